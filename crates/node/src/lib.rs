@@ -1,0 +1,1 @@
+//! The server: services, peer transport, admission, configuration, shutdown.

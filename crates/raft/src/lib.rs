@@ -1,0 +1,1 @@
+//! Raft groups of a node, on openraft: proposals, reads, peer messages.

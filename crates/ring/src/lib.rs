@@ -1,0 +1,1 @@
+//! Keys to tokens, tokens to shards, shards to proposed replicas: pure functions.

@@ -1,0 +1,1 @@
+//! A URL shortener on Quorate: the HTTP front end.

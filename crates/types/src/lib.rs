@@ -1,0 +1,39 @@
+//! The vocabulary of Quorate: what a key, a record, a command, a reply and an error *are*.
+//!
+//! Everything here is plain data. There is no clock, no socket, no disk and no task in this crate, and none of tokio,
+//! tonic, openraft or RocksDB: each of those has one owner further up.
+//!
+//! ```text
+//!   ids        NodeId, ShardId, GroupId, ReplicaId, SessionId      so that the compiler catches a swap
+//!   key        Key, Value, Token, TokenArc                         limits are checked where these are made
+//!   record     Record                                              what a key holds
+//!   command    Write, Condition, Command, Outcome                  what a shard's log says, and what came of it
+//!   reply      ReadLevel, Role, Served, Rejection                  what a node answers
+//!   log        LogId, Vote, Entry, Membership                      what the Raft log is made of
+//!   peer       PeerMessage                                         what nodes say to each other about Raft groups
+//!   topology   ClusterInfo, NodeInfo, ShardInfo, Founding          what group 0 says of the cluster
+//!   state      Head, StoredMembership                              what a replica remembers of itself
+//!   clock      Clock                                                time is handed in
+//!   codec      encode, decode                                      the one module that may use bincode
+//! ```
+//!
+//! Read `command` next: it is the heart of the data model.
+
+mod ids;
+mod key;
+mod record;
+mod command;
+mod reply;
+mod log;
+pub mod peer;
+pub mod topology;
+pub mod clock;
+pub mod state;
+pub mod codec;
+
+pub use command::{Command, Condition, Mutation, Outcome, Proposal, SessionStamp, Write};
+pub use ids::{ClusterId, GroupId, NodeId, ReplicaId, SessionId, ShardId};
+pub use key::{KEY_BYTES_MAX, Key, KeyError, Token, TokenArc, VALUE_BYTES_MAX, Value, ValueError};
+pub use log::{Entry, LogId, Membership, Payload, Vote};
+pub use record::Record;
+pub use reply::{ReadLevel, Rejection, Role, Served, ServedBy};

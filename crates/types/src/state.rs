@@ -1,0 +1,32 @@
+//! What a replica's state holds beside user data: persisted structs of the state database.
+
+use bincode::{Decode, Encode};
+
+use crate::{LogId, Membership, TokenArc};
+
+/// What a replica remembers of itself. Written with every batch of applied entries, in the same batch: no reader and no crash
+/// ever sees one without the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Head {
+    /// The last entry applied.
+    pub applied: Option<LogId>,
+    /// Counts the mutations ever applied; a record's version is the revision at its write. Only grows.
+    pub revision: u64,
+    /// The shard's clock in milliseconds: the largest time that any proposal carried.
+    pub clock_ms: u64,
+    /// The arc's epoch; 0 until the shard was founded.
+    pub epoch: u64,
+    /// The tokens that the shard owns.
+    pub arc: Option<TokenArc>,
+    /// Sessions ever opened: the next one gets this number plus one.
+    pub sessions_opened: u64,
+}
+
+/// The last membership applied, and its place in the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct StoredMembership {
+    /// The entry that it came with.
+    pub at: Option<LogId>,
+    /// Who is a member.
+    pub members: Membership,
+}

@@ -1,0 +1,197 @@
+//! What group 0 says of the cluster: its identity, its nodes, its shard map.
+
+use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError, Kind};
+use crate::{ClusterId, NodeId, ReplicaId, ShardId, TokenArc};
+
+/// What is fixed when a cluster is made.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ClusterInfo {
+    /// The cluster's identity.
+    pub id: ClusterId,
+    /// The key of the hash from keys to tokens: secret from those who choose keys, so that they cannot aim at one shard.
+    pub hash_key: [u8; 16],
+    /// Replicas of every shard: 1, 3 or 5.
+    pub replicas: u32,
+    /// Shards at the start.
+    pub shards: u32,
+}
+
+/// Where a node is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// Known, without replicas yet.
+    Joining,
+    /// Holds replicas.
+    Active,
+    /// Gives its replicas away.
+    Draining,
+    /// Gone for good; its id is never used again.
+    Removed,
+}
+
+/// Where a node is reached. Each is `host:port`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+pub struct NodeAddresses {
+    /// For clients: gRPC Kv and Admin.
+    pub client: String,
+    /// For other nodes: gRPC Raft frames and snapshots.
+    pub peer: String,
+    /// For operators: HTTP metrics and health.
+    pub ops: String,
+}
+
+/// A node as the cluster knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Its id.
+    pub id: NodeId,
+    /// Where it is reached.
+    pub addresses: NodeAddresses,
+    /// The part of the world that fails together with it; empty: none was named.
+    pub zone: String,
+    /// Its share of the replicas relative to other nodes; 100 is the default.
+    pub weight: u32,
+    /// Where it is in its life.
+    pub state: NodeState,
+}
+
+/// A replica of a shard and the node that it is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Placement {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The node.
+    pub node: NodeId,
+}
+
+/// A shard as the map has it. A hint: what is true of a shard is in the shard's own log.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct ShardInfo {
+    /// The shard.
+    pub id: ShardId,
+    /// The tokens it owns.
+    pub arc: TokenArc,
+    /// Grows whenever the arc changes, from 1.
+    pub epoch: u64,
+    /// Where its replicas should be. The first one is where its leader should be when all are well.
+    pub replicas: Vec<Placement>,
+    /// The replicas that the shard was founded with: exactly these may start its Raft group, once.
+    pub founders: Vec<Placement>,
+}
+
+/// The order to found a cluster: recorded durably by every founder before group 0 starts.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Founding {
+    /// What is fixed from now on.
+    pub cluster: ClusterInfo,
+    /// The founders, in the order of their ids (1, 2, …).
+    pub nodes: Vec<NodeInfo>,
+    /// The founders that vote in group 0, and their replicas there.
+    pub topology_replicas: Vec<Placement>,
+}
+
+/// A change of the cluster, as group 0's log has it. Variants are only ever appended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// The first command: the cluster exists from here on. Repeating it changes nothing.
+    Found(Founding, Vec<ShardInfo>),
+    /// A node asks for an id and is `Joining` from here on. The same addresses again get the same id.
+    RegisterNode {
+        /// Where it is reached.
+        addresses: NodeAddresses,
+        /// Its zone.
+        zone: String,
+        /// Its weight.
+        weight: u32,
+    },
+    /// A node's addresses, zone or weight as it says on start.
+    UpdateNode {
+        /// The node.
+        id: NodeId,
+        /// Where it is reached.
+        addresses: NodeAddresses,
+        /// Its zone.
+        zone: String,
+        /// Its weight.
+        weight: u32,
+    },
+    /// Gives out a replica id that was never given out before.
+    AllocateReplica {
+        /// The shard that it is for.
+        shard: ShardId,
+        /// The node that it is for.
+        node: NodeId,
+    },
+    /// Sets where a shard's replicas should be, if the map still has the shard at `expected` (compare and set).
+    PlaceShard {
+        /// The shard.
+        shard: ShardId,
+        /// The replicas that the map must have now.
+        expected: Vec<Placement>,
+        /// The replicas from here on; every new replica id must have been allocated for this shard and node.
+        replicas: Vec<Placement>,
+    },
+    /// Moves a node to another state of its life.
+    SetNodeState {
+        /// The node.
+        id: NodeId,
+        /// The state.
+        state: NodeState,
+    },
+}
+
+/// What came of a topology command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done, or was already so.
+    Done,
+    /// The node has this id.
+    Node(NodeId),
+    /// The replica id given out.
+    Replica(ReplicaId),
+    /// It was refused, and nothing was changed.
+    Refused(String),
+}
+
+impl Command {
+    /// The command's bytes, as they go into group 0's log.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(Kind::Topology, self)
+    }
+
+    /// Reads a command back. An error is corruption: a replica that meets one stops.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode(Kind::Topology, bytes)
+    }
+}
+
+/// The whole of what group 0 knows at one revision; what nodes act on and clients route by.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Topology {
+    /// Grows with every change.
+    pub revision: u64,
+    /// What was fixed when the cluster was made.
+    pub cluster: ClusterInfo,
+    /// The nodes, by id, removed ones included.
+    pub nodes: Vec<NodeInfo>,
+    /// The shards, by the start of their arcs.
+    pub shards: Vec<ShardInfo>,
+    /// Group 0's own replicas as founded.
+    pub topology_replicas: Vec<Placement>,
+}
+
+impl Topology {
+    /// The node of that id, if the cluster ever had it.
+    pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
+        self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// The shard of that id.
+    pub fn shard(&self, id: ShardId) -> Option<&ShardInfo> {
+        self.shards.iter().find(|shard| shard.id == id)
+    }
+}
