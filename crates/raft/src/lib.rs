@@ -1,1 +1,36 @@
-//! Raft groups of a node, on openraft: proposals, reads, peer messages.
+//! Raft groups of a node, on openraft. This crate is the only one that knows openraft; it knows nothing of tonic.
+//!
+//! ```text
+//!   KvGroup    what a shard's clients ask of it: batches of commands, batches of reads
+//!     │          proposals: what arrives while an entry is in flight becomes the next entry
+//!     │          reads: what arrives while a round is in flight joins the next round
+//!   Group<M>   one replica of one Raft group with its state machine: propose, confirm, status, transfer
+//!     │
+//!   Groups     all replicas of a node: open, close, deliver messages, pace heartbeats, purge logs, supervise
+//!     │
+//!   openraft ── log_store ──→ storage::log       state_machine ──→ storage::machine       network ──→ Transport (trait)
+//! ```
+//!
+//! Read `groups` next, then `group`, `proposals`, `reads`, `network`.
+
+mod config;
+mod convert;
+mod group;
+mod groups;
+mod inbound;
+mod log_store;
+mod network;
+mod openraft_types;
+mod pacer;
+mod proposals;
+mod reads;
+mod retention;
+mod state_machine;
+mod transport;
+
+pub use config::{Options, Timing};
+pub use group::{Applied, Confirmed, Group, GroupStatus, OpenError};
+pub use groups::{Groups, Stopped};
+pub use proposals::KvGroup;
+pub use reads::ReadReply;
+pub use transport::{Lane, SnapshotUnsent, Transport, Unsent};
