@@ -1,2 +1,47 @@
-//! The `quorate` command.
-fn main() {}
+//! The one binary, `quorate`: it runs nodes and the shortener, makes and inspects clusters, reads and writes keys, and measures.
+//!
+//! ```text
+//!   args        what can be typed; each command group has a file of its own
+//!   failure     what went wrong, and with which exit code: the one place that maps errors to codes
+//!   kv          put, get, del, cas                        ── quorate_client
+//!   survey      topology and nodes as they are now        ── Admin of every node
+//!   status, shard, cluster                                on top of survey and admin
+//!   node, shortener                                       long-running processes
+//!   playground  a cluster of child processes
+//!   bench       closed-loop load, on Quorate or etcd
+//! ```
+//!
+//! Results go to stdout; progress, hints and errors to stderr. Read `args` next.
+
+mod admin;
+mod args;
+mod bench;
+mod cluster;
+mod duration;
+mod endpoint;
+mod failure;
+mod kv;
+mod log;
+mod node;
+mod orphan;
+mod output;
+mod playground;
+mod shard;
+mod shortener;
+mod signals;
+mod status;
+mod survey;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match orphan::guard().and_then(|()| args::Cli::parse().run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprint!("{failure}");
+            failure.exit_code()
+        }
+    }
+}

@@ -1,34 +1,69 @@
 //! The wire: generated code of `proto/`, and the conversions between it and the vocabulary of `types`.
 //!
+//! ```text
+//!   convert    levels, roles, records, conditions: what requests and replies share
+//!   request    KvRequest <-> kv::Request
+//!   reply      Result<Served<KvAnswer>, Rejection> <-> kv::Reply
+//!   map        shards, nodes, Topology <-> kv::Shard, admin::Topology
+//! ```
+//!
 //! Wire types stop at the services (`node`) and at the connections (`router`): everything between speaks `types`.
 
 /// The client protocol, `quorate.kv.v1`.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod kv {
-    tonic::include_proto!("quorate.kv.v1");
+    pub use v1::*;
+
+    // Generated code refers to other packages by their full path.
+    pub(crate) mod v1 {
+        tonic::include_proto!("quorate.kv.v1");
+    }
 }
 
 /// What operators and clients ask of a node beside data, `quorate.admin.v1`.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod admin {
-    tonic::include_proto!("quorate.admin.v1");
+    pub use v1::*;
+
+    // Generated code refers to other packages by their full path.
+    pub(crate) mod v1 {
+        tonic::include_proto!("quorate.admin.v1");
+    }
 }
 
 /// What nodes say to each other, `quorate.peer.v1`.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod peer {
-    tonic::include_proto!("quorate.peer.v1");
+    pub use v1::*;
+
+    // Generated code refers to other packages by their full path.
+    pub(crate) mod v1 {
+        tonic::include_proto!("quorate.peer.v1");
+    }
 }
 
 mod convert;
+mod map;
+mod reply;
+mod request;
+
+#[cfg(test)]
+mod tests;
 
 pub use convert::WireError;
+pub use reply::{KvAnswer, reply_from_wire, reply_to_wire};
+pub use request::{KvOperation, KvRequest, request_from_wire};
 
 /// The encoded descriptors of all protocols, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// The only version of the client and peer protocols so far.
 pub const WIRE_VERSION: u32 = 1;
+
+/// The wire version to answer a client that speaks `min` to `max`; none: there is no common one, and the client is refused.
+pub fn negotiate(min: u32, max: u32) -> Option<u32> {
+    (min..=max).contains(&WIRE_VERSION).then_some(WIRE_VERSION)
+}
 
 /// The largest gRPC message that either side accepts, in bytes: a frame of the largest values stays below it.
 pub const MESSAGE_BYTES_MAX: usize = 32 << 20;

@@ -13,12 +13,14 @@
 //!
 //! Read `groups` next, then `group`, `proposals`, `reads`, `network`.
 
+mod calls;
 mod config;
 mod convert;
 mod group;
 mod groups;
 mod inbound;
 mod log_store;
+mod memory_transport;
 mod network;
 mod openraft_types;
 mod pacer;
@@ -31,6 +33,12 @@ mod transport;
 pub use config::{Options, Timing};
 pub use group::{Applied, Confirmed, Group, GroupStatus, OpenError};
 pub use groups::{Groups, Stopped};
+pub use memory_transport::MemoryNetwork;
 pub use proposals::KvGroup;
 pub use reads::ReadReply;
 pub use transport::{Lane, SnapshotUnsent, Transport, Unsent};
+
+#[cfg(test)]
+mod stories;
+#[cfg(test)]
+mod suite;

@@ -1,1 +1,34 @@
-//! The topology group: the state machine that is the cluster itself, and what follows from it.
+//! The topology group: the state machine that is the cluster itself. Its identity, its nodes, its shard map, its replica ids.
+//!
+//! This crate decides what a change of the cluster means; it is pure code over records. It knows no Raft, no socket and no
+//! task: group 0 is a Raft group like every other, and this is what its log says.
+//!
+//! ```text
+//!   plan_founding ─→ Command::Found ─┐
+//!   node asks for an id ─────────────┤→ group 0's log ─→ TopologyMachine ─→ ClusterState::apply ─→ (Outcome, changes)
+//!   planner's wishes ────────────────┘                        │                                          │
+//!                                            Published ←──────┴── records in Space::Table ←──────────────┘
+//!                                               │
+//!                        what the node acts on and clients route by: types::topology::Topology
+//! ```
+//!
+//! The map is what is *wished*. What is true of a shard is in the shard's own log.
+//!
+//! Read `cluster` next, then `founding`, `keys`, `machine`.
+
+mod cluster;
+mod founding;
+mod keys;
+mod limits;
+mod machine;
+mod nodes;
+mod publish;
+mod record;
+mod shards;
+
+pub use cluster::ClusterState;
+pub use founding::{FoundingError, SHARDS_MAX, founding_shards, plan_founding};
+pub use limits::{NODES_MAX, OUTSTANDING_PER_SHARD_MAX, ZONE_BYTES_MAX};
+pub use machine::{TopologyMachine, read_topology};
+pub use publish::Published;
+pub use record::{Allocation, Change, Counters, Record};

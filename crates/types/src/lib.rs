@@ -12,7 +12,7 @@
 //!   log        LogId, Vote, Entry, Membership                      what the Raft log is made of
 //!   peer       PeerMessage                                         what nodes say to each other about Raft groups
 //!   topology   ClusterInfo, NodeInfo, ShardInfo, Founding          what group 0 says of the cluster
-//!   state      Head, StoredMembership                              what a replica remembers of itself
+//!   state      Head, StoredMembership, SessionEntry                what a replica remembers of itself
 //!   clock      Clock                                                time is handed in
 //!   codec      encode, decode                                      the one module that may use bincode
 //! ```

@@ -78,6 +78,8 @@ pub enum PeerBody {
         call: u64,
         /// The leader's vote.
         from_leader: Vote,
+        /// The replica that is to lead. Every voter is told, so that its promise to the old leader does not hold it back.
+        target: ReplicaId,
         /// How far the target's log must be flushed.
         last: Option<LogId>,
     },

@@ -30,3 +30,32 @@ pub struct StoredMembership {
     /// Who is a member.
     pub members: Membership,
 }
+
+/// What one entry did in one session, and where the session stood after it. The newest one of a session is what the session
+/// is; older ones are kept while an outcome in them may be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SessionEntry {
+    /// The shard's clock at the entry: the session was last used then.
+    pub clock_ms: u64,
+    /// The lowest sequence whose outcome may still be asked for.
+    pub lowest: u64,
+    /// What became of the writes that the entry did, with their sequences.
+    pub outcomes: Vec<(u64, Remembered)>,
+}
+
+/// What is remembered of an outcome: enough to give it again, without the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Remembered {
+    /// The write was done.
+    Written {
+        /// The shard's revision at the write.
+        version: u64,
+        /// The version of the record that it replaced or deleted; 0 if there was none or if nobody looked.
+        replaced: u64,
+    },
+    /// The condition did not hold.
+    Refused {
+        /// The version of the key's record then; 0 if the key was absent.
+        version: u64,
+    },
+}

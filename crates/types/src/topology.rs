@@ -94,6 +94,39 @@ pub struct Founding {
     pub topology_replicas: Vec<Placement>,
 }
 
+impl Founding {
+    /// The order's bytes, as a founder records them and as they are sent.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(Kind::Founding, self)
+    }
+
+    /// Reads an order back.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode(Kind::Founding, bytes)
+    }
+}
+
+/// What a data directory says of itself: it belongs to this node of this cluster, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+}
+
+impl Identity {
+    /// The record's bytes, as they are on disk.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(Kind::Identity, self)
+    }
+
+    /// Reads the record back. An error is corruption: the directory is not served.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode(Kind::Identity, bytes)
+    }
+}
+
 /// A change of the cluster, as group 0's log has it. Variants are only ever appended.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
@@ -185,6 +218,16 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// The topology's bytes, as nodes cache them on disk and send them to each other.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(Kind::TopologyImage, self)
+    }
+
+    /// Reads a topology back.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode(Kind::TopologyImage, bytes)
+    }
+
     /// The node of that id, if the cluster ever had it.
     pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
         self.nodes.iter().find(|node| node.id == id)

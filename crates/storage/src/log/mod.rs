@@ -8,16 +8,33 @@
 //!
 //! What arrives while a write is being synced makes the next batch, so that one fsync serves every group that is busy.
 
+mod rocks;
+mod writer;
+mod queue;
+mod records;
+mod registry;
+mod replica;
+mod tail;
+mod extent;
+mod recovery;
+mod reclaim;
+mod memory;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use quorate_types::codec::CodecError;
 use quorate_types::{Entry, GroupId, LogId, ReplicaId, Vote};
 
+pub use memory::MemoryLog;
+pub use rocks::{LogOptions, RocksLog};
+
 /// Called once, when what it belongs to is durable. It runs on the writer thread: it must be short and must not call the log.
+/// What is refused at once ([`LogError::Closed`], [`LogError::NoReplica`]) is answered on the caller's thread.
 pub type Done = Box<dyn FnOnce(Result<(), LogError>) + Send>;
 
-/// Why the log could not do something. Every variant but `Closed` means that the disk is in doubt: the node stops.
+/// Why the log could not do something. `Closed`, `NoReplica` and `OtherGroup` refuse a call that was wrong or late; every other
+/// variant means that the disk is in doubt: the node stops.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LogError {
     /// The log was closed before it got to this. Nothing is known to be durable.
@@ -26,6 +43,14 @@ pub enum LogError {
     /// The replica was never created here, or was destroyed.
     #[error("replica {0} has no log here")]
     NoReplica(ReplicaId),
+    /// The replica exists here as a member of another group. Replica ids are never used twice: the caller has a fault.
+    #[error("replica {replica} belongs to group {group}")]
+    OtherGroup {
+        /// The replica.
+        replica: ReplicaId,
+        /// The group that it belongs to.
+        group: GroupId,
+    },
     /// Something on disk is not what was written.
     #[error("the log of replica {replica} is corrupt at index {index}: {source}")]
     Corrupt {
@@ -67,7 +92,8 @@ pub struct LogState {
 /// # Invariants
 /// * What one replica does is durable in the order in which it was called: votes, appends and truncations are never reordered.
 ///   A `done` therefore speaks for everything that the replica did before.
-/// * A replica's entries have no holes: `purged.index + 1 ..= last.index`.
+/// * A replica's entries have no holes: `purged.index + 1 ..= last.index`. (The first entry of a log of which nothing was purged
+///   may have any index.)
 /// * After a crash every replica finds exactly a prefix of what it did, and that prefix holds everything whose `done` was called.
 ///
 /// # To be correct
@@ -104,8 +130,9 @@ pub trait Log: Send + Sync + 'static {
     fn save_committed(&self, replica: ReplicaId, committed: Option<LogId>);
 
     /// The entries of `range` (by index), from its start on without a hole: all of them, or as many as fit `bytes_max` and at
-    /// least one. A start that is purged or a range beyond the end gives [`LogError::Hole`] only where entries that should be
-    /// there are missing; a range that starts after the last entry gives none.
+    /// least one. What is purged of the range is left out at its start, what is beyond the end at its end: see the index of the
+    /// first entry, and go on after that of the last. A range that starts after the last entry gives none. [`LogError::Hole`]
+    /// only where entries that should be there are missing.
     fn entries(&self, replica: ReplicaId, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, LogError>;
 
     /// Bytes of the entries that the replica's log holds, about.

@@ -13,6 +13,13 @@ use quorate_types::ReplicaId;
 
 use crate::keys::Space;
 
+pub mod meta;
+pub mod rocks;
+pub mod memory;
+
+pub use memory::MemoryState;
+pub use rocks::{RocksState, StateOptions};
+
 /// Why the state could not be read or written. The node stops: a state in doubt is not served.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StateError {
@@ -39,10 +46,24 @@ pub enum StateError {
 
 /// The state at one point in time: nothing that is read through one view changes between two reads.
 pub trait View {
-    /// The value of a key.
-    fn get(&self, replica: ReplicaId, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
+    /// Calls `read` with the value of a key, if it has one, without copying it.
+    fn get_with(
+        &self,
+        replica: ReplicaId,
+        space: Space,
+        key: &[u8],
+        read: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), StateError>;
 
-    /// Visits the keys of a space that start with `prefix`, in order, until told to stop.
+    /// The value of a key.
+    fn get(&self, replica: ReplicaId, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        let mut value = None;
+        self.get_with(replica, space, key, &mut |bytes| value = Some(bytes.to_vec()))?;
+        Ok(value)
+    }
+
+    /// Visits the keys of a space that start with `prefix`, in order, until told to stop. Keys are given as they were put,
+    /// the prefix included.
     fn scan(
         &self,
         replica: ReplicaId,
@@ -76,7 +97,7 @@ pub trait Pinned: Send + Sync {
 /// * A batch is seen by every later view and by no earlier one, as a whole.
 /// * After a crash the state is what it was after some batch of each replica, no earlier than the last flush.
 pub trait State: Send + Sync + 'static {
-    /// Calls `read` with a view of the state as it is now. Keep it short: a view holds on to everything that it can see.
+    /// Calls `read` once with a view of the state as it is now. Keep it short: a view holds on to everything that it can see.
     fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), StateError>) -> Result<(), StateError>;
 
     /// Writes a batch of a replica. Visible on return, durable after the next flush.
@@ -88,9 +109,10 @@ pub trait State: Send + Sync + 'static {
     /// Holds the replica's state as it is now. Quick, whatever the size.
     fn pin(&self, replica: ReplicaId) -> Result<Box<dyn Pinned>, StateError>;
 
-    /// Replaces the replica's whole state by what the files hold (as [`Pinned::write_files`] made them); atomic, and durable on
-    /// return. The files are consumed.
-    fn install(&self, replica: ReplicaId, files: &[PathBuf]) -> Result<(), StateError>;
+    /// Replaces the replica's whole state by what the files hold (as [`Pinned::write_files`] made them, in that order); atomic,
+    /// and durable on return. The files are consumed. Files that hold keys of another replica, or another head or membership
+    /// than `meta`, are refused with [`StateError::Snapshot`], and the state is as before.
+    fn install(&self, replica: ReplicaId, files: &[PathBuf], meta: &SnapshotMeta) -> Result<(), StateError>;
 
     /// Deletes the replica's whole state. Durable some time later: whoever destroys a replica first writes the log's tombstone.
     fn destroy(&self, replica: ReplicaId) -> Result<(), StateError>;

@@ -1,0 +1,117 @@
+//! The Admin service of single nodes.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use quorate_proto::admin::admin_client::AdminClient;
+use quorate_proto::admin::{GetNodeRequest, GetTopologyRequest, NodeStatus, Topology};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use crate::failure::{Exit, Failure};
+
+/// Connects to one node. The status of a failure says who could not be reached.
+pub(crate) async fn connect(address: &str, within: Duration) -> Result<AdminClient<Channel>, Status> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| Status::invalid_argument(format!("{address}: {error}")))?
+        .connect_timeout(within);
+    let channel =
+        endpoint.connect().await.map_err(|error| Status::unavailable(format!("{address}: {}", innermost(&error))))?;
+    Ok(AdminClient::new(channel).max_decoding_message_size(quorate_proto::MESSAGE_BYTES_MAX))
+}
+
+/// What the node at that address says of itself.
+pub(crate) async fn node(address: &str, within: Duration) -> Result<NodeStatus, Status> {
+    timely(address, within, async {
+        let mut admin = connect(address, within).await?;
+        Ok(admin.get_node(Request::new(GetNodeRequest {})).await?.into_inner())
+    })
+    .await
+}
+
+/// The newest topology that any of the nodes at those addresses knows.
+pub(crate) async fn newest_topology(addresses: &[String], within: Duration) -> Result<Topology, Failure> {
+    let answers = join_all(addresses.iter().map(|address| topology(address, within))).await;
+    let mut failures = Vec::new();
+    let mut newest: Option<Topology> = None;
+    for answer in answers {
+        match answer {
+            Ok(topology) if newest.as_ref().is_none_or(|known| known.revision < topology.revision) => {
+                newest = Some(topology);
+            }
+            Ok(_) => {}
+            Err(status) => failures.push(status),
+        }
+    }
+    newest.ok_or_else(|| no_topology(&failures))
+}
+
+async fn topology(address: &str, within: Duration) -> Result<Topology, Status> {
+    timely(address, within, async {
+        let mut admin = connect(address, within).await?;
+        Ok(admin.get_topology(Request::new(GetTopologyRequest {})).await?.into_inner())
+    })
+    .await
+}
+
+async fn timely<T>(
+    address: &str,
+    within: Duration,
+    work: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let late = || Err(Status::deadline_exceeded(format!("{address}: no answer within {within:?}")));
+    tokio::time::timeout(within, work).await.unwrap_or_else(|_| late())
+}
+
+fn no_topology(failures: &[Status]) -> Failure {
+    if let Some(waiting) = failures.iter().find(|status| status.code() == Code::FailedPrecondition) {
+        return Failure::new(Exit::Other, "the nodes have joined no cluster yet")
+            .cause(waiting.message())
+            .hint("make one:  quorate cluster init --nodes host:port,host:port,host:port");
+    }
+    let failure = Failure::new(Exit::Unreachable, "no node of the cluster can be reached");
+    failures
+        .iter()
+        .fold(failure, |failure, status| failure.cause(status.message()))
+        .hint("start the nodes, or name others:  --endpoints host:port,… or QUORATE_ENDPOINTS")
+}
+
+/// The error at the bottom: the system's own words.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_endpoint_that_failed_is_named() {
+        let failures = [Status::unavailable("a:1: refused"), Status::deadline_exceeded("b:2: no answer within 5s")];
+        let failure = no_topology(&failures);
+        assert_eq!(failure.exit(), Exit::Unreachable);
+        let text = failure.to_string();
+        assert!(text.contains("a:1: refused") && text.contains("b:2: no answer within 5s"), "{text}");
+    }
+
+    #[test]
+    fn a_node_without_a_cluster_is_told_apart() {
+        let failure = no_topology(&[Status::unavailable("a:1"), Status::failed_precondition("b:2 waits")]);
+        assert_eq!(failure.exit(), Exit::Other);
+        assert!(failure.to_string().contains("quorate cluster init"));
+    }
+
+    /// Nothing listens on a port that was just given back: the failure comes at once and names the address.
+    #[tokio::test]
+    async fn a_closed_port_is_unreachable() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let failure = newest_topology(&[address.clone()], Duration::from_secs(5)).await.unwrap_err();
+        assert_eq!(failure.exit(), Exit::Unreachable);
+        assert!(failure.to_string().contains(&address), "{failure}");
+    }
+}

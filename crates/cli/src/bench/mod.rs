@@ -1,0 +1,174 @@
+//! `bench kv`: closed-loop load, measured.
+//!
+//! ```text
+//!   preload (for gets) ─► warm-up ─► window ─► report
+//!                          N clients, each one operation at a time, on uniformly random keys
+//! ```
+//!
+//! Closed loop means that a slow store is asked less often: latencies are what N busy clients see, not what an open stream of
+//! arrivals would. The same loop drives Quorate and, for a comparison in the same run, etcd.
+
+mod etcd;
+mod load;
+mod report;
+mod target;
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use quorate_types::{ReadLevel, VALUE_BYTES_MAX};
+use serde::Serialize;
+
+use self::etcd::Etcd;
+use self::report::Report;
+use self::target::{Quorate, Target};
+use crate::args::Connect;
+use crate::failure::{Exit, Failure};
+use crate::output::{self, Format, Output};
+use crate::{duration, signals};
+
+/// Measure throughput and latency.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Reads and writes of single keys. Keys begin with `bench/`; they stay in the store.
+    Kv(KvArgs),
+}
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Op {
+    /// Write.
+    Put,
+    /// Read; all keys are written before.
+    Get,
+    /// Half and half.
+    Mixed,
+}
+
+/// Whom they do it to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Store {
+    /// This store.
+    Quorate,
+    /// etcd's v3 API; --endpoints are its client addresses. Eventual reads are its serializable ones.
+    Etcd,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct KvArgs {
+    #[command(flatten)]
+    workload: Workload,
+    /// Which store the endpoints belong to.
+    #[arg(long, value_enum, default_value = "quorate")]
+    target: Store,
+    /// Connections to each etcd endpoint.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
+    etcd_connections: u32,
+    /// How long to run before the measurement begins.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration::parse)]
+    warm_up: Duration,
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// The load itself: what a report repeats, so that it can be run again.
+#[derive(Args, Clone, Debug, Serialize)]
+pub(crate) struct Workload {
+    /// What the clients do.
+    #[arg(long, value_enum, default_value = "put")]
+    op: Op,
+    /// The level of reads: strong or eventual.
+    #[arg(long, value_name = "LEVEL", default_value_t)]
+    read: ReadLevel,
+    /// Clients, each with one operation at a time.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    clients: u32,
+    /// Bytes of a value; they are random.
+    #[arg(long = "value", value_name = "BYTES", default_value_t = 256, value_parser = value_bytes)]
+    value_bytes: usize,
+    /// Different keys, each as likely as the others.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    keys: u64,
+    /// Seconds to measure.
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+}
+
+fn value_bytes(text: &str) -> Result<usize, String> {
+    let bytes: usize = text.parse().map_err(|_| format!("'{text}' is not a number of bytes"))?;
+    if bytes <= VALUE_BYTES_MAX { Ok(bytes) } else { Err(format!("a value has at most {VALUE_BYTES_MAX} bytes")) }
+}
+
+/// What was measured, as JSON has it.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    parameters: Parameters<'a>,
+}
+
+#[derive(Serialize)]
+struct Parameters<'a> {
+    target: Store,
+    #[serde(flatten)]
+    workload: &'a Workload,
+    endpoints: &'a [String],
+}
+
+impl BenchCommand {
+    /// Runs the load and prints what was measured. Ctrl-C ends it early, with what was measured so far.
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let BenchCommand::Kv(args) = self;
+        let report = match args.target {
+            Store::Quorate => args.measure(Quorate::new(args.connect.client().await?)).await?,
+            Store::Etcd => args.measure(Etcd::connect(&args.connect, args.etcd_connections).await?).await?,
+        };
+        let parameters =
+            Parameters { target: args.target, workload: &args.workload, endpoints: &args.connect.endpoints };
+        output::print(match args.output.output {
+            Format::Json => output::json("BenchResult", &Document { report: &report, parameters }),
+            Format::Table => report.screen(),
+        })?;
+        if report.nothing_succeeded() {
+            return Err(Failure::new(Exit::Unreachable, "no operation succeeded")
+                .cause(report.errors_line())
+                .hint("is the cluster up?  quorate status"));
+        }
+        Ok(())
+    }
+}
+
+impl KvArgs {
+    async fn measure(&self, target: impl Target) -> Result<Report, Failure> {
+        let stop = signals::shutdown()?;
+        tokio::pin!(stop);
+        if self.workload.op != Op::Put {
+            tokio::select! {
+                loaded = load::preload(&target, &self.workload) => loaded?,
+                () = &mut stop => return Err(Failure::new(Exit::Interrupted, "interrupted while the keys were written")),
+            }
+        }
+        Ok(load::run(target, &self.workload, self.warm_up, stop).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::tests::parse;
+
+    #[test]
+    fn the_line_of_the_readme_parses_and_nonsense_does_not() {
+        let line =
+            "quorate bench kv --op mixed --read eventual --clients 256 --value 256 --keys 10000 --seconds 5 -o json";
+        parse(line).unwrap();
+        parse("quorate bench kv --target etcd --endpoints http://127.0.0.1:2379,127.0.0.1:2381").unwrap();
+        for bad in ["--op scan", "--value 1048577", "--keys 0", "--seconds 0", "--clients 5000", "--target redis"] {
+            assert!(parse(&format!("quorate bench kv {bad}")).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What can be measured: a store with puts and gets.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use quorate_client::{Client, Error};
+use quorate_types::ReadLevel;
+
+/// The kind of an error, under which it is counted.
+pub(super) type ErrorKind = &'static str;
+
+/// A get that found nothing: every key was written before.
+pub(super) const ABSENT: ErrorKind = "absent";
+
+/// A store under load. `client` is the number of the client that asks: a target with several connections spreads them by it.
+pub(super) trait Target: Clone + Send + Sync + 'static {
+    /// Writes a key.
+    fn put(&self, client: usize, key: Bytes, value: Bytes) -> impl Future<Output = Result<(), ErrorKind>> + Send;
+
+    /// Reads a key and checks that it is there.
+    fn get(&self, client: usize, key: Bytes, level: ReadLevel) -> impl Future<Output = Result<(), ErrorKind>> + Send;
+}
+
+/// A Quorate cluster. All clients share one router, as the requests of one process do.
+#[derive(Clone)]
+pub(super) struct Quorate(Client);
+
+impl Quorate {
+    pub(super) fn new(client: Client) -> Self {
+        Quorate(client)
+    }
+}
+
+impl Target for Quorate {
+    async fn put(&self, _client: usize, key: Bytes, value: Bytes) -> Result<(), ErrorKind> {
+        self.0.put(&key, value).await.map(drop).map_err(kind)
+    }
+
+    async fn get(&self, _client: usize, key: Bytes, level: ReadLevel) -> Result<(), ErrorKind> {
+        let read = self.0.get(&key).level(level).await.map_err(kind)?;
+        read.value.map(drop).ok_or(ABSENT)
+    }
+}
+
+fn kind(error: Error) -> ErrorKind {
+    match error {
+        Error::Unreachable { .. } => "unreachable",
+        Error::Refused { .. } => "refused",
+        Error::Unknown { .. } => "unknown",
+        Error::Invalid { .. } => "invalid",
+        Error::DiskFull => "disk_full",
+        Error::Overloaded { .. } => "overloaded",
+        _ => "other",
+    }
+}

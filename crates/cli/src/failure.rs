@@ -1,0 +1,206 @@
+//! What went wrong, in three parts: the error, its cause, and what to do next. Exit codes are decided here and nowhere else.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use quorate_client::Error;
+
+/// Exit codes, by what a script does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Anything without a code of its own.
+    Other = 1,
+    /// The command line or its input is wrong; no retry helps.
+    Usage = 2,
+    /// Nothing was applied; try again when the cluster is back.
+    Unreachable = 3,
+    /// A condition did not hold, or the cluster is not as expected; nothing was changed.
+    Conflict = 6,
+    /// It may have been applied, or may not.
+    Unknown = 10,
+    /// The key holds nothing.
+    Absent = 11,
+    /// `node start`: the data directory's format is too new, or broken.
+    DataFormat = 65,
+    /// `node start`: the data directory is locked or cannot be written.
+    DataDir = 73,
+    /// `node start`: the disk failed, and the node stopped.
+    DiskIo = 74,
+    /// `node start`: the configuration is wrong.
+    Config = 78,
+    /// Ctrl-C.
+    Interrupted = 130,
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+    causes: Vec<String>,
+    hints: Vec<String>,
+}
+
+impl Failure {
+    /// A failure without cause or hint.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Failure { exit, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+    }
+
+    /// Adds why.
+    pub(crate) fn cause(mut self, cause: impl fmt::Display) -> Self {
+        self.causes.push(cause.to_string());
+        self
+    }
+
+    /// Adds an error and everything below it as the cause.
+    pub(crate) fn chain(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            let text = error.to_string();
+            // Some errors repeat the text of what is below them.
+            if !self.causes.iter().any(|cause| cause.contains(&text)) {
+                self.causes.push(text);
+            }
+            next = error.source();
+        }
+        self
+    }
+
+    /// Adds what to do next.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// What the process exits with.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.exit as u8)
+    }
+
+    /// A failed operation of the client.
+    pub(crate) fn from_client(message: impl Into<String>, error: Error) -> Self {
+        let message = message.into();
+        match error {
+            Error::Unreachable { reason } => Failure::new(Exit::Unreachable, message)
+                .cause(reason)
+                .hint("nothing was applied; is the cluster up?  quorate status")
+                .hint("other addresses?  --endpoints host:port,… or QUORATE_ENDPOINTS"),
+            Error::Overloaded { reason } => Failure::new(Exit::Unreachable, message)
+                .cause(format!("overloaded: {reason}"))
+                .hint("nothing was applied; try again, with fewer requests at a time or a longer --deadline"),
+            Error::Refused { version, current } => {
+                let failure = Failure::new(Exit::Conflict, message).cause("the condition does not hold");
+                match (version, current) {
+                    (0, _) => failure.cause("the key is absent"),
+                    (version, None) => failure.cause(format!("the key's version is {version}")),
+                    (version, Some(record)) => failure
+                        .cause(format!("the key's version is {version}"))
+                        .cause(format!("its value is {}", shown(record.value.as_bytes()))),
+                }
+                .hint("nothing was changed; read the key and decide anew")
+            }
+            Error::Unknown { reason } => Failure::new(Exit::Unknown, message)
+                .cause(reason)
+                .hint("it may have been applied, or may not: read the key to find out"),
+            Error::Invalid { reason } => Failure::new(Exit::Usage, message).cause(reason),
+            Error::DiskFull => Failure::new(Exit::Other, message)
+                .cause("the shard's nodes have less free disk than their reserve")
+                .hint("nothing was applied; reads and deletes still work: make room on the nodes' disks"),
+            other => Failure::new(Exit::Other, message).chain(&other),
+        }
+    }
+
+    /// The exit code by name.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+/// The longest part of a value that an error shows, in bytes.
+const SHOWN_BYTES_MAX: usize = 64;
+
+fn shown(value: &[u8]) -> String {
+    match value.split_at_checked(SHOWN_BYTES_MAX) {
+        Some((start, rest)) if !rest.is_empty() => format!("'{}'… ({} bytes)", start.escape_ascii(), value.len()),
+        _ => format!("'{}'", value.escape_ascii()),
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "error: {}", self.message)?;
+        block(f, "cause: ", &self.causes)?;
+        block(f, "hint:  ", &self.hints)
+    }
+}
+
+/// Lines below one label, the second and later ones indented to the first.
+fn block(f: &mut fmt::Formatter<'_>, label: &str, texts: &[String]) -> fmt::Result {
+    for (at, line) in texts.iter().flat_map(|text| text.lines()).enumerate() {
+        writeln!(f, "  {}{line}", if at == 0 { label } else { "       " })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::{Record, Value};
+
+    use super::*;
+
+    fn record(value: &'static [u8]) -> Option<Record> {
+        Some(Record { version: 7, value: Value::new(value).unwrap(), expires_at_ms: None })
+    }
+
+    #[test]
+    fn each_outcome_of_an_operation_has_its_exit_code() {
+        let reason = || "because".to_owned();
+        for (error, code) in [
+            (Error::Unreachable { reason: reason() }, 3),
+            (Error::Overloaded { reason: reason() }, 3),
+            (Error::Refused { version: 7, current: record(b"x") }, 6),
+            (Error::Unknown { reason: reason() }, 10),
+            (Error::Invalid { reason: reason() }, 2),
+            (Error::DiskFull, 1),
+        ] {
+            assert_eq!(Failure::from_client("m", error).exit() as u8, code);
+        }
+    }
+
+    #[test]
+    fn a_failure_reads_as_error_cause_and_hint() {
+        let error = Error::Refused { version: 7, current: record(b"wor\nld") };
+        assert_eq!(
+            Failure::from_client("cannot put 'hello'", error).to_string(),
+            "error: cannot put 'hello'\n\
+             \x20 cause: the condition does not hold\n\
+             \x20        the key's version is 7\n\
+             \x20        its value is 'wor\\nld'\n\
+             \x20 hint:  nothing was changed; read the key and decide anew\n"
+        );
+        let error = Error::Unknown { reason: "no reply within 5 s".into() };
+        assert_eq!(
+            Failure::from_client("cannot put 'hello'", error).to_string(),
+            "error: cannot put 'hello'\n\
+             \x20 cause: no reply within 5 s\n\
+             \x20 hint:  it may have been applied, or may not: read the key to find out\n"
+        );
+        assert_eq!(Failure::new(Exit::Other, "plain").to_string(), "error: plain\n");
+    }
+
+    #[test]
+    fn a_long_value_is_cut() {
+        assert_eq!(shown(b"short"), "'short'");
+        assert_eq!(shown(&[b'a'; 64]), format!("'{}'", "a".repeat(64)));
+        assert_eq!(shown(&[b'a'; 65]), format!("'{}'… (65 bytes)", "a".repeat(64)));
+    }
+
+    #[test]
+    fn a_chain_says_nothing_twice() {
+        let io = std::io::Error::other("disk on fire");
+        let failure = Failure::new(Exit::Other, "m").cause("write: disk on fire").chain(&io);
+        assert_eq!(failure.to_string(), "error: m\n  cause: write: disk on fire\n");
+    }
+}

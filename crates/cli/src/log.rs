@@ -1,0 +1,79 @@
+//! Logs of long-running processes, on stderr.
+
+use std::io::IsTerminal as _;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::failure::{Exit, Failure};
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LogArgs {
+    /// How to write log lines.
+    #[arg(long, env = "QUORATE_LOG_FORMAT", value_enum, default_value = "auto")]
+    log_format: LogFormat,
+    /// What to log: error, warn, info, debug or trace, also by part, such as info,quorate_raft=debug.
+    #[arg(long, env = "QUORATE_LOG_LEVEL", default_value = "info", value_parser = filter)]
+    log_level: String,
+}
+
+impl LogArgs {
+    /// Starts logging to stderr.
+    pub(crate) fn start(&self) -> Result<(), Failure> {
+        let filter = EnvFilter::try_new(&self.log_level).map_err(|error| {
+            Failure::new(Exit::Usage, format!("unknown log level '{}'", self.log_level)).cause(error)
+        })?;
+        let terminal = std::io::stderr().is_terminal();
+        let builder =
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+        let started = if is_json(self.log_format, terminal) {
+            builder.json().flatten_event(true).try_init()
+        } else {
+            builder.try_init()
+        };
+        started.map_err(|error| Failure::new(Exit::Other, "cannot start logging").cause(error))
+    }
+}
+
+fn is_json(format: LogFormat, terminal: bool) -> bool {
+    match format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    }
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_is_text_for_people_and_json_for_programs() {
+        assert!(!is_json(LogFormat::Auto, true));
+        assert!(is_json(LogFormat::Auto, false));
+        assert!(!is_json(LogFormat::Text, false));
+        assert!(is_json(LogFormat::Json, true));
+    }
+
+    #[test]
+    fn levels_by_part_are_understood() {
+        assert!(filter("info,quorate_raft=debug").is_ok());
+        assert!(filter("quorate_raft=loud").is_err());
+    }
+}

@@ -1,0 +1,265 @@
+//! `status`: is the cluster well, and how many more failures does it survive?
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::args::Connect;
+use crate::failure::Failure;
+use crate::output::{self, Format, Output, id};
+use crate::survey::Survey;
+use crate::{duration, output::print};
+
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl StatusArgs {
+    /// Asks the cluster and prints. A cluster that is not well is no failure of the command.
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let status = Status::of(&Survey::take(&self.connect).await?);
+        print(match self.output.output {
+            Format::Json => output::json("ClusterStatus", &status),
+            Format::Table => status.screen(),
+        })
+    }
+}
+
+/// How the cluster is, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Health {
+    /// Every replica is there, every group has a leader.
+    Ok,
+    /// All data can be read and written, but something is missing.
+    Degraded,
+    /// Some shard has no quorum or no leader: strong reads and writes of it wait.
+    Unavailable,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    cluster_id: String,
+    revision: u64,
+    health: Health,
+    /// Shards that can serve neither strong reads nor writes now.
+    unavailable_shards: Vec<String>,
+    /// Shards that miss a replica.
+    degraded_shards: Vec<String>,
+    /// Nodes that may still fail, whichever they are, before a shard or the topology group stops.
+    failures_tolerated: u64,
+    shards: usize,
+    replicas: u32,
+    nodes: Vec<NodeRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeRow {
+    #[serde(serialize_with = "id")]
+    id: u64,
+    client_address: String,
+    zone: String,
+    state: String,
+    up: bool,
+    version: Option<String>,
+    leaders: Option<usize>,
+    replicas: Option<usize>,
+    disk_free_bytes: Option<u64>,
+    lag_entries: Option<u64>,
+    uptime_ms: Option<u64>,
+}
+
+impl Status {
+    fn of(survey: &Survey) -> Status {
+        let shards: Vec<u32> = survey.topology.shards.iter().map(|shard| shard.id).collect();
+        let margins: Vec<_> = shards.iter().map(|&shard| (shard, survey.margin(shard))).collect();
+        let topology = survey.margin(0);
+        let named = |which: &dyn Fn(&crate::survey::Margin) -> bool| {
+            margins.iter().filter(|(_, margin)| which(margin)).map(|(shard, _)| shard.to_string()).collect::<Vec<_>>()
+        };
+        let unavailable_shards = named(&|margin| margin.spare < 0 || !margin.led);
+        let degraded_shards = named(&|margin| !margin.complete);
+        let down = survey.nodes.iter().any(|(_, status)| status.is_none());
+        let health = if !unavailable_shards.is_empty() {
+            Health::Unavailable
+        } else if !degraded_shards.is_empty() || !topology.complete || !topology.led || down {
+            Health::Degraded
+        } else {
+            Health::Ok
+        };
+        let spare = margins.iter().map(|(_, margin)| margin.spare).chain([topology.spare]).min().unwrap_or(0);
+        Status {
+            cluster_id: survey.topology.cluster_id.clone(),
+            revision: survey.topology.revision,
+            health,
+            unavailable_shards,
+            degraded_shards,
+            failures_tolerated: u64::try_from(spare).unwrap_or(0),
+            shards: shards.len(),
+            replicas: survey.topology.replicas,
+            nodes: survey.nodes.iter().map(|(node, _)| NodeRow::of(survey, node.id)).collect(),
+        }
+    }
+
+    fn screen(&self) -> String {
+        let Status { cluster_id, revision, shards, replicas, nodes, .. } = self;
+        let tolerated = match self.failures_tolerated {
+            1 => "1 more node".to_owned(),
+            many => format!("{many} more nodes"),
+        };
+        format!(
+            "cluster  {cluster_id}   revision {revision}   {} nodes, {shards} shards × {replicas} replicas\n\
+             health   {}\n\
+             failures tolerated now: {tolerated}\n\n\
+             {}{}",
+            nodes.len(),
+            self.verdict(),
+            output::table(HEADER, nodes.iter().map(NodeRow::row)),
+            self.next().map(|line| format!("next: {line}\n")).unwrap_or_default(),
+        )
+    }
+
+    fn verdict(&self) -> String {
+        match self.health {
+            Health::Ok => "OK – all data available, every replica is there".to_owned(),
+            Health::Degraded => match self.degraded_shards.len() {
+                0 => "DEGRADED – all data available, a node or the topology group is not complete".to_owned(),
+                count => format!("DEGRADED – all data available, {count} of {} shards miss a replica", self.shards),
+            },
+            Health::Unavailable => format!(
+                "UNAVAILABLE – no strong reads and no writes for {} of {} shards ({}); eventual reads go on",
+                self.unavailable_shards.len(),
+                self.shards,
+                self.unavailable_shards.join(", "),
+            ),
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        let down: Vec<String> = self
+            .nodes
+            .iter()
+            .filter(|node| !node.up)
+            .map(|node| format!("{} ({})", node.id, node.client_address))
+            .collect();
+        match down.len() {
+            0 => None,
+            1 => Some(format!("node {} does not answer: start it again; it catches up by itself", down[0])),
+            _ => {
+                Some(format!("nodes {} do not answer: start them again; they catch up by themselves", down.join(", ")))
+            }
+        }
+    }
+}
+
+const HEADER: [&str; 9] = ["NODE", "ADDRESS", "STATE", "LEADERS", "REPLICAS", "DISK FREE", "LAG", "UP", "VERSION"];
+
+impl NodeRow {
+    fn of(survey: &Survey, id: u64) -> NodeRow {
+        let (node, status) = survey.nodes.iter().find(|(node, _)| node.id == id).expect("the id comes from this list");
+        let status = status.as_ref();
+        let shards =
+            |status: &quorate_proto::admin::NodeStatus| status.replicas.iter().filter(|r| r.group != 0).count();
+        let leads = |_: &quorate_proto::admin::NodeStatus| {
+            survey.topology.shards.iter().filter(|shard| survey.leader(shard.id) == Some(id)).count()
+        };
+        NodeRow {
+            id,
+            client_address: node.client_address.clone(),
+            zone: node.zone.clone(),
+            state: node.state.clone(),
+            up: status.is_some(),
+            version: status.map(|status| status.version.clone()),
+            leaders: status.map(leads),
+            replicas: status.map(shards),
+            disk_free_bytes: status.map(|status| status.disk_free_bytes),
+            lag_entries: survey.lag_entries(id),
+            uptime_ms: status.map(|status| status.uptime_ms),
+        }
+    }
+
+    fn row(&self) -> [String; 9] {
+        fn or_dash<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
+            value.map_or_else(|| "-".to_owned(), show)
+        }
+        [
+            self.id.to_string(),
+            self.client_address.clone(),
+            if self.up { self.state.clone() } else { "down".to_owned() },
+            or_dash(self.leaders, |count| count.to_string()),
+            or_dash(self.replicas, |count| count.to_string()),
+            or_dash(self.disk_free_bytes, gibibytes),
+            or_dash(self.lag_entries, |entries| entries.to_string()),
+            or_dash(self.uptime_ms, |ms| duration::rough(Duration::from_millis(ms))),
+            or_dash(self.version.clone(), |version| version),
+        ]
+    }
+}
+
+fn gibibytes(bytes: u64) -> String {
+    let tenths = bytes / (1 << 30) * 10 + bytes % (1 << 30) * 10 / (1 << 30);
+    format!("{}.{} GiB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::survey::tests::survey;
+
+    #[test]
+    fn a_screen_of_a_cluster_that_is_well() {
+        let screen = Status::of(&survey(&[])).screen();
+        let lines: Vec<&str> = screen.lines().map(str::trim_end).collect();
+        assert_eq!(lines[0], format!("cluster  {}   revision 5   3 nodes, 2 shards × 3 replicas", "7c1e".repeat(8)));
+        assert_eq!(lines[1], "health   OK – all data available, every replica is there");
+        assert_eq!(lines[2], "failures tolerated now: 1 more node");
+        let words: Vec<&str> = lines[5].split_whitespace().collect();
+        assert_eq!(words, ["1", "127.0.0.1:7100", "active", "1", "2", "5.0", "GiB", "1", "1m", "0.1.0"]);
+        assert_eq!(lines.len(), 8, "no next step is proposed");
+    }
+
+    #[test]
+    fn one_node_down_is_degraded_and_the_next_step_is_named() {
+        let status = Status::of(&survey(&[3]));
+        assert_eq!((status.health, status.failures_tolerated), (Health::Degraded, 0));
+        let screen = status.screen();
+        assert!(screen.contains("DEGRADED – all data available, 2 of 2 shards miss a replica"), "{screen}");
+        assert!(screen.contains("failures tolerated now: 0 more nodes"), "{screen}");
+        assert!(
+            screen
+                .ends_with("next: node 3 (127.0.0.1:7120) does not answer: start it again; it catches up by itself\n")
+        );
+    }
+
+    #[test]
+    fn without_a_quorum_it_is_unavailable() {
+        let status = Status::of(&survey(&[1, 3]));
+        assert_eq!(status.health, Health::Unavailable);
+        assert_eq!(status.unavailable_shards, ["1", "2"]);
+        assert!(status.screen().contains("nodes 1 (127.0.0.1:7100), 3 (127.0.0.1:7120) do not answer"));
+    }
+
+    #[test]
+    fn json_has_the_same_facts() {
+        let text = output::json("ClusterStatus", &Status::of(&survey(&[3])));
+        let document: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["kind"], "ClusterStatus");
+        assert_eq!((&document["health"], &document["failures_tolerated"]), (&json!("degraded"), &json!(0)));
+        assert_eq!(document["nodes"][0]["id"], json!("1"));
+        assert_eq!(document["nodes"][2]["up"], json!(false));
+        assert_eq!(document["degraded_shards"], json!(["1", "2"]));
+    }
+
+    #[test]
+    fn free_disk_has_one_decimal() {
+        assert_eq!(gibibytes(0), "0.0 GiB");
+        assert_eq!(gibibytes((3 << 30) + (1 << 29)), "3.5 GiB");
+    }
+}

@@ -1,0 +1,283 @@
+//! The cluster as it is now: the newest topology that anyone knows, and what every node says of itself.
+//!
+//! Taking a survey is I/O; what follows from it (leaders, lag, how many more failures are survived) is computed here without any.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use quorate_proto::admin::{Node, NodeStatus, ReplicaStatus, Topology};
+use quorate_proto::kv;
+use serde::Serialize;
+
+use crate::admin;
+use crate::args::Connect;
+use crate::failure::Failure;
+use crate::output::{id, id_or_null};
+
+/// The longest wait for one node's answer: a node that is slower counts as down.
+const NODE_DEADLINE_MAX: Duration = Duration::from_secs(2);
+/// The state of a node that is gone for good.
+const REMOVED: &str = "removed";
+
+/// A topology, and each of its nodes with what it answered; none: it did not.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub(crate) topology: Topology,
+    pub(crate) nodes: Vec<(Node, Option<NodeStatus>)>,
+}
+
+/// A shard and its replicas.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shard {
+    #[serde(serialize_with = "id")]
+    pub(crate) id: u64,
+    /// The first token, as 16 hexadecimal digits.
+    pub(crate) arc_start: String,
+    /// The first token after the arc.
+    pub(crate) arc_end: String,
+    pub(crate) epoch: u64,
+    /// The node that leads; null: none does, or it did not answer.
+    #[serde(serialize_with = "id_or_null")]
+    pub(crate) leader: Option<u64>,
+    pub(crate) replicas: Vec<Replica>,
+}
+
+/// A replica of a shard as its node reports it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Replica {
+    #[serde(serialize_with = "id")]
+    pub(crate) replica: u64,
+    #[serde(serialize_with = "id")]
+    pub(crate) node: u64,
+    /// `leader`, `follower`, `candidate`, `learner` or `stopped`; `down`: its node did not answer; `missing`: its node answered
+    /// and does not have it.
+    pub(crate) role: &'static str,
+    pub(crate) term: Option<u64>,
+    pub(crate) applied_index: Option<u64>,
+    pub(crate) last_log_index: Option<u64>,
+}
+
+/// How well a Raft group is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Margin {
+    /// Voters that may still fail before the group stops; negative: so many must come back.
+    pub(crate) spare: i64,
+    /// Whether every voter is there.
+    pub(crate) complete: bool,
+    /// Whether somebody leads.
+    pub(crate) led: bool,
+}
+
+impl Survey {
+    /// Asks every endpoint for its topology, and every node of the newest one for its status.
+    pub(crate) async fn take(connect: &Connect) -> Result<Survey, Failure> {
+        let topology = admin::newest_topology(&connect.endpoints, connect.deadline).await?;
+        let within = connect.deadline.min(NODE_DEADLINE_MAX);
+        let members: Vec<Node> = topology.nodes.iter().filter(|node| node.state != REMOVED).cloned().collect();
+        let answers = join_all(members.iter().map(|node| admin::node(&node.client_address, within))).await;
+        let nodes = members.into_iter().zip(answers);
+        let nodes = nodes.map(|(node, answer)| {
+            // Another node at that address is not this one.
+            let status = answer.ok().filter(|status| status.id == node.id);
+            (node, status)
+        });
+        Ok(Survey { nodes: nodes.collect(), topology })
+    }
+
+    /// The shards in the order of their ids.
+    pub(crate) fn shards(&self) -> Vec<Shard> {
+        let mut shards: Vec<Shard> = self.topology.shards.iter().map(|shard| self.shard(shard)).collect();
+        shards.sort_by_key(|shard| shard.id);
+        shards
+    }
+
+    fn shard(&self, shard: &kv::Shard) -> Shard {
+        let replicas = shard.replicas.iter().map(|placement| self.replica(shard.id, placement)).collect();
+        Shard {
+            id: u64::from(shard.id),
+            arc_start: format!("{:016x}", shard.arc_start),
+            arc_end: format!("{:016x}", shard.arc_end),
+            epoch: shard.epoch,
+            leader: self.leader(shard.id),
+            replicas,
+        }
+    }
+
+    fn replica(&self, group: u32, placement: &kv::Placement) -> Replica {
+        let answered = self.nodes.iter().any(|(node, status)| node.id == placement.node && status.is_some());
+        let report =
+            self.reports(group).find(|(_, report)| report.replica == placement.replica).map(|(_, report)| report);
+        let role = match report {
+            Some(report) => role(report.role()),
+            None if answered => "missing",
+            None => "down",
+        };
+        Replica {
+            replica: placement.replica,
+            node: placement.node,
+            role,
+            term: report.map(|report| report.term),
+            applied_index: report.map(|report| report.applied_index),
+            last_log_index: report.map(|report| report.last_log_index),
+        }
+    }
+
+    /// What the nodes that answered say of their replicas of a group.
+    fn reports(&self, group: u32) -> impl Iterator<Item = (u64, &ReplicaStatus)> {
+        let answered = self.nodes.iter().filter_map(|(node, status)| Some((node.id, status.as_ref()?)));
+        answered.flat_map(move |(node, status)| {
+            status.replicas.iter().filter(move |report| report.group == group).map(move |report| (node, report))
+        })
+    }
+
+    /// The node that leads a group: of those that say they do, the one of the highest term.
+    pub(crate) fn leader(&self, group: u32) -> Option<u64> {
+        let leaders = self.reports(group).filter(|(_, report)| report.role() == kv::Role::Leader);
+        leaders.max_by_key(|(_, report)| report.term).map(|(node, _)| node)
+    }
+
+    /// How well a group is. Its voters are as its latest report says, else as the map places them.
+    pub(crate) fn margin(&self, group: u32) -> Margin {
+        let latest = self.reports(group).max_by_key(|(_, report)| (report.term, report.applied_index));
+        let placed = || {
+            let shard = self.topology.shards.iter().find(|shard| shard.id == group);
+            shard.map(|shard| shard.replicas.iter().map(|placement| placement.node).collect()).unwrap_or_default()
+        };
+        let voters: Vec<u64> = match latest {
+            Some((_, report)) if !report.voters.is_empty() => report.voters.clone(),
+            _ => placed(),
+        };
+        let works = |voter: &&u64| {
+            self.reports(group).any(|(node, report)| node == **voter && report.role() != kv::Role::Stopped)
+        };
+        let working = voters.iter().filter(works).count();
+        let majority = voters.len() / 2 + 1;
+        Margin {
+            spare: i64::try_from(working).unwrap_or(i64::MAX) - i64::try_from(majority).unwrap_or(i64::MAX),
+            complete: working == voters.len(),
+            led: self.leader(group).is_some(),
+        }
+    }
+
+    /// The largest number of entries by which a replica of the node is behind its leader.
+    pub(crate) fn lag_entries(&self, node: u64) -> Option<u64> {
+        let (_, status) = self.nodes.iter().find(|(member, _)| member.id == node)?;
+        let lag = |report: &ReplicaStatus| {
+            let leader = self.reports(report.group).filter(|(_, other)| other.role() == kv::Role::Leader);
+            let last = leader.map(|(_, other)| other.last_log_index).max().unwrap_or(report.last_log_index);
+            last.saturating_sub(report.applied_index)
+        };
+        status.as_ref()?.replicas.iter().map(lag).max()
+    }
+}
+
+/// A role's name.
+pub(crate) fn role(role: kv::Role) -> &'static str {
+    match role {
+        kv::Role::Leader => "leader",
+        kv::Role::Follower => "follower",
+        kv::Role::Candidate => "candidate",
+        kv::Role::Learner => "learner",
+        kv::Role::Stopped => "stopped",
+        kv::Role::Unspecified => "unknown",
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Three nodes, group 0 and shards 1 and 2 on all of them; node 1 leads 0 and 1, node 2 leads 2. The listed nodes are down.
+    pub(crate) fn survey(down: &[u64]) -> Survey {
+        let placements = |shard: u64| (1..=3).map(|node| kv::Placement { replica: shard * 10 + node, node }).collect();
+        let half = 1u64 << 63;
+        let shards = [(1, half, 0), (2, 0, half)].map(|(id, arc_start, arc_end)| kv::Shard {
+            id,
+            arc_start,
+            arc_end,
+            epoch: 1,
+            replicas: placements(u64::from(id)),
+        });
+        let member = |id: u64| Node {
+            id,
+            client_address: format!("127.0.0.1:71{}0", id - 1),
+            state: "active".into(),
+            weight: 100,
+            ..Node::default()
+        };
+        let nodes: Vec<Node> = (1..=3).map(member).collect();
+        let topology = Topology {
+            cluster_id: "7c1e".repeat(8),
+            revision: 5,
+            replicas: 3,
+            nodes: nodes.clone(),
+            shards: shards.to_vec(),
+            ..Topology::default()
+        };
+        let nodes = nodes.into_iter().map(|node| {
+            let status = (!down.contains(&node.id)).then(|| status(node.id));
+            (node, status)
+        });
+        Survey { nodes: nodes.collect(), topology }
+    }
+
+    fn status(id: u64) -> NodeStatus {
+        let replica = |group: u32, leader: u64| ReplicaStatus {
+            group,
+            replica: u64::from(group) * 10 + id,
+            role: if leader == id { kv::Role::Leader } else { kv::Role::Follower }.into(),
+            term: 3,
+            leader,
+            last_log_index: 100,
+            applied_index: 100 - id,
+            voters: vec![1, 2, 3],
+            ..ReplicaStatus::default()
+        };
+        NodeStatus {
+            id,
+            version: "0.1.0".into(),
+            uptime_ms: 90_000,
+            disk_free_bytes: 5 << 30,
+            replicas: vec![replica(0, 1), replica(1, 1), replica(2, 2)],
+            ..NodeStatus::default()
+        }
+    }
+
+    #[test]
+    fn all_well_survives_one_failure() {
+        let survey = survey(&[]);
+        for group in 0..=2 {
+            assert_eq!(survey.margin(group), Margin { spare: 1, complete: true, led: true });
+        }
+        let shards = survey.shards();
+        assert_eq!((shards[0].id, shards[0].leader), (1, Some(1)));
+        assert_eq!((shards[1].id, shards[1].leader), (2, Some(2)));
+        assert_eq!(shards[1].arc_end, "8000000000000000");
+        assert_eq!(survey.lag_entries(3), Some(3));
+    }
+
+    #[test]
+    fn a_dead_follower_leaves_none_to_spare() {
+        let survey = survey(&[3]);
+        assert_eq!(survey.margin(1), Margin { spare: 0, complete: false, led: true });
+        assert_eq!(survey.shards()[0].replicas[2].role, "down");
+        assert_eq!(survey.lag_entries(3), None);
+    }
+
+    #[test]
+    fn without_a_quorum_and_a_leader_the_group_waits() {
+        let survey = survey(&[1, 3]);
+        assert_eq!(survey.margin(1), Margin { spare: -1, complete: false, led: false });
+        assert_eq!(survey.shards()[0].leader, None);
+        assert!(survey.margin(2).led, "a leader that has not noticed yet still says so");
+    }
+
+    #[test]
+    fn a_node_without_its_replica_is_told_apart_from_a_dead_one() {
+        let mut survey = survey(&[]);
+        let status = survey.nodes[2].1.as_mut().unwrap();
+        status.replicas.retain(|report| report.group != 1);
+        assert_eq!(survey.shards()[0].replicas[2].role, "missing");
+        assert_eq!(survey.margin(1).spare, 0);
+    }
+}

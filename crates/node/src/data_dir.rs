@@ -1,0 +1,454 @@
+//! The data directory: whose it is, and who may use it now.
+//!
+//! ```text
+//!   LOCK        held (flock) by the process that serves the directory; its text is that process's id
+//!   FORMAT      {"format":1,"written_by":"0.1.0"}; the first file of all
+//!   FOUNDING    the order to found the cluster, on founders              ┐ envelopes (quorate_types::codec),
+//!   IDENTITY    cluster id and node id; refuses every other cluster      │ replaced as a whole
+//!   TOPOLOGY    the latest topology seen: addresses after a restart      ┘
+//!   log/        the shared Raft log          state/     the applied state
+//!   snapshots/  on their way out             staging/   on their way in      (both emptied at start)
+//! ```
+//!
+//! Nothing is ever deleted here to make a start succeed, except what a crash left half-written.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use quorate_types::codec::CodecError;
+use quorate_types::topology::{Founding, Identity, Topology};
+use quorate_types::{ClusterId, NodeId};
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+
+/// The format that this release writes; it reads every one up to this.
+const FORMAT_VERSION: u32 = 1;
+/// Only the node's own user reads its data.
+const DIR_MODE: u32 = 0o700;
+
+const LOCK: &str = "LOCK";
+const FORMAT: &str = "FORMAT";
+const FOUNDING: &str = "FOUNDING";
+const IDENTITY: &str = "IDENTITY";
+const TOPOLOGY: &str = "TOPOLOGY";
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// It cannot be made or written.
+    #[error("the data directory {} cannot be written: {source}; check that it exists and belongs to this user", path.display())]
+    Unwritable {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process serves it.
+    #[error(
+        "the data directory {} is in use by process {}; stop that node, or use another --data-dir",
+        path.display(), pid.as_deref().unwrap_or("(unknown)")
+    )]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The process that holds it, as it wrote into the lock file.
+        pid: Option<String>,
+    },
+    /// It holds something that no node has put there.
+    #[error(
+        "{} is not a data directory: it has no {FORMAT} file, but it has '{found}'; use an empty directory", path.display()
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Something that is in it.
+        found: String,
+    },
+    /// A newer release wrote it.
+    #[error(
+        "the data directory {} has format {format}, written by release {written_by}; this release reads formats up to \
+         {FORMAT_VERSION}: use the newer release", path.display()
+    )]
+    TooNew {
+        /// The directory.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+        /// The release that wrote it.
+        written_by: String,
+    },
+    /// A file is not what was written.
+    #[error("{} is corrupt: {reason}; replace this node by a new one with an empty data directory", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It belongs to another cluster, or to another node of this one.
+    #[error(
+        "the data directory {} belongs to node {} of cluster {}, not to {other}; use the data directory of this node, or an \
+         empty one", path.display(), .own.node, .own.cluster
+    )]
+    OtherCluster {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        own: Identity,
+        /// Who wanted it.
+        other: String,
+    },
+    /// The disk failed.
+    #[error("cannot use {}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Format {
+    format: u32,
+    written_by: String,
+}
+
+/// A data directory that this process holds. Dropping it lets go of the lock.
+///
+/// # Invariants
+/// * The lock is held as long as this lives: no other process reads or writes the directory meanwhile.
+/// * Identity and founding order are written once; another one is refused.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if it is absent, locks it, and refuses what is not ours to serve.
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        let unwritable = |source| DataDirError::Unwritable { path: path.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(DIR_MODE).create(path).map_err(unwritable)?;
+        let lock = lock(path)?;
+        let dir = DataDir { path: path.to_owned(), _lock: lock };
+        dir.delete_half_written().map_err(unwritable)?;
+        dir.check_format()?;
+        for scratch in [dir.snapshots(), dir.staging()] {
+            empty(&scratch).map_err(unwritable)?;
+        }
+        Ok(dir)
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the shared log is.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Where the applied state is.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.path.join("state")
+    }
+
+    /// Where snapshots are made on their way out.
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.path.join("snapshots")
+    }
+
+    /// Where snapshots are put together on their way in.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.path.join("staging")
+    }
+
+    /// Whose directory this is; none as long as it is in no cluster.
+    pub(crate) fn identity(&self) -> Result<Option<Identity>, DataDirError> {
+        self.read(IDENTITY, Identity::decode)
+    }
+
+    /// The order to found the cluster, if this node is a founder.
+    pub(crate) fn founding(&self) -> Result<Option<Founding>, DataDirError> {
+        self.read(FOUNDING, Founding::decode)
+    }
+
+    /// The latest topology that was recorded.
+    pub(crate) fn topology(&self) -> Result<Option<Topology>, DataDirError> {
+        self.read(TOPOLOGY, Topology::decode)
+    }
+
+    /// Makes the directory this node's for good; durable on return. Refuses to become another's.
+    pub(crate) fn record_identity(&self, identity: Identity) -> Result<(), DataDirError> {
+        match self.identity()? {
+            Some(own) if own == identity => Ok(()),
+            Some(_) => Err(self.not_of(&format!("node {} of cluster {}", identity.node, identity.cluster))?),
+            None => self.write(IDENTITY, &identity.encode()),
+        }
+    }
+
+    /// Records the order to found a cluster and this node's identity in it; durable on return. Another order than the one on
+    /// record is refused.
+    pub(crate) fn record_founding(&self, founding: &Founding, node: NodeId) -> Result<(), DataDirError> {
+        match self.founding()? {
+            Some(own) if own == *founding => {}
+            Some(own) => {
+                return Err(DataDirError::OtherCluster {
+                    path: self.path.clone(),
+                    own: Identity { cluster: own.cluster.id, node },
+                    other: format!("cluster {}", founding.cluster.id),
+                });
+            }
+            None => self.write(FOUNDING, &founding.encode())?,
+        }
+        self.record_identity(Identity { cluster: founding.cluster.id, node })
+    }
+
+    /// Records the latest topology; durable on return.
+    pub(crate) fn record_topology(&self, topology: &Topology) -> Result<(), DataDirError> {
+        self.write(TOPOLOGY, &topology.encode())
+    }
+
+    /// The error for a cluster that this directory does not belong to.
+    pub(crate) fn not_of_cluster(&self, other: ClusterId) -> Result<DataDirError, DataDirError> {
+        self.not_of(&format!("cluster {other}"))
+    }
+
+    fn not_of(&self, other: &str) -> Result<DataDirError, DataDirError> {
+        let own = self.identity()?.unwrap_or(Identity { cluster: ClusterId(0), node: NodeId(0) });
+        Ok(DataDirError::OtherCluster { path: self.path.clone(), own, other: other.to_owned() })
+    }
+
+    fn read<T>(&self, name: &str, decode: fn(&[u8]) -> Result<T, CodecError>) -> Result<Option<T>, DataDirError> {
+        let path = self.path.join(name);
+        let bytes = durable::read(&self.path, name).map_err(|source| DataDirError::Io { path: path.clone(), source })?;
+        let value = bytes.map(|bytes| decode(&bytes)).transpose();
+        value.map_err(|e| DataDirError::Corrupt { path, reason: e.to_string() })
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {
+        durable::write(&self.path, name, bytes)
+            .map_err(|source| DataDirError::Io { path: self.path.join(name), source })
+    }
+
+    fn check_format(&self) -> Result<(), DataDirError> {
+        let path = self.path.join(FORMAT);
+        let io = |source| DataDirError::Io { path: path.clone(), source };
+        let Some(bytes) = durable::read(&self.path, FORMAT).map_err(io)? else {
+            if let Some(found) = self.foreign_entry().map_err(io)? {
+                return Err(DataDirError::Foreign { path: self.path.clone(), found });
+            }
+            let format = Format { format: FORMAT_VERSION, written_by: env!("CARGO_PKG_VERSION").to_owned() };
+            let text = serde_json::to_vec(&format).expect("a struct of a number and a text is JSON");
+            let unwritable = |source| DataDirError::Unwritable { path: self.path.clone(), source };
+            return durable::write(&self.path, FORMAT, &text).map_err(unwritable);
+        };
+        let format: Format = serde_json::from_slice(&bytes)
+            .map_err(|e| DataDirError::Corrupt { path: path.clone(), reason: e.to_string() })?;
+        if format.format > FORMAT_VERSION {
+            let Format { format, written_by } = format;
+            return Err(DataDirError::TooNew { path: self.path.clone(), format, written_by });
+        }
+        Ok(())
+    }
+
+    /// Something in the directory that an unformatted one does not have.
+    fn foreign_entry(&self) -> io::Result<Option<String>> {
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            // An empty file system has the second one.
+            if name != LOCK && name != "lost+found" {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Deletes what a crash left of a file that was being replaced.
+    fn delete_half_written(&self) -> io::Result<()> {
+        for name in [FORMAT, FOUNDING, IDENTITY, TOPOLOGY] {
+            match fs::remove_file(self.path.join(format!("{name}{}", durable::TEMP_SUFFIX))) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes the lock and writes this process's id into it.
+fn lock(dir: &Path) -> Result<File, DataDirError> {
+    let unwritable = |source| DataDirError::Unwritable { path: dir.to_owned(), source };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join(LOCK))
+        .map_err(unwritable)?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0).map_err(unwritable)?;
+            write!(file, "{}", std::process::id()).map_err(unwritable)?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let pid = file.read_to_string(&mut text).ok().map(|_| text.trim().to_owned()).filter(|pid| !pid.is_empty());
+            Err(DataDirError::Locked { path: dir.to_owned(), pid })
+        }
+        Err(TryLockError::Error(source)) => Err(unwritable(source)),
+    }
+}
+
+fn empty(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    DirBuilder::new().mode(DIR_MODE).create(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use quorate_types::topology::ClusterInfo;
+
+    use super::*;
+
+    fn founding(cluster: u128) -> Founding {
+        let cluster = ClusterInfo { id: ClusterId(cluster), hash_key: [7; 16], replicas: 3, shards: 4 };
+        Founding { cluster, nodes: Vec::new(), topology_replicas: Vec::new() }
+    }
+
+    #[test]
+    fn a_new_directory_is_private_and_belongs_to_nobody() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a/b");
+        let dir = DataDir::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(dir.identity().unwrap(), None);
+        assert_eq!(dir.founding().unwrap(), None);
+        assert!(dir.snapshots().is_dir() && dir.staging().is_dir());
+    }
+
+    /// The refusal names the process that holds the directory, and the lock goes with its holder.
+    #[test]
+    fn a_held_directory_names_its_holder() {
+        let temp = tempfile::tempdir().unwrap();
+        let held = DataDir::open(temp.path()).unwrap();
+        let refusal = DataDir::open(temp.path()).unwrap_err();
+        assert!(refusal.to_string().contains(&format!("process {}", std::process::id())), "{refusal}");
+        assert_eq!(crate::NodeError::from(refusal).exit_code(), 73);
+        drop(held);
+        DataDir::open(temp.path()).unwrap();
+    }
+
+    /// A holder in another process: `flock` of util-linux holds the file and has written its id there as a node would.
+    #[test]
+    fn a_directory_held_by_another_process_names_that_process() {
+        let temp = tempfile::tempdir().unwrap();
+        drop(DataDir::open(temp.path()).unwrap());
+        let script = r#"printf %s $$ > LOCK; echo held; read line"#;
+        let mut holder = std::process::Command::new("flock")
+            .args(["LOCK", "sh", "-c", script])
+            .current_dir(temp.path())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("util-linux is there on every Linux machine");
+        let mut said = [0; 5];
+        holder.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+        let pid = fs::read_to_string(temp.path().join(LOCK)).unwrap();
+        let refusal = DataDir::open(temp.path()).unwrap_err();
+        drop(holder.stdin.take());
+        holder.wait().unwrap();
+        assert_ne!(pid, std::process::id().to_string());
+        assert!(refusal.to_string().contains(&format!("process {pid}")), "{refusal}");
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let text = r#"{"format":2,"written_by":"9.9.9"}"#;
+        fs::write(temp.path().join(FORMAT), text).unwrap();
+        let refusal = DataDir::open(temp.path()).unwrap_err();
+        assert!(refusal.to_string().contains("format 2, written by release 9.9.9"), "{refusal}");
+        assert_eq!(crate::NodeError::from(refusal).exit_code(), 65);
+        assert_eq!(fs::read_to_string(temp.path().join(FORMAT)).unwrap(), text);
+    }
+
+    #[test]
+    fn a_directory_of_something_else_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("thesis.tex"), "do not lose me").unwrap();
+        let refusal = DataDir::open(temp.path()).unwrap_err();
+        assert!(refusal.to_string().contains("thesis.tex"), "{refusal}");
+        assert_eq!(crate::NodeError::from(refusal).exit_code(), 65);
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_made_is_unwritable() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("file");
+        fs::write(&file, "").unwrap();
+        let refusal = DataDir::open(&file.join("dir")).unwrap_err();
+        assert_eq!(crate::NodeError::from(refusal).exit_code(), 73);
+    }
+
+    /// A crash in the middle of writing leaves the old file or none, and the next start clears up behind it.
+    #[test]
+    fn what_a_crash_left_is_cleared_and_what_was_recorded_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let identity = Identity { cluster: ClusterId(5), node: NodeId(2) };
+        let dir = DataDir::open(temp.path()).unwrap();
+        dir.record_identity(identity).unwrap();
+        fs::write(temp.path().join("IDENTITY.tmp"), "half").unwrap();
+        fs::create_dir(dir.staging().join("4")).unwrap();
+        fs::write(dir.staging().join("4/0"), "part of a snapshot").unwrap();
+        fs::write(dir.snapshots().join("1"), "part of a snapshot").unwrap();
+        drop(dir);
+        let dir = DataDir::open(temp.path()).unwrap();
+        assert_eq!(dir.identity().unwrap(), Some(identity));
+        assert!(!temp.path().join("IDENTITY.tmp").exists());
+        assert_eq!(fs::read_dir(dir.staging()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(dir.snapshots()).unwrap().count(), 0);
+    }
+
+    /// A crash between the order and the identity is finished by recording the same order again.
+    #[test]
+    fn recording_the_same_again_is_harmless_and_another_cluster_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        dir.write(FOUNDING, &founding(5).encode()).unwrap();
+        assert_eq!(dir.identity().unwrap(), None);
+        dir.record_founding(&founding(5), NodeId(2)).unwrap();
+        dir.record_founding(&founding(5), NodeId(2)).unwrap();
+        assert_eq!(dir.identity().unwrap(), Some(Identity { cluster: ClusterId(5), node: NodeId(2) }));
+        let refusal = dir.record_founding(&founding(6), NodeId(2)).unwrap_err();
+        assert!(refusal.to_string().contains("belongs to node 2"), "{refusal}");
+        assert_eq!(crate::NodeError::from(refusal).exit_code(), 65);
+        assert!(dir.record_identity(Identity { cluster: ClusterId(5), node: NodeId(3) }).is_err());
+        assert_eq!(dir.founding().unwrap(), Some(founding(5)));
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_identity_is_corruption() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        dir.record_identity(Identity { cluster: ClusterId(5), node: NodeId(2) }).unwrap();
+        let file = temp.path().join(IDENTITY);
+        let mut bytes = fs::read(&file).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&file, bytes).unwrap();
+        let refusal = dir.identity().unwrap_err();
+        assert!(refusal.to_string().contains("IDENTITY is corrupt"), "{refusal}");
+        assert_eq!(crate::NodeError::from(refusal).exit_code(), 65);
+    }
+}

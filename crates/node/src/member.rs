@@ -1,0 +1,194 @@
+//! A node as a member of its cluster: its storage, its replicas, its view of the cluster.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use quorate_raft::{Group, Groups, KvGroup, Options, Transport};
+use quorate_storage::log::{Log, LogError, LogOptions, RocksLog};
+use quorate_storage::state::{RocksState, State, StateError, StateOptions, View};
+use quorate_topology::{Published, TopologyMachine};
+use quorate_types::clock::SystemClock;
+use quorate_types::topology::{Founding, Identity};
+use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
+
+use crate::error::NodeError;
+use crate::fatal::fail_stop;
+use crate::node::Node;
+use crate::peer::PeerTransport;
+use crate::topology_feed::TopologyFeed;
+
+/// A node as a member of its cluster.
+pub(crate) struct Member {
+    /// Who it is.
+    pub(crate) identity: Identity,
+    /// The order that founded the cluster, on founders.
+    pub(crate) founding: Option<Founding>,
+    /// What it stores.
+    pub(crate) storage: Storage,
+    /// Its connections to the others.
+    pub(crate) transport: Arc<PeerTransport>,
+    /// Its replicas.
+    pub(crate) groups: Groups,
+    /// The cluster as it knows it.
+    pub(crate) feed: Arc<TopologyFeed>,
+    /// Its replicas of shards that are open.
+    pub(crate) shards: OpenShards,
+    topology_group: Option<Group<TopologyMachine>>,
+}
+
+/// What a node stores. Clones are handles to the same.
+#[derive(Clone)]
+pub(crate) struct Storage {
+    /// The log of all its replicas.
+    pub(crate) log: Arc<dyn Log>,
+    /// The state of all its replicas.
+    pub(crate) state: Arc<dyn State>,
+}
+
+impl Storage {
+    /// Opens both databases. Blocks.
+    fn open(log: PathBuf, state: PathBuf) -> Result<Self, NodeError> {
+        let log_options = LogOptions { on_fatal: Arc::new(|reason| fail_stop(&reason)), ..LogOptions::default() };
+        let log = RocksLog::open(&log, log_options).map_err(log_error)?;
+        let state = RocksState::open(&state, StateOptions::default()).map_err(state_error)?;
+        Ok(Storage { log: Arc::new(log), state: Arc::new(state) })
+    }
+
+    /// Makes everything durable and closes the log. Blocks.
+    pub(crate) fn close(&self) -> Result<(), StateError> {
+        let flushed = self.state.flush();
+        self.log.close();
+        flushed
+    }
+}
+
+fn log_error(error: LogError) -> NodeError {
+    match error {
+        LogError::Corrupt { .. } | LogError::Hole { .. } => NodeError::Corrupt(error.to_string()),
+        _ => NodeError::Disk(error.to_string()),
+    }
+}
+
+fn state_error(error: StateError) -> NodeError {
+    match error {
+        StateError::Corrupt { .. } => NodeError::Corrupt(error.to_string()),
+        _ => NodeError::Disk(error.to_string()),
+    }
+}
+
+impl Member {
+    /// Opens what is stored, and the replica of the topology group if this node has one.
+    pub(crate) async fn open(node: &Node, identity: Identity) -> Result<Self, NodeError> {
+        let founding = node.data.founding()?;
+        let cached = node.data.topology()?;
+        let (log, state) = (node.data.log(), node.data.state());
+        let opened = tokio::task::spawn_blocking(|| Storage::open(log, state)).await;
+        let storage = opened.map_err(|e| NodeError::Disk(format!("opening the storage: {e}")))??;
+
+        let transport = Arc::new(PeerTransport::new(identity));
+        let feed = Arc::new(TopologyFeed::new(identity.cluster));
+        match (&cached, &founding) {
+            (Some(topology), _) => {
+                transport.update(&topology.nodes);
+                feed.offer(Arc::new(topology.clone()));
+            }
+            (None, Some(founding)) => transport.update(&founding.nodes),
+            (None, None) => {}
+        }
+        let options = Options {
+            node: identity.node,
+            timing: node.config.timing,
+            snapshot_dir: node.data.snapshots(),
+            log_retained_bytes_per_group: node.config.limits.log_retained_bytes_per_group,
+            log_retained_bytes_per_node: node.config.limits.log_retained_bytes_per_node,
+            on_fatal: Arc::new(|reason| fail_stop(&reason)),
+        };
+        let for_raft: Arc<dyn Transport> = transport.clone();
+        let groups = Groups::new(options, storage.log.clone(), storage.state.clone(), for_raft, Arc::new(SystemClock));
+        let topology_group = match topology_replica(&storage, founding.as_ref(), identity.node) {
+            Some(replica) => Some(open_topology_replica(&groups, replica, &feed).await?),
+            None => None,
+        };
+        let shards = OpenShards::default();
+        Ok(Member { identity, founding, storage, transport, groups, feed, shards, topology_group })
+    }
+
+    /// This node's replica of the topology group, if it has one.
+    pub(crate) fn topology_group(&self) -> Option<&Group<TopologyMachine>> {
+        self.topology_group.as_ref()
+    }
+
+    /// Stops the replicas, makes everything durable and lets go of it.
+    pub(crate) async fn shutdown(&self) -> Result<(), StateError> {
+        self.groups.shutdown().await;
+        self.transport.shutdown().await;
+        let storage = self.storage.clone();
+        let closed = tokio::task::spawn_blocking(move || storage.close()).await;
+        closed.unwrap_or_else(|e| Err(StateError::Io(e.to_string().into())))
+    }
+}
+
+/// The replica of the topology group that this node has, or was founded with.
+fn topology_replica(storage: &Storage, founding: Option<&Founding>, node: NodeId) -> Option<ReplicaId> {
+    let stored = storage.log.replicas().into_iter().find(|(_, group)| *group == GroupId::TOPOLOGY);
+    let founded = || founding?.topology_replicas.iter().find(|placement| placement.node == node);
+    stored.map(|(replica, _)| replica).or_else(|| founded().map(|placement| placement.replica))
+}
+
+async fn open_topology_replica(
+    groups: &Groups,
+    replica: ReplicaId,
+    feed: &Arc<TopologyFeed>,
+) -> Result<Group<TopologyMachine>, NodeError> {
+    let feed = feed.clone();
+    let published = Published::new(move |topology| feed.offer(topology));
+    let open = move |replica, view: &dyn View| TopologyMachine::open(replica, view, published.clone());
+    let opened = groups.open(GroupId::TOPOLOGY, replica, open).await;
+    opened.map_err(|e| NodeError::Corrupt(format!("the replica of the topology group does not open: {e}")))
+}
+
+/// The replicas of shards that are open here.
+#[derive(Default)]
+pub(crate) struct OpenShards {
+    groups: ArcSwap<HashMap<ShardId, KvGroup>>,
+    all_stored_are_open: AtomicBool,
+}
+
+impl OpenShards {
+    /// The shard's replica here, if it is open.
+    pub(crate) fn get(&self, shard: ShardId) -> Option<KvGroup> {
+        self.groups.load().get(&shard).cloned()
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Arc<HashMap<ShardId, KvGroup>> {
+        self.groups.load_full()
+    }
+
+    /// Adds one.
+    pub(crate) fn insert(&self, shard: ShardId, group: KvGroup) {
+        self.groups.rcu(|groups| {
+            let mut groups = HashMap::clone(groups);
+            groups.insert(shard, group.clone());
+            groups
+        });
+    }
+
+    /// Lets go of all, so that their tasks end.
+    pub(crate) fn clear(&self) {
+        self.groups.store(Arc::default());
+    }
+
+    /// From here on every replica that was stored when the node started is open.
+    pub(crate) fn recovered(&self) {
+        self.all_stored_are_open.store(true, Ordering::Release);
+    }
+
+    /// Whether every replica that was stored when the node started is open.
+    pub(crate) fn is_recovered(&self) -> bool {
+        self.all_stored_are_open.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,42 @@
+//! How one node connects to another.
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+
+/// How long a connection may take to be made. Shorter than the shortest election time-out is not needed: candidates repeat.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A silent connection is asked for a sign of life this often, …
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// … and is given up after so long without one: a network that swallows packets must not hold a connection for ever.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// HTTP/2 windows, in bytes: a frame or chunk of the largest size never waits for a window update.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// The same for a whole connection.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Makes a connection of its own to `host:port`.
+pub(crate) async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
+    Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect()
+        .await
+}
+
+/// An error with what caused it: tonic's own text says only "transport error".
+pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,105 @@
+//! One lane's connection to one node: made, kept, and made again for as long as the node is known.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::stream::{self, Stream};
+use quorate_proto::MESSAGE_BYTES_MAX;
+use quorate_proto::peer::peer_client::PeerClient;
+use quorate_proto::peer::{Frame, Hello};
+use quorate_types::NodeId;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::connection::{connect, describe};
+use super::lane::{LaneReceiver, LaneStatus};
+
+/// The pause after the first failure.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// The longest pause: a node that comes back is found within about this time.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// A connection that lasted so long was a good one: the next pause is a short one again.
+const STEADY: Duration = Duration::from_secs(5);
+
+/// One lane's connection to one node.
+pub(crate) struct Link {
+    /// The node.
+    pub(crate) to: NodeId,
+    /// For the log.
+    pub(crate) lane: &'static str,
+    /// Said first on every connection.
+    pub(crate) hello: Hello,
+    /// Where the node is; a change starts a new connection.
+    pub(crate) address: watch::Receiver<String>,
+    /// Ends the link.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Link {
+    /// Keeps the lane connected until the node is forgotten or this one stops. Never gives up.
+    pub(crate) async fn run(self, receiver: LaneReceiver) {
+        let mut addresses = self.address.clone();
+        let status = receiver.status();
+        // The stream of frames belongs to the connection while there is one; the lock hands the receiver to the next.
+        let receiver = Arc::new(Mutex::new(receiver));
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let address = addresses.borrow_and_update().clone();
+            let started = Instant::now();
+            let ended = tokio::select! {
+                () = self.stopping.cancelled() => return,
+                changed = addresses.changed() => match changed {
+                    Ok(()) => "the address changed".to_owned(),
+                    Err(_) => return,
+                },
+                ended = self.carry(&address, &receiver, &status) => ended,
+            };
+            status.disconnected();
+            if started.elapsed() >= STEADY {
+                backoff = BACKOFF_MIN;
+            }
+            debug!(node = %self.to, lane = self.lane, address, reason = ended, "peer disconnected");
+            let pause = rand::random_range(backoff / 2..=backoff);
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                changed = addresses.changed() => match changed {
+                    Ok(()) => backoff = BACKOFF_MIN,
+                    Err(_) => return,
+                },
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Carries frames over one connection until it ends; says why it did.
+    async fn carry(&self, address: &str, receiver: &Arc<Mutex<LaneReceiver>>, status: &LaneStatus) -> String {
+        let channel = match connect(address).await {
+            Ok(channel) => channel,
+            Err(e) => return describe(&e),
+        };
+        let mut receiver = receiver.clone().lock_owned().await;
+        receiver.connected();
+        info!(node = %self.to, lane = self.lane, address, "peer connected");
+        let mut client = PeerClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let result = client.frames(frames(self.hello.clone(), receiver)).await;
+        status.disconnected();
+        match result {
+            Ok(_) => "the peer ended the stream".to_owned(),
+            Err(status) => describe(&status),
+        }
+    }
+}
+
+/// The hello, then everything that the lane has, for as long as it is open.
+fn frames(hello: Hello, receiver: OwnedMutexGuard<LaneReceiver>) -> impl Stream<Item = Frame> + Send + 'static {
+    stream::unfold((Some(hello), receiver), async |(hello, mut receiver)| {
+        let frame = match hello {
+            Some(hello) => Frame { hello: Some(hello), messages: Bytes::new() },
+            None => Frame { hello: None, messages: receiver.next_frame().await?.into() },
+        };
+        Some((frame, (None, receiver)))
+    })
+}

@@ -1,0 +1,139 @@
+//! The peer port: what other nodes ask of this one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, stream};
+use quorate_proto::peer::peer_server::Peer;
+use quorate_proto::peer::{
+    FoundRequest, FoundResponse, Frame, FramesEnd, Hello, ProposeTopologyRequest, ProposeTopologyResponse, SnapshotChunk,
+    SnapshotReply, WatchTopologyRequest, WatchTopologyResponse,
+};
+use quorate_types::NodeId;
+use quorate_types::codec::{self, Kind};
+use quorate_types::peer::{SnapshotHeader, decode_frame};
+use quorate_types::topology::{Command, Founding, Outcome};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, info, warn};
+
+use super::snapshots_in::Unstaged;
+use crate::founding;
+use crate::handshake::check_peer;
+use crate::member::Member;
+use crate::node::Node;
+use crate::propose;
+use crate::refusal::Refusal;
+
+/// How long a question for a newer topology waits for one.
+pub(crate) const WATCH_WAIT: Duration = Duration::from_secs(5);
+
+/// Serves the peer port.
+pub(crate) struct PeerService {
+    node: Arc<Node>,
+}
+
+impl PeerService {
+    /// The peer service of a node.
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        PeerService { node }
+    }
+
+    /// Checks who calls; gives the member that this node is, and the caller's id.
+    fn greet(&self, hello: Option<Hello>) -> Result<(Arc<Member>, NodeId), Refusal> {
+        let member = self.node.member().ok_or(Refusal::NoCluster)?;
+        let from = check_peer(hello, member.identity)?;
+        Ok((member, from))
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn frames(&self, request: Request<Streaming<Frame>>) -> Result<Response<FramesEnd>, Status> {
+        let mut frames = request.into_inner();
+        let first = frames.message().await?.ok_or_else(|| Refusal::Invalid("the stream is empty".to_owned()))?;
+        let (member, from) = self.greet(first.hello).inspect_err(|refusal| warn!(reason = %refusal, "peer refused"))?;
+        debug!(%from, "peer connected here");
+        loop {
+            let frame = tokio::select! {
+                frame = frames.message() => frame?,
+                () = self.node.closed() => None,
+            };
+            let Some(frame) = frame else { return Ok(Response::new(FramesEnd {})) };
+            let messages = decode_frame(&frame.messages).map_err(|e| Refusal::Invalid(e.to_string()))?;
+            for message in messages {
+                member.groups.receive(from, message);
+            }
+        }
+    }
+
+    async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotReply>, Status> {
+        let mut chunks = request.into_inner();
+        let first = chunks.message().await?.ok_or_else(|| Refusal::Invalid("the stream is empty".to_owned()))?;
+        let (member, from) = self.greet(first.hello)?;
+        let header: SnapshotHeader =
+            codec::decode(Kind::SnapshotHeader, &first.header).map_err(|e| Refusal::Invalid(e.to_string()))?;
+        let (group, replica) = (header.group, header.to);
+        let received = self.node.staging.receive(&header.files, data_of(chunks)).await;
+        let staged = received.map_err(|unstaged| {
+            warn!(%from, %group, %replica, reason = %unstaged, "snapshot refused");
+            match unstaged {
+                Unstaged::Busy => Refusal::Busy(unstaged.to_string()),
+                Unstaged::Broken(reason) => Refusal::Unavailable(reason),
+            }
+        })?;
+        let vote = member.groups.receive_snapshot(header, staged.files().to_vec()).await.map_err(Refusal::Unavailable)?;
+        info!(%from, %group, %replica, "snapshot installed");
+        Ok(Response::new(SnapshotReply { vote: codec::encode(Kind::Vote, &vote).into() }))
+    }
+
+    async fn found(&self, request: Request<FoundRequest>) -> Result<Response<FoundResponse>, Status> {
+        let order = Founding::decode(&request.into_inner().founding).map_err(|e| Refusal::Invalid(e.to_string()))?;
+        let recorded = founding::accept(&self.node, order).await?;
+        Ok(Response::new(FoundResponse { founding: recorded.encode().into() }))
+    }
+
+    async fn watch_topology(
+        &self,
+        request: Request<WatchTopologyRequest>,
+    ) -> Result<Response<WatchTopologyResponse>, Status> {
+        let WatchTopologyRequest { hello, revision } = request.into_inner();
+        let (member, _) = self.greet(hello)?;
+        let newer = tokio::select! {
+            map = member.feed.newer_than(revision) => map.topology.encode(),
+            () = tokio::time::sleep(WATCH_WAIT) => Vec::new(),
+            () = self.node.closed() => return Err(Refusal::Stopping.into()),
+        };
+        Ok(Response::new(WatchTopologyResponse { topology: newer.into() }))
+    }
+
+    async fn propose_topology(
+        &self,
+        request: Request<ProposeTopologyRequest>,
+    ) -> Result<Response<ProposeTopologyResponse>, Status> {
+        let ProposeTopologyRequest { hello, command } = request.into_inner();
+        let (member, from) = self.greet(hello)?;
+        let command = Command::decode(&command).map_err(|e| Refusal::Invalid(e.to_string()))?;
+        info!(%from, ?command, "topology command");
+        Ok(Response::new(match propose::here(&member, &command).await? {
+            super::client::Proposed::NotLeader(leader) => ProposeTopologyResponse {
+                is_not_leader: true,
+                not_leader: leader.map_or(0, |NodeId(node)| node),
+                ..Default::default()
+            },
+            super::client::Proposed::Outcome(outcome) => match outcome {
+                Outcome::Done => ProposeTopologyResponse::default(),
+                Outcome::Node(node) => ProposeTopologyResponse { id: node.0, ..Default::default() },
+                Outcome::Replica(replica) => ProposeTopologyResponse { id: replica.0, ..Default::default() },
+                Outcome::Refused(refused) => ProposeTopologyResponse { refused, ..Default::default() },
+            },
+        }))
+    }
+}
+
+fn data_of(chunks: Streaming<SnapshotChunk>) -> impl Stream<Item = Result<Bytes, String>> + Send {
+    stream::unfold(chunks, async |mut chunks| {
+        let chunk = chunks.message().await.map_err(|status| status.to_string()).transpose()?;
+        Some((chunk.map(|chunk| chunk.data), chunks))
+    })
+}

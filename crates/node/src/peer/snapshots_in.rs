@@ -1,0 +1,219 @@
+//! Receiving snapshots: the files are put together in a directory of their own and verified before anybody else sees them.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// Snapshots that a node receives at the same time.
+const RECEIVING_MAX: usize = 2;
+/// A transfer is given up when no chunk comes for so long.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where snapshots are put together.
+pub(crate) struct Staging {
+    dir: PathBuf,
+    next: AtomicU64,
+    permits: Arc<Semaphore>,
+}
+
+/// A snapshot that was received whole and verified; durable. Deleted when this is dropped, unless it was consumed before.
+pub(crate) struct Staged {
+    dir: PathBuf,
+    files: Vec<PathBuf>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Why a snapshot was not received. The sender starts again from a fresh one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unstaged {
+    /// Others are being received.
+    #[error("{RECEIVING_MAX} snapshots are being received already")]
+    Busy,
+    /// It is not what its header says, it stopped coming, or it cannot be written.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Staging {
+    /// Stages in `dir`, which exists, is empty, and is on the file system of the state.
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Staging { dir, next: AtomicU64::new(0), permits: Arc::new(Semaphore::new(RECEIVING_MAX)) }
+    }
+
+    /// Takes the bytes of all files, one after the other, and checks them against `expected`: length and crc32c of each.
+    pub(crate) async fn receive(
+        &self,
+        expected: &[(u64, u32)],
+        chunks: impl Stream<Item = Result<Bytes, String>> + Send,
+    ) -> Result<Staged, Unstaged> {
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| Unstaged::Busy)?;
+        let dir = self.dir.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        fs::create_dir(&dir).map_err(|e| broken(&dir, e))?;
+        let mut staged = Staged { dir, files: Vec::with_capacity(expected.len()), _permit: permit };
+        let mut chunks = Box::pin(chunks);
+        let mut rest = Bytes::new();
+        for (index, &(length, checksum)) in expected.iter().enumerate() {
+            let path = staged.dir.join(index.to_string());
+            receive_file(&path, length, checksum, &mut rest, &mut chunks).await?;
+            staged.files.push(path);
+        }
+        if !rest.is_empty() || next(&mut chunks).await?.is_some() {
+            return Err(Unstaged::Broken("more bytes came than the header says".to_owned()));
+        }
+        crate::durable::sync_dir(&staged.dir).map_err(|e| broken(&staged.dir, e))?;
+        Ok(staged)
+    }
+}
+
+impl Staged {
+    /// The files, in the order in which they came.
+    pub(crate) fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // What cannot be deleted now is deleted at the next start.
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            tracing::warn!(%error, dir = %self.dir.display(), "staged snapshot not deleted");
+        }
+    }
+}
+
+type Chunks<'a> = std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send + 'a>>;
+
+async fn receive_file(
+    path: &Path,
+    length: u64,
+    checksum: u32,
+    rest: &mut Bytes,
+    chunks: &mut (impl Stream<Item = Result<Bytes, String>> + Unpin),
+) -> Result<(), Unstaged> {
+    let file = File::create_new(path).map_err(|e| broken(path, e))?;
+    let mut file = tokio::fs::File::from_std(file);
+    let (mut missing, mut crc) = (length, 0);
+    while missing > 0 {
+        if rest.is_empty() {
+            let Some(chunk) = next(chunks).await? else {
+                return Err(Unstaged::Broken(format!("the transfer ended {missing} bytes before the end of a file")));
+            };
+            *rest = chunk;
+        }
+        let take = usize::try_from(missing).unwrap_or(usize::MAX).min(rest.len());
+        let part = rest.split_to(take);
+        crc = crc32c::crc32c_append(crc, &part);
+        file.write_all(&part).await.map_err(|e| broken(path, e))?;
+        missing -= part.len() as u64;
+    }
+    file.sync_all().await.map_err(|e| broken(path, e))?;
+    if crc != checksum {
+        return Err(Unstaged::Broken(format!("a file of {length} bytes has checksum {crc:08x}, not {checksum:08x}")));
+    }
+    Ok(())
+}
+
+async fn next(
+    chunks: &mut (impl Stream<Item = Result<Bytes, String>> + Unpin),
+) -> Result<Option<Bytes>, Unstaged> {
+    let chunk = timeout(PROGRESS_TIMEOUT, chunks.next()).await;
+    let chunk = chunk.map_err(|_| Unstaged::Broken(format!("nothing came for {PROGRESS_TIMEOUT:?}")))?;
+    chunk.transpose().map_err(Unstaged::Broken)
+}
+
+fn broken(path: &Path, error: std::io::Error) -> Unstaged {
+    Unstaged::Broken(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    const FIRST: &[u8] = b"the first file";
+    const SECOND: &[u8] = b"and the second one";
+
+    fn expected() -> Vec<(u64, u32)> {
+        [FIRST, b"", SECOND].map(|file| (file.len() as u64, crc32c::crc32c(file))).to_vec()
+    }
+
+    /// The files' bytes in chunks of `size`, which do not care where a file ends.
+    fn chunks(bytes: &[u8], size: usize) -> Vec<Result<Bytes, String>> {
+        bytes.chunks(size).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect()
+    }
+
+    fn staging() -> (tempfile::TempDir, Staging) {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::new(dir.path().to_owned());
+        (dir, staging)
+    }
+
+    fn left_over(dir: &tempfile::TempDir) -> usize {
+        fs::read_dir(dir.path()).unwrap().count()
+    }
+
+    #[tokio::test]
+    async fn files_are_put_together_from_chunks_of_any_size_and_deleted_afterwards() {
+        let (dir, staging) = staging();
+        for size in [1, 5, 14, 1000] {
+            let staged = staging.receive(&expected(), stream::iter(chunks(&[FIRST, SECOND].concat(), size))).await.unwrap();
+            let files: Vec<_> = staged.files().iter().map(|path| fs::read(path).unwrap()).collect();
+            assert_eq!(files, [FIRST, b"", SECOND]);
+            drop(staged);
+            assert_eq!(left_over(&dir), 0);
+        }
+    }
+
+    /// Every way in which the bytes can differ from the header is noticed, and nothing stays behind.
+    #[tokio::test]
+    async fn a_corrupted_file_is_rejected() {
+        let (dir, staging) = staging();
+        let whole = [FIRST, SECOND].concat();
+        let flipped = {
+            let mut bytes = whole.clone();
+            bytes[20] ^= 1;
+            bytes
+        };
+        let lost = Err("connection reset".to_owned());
+        let cases = [
+            (chunks(&flipped, 7), "checksum"),
+            (chunks(&whole[..whole.len() - 1], 7), "before the end"),
+            (chunks(&[whole.as_slice(), b"x"].concat(), 7), "more bytes"),
+            (chunks(&whole[..9], 7).into_iter().chain([lost]).collect(), "connection reset"),
+        ];
+        for (chunks, word) in cases {
+            let refusal = staging.receive(&expected(), stream::iter(chunks)).await.err().unwrap();
+            assert!(refusal.to_string().contains(word), "'{refusal}' should speak of '{word}'");
+            assert_eq!(left_over(&dir), 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transfer_that_stops_is_given_up() {
+        let (dir, staging) = staging();
+        let stuck = stream::iter(chunks(FIRST, 7)).chain(stream::pending());
+        let refusal = staging.receive(&expected(), stuck).await.err().unwrap();
+        assert!(refusal.to_string().contains("nothing came"), "{refusal}");
+        assert_eq!(left_over(&dir), 0);
+    }
+
+    #[tokio::test]
+    async fn only_so_many_are_received_at_once() {
+        let (_dir, staging) = staging();
+        let receive = || staging.receive(&[], stream::empty());
+        let one = receive().await.unwrap();
+        let _two = receive().await.unwrap();
+        assert_eq!(receive().await.err(), Some(Unstaged::Busy));
+        drop(one);
+        receive().await.unwrap();
+    }
+}

@@ -1,0 +1,123 @@
+//! Sending snapshots: a header, then the files' bytes in chunks, paced, on a connection of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use quorate_proto::peer::peer_client::PeerClient;
+use quorate_proto::peer::{Hello, SnapshotChunk};
+use quorate_types::Vote;
+use quorate_types::codec::{self, Kind};
+use quorate_types::peer::SnapshotHeader;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::info;
+
+use super::connection::{connect, describe};
+use super::pace::Pace;
+
+/// Snapshots that a node sends at the same time; more would only make each of them slower.
+const SENDING_MAX: usize = 2;
+/// Bytes of a chunk.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Chunks that may wait for the connection.
+const CHUNKS_AHEAD: usize = 4;
+/// What all snapshots together may take of the network and of the disks at both ends, in bytes per second.
+const BYTES_PER_SECOND: u64 = 200 << 20;
+/// After a pause so much time's worth of bytes passes at once.
+const BURST: Duration = Duration::from_millis(100);
+/// A transfer is given up when the receiver takes no chunk for so long.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the receiver may take to verify and install a snapshot after the last chunk.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Sends snapshots. Clones share the limits.
+#[derive(Clone)]
+pub(crate) struct SnapshotSender {
+    permits: Arc<Semaphore>,
+    pace: Arc<Pace>,
+}
+
+impl Default for SnapshotSender {
+    fn default() -> Self {
+        let pace = Pace::new(BYTES_PER_SECOND, BURST);
+        SnapshotSender { permits: Arc::new(Semaphore::new(SENDING_MAX)), pace: Arc::new(pace) }
+    }
+}
+
+impl SnapshotSender {
+    /// Sends a snapshot and waits until it is installed; gives the receiver's vote. Dropping the future cancels the transfer.
+    pub(crate) async fn send(
+        &self,
+        address: &str,
+        hello: Hello,
+        header: SnapshotHeader,
+        files: Vec<PathBuf>,
+    ) -> Result<Vote, String> {
+        let _permit = self.permits.acquire().await.map_err(|e| e.to_string())?;
+        let started = Instant::now();
+        let bytes: u64 = header.files.iter().map(|(length, _)| length).sum();
+        let channel = connect(address).await.map_err(|e| describe(&e))?;
+        let mut client = PeerClient::new(channel);
+        let (chunks, body) = mpsc::channel(CHUNKS_AHEAD);
+        let call = client.snapshot(ReceiverStream::new(body));
+        tokio::pin!(call);
+        let produced = tokio::select! {
+            // The receiver refuses before it has everything.
+            reply = &mut call => return vote(reply),
+            produced = self.produce(chunks, hello, &header, &files) => produced,
+        };
+        // Once the body has ended the receiver's own answer says more than ours: it knows why it took no more.
+        let reply = timeout(INSTALL_TIMEOUT, call).await;
+        produced?;
+        let vote = vote(reply.map_err(|_| "the receiver does not answer".to_owned())?)?;
+        info!(group = %header.group, replica = %header.to, bytes, elapsed = ?started.elapsed(), "snapshot sent");
+        Ok(vote)
+    }
+
+    async fn produce(
+        &self,
+        chunks: mpsc::Sender<SnapshotChunk>,
+        hello: Hello,
+        header: &SnapshotHeader,
+        files: &[PathBuf],
+    ) -> Result<(), String> {
+        let header = codec::encode(Kind::SnapshotHeader, header).into();
+        put(&chunks, SnapshotChunk { hello: Some(hello), header, data: Bytes::new() }).await?;
+        for path in files {
+            self.produce_file(&chunks, path).await?;
+        }
+        Ok(())
+    }
+
+    async fn produce_file(&self, chunks: &mpsc::Sender<SnapshotChunk>, path: &Path) -> Result<(), String> {
+        let unreadable = |e: std::io::Error| format!("{}: {e}", path.display());
+        let mut file = tokio::fs::File::open(path).await.map_err(unreadable)?;
+        file.set_max_buf_size(CHUNK_BYTES);
+        loop {
+            let mut data = BytesMut::with_capacity(CHUNK_BYTES);
+            if file.read_buf(&mut data).await.map_err(unreadable)? == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(self.pace.reserve(data.len(), Instant::now())).await;
+            put(chunks, SnapshotChunk { hello: None, header: Bytes::new(), data: data.freeze() }).await?;
+        }
+    }
+}
+
+async fn put(chunks: &mpsc::Sender<SnapshotChunk>, chunk: SnapshotChunk) -> Result<(), String> {
+    match timeout(PROGRESS_TIMEOUT, chunks.send(chunk)).await {
+        Ok(sent) => sent.map_err(|_| "the connection was lost".to_owned()),
+        Err(_) => Err(format!("the receiver took nothing for {PROGRESS_TIMEOUT:?}")),
+    }
+}
+
+fn vote(
+    reply: Result<tonic::Response<quorate_proto::peer::SnapshotReply>, tonic::Status>,
+) -> Result<Vote, String> {
+    let reply = reply.map_err(|status| describe(&status))?.into_inner();
+    codec::decode(Kind::Vote, &reply.vote).map_err(|e| e.to_string())
+}

@@ -1,0 +1,121 @@
+//! Raft's transport over gRPC: who the peers are, and which queue a message goes into.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+use quorate_raft::{Lane, SnapshotUnsent, Transport, Unsent};
+use quorate_types::peer::{PeerMessage, SnapshotHeader};
+use quorate_types::topology::{Identity, NodeInfo, NodeState};
+use quorate_types::{NodeId, Vote};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::lane::{LaneSender, lane};
+use super::link::Link;
+use super::snapshots_out::SnapshotSender;
+use crate::handshake;
+
+/// Raft's transport over gRPC. It owns the tasks of its connections.
+pub(crate) struct PeerTransport {
+    own: Identity,
+    peers: ArcSwap<HashMap<NodeId, Arc<Peer>>>,
+    snapshots: SnapshotSender,
+    links: TaskTracker,
+    stopping: CancellationToken,
+}
+
+/// A node that messages are sent to. Dropping it ends its connections.
+struct Peer {
+    address: watch::Sender<String>,
+    control: LaneSender,
+    bulk: LaneSender,
+}
+
+impl PeerTransport {
+    /// A transport of this node that knows nobody yet.
+    pub(crate) fn new(own: Identity) -> Self {
+        PeerTransport {
+            own,
+            peers: ArcSwap::default(),
+            snapshots: SnapshotSender::default(),
+            links: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        }
+    }
+
+    /// Takes note of the cluster's nodes: connects to new ones, again to those whose address changed, and no more to removed
+    /// ones. Called by one task at a time, inside a tokio runtime.
+    pub(crate) fn update(&self, nodes: &[NodeInfo]) {
+        let known = self.peers.load();
+        let others = nodes.iter().filter(|node| node.id != self.own.node && node.state != NodeState::Removed);
+        let peers = others.map(|node| {
+            let peer = match known.get(&node.id) {
+                Some(peer) => peer.clone(),
+                None => Arc::new(self.connect(node)),
+            };
+            peer.address.send_if_modified(|address| {
+                let changed = *address != node.addresses.peer;
+                address.clone_from(&node.addresses.peer);
+                changed
+            });
+            (node.id, peer)
+        });
+        self.peers.store(Arc::new(peers.collect()));
+    }
+
+    /// Ends all connections and waits for their tasks.
+    pub(crate) async fn shutdown(&self) {
+        self.stopping.cancel();
+        self.links.close();
+        self.links.wait().await;
+    }
+
+    fn connect(&self, node: &NodeInfo) -> Peer {
+        let (address, changes) = watch::channel(node.addresses.peer.clone());
+        let open = |name| {
+            let (sender, receiver) = lane();
+            let link = Link {
+                to: node.id,
+                lane: name,
+                hello: handshake::hello(self.own.cluster, self.own.node, node.id),
+                address: changes.clone(),
+                stopping: self.stopping.clone(),
+            };
+            self.links.spawn(link.run(receiver));
+            sender
+        };
+        let (control, bulk) = (open("control"), open("bulk"));
+        Peer { address, control, bulk }
+    }
+}
+
+impl Transport for PeerTransport {
+    fn send(&self, to: NodeId, lane: Lane, message: PeerMessage) -> Result<(), Unsent> {
+        let peers = self.peers.load();
+        let peer = peers.get(&to).ok_or(Unsent(to))?;
+        let lane = match lane {
+            Lane::Control => &peer.control,
+            Lane::Bulk => &peer.bulk,
+        };
+        if lane.send(message) { Ok(()) } else { Err(Unsent(to)) }
+    }
+
+    fn send_snapshot(
+        &self,
+        to: NodeId,
+        header: SnapshotHeader,
+        files: Vec<PathBuf>,
+    ) -> BoxFuture<'static, Result<Vote, SnapshotUnsent>> {
+        let address = self.peers.load().get(&to).map(|peer| peer.address.borrow().clone());
+        let hello = handshake::hello(self.own.cluster, self.own.node, to);
+        let snapshots = self.snapshots.clone();
+        Box::pin(async move {
+            let address = address.ok_or_else(|| SnapshotUnsent(format!("node {to} is not known")))?;
+            snapshots.send(&address, hello, header, files).await.map_err(SnapshotUnsent)
+        })
+    }
+}

@@ -1,0 +1,60 @@
+//! Why a call is refused, and the one place where that becomes a gRPC status.
+
+use quorate_types::Rejection;
+use tonic::{Code, Status};
+
+/// Why a call is refused, sorted by what the caller does next. A text says what that is.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The node is in no cluster yet. Make one, or wait.
+    #[error("this node is in no cluster yet; make one with 'quorate cluster init', or wait until it has joined one")]
+    NoCluster,
+    /// The two sides do not belong together.
+    #[error("{0}")]
+    Handshake(String),
+    /// The request can never succeed.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is one already, and it is another.
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// Something must be done first.
+    #[error("{0}")]
+    Precondition(String),
+    /// There is no such thing here.
+    #[error("{0}")]
+    NotFound(String),
+    /// Too much is under way. Try again later.
+    #[error("{0}")]
+    Busy(String),
+    /// A shard or the topology group rejected it.
+    #[error("{0}")]
+    Rejected(#[from] Rejection),
+    /// The node is about to stop. Ask another one.
+    #[error("this node is stopping")]
+    Stopping,
+    /// Another node or this one cannot do it now. Try again.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Status {
+        let code = match &refusal {
+            Refusal::NoCluster | Refusal::Handshake(_) | Refusal::Precondition(_) => Code::FailedPrecondition,
+            Refusal::Invalid(_) => Code::InvalidArgument,
+            Refusal::AlreadyExists(_) => Code::AlreadyExists,
+            Refusal::NotFound(_) => Code::NotFound,
+            Refusal::Busy(_) => Code::ResourceExhausted,
+            Refusal::Stopping | Refusal::Unavailable(_) => Code::Unavailable,
+            Refusal::Rejected(rejection) => match rejection {
+                Rejection::NotLeader { .. } | Rejection::WrongShard { .. } => Code::FailedPrecondition,
+                Rejection::Unavailable { .. } => Code::Unavailable,
+                Rejection::Overloaded { .. } | Rejection::DiskFull => Code::ResourceExhausted,
+                Rejection::Invalid { .. } => Code::InvalidArgument,
+                Rejection::Unknown { .. } => Code::Unknown,
+            },
+        };
+        Status::new(code, refusal.to_string())
+    }
+}

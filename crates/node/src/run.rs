@@ -1,0 +1,220 @@
+//! A node from start to stop.
+//!
+//! ```text
+//!   ports → data directory → servers (alive, not ready) → storage and replicas → ready
+//!   stop: not ready → hand leaderships over → no new requests → replicas stop → flush → close
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quorate_proto::admin::admin_server::AdminServer;
+use quorate_proto::kv::kv_server::{KvServer, SERVICE_NAME as KV};
+use quorate_proto::peer::peer_server::PeerServer;
+use quorate_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tracing::{info, warn};
+
+use crate::config::NodeConfig;
+use crate::data_dir::DataDir;
+use crate::error::NodeError;
+use crate::listeners::Listeners;
+use crate::node::Node;
+use crate::peer::{CONNECTION_WINDOW_BYTES, PeerService, STREAM_WINDOW_BYTES};
+use crate::service::{AdminService, KvService};
+use crate::{join, ops, readiness, telemetry};
+
+/// How often the free space of the disk is looked at.
+const DISK_LOOK: Duration = Duration::from_secs(1);
+/// How often gRPC health takes over what readiness says.
+const HEALTH_TICK: Duration = Duration::from_millis(200);
+/// How long a stopping node waits for others to take its leaderships over.
+const HAND_OVER_MAX: Duration = Duration::from_secs(3);
+/// How long it waits for clients' requests in flight.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Runs a node until `shutdown` is ready; then hands its leaderships over, finishes what is in flight, makes everything
+/// durable and returns. Call it inside a tokio runtime of several threads.
+///
+/// An error says what to do next, and gives the process's exit code. A failed disk or a broken invariant ends the process
+/// with code 74 on the spot.
+pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
+    config.check().map_err(NodeError::Config)?;
+    let (listeners, addresses) = Listeners::bind(&config).await?;
+    let data = DataDir::open(&config.data_dir)?;
+    telemetry::install();
+    info!(
+        data_dir = %data.path().display(), client = addresses.client, peer = addresses.peer, ops = addresses.ops,
+        version = env!("CARGO_PKG_VERSION"), "node starts"
+    );
+    let node = Node::new(config, addresses, data);
+    let servers = Servers::start(&node, listeners);
+    let result = serve(&node, servers, shutdown).await;
+    info!("node stopped");
+    result
+}
+
+async fn serve(node: &Arc<Node>, mut servers: Servers, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
+    let started = Instant::now();
+    node.spawn(look_at_disk(node.clone()));
+    node.enter_cluster().await?;
+    info!(elapsed = ?started.elapsed(), in_cluster = node.member().is_some(), "node serves");
+    let identity = node.member().map(|member| member.identity);
+    if identity.is_none() && !node.config.join.is_empty() {
+        node.spawn(join::run(node.clone()));
+    }
+    let misled = async {
+        match identity {
+            Some(identity) => match join::other_cluster(node, identity).await {
+                Some(error) => error,
+                None => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        () = shutdown => Ok(()),
+        error = servers.failed() => Err(error),
+        error = misled => Err(error.into()),
+    };
+    let stopped = stop(node, servers).await;
+    result.and(stopped)
+}
+
+/// Stops in the order in which nobody is hurt.
+async fn stop(node: &Arc<Node>, servers: Servers) -> Result<(), NodeError> {
+    node.stop();
+    servers.health.set(false).await;
+    let member = node.member();
+    if let Some(member) = &member {
+        let kept = member.groups.hand_over_leaderships(HAND_OVER_MAX).await;
+        info!(kept, "leaderships handed over");
+    }
+    node.drain();
+    if timeout(DRAIN_MAX, servers.client).await.is_err() {
+        warn!("requests are still in flight, their clients get no answer");
+    }
+    node.close().await;
+    servers.peer.abort();
+    servers.ops.abort();
+    let Some(member) = member else { return Ok(()) };
+    member.shards.clear();
+    member.shutdown().await.map_err(|e| NodeError::Disk(e.to_string()))
+}
+
+/// The servers of the three ports.
+struct Servers {
+    client: JoinHandle<Result<(), tonic::transport::Error>>,
+    peer: JoinHandle<Result<(), tonic::transport::Error>>,
+    ops: JoinHandle<std::io::Result<()>>,
+    health: Health,
+}
+
+impl Servers {
+    fn start(node: &Arc<Node>, listeners: Listeners) -> Self {
+        let (reporter, health_service) = tonic_health::server::health_reporter();
+        let health = Health { reporter };
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .expect("the descriptors were compiled together with this code");
+        let kv = KvServer::new(KvService::new(node.clone()))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let admin = AdminServer::new(AdminService::new(node.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let peer = PeerServer::new(PeerService::new(node.clone()))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+
+        let client = server().add_service(kv).add_service(admin).add_service(health_service).add_service(reflection);
+        let (draining, closed) = (node.clone(), node.clone());
+        let client = client
+            .serve_with_incoming_shutdown(incoming(listeners.client), async move { draining.draining().await });
+        let peer = server()
+            .add_service(peer)
+            .serve_with_incoming_shutdown(incoming(listeners.peer), async move { closed.closed().await });
+        node.spawn(health.clone().follow(node.clone()));
+        Servers {
+            client: tokio::spawn(client),
+            peer: tokio::spawn(peer),
+            ops: tokio::spawn(ops::serve(node.clone(), listeners.ops)),
+            health,
+        }
+    }
+
+    /// Waits until one of them ends, which none does by itself.
+    async fn failed(&mut self) -> NodeError {
+        let ended = |what, result: Result<String, tokio::task::JoinError>| NodeError::Server {
+            what,
+            reason: result.unwrap_or_else(|e| e.to_string()),
+        };
+        tokio::select! {
+            result = &mut self.client => ended("client", result.map(|result| format!("{result:?}"))),
+            result = &mut self.peer => ended("peer", result.map(|result| format!("{result:?}"))),
+            result = &mut self.ops => ended("ops", result.map(|result| format!("{result:?}"))),
+        }
+    }
+}
+
+fn server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+}
+
+fn incoming(listener: tokio::net::TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
+/// gRPC health, which says what readiness says.
+#[derive(Clone)]
+struct Health {
+    reporter: HealthReporter,
+}
+
+impl Health {
+    async fn set(&self, serving: bool) {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in ["", KV] {
+            self.reporter.set_service_status(service, status).await;
+        }
+    }
+
+    async fn follow(self, node: Arc<Node>) {
+        let mut last = None;
+        let mut tick = interval(HEALTH_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = node.stopping() => return,
+            }
+            let ready = readiness::check(&node).ready;
+            if last != Some(ready) {
+                self.set(ready).await;
+                info!(ready, "readiness");
+                last = Some(ready);
+            }
+        }
+    }
+}
+
+async fn look_at_disk(node: Arc<Node>) {
+    let mut tick = interval(DISK_LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last_upkeep = Instant::now();
+    loop {
+        tick.tick().await;
+        node.disk.look(node.data.path());
+        if last_upkeep.elapsed() >= telemetry::UPKEEP {
+            telemetry::upkeep();
+            last_upkeep = Instant::now();
+        }
+    }
+}

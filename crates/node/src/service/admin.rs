@@ -1,0 +1,129 @@
+//! The Admin service: the cluster, this node, and what operators ask of it.
+
+use std::sync::Arc;
+
+use quorate_proto::admin::admin_server::Admin;
+use quorate_proto::admin::{
+    CompactLogsRequest, CompactLogsResponse, GetNodeRequest, GetTopologyRequest, HashShardRequest, HashShardResponse,
+    InitClusterRequest, InitClusterResponse, NodeStatus, ReplicaStatus, Topology,
+};
+use quorate_proto::kv;
+use quorate_raft::GroupStatus;
+use quorate_storage::machine::state_hash;
+use quorate_types::{NodeId, ShardId};
+use tonic::{Request, Response, Status};
+
+use crate::fatal::fail_stop;
+use crate::founding;
+use crate::member::Member;
+use crate::node::Node;
+use crate::refusal::Refusal;
+
+/// Serves the Admin calls.
+pub(crate) struct AdminService {
+    node: Arc<Node>,
+}
+
+impl AdminService {
+    /// The Admin service of a node.
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        AdminService { node }
+    }
+
+    fn member(&self) -> Result<Arc<Member>, Refusal> {
+        self.node.member().ok_or(Refusal::NoCluster)
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn get_topology(&self, _: Request<GetTopologyRequest>) -> Result<Response<Topology>, Status> {
+        let map = self.member()?.feed.latest().ok_or(Refusal::NoCluster)?;
+        Ok(Response::new(Topology::from((*map.topology).clone())))
+    }
+
+    async fn get_node(&self, _: Request<GetNodeRequest>) -> Result<Response<NodeStatus>, Status> {
+        let node = &self.node;
+        let alone = NodeStatus {
+            client_address: node.addresses.client.clone(),
+            peer_address: node.addresses.peer.clone(),
+            ops_address: node.addresses.ops.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: node.uptime_ms(),
+            disk_free_bytes: node.disk.free_bytes(),
+            zone: node.config.zone.clone(),
+            weight: node.config.weight,
+            ..NodeStatus::default()
+        };
+        let Some(member) = node.member() else { return Ok(Response::new(alone)) };
+        Ok(Response::new(NodeStatus {
+            id: member.identity.node.0,
+            cluster_id: member.identity.cluster.to_string(),
+            replicas: member.groups.statuses().into_iter().map(replica_status).collect(),
+            ..alone
+        }))
+    }
+
+    async fn init_cluster(
+        &self,
+        request: Request<InitClusterRequest>,
+    ) -> Result<Response<InitClusterResponse>, Status> {
+        Ok(Response::new(founding::init(&self.node, request.into_inner()).await?))
+    }
+
+    async fn hash_shard(&self, request: Request<HashShardRequest>) -> Result<Response<HashShardResponse>, Status> {
+        let shard = ShardId(request.into_inner().shard);
+        let member = self.member()?;
+        let absent = || Refusal::NotFound(format!("this node has no replica of shard {shard}"));
+        let replica = member.shards.get(shard).ok_or_else(absent)?.group().replica();
+        let state = member.storage.state.clone();
+        let hashed = tokio::task::spawn_blocking(move || {
+            let mut hash = None;
+            state.view(&mut |view| {
+                hash = Some(state_hash(view, replica)?);
+                Ok(())
+            })?;
+            Ok(hash.expect("the view called back"))
+        });
+        let hash = match hashed.await {
+            Ok(Ok(hash)) => hash,
+            Ok(Err(error)) => {
+                let error: quorate_storage::state::StateError = error;
+                fail_stop(&error.to_string())
+            }
+            Err(error) => return Err(Refusal::Unavailable(error.to_string()).into()),
+        };
+        Ok(Response::new(HashShardResponse {
+            applied_index: hash.head.applied.map_or(0, |applied| applied.index),
+            revision: hash.head.revision,
+            records: hash.records,
+            hash: format!("{:032x}", hash.hash),
+        }))
+    }
+
+    async fn compact_logs(
+        &self,
+        _: Request<CompactLogsRequest>,
+    ) -> Result<Response<CompactLogsResponse>, Status> {
+        let purged_entries = self.member()?.groups.compact().await.map_err(|_| Refusal::Stopping)?;
+        Ok(Response::new(CompactLogsResponse { purged_entries }))
+    }
+}
+
+fn replica_status(status: GroupStatus) -> ReplicaStatus {
+    ReplicaStatus {
+        group: status.group.0,
+        replica: status.replica.0,
+        role: kv::Role::from(status.role).into(),
+        term: status.term,
+        leader: status.leader.map_or(0, |NodeId(node)| node),
+        last_log_index: status.last_log_index.unwrap_or(0),
+        applied_index: status.applied_index.unwrap_or(0),
+        purged_index: status.purged_index.unwrap_or(0),
+        revision: status.head.revision,
+        epoch: status.head.epoch,
+        log_bytes: status.log_bytes,
+        voters: status.voters.into_iter().map(|NodeId(node)| node).collect(),
+        snapshots_installed: status.snapshots_installed,
+    }
+}

@@ -1,0 +1,146 @@
+//! The Kv stream: many requests and replies per frame.
+//!
+//! ```text
+//!   frame ─→ parts (one shard, one kind of operation) ─→ a task each ─→ replies ─→ queue ─→ what waits becomes one frame
+//!     ↑                                                      │
+//!     └────── room for requests in flight ←── freed when the replies are written
+//! ```
+//!
+//! A slow shard holds up nobody else's replies. A client that does not read its replies is not read from any more.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::stream::{self, Stream};
+use quorate_proto::kv::kv_server::Kv;
+use quorate_proto::kv::{ClientFrame, ServerFrame, ServerHello};
+use quorate_types::topology::Identity;
+use tokio::sync::{Semaphore, oneshot};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::debug;
+
+use super::parts::split;
+use super::replies::{ReplyQueue, Replies, reply_queue};
+use super::serve::Server;
+use crate::admission::Admission;
+use crate::handshake::greet_client;
+use crate::node::Node;
+use crate::refusal::Refusal;
+
+/// Requests of one stream that may be in flight. A large request counts as several, see [`REQUEST_BYTES`].
+const IN_FLIGHT_MAX: usize = 4096;
+/// A request of more bytes than this counts as as many requests as it has such portions: all requests and replies in flight of
+/// a stream together are bounded by about [`IN_FLIGHT_MAX`] times this.
+const REQUEST_BYTES: usize = 16 << 10;
+
+/// Where the answer to a client's hello goes.
+type Greeting = oneshot::Sender<Result<ServerHello, Status>>;
+
+/// Serves the Kv stream.
+pub(crate) struct KvService {
+    node: Arc<Node>,
+}
+
+impl KvService {
+    /// The Kv service of a node.
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        KvService { node }
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    type ExchangeStream = Pin<Box<dyn Stream<Item = Result<ServerFrame, Status>> + Send>>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<ClientFrame>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        if self.node.is_draining() {
+            return Err(Refusal::Stopping.into());
+        }
+        let member = self.node.member().ok_or(Refusal::NoCluster)?;
+        let frames = request.into_inner();
+        let (queue, replies) = reply_queue();
+        let (greeting, greeted) = oneshot::channel();
+        let server = Server::new(self.node.clone(), member.clone(), Admission::new(member.storage.log.clone()));
+        let exchange = Exchange { server: Arc::new(server), queue, room: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) };
+        self.node.spawn(exchange.run(frames, member.identity, greeting, self.node.clone()));
+        Ok(Response::new(Box::pin(outgoing(greeted, replies))))
+    }
+}
+
+/// One client's stream.
+struct Exchange {
+    server: Arc<Server>,
+    queue: ReplyQueue,
+    room: Arc<Semaphore>,
+}
+
+impl Exchange {
+    /// Greets the client and reads its frames until it has no more, or the node is about to stop. What is in flight then is
+    /// still answered.
+    async fn run(self, mut frames: Streaming<ClientFrame>, own: Identity, greeting: Greeting, node: Arc<Node>) {
+        let mut greeting = Some(greeting);
+        loop {
+            let frame = tokio::select! {
+                frame = frames.message() => frame,
+                () = node.draining() => return,
+            };
+            let frame = match frame {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return,
+                Err(status) => {
+                    debug!(%status, "client gone");
+                    return;
+                }
+            };
+            if let Some(greeting) = greeting.take() {
+                let greeted = greet_client(frame.hello, own).map_err(Status::from);
+                let refused = greeted.is_err();
+                // An error says that the client is gone, which the next read of a frame finds out, too.
+                let _ = greeting.send(greeted);
+                if refused {
+                    return;
+                }
+            }
+            self.admit(frame.requests).await;
+        }
+    }
+
+    /// Starts a task for each part of a frame as soon as there is room for its requests.
+    async fn admit(&self, requests: Vec<quorate_proto::kv::Request>) {
+        let split = split(requests);
+        if !split.refused.is_empty() {
+            self.queue.send(split.refused, None).await;
+        }
+        for part in split.parts {
+            let portions = part.len() + part.bytes / REQUEST_BYTES;
+            let room = u32::try_from(portions.min(IN_FLIGHT_MAX)).expect("the bound is small");
+            let Ok(room) = self.room.clone().acquire_many_owned(room).await else { return };
+            let (server, queue) = (self.server.clone(), self.queue.clone());
+            tokio::spawn(async move {
+                let replies = server.serve(part).await;
+                queue.send(replies, Some(room)).await;
+            });
+        }
+    }
+}
+
+/// The hello, then everything that the queue has, for as long as somebody may put something in. A client that is refused is
+/// told so as soon as it has said its own hello.
+fn outgoing(
+    greeted: oneshot::Receiver<Result<ServerHello, Status>>,
+    replies: Replies,
+) -> impl Stream<Item = Result<ServerFrame, Status>> + Send {
+    stream::unfold((Some(greeted), replies), async |(greeted, mut replies)| {
+        let frame = match greeted {
+            Some(greeted) => match greeted.await.ok()? {
+                Ok(hello) => ServerFrame { hello: Some(hello), replies: Vec::new() },
+                Err(refusal) => return Some((Err(refusal), (None, replies))),
+            },
+            None => ServerFrame { hello: None, replies: replies.next_frame().await? },
+        };
+        Some((Ok(frame), (None, replies)))
+    })
+}

@@ -1,0 +1,89 @@
+//! The node's metrics: installed once a process, gauges refreshed when somebody looks.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use quorate_types::Role;
+use tracing::warn;
+
+use crate::node::Node;
+
+/// How often histograms are summed up where nobody looks, so that they do not grow.
+pub(crate) const UPKEEP: Duration = Duration::from_secs(5);
+/// Upper bounds of the buckets of times, in seconds.
+const SECONDS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Installs the recorder of this process. Several nodes in one process share it.
+pub(crate) fn install() {
+    HANDLE.get_or_init(|| {
+        let suffix = metrics_exporter_prometheus::Matcher::Suffix("_seconds".to_owned());
+        let builder = PrometheusBuilder::new()
+            .set_buckets_for_metric(suffix, &SECONDS)
+            .unwrap_or_else(|_| PrometheusBuilder::new());
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        if metrics::set_global_recorder(recorder).is_err() {
+            warn!("another metrics recorder is installed, /metrics stays empty");
+        }
+        describe();
+        handle
+    });
+}
+
+/// Sums up histograms.
+pub(crate) fn upkeep() {
+    if let Some(handle) = HANDLE.get() {
+        handle.run_upkeep();
+    }
+}
+
+/// All metrics in Prometheus' text format.
+pub(crate) fn render() -> String {
+    HANDLE.get().map(PrometheusHandle::render).unwrap_or_default()
+}
+
+/// Sets the gauges of a node to what is the case now.
+pub(crate) fn refresh(node: &Node) {
+    gauge!("quorate_disk_free_bytes").set(node.disk.free_bytes() as f64);
+    gauge!("quorate_disk_below_reserve").set(f64::from(node.disk.is_full()));
+    gauge!("quorate_uptime_seconds").set(node.uptime_ms() as f64 / 1000.0);
+    let Some(member) = node.member() else { return };
+    gauge!("quorate_log_queue_bytes").set(member.storage.log.queued_bytes() as f64);
+    if let Some(map) = member.feed.latest() {
+        gauge!("quorate_topology_revision").set(map.topology.revision as f64);
+    }
+    let own = member.identity.node.to_string();
+    for status in member.groups.statuses() {
+        let labels = [("node", own.clone()), ("group", status.group.to_string())];
+        let set = |name: &'static str, value: f64| gauge!(name, &labels).set(value);
+        set("quorate_group_has_leader", f64::from(status.leader.is_some()));
+        set("quorate_group_is_leader", f64::from(status.role == Role::Leader));
+        set("quorate_group_term", status.term as f64);
+        set("quorate_group_last_log_index", status.last_log_index.unwrap_or(0) as f64);
+        set("quorate_group_applied_index", status.applied_index.unwrap_or(0) as f64);
+        set("quorate_group_log_bytes", status.log_bytes as f64);
+        set("quorate_group_snapshots_installed", status.snapshots_installed as f64);
+    }
+}
+
+fn describe() {
+    describe_counter!("quorate_requests_total", "Requests of clients by kind and outcome");
+    describe_histogram!("quorate_request_batch_seconds", "Time to serve a batch of requests of one kind");
+    describe_gauge!("quorate_disk_free_bytes", "Free bytes on the disk of the data directory");
+    describe_gauge!("quorate_disk_below_reserve", "1 while the disk is below its reserve and puts are refused");
+    describe_gauge!("quorate_uptime_seconds", "Time since the node started");
+    describe_gauge!("quorate_log_queue_bytes", "Bytes that wait for the writer of the log");
+    describe_gauge!("quorate_topology_revision", "Revision of the topology that the node acts on");
+    describe_gauge!("quorate_group_has_leader", "1 while the replica knows a leader of its group; group 0 is the topology");
+    describe_gauge!("quorate_group_is_leader", "1 while the replica believes that it leads its group");
+    describe_gauge!("quorate_group_term", "The replica's term");
+    describe_gauge!("quorate_group_last_log_index", "Index of the last entry of the replica's log");
+    describe_gauge!("quorate_group_applied_index", "Index of the last entry that the replica applied");
+    describe_gauge!("quorate_group_log_bytes", "Bytes of log that the replica keeps");
+    describe_gauge!("quorate_group_snapshots_installed", "Snapshots that the replica installed since the node started");
+}

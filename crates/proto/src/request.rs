@@ -1,0 +1,145 @@
+//! A client's request, and its wire form.
+
+use std::time::Duration;
+
+use quorate_types::{Key, Mutation, ReadLevel, SessionId, SessionStamp, ShardId, Write};
+
+use crate::convert::{WireError, key, level, required, value};
+use crate::kv;
+
+/// A client's request to the replica of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvRequest {
+    /// Matches the reply.
+    pub id: u64,
+    /// The shard that the client routed to.
+    pub shard: ShardId,
+    /// The shard's arc epoch as the client's map has it.
+    pub epoch: u64,
+    /// How long the client will wait from now on; none: as long as the node likes. Whole milliseconds on the wire.
+    pub timeout: Option<Duration>,
+    /// What it asks for.
+    pub operation: KvOperation,
+}
+
+/// What a client asks of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KvOperation {
+    /// Reads a key.
+    Get {
+        /// The key.
+        key: Key,
+        /// The consistency asked for.
+        level: ReadLevel,
+    },
+    /// Changes a key.
+    Write {
+        /// Which write of which session.
+        stamp: SessionStamp,
+        /// The change.
+        write: Write,
+    },
+    /// Opens a session in the shard.
+    OpenSession,
+}
+
+impl KvRequest {
+    /// About how many bytes the request takes in a frame.
+    pub fn size_bytes(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 48;
+        OVERHEAD_BYTES
+            + match &self.operation {
+                KvOperation::Get { key, .. } => key.as_bytes().len(),
+                KvOperation::Write { write, .. } => {
+                    let put = match &write.mutation {
+                        Mutation::Put(value) => value.as_bytes().len(),
+                        Mutation::Delete => 0,
+                    };
+                    let expected = match &write.condition {
+                        Some(quorate_types::Condition::Value(value)) => value.as_bytes().len(),
+                        _ => 0,
+                    };
+                    write.key.as_bytes().len() + put + expected
+                }
+                KvOperation::OpenSession => 0,
+            }
+    }
+}
+
+impl From<KvRequest> for kv::Request {
+    fn from(request: KvRequest) -> Self {
+        use kv::request::Operation as Wire;
+        let operation = match request.operation {
+            KvOperation::Get { key, level } => Wire::Get(kv::Get { key: key.bytes(), level: kv::Level::from(level).into() }),
+            KvOperation::Write { stamp, write } => Wire::Write(kv::Write {
+                key: write.key.bytes(),
+                value: match write.mutation {
+                    Mutation::Put(value) => Some(value.bytes()),
+                    Mutation::Delete => None,
+                },
+                condition: write.condition.map(Into::into),
+                session: stamp.session.0,
+                sequence: stamp.sequence,
+                lowest: stamp.lowest,
+            }),
+            KvOperation::OpenSession => Wire::OpenSession(kv::OpenSession {}),
+        };
+        kv::Request {
+            id: request.id,
+            shard: request.shard.0,
+            epoch: request.epoch,
+            // Rounded up: 0 would mean "as long as you like".
+            timeout_ms: request.timeout.map_or(0, |timeout| {
+                u32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
+            }),
+            operation: Some(operation),
+        }
+    }
+}
+
+/// Reads a request and checks its limits: the key's and values' lengths, that the shard is one, that the stamp is whole.
+///
+/// The caller answers an error with `Rejection::Invalid` and the request's id.
+pub fn request_from_wire(request: kv::Request) -> Result<KvRequest, WireError> {
+    use kv::request::Operation as Wire;
+    if request.shard == 0 {
+        return Err(WireError::new("the shard is missing; shards are numbered from 1"));
+    }
+    let operation = match required(request.operation, "the operation (or it is of a kind that this side does not know)")? {
+        Wire::Get(get) => KvOperation::Get { key: key(get.key)?, level: level(get.level)? },
+        Wire::Write(wire) => {
+            let stamp = SessionStamp { session: SessionId(wire.session), sequence: wire.sequence, lowest: wire.lowest };
+            KvOperation::Write {
+                stamp: whole(stamp)?,
+                write: Write {
+                    key: key(wire.key)?,
+                    mutation: wire.value.map(value).transpose()?.map_or(Mutation::Delete, Mutation::Put),
+                    condition: wire.condition.map(TryInto::try_into).transpose()?,
+                },
+            }
+        }
+        Wire::OpenSession(kv::OpenSession {}) => KvOperation::OpenSession,
+    };
+    Ok(KvRequest {
+        id: request.id,
+        shard: ShardId(request.shard),
+        epoch: request.epoch,
+        timeout: (request.timeout_ms > 0).then(|| Duration::from_millis(request.timeout_ms.into())),
+        operation,
+    })
+}
+
+/// A stamp without which a write could be applied twice is refused here already.
+fn whole(stamp: SessionStamp) -> Result<SessionStamp, WireError> {
+    if stamp.session.0 == 0 {
+        return Err(WireError::new("a write without a session"));
+    }
+    if stamp.lowest == 0 || stamp.lowest > stamp.sequence {
+        return Err(WireError(format!(
+            "a write with sequence {} and lowest outstanding sequence {}; both are counted from 1, the lowest is at most the \
+             sequence",
+            stamp.sequence, stamp.lowest
+        )));
+    }
+    Ok(stamp)
+}

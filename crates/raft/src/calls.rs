@@ -1,0 +1,125 @@
+//! Who waits for which answer: requests to other replicas, matched with their replies by number.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use quorate_types::peer::{AppendReply, VoteReply};
+use tokio::sync::{mpsc, oneshot};
+
+/// What another replica answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Append {
+        sequence: u64,
+        reply: AppendReply,
+    },
+    Vote(VoteReply),
+    Transfer {
+        accepted: bool,
+    },
+    /// It cannot handle requests.
+    Unreachable,
+}
+
+enum Waiting {
+    Call(oneshot::Sender<Answer>),
+    /// Bounded by the requests in flight of the stream: each is answered at most once.
+    Stream(mpsc::UnboundedSender<Answer>),
+}
+
+/// The open calls and streams of a node.
+#[derive(Clone)]
+pub(crate) struct Calls(Arc<Table>);
+
+struct Table {
+    waiting: Mutex<HashMap<u64, Waiting>>,
+    next: AtomicU64,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        // Starts at random, so that an answer to an earlier life of this process finds nobody.
+        let start = RandomState::new().hash_one("calls") >> 1;
+        Calls(Arc::new(Table { waiting: Mutex::default(), next: AtomicU64::new(start) }))
+    }
+}
+
+impl Calls {
+    /// A call whose answer is awaited.
+    pub(crate) fn open(&self) -> Call {
+        let (sender, receiver) = oneshot::channel();
+        Call { number: self.insert(Waiting::Call(sender)), answer: receiver }
+    }
+
+    /// A stream whose answers arrive at the receiver until the stream is dropped.
+    pub(crate) fn open_stream(&self) -> (OpenStream, mpsc::UnboundedReceiver<Answer>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (OpenStream(self.insert(Waiting::Stream(sender))), receiver)
+    }
+
+    fn insert(&self, waiting: Waiting) -> Number {
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        self.table().insert(id, waiting);
+        Number { id, calls: self.clone() }
+    }
+
+    /// Hands an answer to whoever waits for it. Nobody does after a time-out.
+    pub(crate) fn answer(&self, id: u64, answer: Answer) {
+        let mut table = self.table();
+        let Some(waiting) = table.remove(&id) else { return };
+        match waiting {
+            Waiting::Call(sender) => {
+                let _ = sender.send(answer);
+            }
+            Waiting::Stream(sender) => {
+                let _ = sender.send(answer);
+                table.insert(id, Waiting::Stream(sender));
+            }
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
+        self.0.waiting.lock().expect("nobody panics while holding this lock")
+    }
+}
+
+/// An open number; dropping it forgets whoever waited.
+struct Number {
+    id: u64,
+    calls: Calls,
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        self.calls.table().remove(&self.id);
+    }
+}
+
+/// A call whose answer is awaited.
+pub(crate) struct Call {
+    number: Number,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Call {
+    pub(crate) fn id(&self) -> u64 {
+        self.number.id
+    }
+
+    /// The answer; none if the table was dropped.
+    pub(crate) async fn answer(self) -> Option<Answer> {
+        let Call { number: _open, answer } = self;
+        answer.await.ok()
+    }
+}
+
+/// A stream of calls.
+pub(crate) struct OpenStream(Number);
+
+impl OpenStream {
+    pub(crate) fn id(&self) -> u64 {
+        self.0.id
+    }
+}

@@ -1,0 +1,511 @@
+//! One replica of one Raft group, with its state machine.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{
+    ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
+};
+use openraft::raft::ClientWriteResult;
+use openraft::{Instant as _, LinearizerOption};
+use quorate_storage::log::{Log, LogError};
+use quorate_storage::machine::Machine;
+use quorate_storage::state::StateError;
+use quorate_types::peer::{PeerMessage, SnapshotHeader};
+use quorate_types::state::Head;
+use quorate_types::topology::Placement;
+use quorate_types::{GroupId, LogId, NodeId, Rejection, ReplicaId, Role, Vote};
+
+use crate::convert;
+use crate::inbound::Inbound;
+use crate::network::Wire;
+use crate::openraft_types::{Command, Fatal, Home, Reply, Responder, TypeConfig};
+use crate::state_machine::{Progress, SnapshotData, StateMachine};
+
+pub(crate) type Raft<M> = openraft::Raft<TypeConfig, StateMachine<M>>;
+
+/// How often the wait for the end of something inside openraft looks again.
+const POLL: Duration = Duration::from_millis(5);
+/// A follower that answered within this many milliseconds can take over at once.
+const REACHABLE_MS_MAX: u64 = 1_000;
+/// Entries that are kept behind the flushed ones whatever the bytes: a purge never comes near what is being applied
+/// (openraft issue 2116).
+const PURGE_SLACK_ENTRIES: u64 = 256;
+/// How long a purge may take before the scheduler leaves it to its next turn.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a replica could not be opened. Its data is as before.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The log refused: the replica was destroyed, or the disk is in doubt.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The state is in doubt.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Raft did not start from what it found.
+    #[error("raft refused to start: {0}")]
+    Raft(String),
+    /// The replica is open already.
+    #[error("replica {0} is open already")]
+    AlreadyOpen(ReplicaId),
+}
+
+/// What applying a proposal gave.
+#[derive(Clone, Debug)]
+pub struct Applied<R> {
+    /// The machine's reply.
+    pub reply: R,
+    /// The state right after it, or a little later: `revision` and `applied` are at least those of the proposal.
+    pub head: Head,
+}
+
+/// A quorum confirmed, after the question was asked, that this replica led; everything committed then is applied here.
+#[derive(Clone, Copy, Debug)]
+pub struct Confirmed(());
+
+/// What a replica is and how far it is.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// What it is in the group.
+    pub role: Role,
+    /// Its term.
+    pub term: u64,
+    /// The node that leads as far as it knows.
+    pub leader: Option<NodeId>,
+    /// Whether it was ever told who the members are.
+    pub initialized: bool,
+    /// The last entry of its log.
+    pub last_log_index: Option<u64>,
+    /// The last entry it applied.
+    pub applied_index: Option<u64>,
+    /// The last entry it purged.
+    pub purged_index: Option<u64>,
+    /// Its state's revision, epoch and clock.
+    pub head: Head,
+    /// Bytes of log that it keeps.
+    pub log_bytes: u64,
+    /// The nodes of the voters.
+    pub voters: Vec<NodeId>,
+    /// Snapshots that it installed since the node started.
+    pub snapshots_installed: u64,
+}
+
+/// What changes rarely: read on every request, so kept apart from openraft's metrics.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    pub(crate) role: Role,
+    pub(crate) term: u64,
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) voters: Vec<NodeId>,
+    pub(crate) is_voter: bool,
+}
+
+/// A replica of a Raft group whose state machine is `M`. Cheap to clone.
+pub struct Group<M: Machine> {
+    inner: Arc<Inner<M>>,
+}
+
+impl<M: Machine> Clone for Group<M> {
+    fn clone(&self) -> Self {
+        Group { inner: self.inner.clone() }
+    }
+}
+
+pub(crate) struct Inner<M: Machine> {
+    pub(crate) group: GroupId,
+    pub(crate) replica: ReplicaId,
+    pub(crate) raft: Raft<M>,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) progress: Progress,
+    standing: Mutex<Standing>,
+    recovered_at: Option<LogId>,
+    inbound: Inbound<M>,
+    installing: tokio::sync::Mutex<()>,
+}
+
+impl<M: Machine> Group<M> {
+    pub(crate) fn new(
+        group: GroupId,
+        replica: ReplicaId,
+        raft: Raft<M>,
+        log: Arc<dyn Log>,
+        progress: Progress,
+        wire: Arc<Wire>,
+        votes_from: Instant,
+    ) -> Result<Self, OpenError> {
+        let recovered_at = log.state(replica)?.committed;
+        let inbound = Inbound::new(raft.clone(), wire, group, replica, votes_from);
+        let standing = Standing { role: Role::Learner, term: 0, leader: None, voters: vec![], is_voter: false };
+        let inner = Inner {
+            group,
+            replica,
+            raft,
+            log,
+            progress,
+            standing: Mutex::new(standing),
+            recovered_at,
+            inbound,
+            installing: tokio::sync::Mutex::new(()),
+        };
+        inner.refresh_standing();
+        Ok(Group { inner: Arc::new(inner) })
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner<M>> {
+        &self.inner
+    }
+
+    /// The group.
+    pub fn id(&self) -> GroupId {
+        self.inner.group
+    }
+
+    /// The replica.
+    pub fn replica(&self) -> ReplicaId {
+        self.inner.replica
+    }
+
+    /// The state's applied index, revision, epoch and clock as of now.
+    pub fn head(&self) -> Head {
+        self.inner.progress.head()
+    }
+
+    /// What the replica is in its group as far as it knows.
+    pub fn role(&self) -> Role {
+        self.inner.standing().role
+    }
+
+    /// Whether it believes that it leads. Only a quorum can confirm it: [`Group::confirm`].
+    pub fn is_leader(&self) -> bool {
+        self.role() == Role::Leader
+    }
+
+    /// The node that leads as far as it knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.inner.standing().leader
+    }
+
+    /// Whether an `eventual` read may be served here: a voter that has replayed its log at least as far as it knew it to be
+    /// committed before the last restart.
+    pub fn serves_eventual(&self) -> bool {
+        let applied = self.inner.progress.head().applied;
+        applied.is_some() && applied >= self.inner.recovered_at && self.inner.standing().is_voter
+    }
+
+    /// What the replica is and how far it is.
+    pub fn status(&self) -> GroupStatus {
+        self.inner.status()
+    }
+
+    /// Starts the group with exactly these replicas, if nobody did. Harmless when it runs already, and on several founders at
+    /// once as long as all name the same set.
+    pub async fn initialize(&self, founders: &[Placement]) -> Result<(), Rejection> {
+        let members: std::collections::BTreeMap<u64, Home> =
+            founders.iter().map(|founder| (founder.replica.0, Home(founder.node))).collect();
+        match self.inner.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(refused)) => Err(Rejection::Invalid { reason: refused.to_string() }),
+            Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
+        }
+    }
+
+    /// Whether the replica was ever told who the members of its group are.
+    pub fn is_initialized(&self) -> bool {
+        self.inner.status().initialized
+    }
+
+    /// Proposes one entry and waits until it is applied here, at most `within`.
+    ///
+    /// Every [`Rejection`] but `Unknown` promises that it was not and will not be applied. After `Unknown` it may be applied
+    /// now, later or never.
+    pub async fn propose(&self, proposal: Bytes, within: Duration) -> Result<Applied<M::Reply>, Rejection> {
+        let standing = self.inner.standing();
+        if standing.role != Role::Leader {
+            return Err(Rejection::NotLeader { leader: standing.leader });
+        }
+        let (responder, applied) = Responder::pair();
+        let proposed = async {
+            let sent = self.inner.raft.client_write_ff(Command(proposal), Some(responder)).await;
+            sent.map_err(|fatal| unknown(format!("the replica stopped: {fatal}")))?;
+            applied.await.map_err(|_| unknown("the replica dropped the proposal".to_owned()))
+        };
+        let result: ClientWriteResult<TypeConfig> = tokio::time::timeout(within, proposed)
+            .await
+            .map_err(|_| unknown(format!("not applied within {} ms", within.as_millis())))??;
+        match result {
+            Ok(response) => applied_reply(response.data),
+            Err(ClientWriteError::ForwardToLeader(forward)) => Err(redirect(forward)),
+            Err(error) => Err(unknown(error.to_string())),
+        }
+    }
+
+    /// Confirms with a quorum, after this call began, that this replica leads, and waits until everything that was committed
+    /// then is applied here. What is read from its state from then on is linearizable.
+    pub async fn confirm(&self, within: Duration) -> Result<Confirmed, Rejection> {
+        let standing = self.inner.standing();
+        if standing.role != Role::Leader {
+            return Err(Rejection::NotLeader { leader: standing.leader });
+        }
+        let raft = &self.inner.raft;
+        let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(within);
+        let confirmed = async {
+            let linearizer = raft.get_read_linearizer(option).await.map_err(|error| match error {
+                RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => redirect(forward),
+                RaftError::APIError(LinearizableReadError::QuorumNotEnough(missing)) => {
+                    Rejection::Unavailable { reason: format!("no quorum confirmed the leader: {missing}") }
+                }
+                RaftError::Fatal(fatal) => stopped(&fatal),
+            })?;
+            linearizer.await_ready(raft).await.map_err(|fatal| stopped(&fatal))?;
+            Ok(Confirmed(()))
+        };
+        let late = |_| Rejection::Unavailable { reason: format!("no quorum within {} ms", within.as_millis()) };
+        tokio::time::timeout(within, confirmed).await.map_err(late)?
+    }
+}
+
+fn unknown(reason: String) -> Rejection {
+    Rejection::Unknown { reason }
+}
+
+fn stopped(fatal: &Fatal) -> Rejection {
+    Rejection::Unavailable { reason: format!("the replica stopped: {fatal}") }
+}
+
+fn redirect(forward: ForwardToLeader<TypeConfig>) -> Rejection {
+    match forward.reason {
+        ForwardReason::LeaseExpired => {
+            Rejection::Unavailable { reason: "the leader has not heard from a quorum".to_owned() }
+        }
+        ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => {
+            Rejection::NotLeader { leader: forward.leader_node.map(|home| home.0) }
+        }
+    }
+}
+
+fn applied_reply<R: 'static>(reply: Reply) -> Result<Applied<R>, Rejection> {
+    let any = reply.reply.expect("an entry with a proposal has a reply");
+    let typed = any.downcast::<R>().expect("the reply is of the type of the group's machine");
+    Ok(Applied { reply: *typed, head: reply.head })
+}
+
+impl<M: Machine> Inner<M> {
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing_lock().clone()
+    }
+
+    fn standing_lock(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().expect("nobody panics while holding this lock")
+    }
+
+    /// Takes over what openraft says; called whenever that changes.
+    pub(crate) fn refresh_standing(&self) {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let members = metrics.membership_config.membership();
+        let leader = metrics.current_leader.as_ref().and_then(|leader| members.get_node(leader));
+        *self.standing_lock() = Standing {
+            role: convert::role(metrics.state),
+            term: metrics.vote.leader_id.term,
+            leader: leader.map(|home| home.0),
+            voters: convert::voter_nodes(members),
+            is_voter: members.voter_ids().any(|id| id == self.replica.0),
+        };
+    }
+
+    /// Follows openraft until it stops; gives the reason if nobody asked it to.
+    pub(crate) async fn supervise(&self) -> Option<String> {
+        let mut changes = self.raft.server_metrics();
+        while changes.changed().await.is_ok() {
+            self.refresh_standing();
+        }
+        self.standing_lock().role = Role::Stopped;
+        let metrics = self.raft.metrics();
+        match &metrics.borrow_watched().running_state {
+            Err(Fatal::Stopped) => None,
+            Err(fatal) => Some(fatal.to_string()),
+            Ok(()) => Some("its core ended without a word".to_owned()),
+        }
+    }
+}
+
+/// A replica, whatever its machine: what the node-wide tasks need of it.
+pub(crate) trait AnyGroup: Send + Sync {
+    fn group(&self) -> GroupId;
+    fn receive(&self, from: NodeId, message: PeerMessage);
+    fn receive_snapshot(
+        self: Arc<Self>,
+        header: SnapshotHeader,
+        files: Vec<PathBuf>,
+    ) -> BoxFuture<'static, Result<Vote, String>>;
+    fn status(&self) -> GroupStatus;
+    fn is_leader(&self) -> bool;
+    fn heartbeat(self: Arc<Self>) -> BoxFuture<'static, ()>;
+    /// Hands leadership to a follower that is caught up, if there is one; true when another leads or nobody led here.
+    fn hand_over(self: Arc<Self>, within: Duration) -> BoxFuture<'static, bool>;
+    fn applied(&self) -> quorate_types::peer::SnapshotMeta;
+    /// Purges the log below `flushed`, which is durable, but keeps about `keep_bytes` of it. Gives the entries purged.
+    fn purge(self: Arc<Self>, flushed: quorate_types::peer::SnapshotMeta, keep_bytes: u64) -> BoxFuture<'static, u64>;
+    fn shutdown(self: Arc<Self>) -> BoxFuture<'static, ()>;
+}
+
+impl<M: Machine> AnyGroup for Inner<M> {
+    fn group(&self) -> GroupId {
+        self.group
+    }
+
+    fn receive(&self, from: NodeId, message: PeerMessage) {
+        self.inbound.receive(from, message);
+    }
+
+    fn receive_snapshot(
+        self: Arc<Self>,
+        header: SnapshotHeader,
+        files: Vec<PathBuf>,
+    ) -> BoxFuture<'static, Result<Vote, String>> {
+        Box::pin(async move {
+            // One at a time: a second snapshot while a slow install goes on is what openraft trips over.
+            let _turn = self.installing.lock().await;
+            let snapshot = openraft::Snapshot {
+                meta: convert::snapshot_meta(&header.meta),
+                snapshot: SnapshotData::Staged(files),
+            };
+            let installed = self.raft.install_full_snapshot(convert::vote(header.vote), snapshot).await;
+            installed.map(|response| convert::our_vote(&response.vote)).map_err(|fatal| fatal.to_string())
+        })
+    }
+
+    fn status(&self) -> GroupStatus {
+        let standing = self.standing();
+        let applied = self.progress.applied();
+        let log = self.log.state(self.replica).unwrap_or_default();
+        GroupStatus {
+            group: self.group,
+            replica: self.replica,
+            role: standing.role,
+            term: standing.term,
+            leader: standing.leader,
+            initialized: !standing.voters.is_empty(),
+            last_log_index: log.last.map(|id| id.index),
+            applied_index: applied.head.applied.map(|id| id.index),
+            purged_index: log.purged.map(|id| id.index),
+            head: applied.head,
+            log_bytes: self.log.retained_bytes(self.replica),
+            voters: standing.voters,
+            snapshots_installed: applied.snapshots_installed,
+        }
+    }
+
+    fn is_leader(&self) -> bool {
+        self.standing_lock().role == Role::Leader
+    }
+
+    fn heartbeat(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            // It fails only when the core has stopped, which supervision notices.
+            let _ = self.raft.trigger().heartbeat().await;
+        })
+    }
+
+    fn hand_over(self: Arc<Self>, within: Duration) -> BoxFuture<'static, bool> {
+        Box::pin(async move {
+            let Some(target) = self.successor() else { return !AnyGroup::is_leader(&*self) };
+            if self.raft.trigger().transfer_leader(target).await.is_err() {
+                return true;
+            }
+            let deadline = Instant::now() + within;
+            while AnyGroup::is_leader(&*self) && Instant::now() < deadline {
+                tokio::time::sleep(POLL).await;
+            }
+            !AnyGroup::is_leader(&*self)
+        })
+    }
+
+    fn applied(&self) -> quorate_types::peer::SnapshotMeta {
+        self.progress.applied().snapshot_meta()
+    }
+
+    fn purge(self: Arc<Self>, flushed: quorate_types::peer::SnapshotMeta, keep_bytes: u64) -> BoxFuture<'static, u64> {
+        Box::pin(async move { self.purge_below(flushed, keep_bytes).await })
+    }
+
+    fn shutdown(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if let Err(error) = self.raft.shutdown().await {
+                tracing::warn!(group = %self.group, replica = %self.replica, %error, "a raft core did not end well");
+            }
+        })
+    }
+}
+
+impl<M: Machine> Inner<M> {
+    /// A voter that has every entry and answered a moment ago. openraft never takes a transfer back, so nobody else will do.
+    fn successor(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state != openraft::ServerState::Leader {
+            return None;
+        }
+        let acked = metrics.heartbeat.as_ref();
+        let matched = metrics.replication.as_ref()?;
+        metrics
+            .membership_config
+            .membership()
+            .voter_ids()
+            .filter(|id| *id != self.replica.0)
+            .filter(|id| {
+                matched.get(id).is_some_and(|log_id| log_id.as_ref().map(|l| l.index) == metrics.last_log_index)
+            })
+            .filter(|id| {
+                let last = acked.and_then(|acked| acked.get(id)).and_then(|time| time.as_ref());
+                last.is_some_and(|time| time.elapsed() < Duration::from_millis(REACHABLE_MS_MAX))
+            })
+            .min()
+    }
+
+    async fn purge_below(&self, flushed: quorate_types::peer::SnapshotMeta, keep_bytes: u64) -> u64 {
+        let Some(applied) = flushed.applied else { return 0 };
+        let Ok(before) = self.log.state(self.replica) else { return 0 };
+        let first = before.purged.map_or(0, |id| id.index + 1);
+        let entries = before.last.map_or(0, |id| (id.index + 1).saturating_sub(first));
+        let bytes = self.log.retained_bytes(self.replica).max(1);
+        // Entries are taken to be of equal size: an estimate is enough to stay near the bound.
+        let surplus = bytes.saturating_sub(keep_bytes);
+        let by_bytes = u64::try_from(u128::from(entries) * u128::from(surplus) / u128::from(bytes)).unwrap_or(entries);
+        let end = (first + by_bytes).min(applied.index.saturating_sub(PURGE_SLACK_ENTRIES));
+        if end <= first {
+            return 0;
+        }
+        self.progress.set_flushed(flushed);
+        if self.raft.trigger().snapshot().await.is_err() {
+            return 0;
+        }
+        let wanted = convert::log_id(applied);
+        let marked = self.wait_for(|metrics| metrics.snapshot.as_ref() >= Some(&wanted)).await;
+        if !marked || self.raft.trigger().purge_log(end - 1).await.is_err() {
+            return 0;
+        }
+        let done = self.wait_for(|metrics| metrics.purged.as_ref().is_some_and(|id| id.index >= end - 1)).await;
+        if done { end - first } else { 0 }
+    }
+
+    async fn wait_for(&self, done: impl Fn(&openraft::RaftMetrics<TypeConfig>) -> bool) -> bool {
+        let deadline = Instant::now() + PURGE_TIMEOUT;
+        while Instant::now() < deadline {
+            if done(&self.raft.metrics().borrow_watched()) {
+                return true;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        false
+    }
+}

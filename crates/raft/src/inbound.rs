@@ -1,0 +1,212 @@
+//! What other replicas ask of this one.
+//!
+//! Appends of one stream go to openraft in order through one task; a request of the bulk lane may arrive after a later one of
+//! the control lane, so early ones wait for their turn. Everything else is one request and one answer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use futures::StreamExt;
+use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use quorate_storage::machine::Machine;
+use quorate_types::peer::{self, AppendReply, PeerBody, PeerMessage, VoteReply};
+use quorate_types::{GroupId, NodeId, ReplicaId, Vote};
+use tokio::sync::mpsc;
+
+use crate::convert;
+use crate::group::Raft;
+use crate::network::Wire;
+use crate::openraft_types::AppendRequest;
+use crate::transport::Lane;
+
+/// Requests of one stream that may wait here. The sender keeps fewer in flight, so a full queue means a broken sender.
+const APPENDS_QUEUED_MAX: usize = 256;
+
+/// The receiving side of one replica.
+pub(crate) struct Inbound<M: Machine> {
+    raft: Raft<M>,
+    back: Back,
+    votes_from: Instant,
+    streams: Mutex<HashMap<ReplicaId, AppendStream>>,
+}
+
+/// How answers go back.
+#[derive(Clone)]
+struct Back {
+    wire: Arc<Wire>,
+    group: GroupId,
+    replica: ReplicaId,
+}
+
+impl Back {
+    fn send(&self, node: NodeId, to: ReplicaId, body: PeerBody) {
+        let message = PeerMessage { group: self.group, from: self.replica, to, body };
+        // A lost answer is a time-out for whoever waits for it.
+        let _ = self.wire.transport().send(node, Lane::Control, message);
+    }
+}
+
+/// A stream of appends from one leader.
+struct AppendStream {
+    id: u64,
+    next: u64,
+    early: BTreeMap<u64, AppendRequest>,
+    queue: mpsc::Sender<AppendRequest>,
+}
+
+impl AppendStream {
+    /// Takes a request in; false if the stream is broken.
+    fn accept(&mut self, sequence: u64, request: AppendRequest) -> bool {
+        if sequence != self.next {
+            self.early.insert(sequence, request);
+            return sequence > self.next && self.early.len() <= APPENDS_QUEUED_MAX;
+        }
+        if self.queue.try_send(request).is_err() {
+            return false;
+        }
+        self.next += 1;
+        while let Some(request) = self.early.remove(&self.next) {
+            if self.queue.try_send(request).is_err() {
+                return false;
+            }
+            self.next += 1;
+        }
+        true
+    }
+}
+
+impl<M: Machine> Inbound<M> {
+    pub(crate) fn new(raft: Raft<M>, wire: Arc<Wire>, group: GroupId, replica: ReplicaId, votes_from: Instant) -> Self {
+        Inbound { raft, back: Back { wire, group, replica }, votes_from, streams: Mutex::default() }
+    }
+
+    /// Handles a request of another replica. Never blocks.
+    pub(crate) fn receive(&self, node: NodeId, message: PeerMessage) {
+        let from = message.from;
+        match message.body {
+            PeerBody::Append { stream, sequence, request } => self.append(node, from, stream, sequence, request),
+            PeerBody::Heartbeat { call, request } => self.heartbeat(node, from, call, request),
+            PeerBody::Vote { call, pre, request } => self.vote(node, from, call, pre, request),
+            PeerBody::TransferLeader { call, from_leader, target, last } => {
+                self.transfer_leader(node, from, call, from_leader, target, last);
+            }
+            PeerBody::AppendReply { .. }
+            | PeerBody::HeartbeatReply { .. }
+            | PeerBody::VoteReply { .. }
+            | PeerBody::TransferReply { .. }
+            | PeerBody::Unreachable { .. } => unreachable!("answers are taken by the table of calls"),
+        }
+    }
+
+    fn append(&self, node: NodeId, from: ReplicaId, id: u64, sequence: u64, request: peer::AppendRequest) {
+        let request = convert::append_request(request);
+        let mut streams = self.streams.lock().expect("nobody panics while holding this lock");
+        let current = streams.get(&from).is_some_and(|stream| stream.id == id);
+        if !current {
+            // Any first request of an unknown stream opens it; the rest of a stream that is gone is not answered.
+            let (queue, requests) = mpsc::channel(APPENDS_QUEUED_MAX);
+            streams.insert(from, AppendStream { id, next: 0, early: BTreeMap::new(), queue });
+            self.serve_stream(node, from, id, requests);
+        }
+        let Some(stream) = streams.get_mut(&from) else { return };
+        if !stream.accept(sequence, request) {
+            streams.remove(&from);
+            drop(streams);
+            self.back.send(node, from, PeerBody::Unreachable { call: id });
+        }
+    }
+
+    /// Feeds a stream's requests to openraft and answers each in order, until the stream is replaced or broken.
+    fn serve_stream(&self, node: NodeId, from: ReplicaId, stream: u64, requests: mpsc::Receiver<AppendRequest>) {
+        let back = self.back.clone();
+        let requests = futures::stream::unfold(requests, |mut requests| async {
+            let request = requests.recv().await?;
+            Some((request, requests))
+        });
+        let answers = self.raft.stream_append(requests);
+        tokio::spawn(async move {
+            let mut answers = std::pin::pin!(answers);
+            let mut sequence = 0;
+            while let Some(answer) = answers.next().await {
+                let body = match answer {
+                    Ok(result) => PeerBody::AppendReply { stream, sequence, reply: convert::our_append_reply(&result) },
+                    Err(_stopped) => PeerBody::Unreachable { call: stream },
+                };
+                back.send(node, from, body);
+                sequence += 1;
+            }
+        });
+    }
+
+    fn heartbeat(&self, node: NodeId, from: ReplicaId, call: u64, request: peer::AppendRequest) {
+        let (raft, back) = (self.raft.clone(), self.back.clone());
+        let prev = request.prev;
+        tokio::spawn(async move {
+            let body = match raft.append_entries(convert::append_request(request)).await {
+                Ok(response) => PeerBody::HeartbeatReply { call, reply: heartbeat_reply(response, prev) },
+                Err(_stopped) => PeerBody::Unreachable { call },
+            };
+            back.send(node, from, body);
+        });
+    }
+
+    fn vote(&self, node: NodeId, from: ReplicaId, call: u64, pre: bool, request: peer::VoteRequest) {
+        // A replica that was restarted no longer knows which leader it promised to wait for: it waits the longest there is.
+        if Instant::now() < self.votes_from {
+            return self.back.send(node, from, PeerBody::Unreachable { call });
+        }
+        let (raft, back) = (self.raft.clone(), self.back.clone());
+        tokio::spawn(async move {
+            let mut rpc = VoteRequest::new(convert::vote(request.vote), request.last.map(convert::log_id));
+            rpc.leadership_transfer = request.leadership_transfer;
+            let answer = if pre { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
+            let body = match answer {
+                Ok(response) => PeerBody::VoteReply {
+                    call,
+                    reply: VoteReply {
+                        vote: convert::our_vote(&response.vote),
+                        granted: response.vote_granted,
+                        last: response.last_log_id.as_ref().map(convert::our_log_id),
+                    },
+                },
+                Err(_stopped) => PeerBody::Unreachable { call },
+            };
+            back.send(node, from, body);
+        });
+    }
+
+    fn transfer_leader(
+        &self,
+        node: NodeId,
+        from: ReplicaId,
+        call: u64,
+        from_leader: Vote,
+        target: ReplicaId,
+        last: Option<quorate_types::LogId>,
+    ) {
+        let (raft, back) = (self.raft.clone(), self.back.clone());
+        tokio::spawn(async move {
+            let request = TransferLeaderRequest::new(convert::vote(from_leader), target.0, last.map(convert::log_id));
+            let body = match raft.handle_transfer_leader(request).await {
+                Ok(answer) => PeerBody::TransferReply { call, accepted: answer.is_ok() },
+                Err(_stopped) => PeerBody::Unreachable { call },
+            };
+            back.send(node, from, body);
+        });
+    }
+}
+
+fn heartbeat_reply(
+    response: AppendEntriesResponse<crate::openraft_types::TypeConfig>,
+    prev: Option<quorate_types::LogId>,
+) -> AppendReply {
+    match response {
+        AppendEntriesResponse::Success => AppendReply::Matched(prev),
+        AppendEntriesResponse::PartialSuccess(id) => AppendReply::Matched(id.as_ref().map(convert::our_log_id)),
+        AppendEntriesResponse::HigherVote(vote) => AppendReply::HigherVote(convert::our_vote(&vote)),
+        AppendEntriesResponse::Conflict => {
+            AppendReply::Conflict(prev.expect("an append after nothing never conflicts"))
+        }
+    }
+}

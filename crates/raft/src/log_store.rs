@@ -1,0 +1,170 @@
+//! The shared log as openraft sees it: one `LogStore` a replica.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use futures::stream::{self, Stream};
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+use quorate_storage::log::{Log, LogError};
+use quorate_types::ReplicaId;
+use tokio::sync::oneshot;
+
+use crate::convert;
+use crate::openraft_types::{Entry, LogId, TypeConfig, Vote};
+
+/// How many bytes of entries are read at a time for replication and for apply. At least one entry is always read.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// One replica's log.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    log: Arc<dyn Log>,
+    replica: ReplicaId,
+}
+
+impl LogStore {
+    pub(crate) fn new(log: Arc<dyn Log>, replica: ReplicaId) -> Self {
+        LogStore { log, replica }
+    }
+
+    /// Entries from `start` on, at most up to `end`, in one read.
+    fn read(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let entries = self.log.entries(self.replica, start..end, READ_BYTES_MAX).map_err(to_io)?;
+        Ok(entries.into_iter().map(convert::entry).collect())
+    }
+}
+
+fn to_io(error: LogError) -> io::Error {
+    io::Error::other(error)
+}
+
+/// The half-open range of indexes that `range` means.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&start) => start + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&end) => end + 1,
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = bounds(&range);
+        let store = self.clone();
+        let chunks = stream::unfold(Some(start), move |next| {
+            let store = store.clone();
+            async move {
+                let start = next.filter(|start| *start < end)?;
+                match store.read(start, end) {
+                    Ok(entries) => {
+                        let next = entries.last()?.log_id.index + 1;
+                        Some((entries.into_iter().map(Ok).collect(), Some(next)))
+                    }
+                    Err(error) => Some((vec![Err(error)], None)),
+                }
+            }
+        });
+        futures::StreamExt::flat_map(chunks, |chunk: Vec<io::Result<Entry>>| stream::iter(chunk))
+    }
+
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (mut start, end) = bounds(&range);
+        let mut all = Vec::new();
+        while start < end {
+            let entries = self.read(start, end)?;
+            let Some(last) = entries.last() else { break };
+            start = last.log_id.index + 1;
+            all.extend(entries);
+        }
+        Ok(all)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.read(start, end)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.log.state(self.replica).map_err(to_io)?.vote.map(convert::vote))
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let state = self.log.state(self.replica).map_err(to_io)?;
+        Ok(LogState {
+            last_purged_log_id: state.purged.map(convert::log_id),
+            last_log_id: state.last.map(convert::log_id),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let (done, synced) = completion();
+        self.log.save_vote(self.replica, convert::our_vote(vote), done);
+        wait(synced).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.log.save_committed(self.replica, committed.as_ref().map(convert::our_log_id));
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.log.state(self.replica).map_err(to_io)?.committed.map(convert::log_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries = entries.into_iter().map(convert::our_entry).collect();
+        self.log.append(self.replica, entries, Box::new(move |result| callback.io_completed(result.map_err(to_io))));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
+        let (done, synced) = completion();
+        self.log.truncate_after(self.replica, last_log_id.as_ref().map(convert::our_log_id), done);
+        wait(synced).await
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        self.log.purge(self.replica, convert::our_log_id(&log_id));
+        Ok(())
+    }
+}
+
+/// A `Done` and the end where its result arrives.
+fn completion() -> (quorate_storage::log::Done, oneshot::Receiver<Result<(), LogError>>) {
+    let (sender, receiver) = oneshot::channel();
+    let done = Box::new(move |result| {
+        // The core that waited has gone: there is nobody left to tell.
+        let _ = sender.send(result);
+    });
+    (done, receiver)
+}
+
+async fn wait(synced: oneshot::Receiver<Result<(), LogError>>) -> io::Result<()> {
+    synced.await.unwrap_or(Err(LogError::Closed)).map_err(to_io)
+}

@@ -1,0 +1,100 @@
+//! A network in memory: the transport's twin for tests and simulations. Links are directed and can be cut.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures::future::BoxFuture;
+use quorate_types::peer::{PeerMessage, SnapshotHeader};
+use quorate_types::{NodeId, Vote};
+
+use crate::groups::Groups;
+use crate::transport::{Lane, SnapshotUnsent, Transport, Unsent};
+
+/// A network of nodes in one process. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct MemoryNetwork(Arc<Mutex<Wires>>);
+
+#[derive(Default)]
+struct Wires {
+    nodes: HashMap<NodeId, Groups>,
+    cut: HashSet<(NodeId, NodeId)>,
+}
+
+impl MemoryNetwork {
+    /// The transport of a node.
+    pub fn transport(&self, node: NodeId) -> Arc<dyn Transport> {
+        Arc::new(MemoryTransport { network: self.clone(), from: node })
+    }
+
+    /// Connects a node: messages for it reach these groups from now on.
+    pub fn connect(&self, node: NodeId, groups: Groups) {
+        self.wires().nodes.insert(node, groups);
+    }
+
+    /// Takes a node off the network, as if its process had ended.
+    pub fn disconnect(&self, node: NodeId) {
+        self.wires().nodes.remove(&node);
+    }
+
+    /// Cuts the link from one node to another; what is sent on it is lost without a word.
+    pub fn cut(&self, from: NodeId, to: NodeId) {
+        self.wires().cut.insert((from, to));
+    }
+
+    /// Mends every link.
+    pub fn heal(&self) {
+        self.wires().cut.clear();
+    }
+
+    fn wires(&self) -> MutexGuard<'_, Wires> {
+        self.0.lock().expect("nobody panics while holding this lock")
+    }
+
+    /// Where messages on a link end: at a node, nowhere (cut), or it is known that nobody is there.
+    fn target(&self, from: NodeId, to: NodeId) -> Result<Option<Groups>, Unsent> {
+        let wires = self.wires();
+        if wires.cut.contains(&(from, to)) {
+            return Ok(None);
+        }
+        wires.nodes.get(&to).cloned().map(Some).ok_or(Unsent(to))
+    }
+}
+
+struct MemoryTransport {
+    network: MemoryNetwork,
+    from: NodeId,
+}
+
+impl Transport for MemoryTransport {
+    fn send(&self, to: NodeId, _lane: Lane, message: PeerMessage) -> Result<(), Unsent> {
+        if let Some(groups) = self.network.target(self.from, to)? {
+            groups.receive(self.from, message);
+        }
+        Ok(())
+    }
+
+    fn send_snapshot(
+        &self,
+        to: NodeId,
+        header: SnapshotHeader,
+        files: Vec<PathBuf>,
+    ) -> BoxFuture<'static, Result<Vote, SnapshotUnsent>> {
+        let target = self.network.target(self.from, to);
+        Box::pin(async move {
+            let groups = target
+                .map_err(|unsent| SnapshotUnsent(unsent.to_string()))?
+                .ok_or_else(|| SnapshotUnsent("the link is cut".to_owned()))?;
+            // The receiver consumes its files; the sender's stay where they are.
+            let staged: std::io::Result<Vec<PathBuf>> = files.iter().map(stage).collect();
+            let staged = staged.map_err(|error| SnapshotUnsent(error.to_string()))?;
+            groups.receive_snapshot(header, staged).await.map_err(SnapshotUnsent)
+        })
+    }
+}
+
+fn stage(file: &PathBuf) -> std::io::Result<PathBuf> {
+    let staged = file.with_extension("staged");
+    std::fs::copy(file, &staged)?;
+    Ok(staged)
+}

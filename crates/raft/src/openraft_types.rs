@@ -1,0 +1,92 @@
+//! openraft's types as we set them, and nothing else.
+
+use std::any::Any;
+use std::fmt;
+
+use bytes::Bytes;
+use openraft::OptionalSend;
+use quorate_types::NodeId;
+use quorate_types::state::Head;
+use tokio::sync::oneshot;
+
+/// The type configuration of every group: commands are opaque bytes, and Raft's own node record holds the node id only
+/// (addresses come from the topology, so that a changed address changes no membership).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TypeConfig;
+
+impl openraft::RaftTypeConfig for TypeConfig {
+    type D = Command;
+    type R = Reply;
+    type NodeId = u64;
+    type Node = Home;
+    type Term = u64;
+    type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
+    type Vote = openraft::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Command, u64, Home>;
+    type Entry = openraft::Entry<Self::LeaderId, Self::Payload>;
+    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type Responder<T>
+        = Responder<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
+pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
+pub(crate) type LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>;
+pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
+pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
+pub(crate) type Membership = openraft::Membership<u64, Home>;
+pub(crate) type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
+pub(crate) type Fatal = openraft::errors::Fatal<TypeConfig>;
+
+/// An encoded batch of commands; only the group's state machine reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Command(pub(crate) Bytes);
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// The node that a replica lives on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Home(pub(crate) NodeId);
+
+/// What applying an entry gave: the machine's reply, which only the proposer can name the type of, and the head after it.
+/// Entries without commands have no reply.
+pub(crate) struct Reply {
+    pub(crate) reply: Option<Box<dyn Any + Send + Sync>>,
+    pub(crate) head: Head,
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reply({:?})", self.head.applied)
+    }
+}
+
+/// Carries a result to the proposer, who may have gone.
+pub(crate) struct Responder<T>(oneshot::Sender<T>);
+
+impl<T> Responder<T> {
+    /// A responder and the end where its result arrives. The end fails if the core drops the proposal: outcome unknown.
+    pub(crate) fn pair() -> (Self, oneshot::Receiver<T>) {
+        let (sender, receiver) = oneshot::channel();
+        (Responder(sender), receiver)
+    }
+}
+
+impl<T: OptionalSend + 'static> openraft::raft::responder::Responder<TypeConfig, T> for Responder<T> {
+    fn on_complete(self, result: T) {
+        // A proposer that has gone learns nothing, and nothing is left to do for it.
+        let _ = self.0.send(result);
+    }
+}

@@ -1,0 +1,293 @@
+//! Groups of three replicas in memory, told as stories: elections, partitions, restarts, snapshots.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quorate_storage::log::{Log, MemoryLog};
+use quorate_storage::machine::{KvMachine, state_hash};
+use quorate_storage::state::{MemoryState, State};
+use quorate_types::clock::SystemClock;
+use quorate_types::topology::Placement;
+use quorate_types::{
+    Command, GroupId, Key, Mutation, NodeId, Outcome, ReadLevel, Rejection, ReplicaId, SessionId, SessionStamp, Token,
+    TokenArc, Value, Write,
+};
+use tempfile::TempDir;
+
+use crate::{Groups, KvGroup, MemoryNetwork, Options, Timing};
+
+const GROUP: GroupId = GroupId(1);
+const EPOCH: u64 = 1;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One node: what survives a crash, and what does not.
+struct Node {
+    id: NodeId,
+    log: Arc<MemoryLog>,
+    state: Arc<MemoryState>,
+    snapshots: TempDir,
+    running: Option<(Groups, KvGroup)>,
+}
+
+/// Three nodes with one group.
+struct Story {
+    network: MemoryNetwork,
+    nodes: Vec<Node>,
+    session: SessionId,
+    sequence: u64,
+}
+
+fn founders() -> Vec<Placement> {
+    (1..=3).map(|n| Placement { replica: ReplicaId(10 + n), node: NodeId(n) }).collect()
+}
+
+impl Story {
+    async fn begin() -> Self {
+        let nodes = (1..=3)
+            .map(|id| Node {
+                id: NodeId(id),
+                log: Arc::new(MemoryLog::new(true)),
+                state: Arc::new(MemoryState::new()),
+                snapshots: TempDir::new().unwrap(),
+                running: None,
+            })
+            .collect();
+        let mut story = Story { network: MemoryNetwork::default(), nodes, session: SessionId(0), sequence: 0 };
+        for index in 0..3 {
+            story.start(index).await;
+        }
+        story.group(0).group().initialize(&founders()).await.unwrap();
+        let arc = TokenArc { start: Token(0), end: Token(0) };
+        story.command(Command::Found { arc, epoch: EPOCH }).await;
+        let Outcome::SessionOpened { session } = story.command(Command::OpenSession { epoch: EPOCH }).await else {
+            panic!("a session opens");
+        };
+        story.session = session;
+        story
+    }
+
+    async fn start(&mut self, index: usize) {
+        let node = &self.nodes[index];
+        let options = Options {
+            node: node.id,
+            timing: Timing::default(),
+            snapshot_dir: node.snapshots.path().to_owned(),
+            log_retained_bytes_per_group: 64 << 20,
+            log_retained_bytes_per_node: 512 << 20,
+            on_fatal: Arc::new(|reason| panic!("fatal: {reason}")),
+        };
+        let transport = self.network.transport(node.id);
+        let groups =
+            Groups::new(options, node.log.clone(), node.state.clone(), transport, Arc::new(SystemClock));
+        self.network.connect(node.id, groups.clone());
+        let replica = founders()[index].replica;
+        let group = groups.open(GROUP, replica, KvMachine::open).await.unwrap();
+        let group = KvGroup::new(&groups, group);
+        self.nodes[index].running = Some((groups, group));
+    }
+
+    /// Ends a node as a power cut would: what is not synced or flushed is gone.
+    async fn crash(&mut self, index: usize) {
+        let (groups, group) = self.nodes[index].running.take().unwrap();
+        self.network.disconnect(self.nodes[index].id);
+        groups.shutdown().await;
+        drop((groups, group));
+        self.nodes[index].log.crash();
+        self.nodes[index].state.crash();
+    }
+
+    fn group(&self, index: usize) -> &KvGroup {
+        &self.nodes[index].running.as_ref().unwrap().1
+    }
+
+    fn running(&self) -> impl Iterator<Item = usize> {
+        (0..3).filter(|index| self.nodes[*index].running.is_some())
+    }
+
+    fn leader(&self) -> Option<usize> {
+        self.running().find(|index| self.group(*index).group().is_leader())
+    }
+
+    /// Sends a command to whoever leads until it is applied.
+    async fn command(&self, command: Command) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "{command:?} was never applied");
+            for index in self.running() {
+                let result = self.group(index).write(vec![command.clone()], Duration::from_secs(1)).await;
+                if let Ok(applied) = result {
+                    return applied.reply.into_iter().next().unwrap();
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn put(&mut self, key: &str, value: &str) -> Outcome {
+        self.sequence += 1;
+        let stamp = SessionStamp { session: self.session, sequence: self.sequence, lowest: self.sequence };
+        let key = Key::new(key.to_owned()).unwrap();
+        let mutation = Mutation::Put(Value::new(value.to_owned()).unwrap());
+        let write = Write { key, mutation, condition: None };
+        self.command(Command::Write { epoch: EPOCH, stamp, write }).await
+    }
+
+    async fn get(&self, index: usize, key: &str, level: ReadLevel) -> Result<Option<String>, Rejection> {
+        let keys = vec![Key::new(key.to_owned()).unwrap()];
+        let reply = self.group(index).read(keys, level, Duration::from_secs(1)).await?;
+        let record = reply.records.into_iter().next().unwrap();
+        Ok(record.map(|record| String::from_utf8(record.value.as_bytes().to_vec()).unwrap()))
+    }
+
+    /// Reads from whoever can confirm that it leads.
+    async fn get_strong(&self, key: &str) -> Option<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "nobody could confirm that it leads");
+            for index in self.running() {
+                if let Ok(value) = self.get(index, key, ReadLevel::Strong).await {
+                    return value;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn hash(&self, index: usize) -> String {
+        let mut hash = String::new();
+        self.nodes[index]
+            .state
+            .view(&mut |view| {
+                hash = format!("{:?}", state_hash(view, founders()[index].replica)?);
+                Ok(())
+            })
+            .unwrap();
+        hash
+    }
+
+    async fn until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "{what}: not in time");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn end(mut self) {
+        for index in 0..3 {
+            if let Some((groups, group)) = self.nodes[index].running.take() {
+                groups.shutdown().await;
+                drop((groups, group));
+            }
+        }
+    }
+}
+
+/// A put is read back strong, and in the end by everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn three_replicas_elect_a_leader_and_agree() {
+    let mut story = Story::begin().await;
+    assert!(matches!(story.put("color", "blue").await, Outcome::Written { .. }));
+    assert_eq!(story.get_strong("color").await.as_deref(), Some("blue"));
+    for index in 0..3 {
+        story.until("eventual reads", |story| story.group(index).group().serves_eventual()).await;
+    }
+    story.until("equal states", |story| story.hash(0) == story.hash(1) && story.hash(1) == story.hash(2)).await;
+    for index in 0..3 {
+        assert_eq!(story.get(index, "color", ReadLevel::Eventual).await, Ok(Some("blue".to_owned())));
+    }
+    story.end().await;
+}
+
+/// The others elect a new leader; the old one, cut off, can confirm nothing, and follows when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_isolated_leader_confirms_no_read_and_acknowledges_no_write() {
+    let mut story = Story::begin().await;
+    story.put("color", "blue").await;
+    let old = story.leader().unwrap();
+    let others: Vec<usize> = (0..3).filter(|index| *index != old).collect();
+    for &other in &others {
+        story.network.cut(story.nodes[old].id, story.nodes[other].id);
+        story.network.cut(story.nodes[other].id, story.nodes[old].id);
+    }
+    story.until("a new leader", |story| others.iter().any(|&other| story.group(other).group().is_leader())).await;
+    story.put("color", "red").await;
+    assert!(story.get(old, "color", ReadLevel::Strong).await.is_err(), "it cannot know that it still leads");
+    assert_eq!(story.get(old, "color", ReadLevel::Eventual).await, Ok(Some("blue".to_owned())));
+    story.network.heal();
+    story.until("the old leader follows", |story| !story.group(old).group().is_leader()).await;
+    assert_eq!(story.get_strong("color").await.as_deref(), Some("red"));
+    story.until("equal states", |story| story.hash(0) == story.hash(1) && story.hash(1) == story.hash(2)).await;
+    story.end().await;
+}
+
+/// The state goes back to its last flush, and the log brings back everything that was acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_acknowledged_is_there_after_power_was_cut_everywhere() {
+    let mut story = Story::begin().await;
+    for n in 0..50 {
+        story.put(&format!("key-{n}"), "kept").await;
+    }
+    for index in 0..3 {
+        story.crash(index).await;
+    }
+    for index in 0..3 {
+        story.start(index).await;
+    }
+    for n in 0..50 {
+        assert_eq!(story.get_strong(&format!("key-{n}")).await.as_deref(), Some("kept"), "key-{n}");
+    }
+    story.end().await;
+}
+
+/// A follower misses entries that are purged meanwhile: it gets a snapshot, also of what was overwritten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_behind_the_purged_log_gets_a_snapshot() {
+    let mut story = Story::begin().await;
+    story.put("color", "blue").await;
+    let away = (0..3).find(|index| Some(*index) != story.leader()).unwrap();
+    story.crash(away).await;
+    for n in 0..600 {
+        story.put("color", &format!("shade {n}")).await;
+    }
+    let mut purged = 0;
+    for index in story.running().collect::<Vec<_>>() {
+        purged += story.nodes[index].running.as_ref().unwrap().0.compact().await.unwrap();
+    }
+    assert!(purged > 0, "nothing was purged");
+    story.start(away).await;
+    story.until("a snapshot", |story| story.group(away).group().status().snapshots_installed > 0).await;
+    story.until("equal states", |story| story.hash(0) == story.hash(1) && story.hash(1) == story.hash(2)).await;
+    assert_eq!(story.get(away, "color", ReadLevel::Eventual).await, Ok(Some("shade 599".to_owned())));
+    story.end().await;
+}
+
+/// A retry with the same stamp gets the first outcome, also from a new leader after a crash.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_is_applied_once_across_a_change_of_leader() {
+    let mut story = Story::begin().await;
+    let first = story.put("color", "blue").await;
+    let leader = story.leader().unwrap();
+    story.crash(leader).await;
+    story.sequence -= 1;
+    assert_eq!(story.put("color", "blue").await, first, "the same stamp gets the same outcome");
+    story.start(leader).await;
+    assert_eq!(story.get_strong("color").await.as_deref(), Some("blue"));
+    story.end().await;
+}
+
+/// A graceful stop hands leadership to a follower that is caught up: the group is never without a leader for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_hands_over_before_it_stops() {
+    let mut story = Story::begin().await;
+    story.put("color", "blue").await;
+    let old = story.leader().unwrap();
+    let groups = story.nodes[old].running.as_ref().unwrap().0.clone();
+    let deadline = Instant::now() + PATIENCE;
+    while groups.hand_over_leaderships(Duration::from_secs(2)).await > 0 {
+        assert!(Instant::now() < deadline, "leadership was not handed over");
+    }
+    story.until("another leader", |story| story.leader().is_some_and(|leader| leader != old)).await;
+    assert_eq!(story.get_strong("color").await.as_deref(), Some("blue"));
+    story.end().await;
+}

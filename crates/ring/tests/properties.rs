@@ -1,0 +1,271 @@
+//! What holds of every placement and every table, whatever the cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use quorate_ring::{ArcTable, Candidate, PlacementError, PlacementRequest, WEIGHT_MAX, equal_arcs, place, token};
+use quorate_types::{Key, NodeId, ShardId, Token, TokenArc};
+
+type Placement = Vec<(ShardId, Vec<NodeId>)>;
+
+fn table(shards: u32) -> ArcTable {
+    ArcTable::new((1..).map(ShardId).zip(equal_arcs(shards))).unwrap()
+}
+
+fn node(id: u64, zone: &str, weight: u32) -> Candidate {
+    Candidate { id: NodeId(id), zone: zone.into(), weight }
+}
+
+/// Nodes 1 to `count` of equal weight, dealt out to so many zones.
+fn equal_nodes(count: u64, zones: u64) -> Vec<Candidate> {
+    (1..=count).map(|id| node(id, &format!("zone {}", id % zones), 100)).collect()
+}
+
+fn placed(hash_key: u8, nodes: &[Candidate], shards: &ArcTable, replicas: u32) -> Placement {
+    place(&PlacementRequest { hash_key: &[hash_key; 16], nodes, shards, replicas }).unwrap()
+}
+
+fn loads(nodes: &[Candidate], placement: &Placement) -> BTreeMap<NodeId, usize> {
+    let mut loads: BTreeMap<NodeId, usize> = nodes.iter().map(|node| (node.id, 0)).collect();
+    placement.iter().flat_map(|(_, nodes)| nodes).for_each(|node| *loads.get_mut(node).unwrap() += 1);
+    loads
+}
+
+fn leads(nodes: &[Candidate], placement: &Placement) -> BTreeMap<NodeId, usize> {
+    let mut leads: BTreeMap<NodeId, usize> = nodes.iter().map(|node| (node.id, 0)).collect();
+    placement.iter().for_each(|(_, nodes)| *leads.get_mut(&nodes[0]).unwrap() += 1);
+    leads
+}
+
+/// ceil(1.1 × the node's share by weight).
+fn bound(nodes: &[Candidate], node: NodeId, shards: usize, replicas: u32) -> usize {
+    let weight = |node: &Candidate| node.weight as usize;
+    let all: usize = nodes.iter().map(weight).sum();
+    let own = nodes.iter().find(|n| n.id == node).map(weight).unwrap();
+    (11 * shards * replicas as usize * own).div_ceil(10 * all)
+}
+
+/// How many replicas have another node in `after` than in `before`.
+fn moved(before: &Placement, after: &Placement) -> usize {
+    let pairs = before.iter().zip(after);
+    pairs.map(|((_, old), (_, new))| new.iter().filter(|node| !old.contains(node)).count()).sum()
+}
+
+/// The even spread: every zone gives the same, but for zones that have no more nodes and for the remainder.
+fn assert_even(nodes: &[Candidate], of_shard: &[NodeId]) -> Result<(), TestCaseError> {
+    let (mut sizes, mut counts) = (BTreeMap::<&str, usize>::new(), BTreeMap::<&str, usize>::new());
+    for node in nodes {
+        *sizes.entry(&node.zone).or_default() += 1;
+        *counts.entry(&node.zone).or_default() += usize::from(of_shard.contains(&node.id));
+    }
+    let most = counts.values().max().unwrap();
+    for (zone, count) in &counts {
+        prop_assert!(
+            count + 1 >= *most || *count == sizes[zone],
+            "zone {} gives {} of {}: {:?}",
+            zone,
+            count,
+            sizes[zone],
+            counts
+        );
+    }
+    Ok(())
+}
+
+fn any_nodes() -> impl Strategy<Value = Vec<Candidate>> {
+    let one = (0..4_u8, 1..=4_u32).prop_map(|(zone, weight)| (["", "a", "b", "c"][zone as usize], 50 * weight));
+    let ids = proptest::collection::btree_set(1..1000_u64, 1..14);
+    (ids, proptest::collection::vec(one, 14))
+        .prop_map(|(ids, rest)| ids.into_iter().zip(rest).map(|(id, (zone, weight))| node(id, zone, weight)).collect())
+}
+
+/// Arcs between random starts: nothing may assume equal ones.
+fn any_table() -> impl Strategy<Value = ArcTable> {
+    proptest::collection::btree_set(any::<u64>(), 1..60).prop_map(|starts| {
+        let starts: Vec<u64> = starts.into_iter().collect();
+        let ends = starts.iter().cycle().skip(1);
+        let arcs = starts.iter().zip(ends).map(|(&start, &end)| TokenArc { start: Token(start), end: Token(end) });
+        ArcTable::new((1..).map(ShardId).zip(arcs)).unwrap()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Every shard has its replicas on distinct nodes, spread over the zones as evenly as they allow.
+    #[test]
+    fn replicas_are_distinct_and_zones_even(nodes in any_nodes(), table in any_table(), replicas in 1..=5_u32, key: u8) {
+        prop_assume!(nodes.len() >= replicas as usize);
+        let placement = placed(key, &nodes, &table, replicas);
+        prop_assert_eq!(placement.len(), table.shards());
+        for (_, of_shard) in &placement {
+            let distinct: BTreeSet<_> = of_shard.iter().collect();
+            prop_assert_eq!(distinct.len(), replicas as usize);
+            assert_even(&nodes, of_shard)?;
+        }
+    }
+
+    /// Nodes of equal weight, in as many equal zones as you like: no node is over the bound.
+    #[test]
+    fn no_node_is_over_the_bound(zones in 1..=6_u64, of_zone in 1..=4_u64, table in any_table(), replicas in 1..=5_u32, key: u8) {
+        let nodes = equal_nodes(zones * of_zone, zones);
+        prop_assume!(nodes.len() >= replicas as usize);
+        let placement = placed(key, &nodes, &table, replicas);
+        for (node, load) in loads(&nodes, &placement) {
+            let bound = bound(&nodes, node, table.shards(), replicas);
+            prop_assert!(load <= bound, "node {} has {}, the bound is {}", node, load, bound);
+        }
+    }
+
+    /// Weights without zones: no node is over its bound as long as nobody's share is more than every shard, which no node can
+    /// carry.
+    #[test]
+    fn no_node_is_over_its_weighted_bound(weights in proptest::collection::vec(50..=200_u32, 1..14), table in any_table(), replicas in 1..=5_u32, key: u8) {
+        let nodes: Vec<_> = (1..).zip(&weights).map(|(id, &weight)| node(id, "", weight)).collect();
+        let (all, heaviest) = (weights.iter().sum::<u32>(), *weights.iter().max().unwrap());
+        prop_assume!(nodes.len() >= replicas as usize && heaviest * replicas <= all);
+        let placement = placed(key, &nodes, &table, replicas);
+        for (node, load) in loads(&nodes, &placement) {
+            let bound = bound(&nodes, node, table.shards(), replicas);
+            prop_assert!(load <= bound, "node {} has {}, the bound is {}", node, load, bound);
+        }
+    }
+
+    /// The answer is that of the set of nodes and shards, not of their order.
+    #[test]
+    fn insertion_order_does_not_matter(nodes in any_nodes().prop_shuffle(), table in any_table(), key: u8, order: u64) {
+        prop_assume!(nodes.len() >= 3);
+        let mut sorted = nodes.clone();
+        sorted.sort_by_key(|node| node.id);
+        let mut arcs: Vec<_> = table.iter().collect();
+        arcs.rotate_left(order as usize % table.shards());
+        arcs.reverse();
+        let shuffled = ArcTable::new(arcs).unwrap();
+        prop_assert_eq!(placed(key, &nodes, &shuffled, 3), placed(key, &sorted, &table, 3));
+    }
+
+    /// The table finds the one shard whose arc has the token.
+    #[test]
+    fn a_lookup_finds_the_arc_with_the_token(table in any_table(), tokens: [u64; 8]) {
+        let edges: Vec<u64> = table.iter().flat_map(|(_, arc)| [arc.start.0.wrapping_sub(1), arc.start.0]).collect();
+        for token in tokens.into_iter().chain(edges).map(Token) {
+            let owners: Vec<_> = table.iter().filter(|(_, arc)| arc.contains(token)).map(|(shard, _)| shard).collect();
+            prop_assert_eq!(owners, [table.lookup(token)]);
+        }
+    }
+
+    /// Equal arcs are a table, for every number of shards.
+    #[test]
+    fn equal_arcs_cover_the_ring(shards in 1..5000_u32) {
+        prop_assert_eq!(table(shards).shards(), shards as usize);
+    }
+
+    /// Keys with the same tag have the same token.
+    #[test]
+    fn a_tag_decides_the_token(before in "[a-z]{0,8}", after in "[a-z{}]{0,8}", tag in "[a-z]{1,8}", hash_key: [u8; 16]) {
+        let key = |text: String| Key::new(text).unwrap();
+        prop_assert_eq!(token(&hash_key, &key(format!("{before}{{{tag}}}{after}"))), token(&hash_key, &key(tag)));
+    }
+}
+
+/// Preferred leaders of nodes of equal weight differ by one at most wherever every node can lead that many.
+#[test]
+fn leaders_are_balanced() {
+    for (nodes, zones, shards) in
+        [(3, 1, 16), (3, 3, 16), (5, 1, 16), (5, 5, 64), (6, 3, 100), (10, 1, 256), (9, 3, 300)]
+    {
+        for key in 0..20 {
+            let nodes = equal_nodes(nodes, zones);
+            let leads = leads(&nodes, &placed(key, &nodes, &table(shards), 3));
+            let (least, most) = (leads.values().min().unwrap(), leads.values().max().unwrap());
+            assert!(most - least <= 1, "{} nodes, {zones} zones, {shards} shards: {leads:?}", nodes.len());
+        }
+    }
+}
+
+/// One node more, or that node away again, moves about its share of the replicas: measured over 40 hash keys each. The load
+/// bound makes the difference from exactly 1/N, and single clusters scatter more the fewer replicas a node has.
+#[test]
+fn one_node_of_n_moves_about_one_nth_of_the_replicas() {
+    /// Nodes after the addition, zones, shards; what one cluster may move at most, relative to 1/N.
+    const CASES: [(u64, u64, u32, f64); 6] =
+        [(4, 1, 64, 1.4), (5, 1, 64, 1.4), (6, 1, 256, 1.3), (11, 1, 256, 1.3), (11, 11, 1024, 1.2), (10, 5, 256, 1.3)];
+    for (nodes, zones, shards, worst) in CASES {
+        let after = equal_nodes(nodes, zones);
+        let before = &after[..after.len() - 1];
+        let share = f64::from(3 * shards) / nodes as f64;
+        let ratios: Vec<f64> = (0..40)
+            .map(|key| {
+                let (old, new) = (placed(key, before, &table(shards), 3), placed(key, &after, &table(shards), 3));
+                moved(&old, &new) as f64 / share
+            })
+            .collect();
+        let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+        let most = ratios.iter().copied().fold(0.0, f64::max);
+        println!("{nodes} nodes, {zones} zones, {shards} shards: {mean:.2} of a share on average, {most:.2} at most");
+        assert!((0.85..=1.15).contains(&mean), "{nodes} nodes, {shards} shards: {mean:.3} of a share on average");
+        assert!(most <= worst, "{nodes} nodes, {shards} shards: {most:.3} of a share at most");
+    }
+}
+
+/// With as many nodes as replicas every node has every shard, whatever the weights.
+#[test]
+fn as_many_nodes_as_replicas_have_everything() {
+    let nodes = [node(1, "a", 1), node(2, "a", 100), node(3, "b", WEIGHT_MAX)];
+    let placement = placed(1, &nodes, &table(16), 3);
+    assert_eq!(loads(&nodes, &placement).into_values().collect::<Vec<_>>(), [16, 16, 16]);
+}
+
+/// The only nodes of zones that every shard needs carry every shard; the bound holds for the others all the same.
+#[test]
+fn zones_come_before_the_bound() {
+    let nodes = [
+        node(1, "a", 100),
+        node(2, "b", 100),
+        node(3, "c", 100),
+        node(4, "c", 100),
+        node(5, "c", 100),
+        node(6, "c", 100),
+    ];
+    for key in 0..20 {
+        let loads = loads(&nodes, &placed(key, &nodes, &table(64), 3));
+        assert_eq!((loads[&NodeId(1)], loads[&NodeId(2)]), (64, 64));
+        for id in 3..=6 {
+            let bound = bound(&nodes, NodeId(id), 64, 3);
+            assert!(loads[&NodeId(id)] <= bound, "{loads:?}, bound {bound}");
+        }
+    }
+}
+
+/// Where the first choices leave a shard without room, a chain of exchanges finds it: a bound that can be kept is kept.
+#[test]
+fn a_tight_bound_is_kept_by_exchanges() {
+    // 20 shards × 3 replicas over 6 nodes: mean 10, bound 11. Two zones of three: each shard takes 2 and 1.
+    let nodes = equal_nodes(6, 2);
+    for key in 0..100 {
+        let loads = loads(&nodes, &placed(key, &nodes, &table(20), 3));
+        assert!(loads.values().all(|&load| load <= 11), "{loads:?}");
+    }
+}
+
+#[test]
+fn a_node_without_weight_gets_nothing() {
+    let nodes = [node(1, "", 100), node(2, "", 0), node(3, "", 100), node(4, "", 100)];
+    assert_eq!(loads(&nodes, &placed(1, &nodes, &table(8), 3))[&NodeId(2)], 0);
+}
+
+#[test]
+fn what_cannot_be_placed_is_refused_by_name() {
+    let refusal = |nodes: &[Candidate], replicas| {
+        let request = PlacementRequest { hash_key: &[0; 16], nodes, shards: &table(4), replicas };
+        place(&request).unwrap_err()
+    };
+    let two = [node(1, "", 100), node(2, "", 100)];
+    assert_eq!(refusal(&two, 3).to_string(), "3 replicas need 3 nodes with a weight above 0; there are 2");
+    assert_eq!(refusal(&[], 1), PlacementError::TooFewNodes { nodes: 0, replicas: 1 });
+    assert_eq!(refusal(&two, 0), PlacementError::NoReplicas);
+    assert_eq!(refusal(&[node(1, "", 0), node(2, "", 0)], 1), PlacementError::NoWeight);
+    assert_eq!(refusal(&[node(1, "", 100), node(1, "b", 100)], 1), PlacementError::DuplicateNode(NodeId(1)));
+    let heavy = PlacementError::TooHeavy { node: NodeId(2), weight: WEIGHT_MAX + 1 };
+    assert_eq!(refusal(&[node(1, "", 100), node(2, "", WEIGHT_MAX + 1)], 1), heavy);
+}

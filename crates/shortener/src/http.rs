@@ -1,0 +1,167 @@
+//! The routes. Each handler is one short story; what it needs is decided in `target`, `create` and `cache`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::{Deserialize, Serialize};
+use tracing::error;
+
+use crate::cache::{CACHE_TTL, Cache, Miss};
+use crate::create::create;
+use crate::links::Links;
+use crate::problem::{Kind, Problem};
+use crate::{Code, target};
+
+/// The largest body of a request, in bytes: the longest target, escaped, with room to spare.
+pub(crate) const BODY_BYTES_MAX: usize = 16 << 10;
+
+/// What every request shares.
+struct App<L> {
+    cache: Cache<L>,
+    /// What short URLs begin with; no slash at its end.
+    base_url: String,
+}
+
+type Shared<L> = State<Arc<App<L>>>;
+
+/// All routes, over a store and below a base URL.
+pub(crate) fn routes<L: Links>(links: L, base_url: &str) -> Router {
+    let app = App { cache: Cache::new(links), base_url: base_url.trim_end_matches('/').to_owned() };
+    Router::new()
+        .route("/v1/urls", post(shorten::<L>))
+        .route("/livez", get(live))
+        .route("/readyz", get(ready::<L>))
+        .route("/{code}", get(redirect::<L>))
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Arc::new(app))
+}
+
+#[derive(Deserialize)]
+struct NewLink {
+    long_url: String,
+}
+
+#[derive(Serialize)]
+struct Link<'a> {
+    code: &'a str,
+    short_url: &'a str,
+    long_url: &'a str,
+}
+
+async fn shorten<L: Links>(
+    State(app): Shared<L>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let new = match read(&headers, body) {
+        Ok(new) => new,
+        Err(problem) => return problem.at(&uri),
+    };
+    if let Err(bad) = target::check(&new.long_url) {
+        return Problem::new(Kind::BadUrl, bad.to_string()).at(&uri);
+    }
+    let code = match create(app.cache.links(), &new.long_url, Code::random).await {
+        Ok(code) => code,
+        Err(failure) => {
+            error!(error = %failure, "link not made");
+            return Problem::from(failure).at(&uri);
+        }
+    };
+    let short_url = format!("{}/{code}", app.base_url);
+    let link = Link { code: code.as_str(), short_url: &short_url, long_url: &new.long_url };
+    let json = serde_json::to_vec(&link).expect("strings are always JSON");
+    let headers = [(header::LOCATION, short_url.as_str()), (header::CONTENT_TYPE, "application/json")];
+    (StatusCode::CREATED, headers, json).into_response()
+}
+
+/// The request's body as what it must be.
+fn read(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<NewLink, Problem> {
+    if !is_json(headers) {
+        return Err(Problem::new(Kind::MediaType, "send the header 'Content-Type: application/json'"));
+    }
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(Kind::BodyTooLarge, format!("a body has at most {BODY_BYTES_MAX} bytes"))
+        }
+        _ => Problem::new(Kind::BodyUnreadable, rejection.body_text()),
+    })?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let kind = if error.is_data() { Kind::MissingField } else { Kind::NotJson };
+        Problem::new(kind, format!("{error}; send {{\"long_url\": \"https://…\"}}"))
+    })
+}
+
+/// Whether the body says that it is JSON, with or without parameters such as a charset.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str) else { return false };
+    value.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
+}
+
+async fn redirect<L: Links>(State(app): Shared<L>, uri: Uri, code: Result<Path<String>, PathRejection>) -> Response {
+    let Some(code) = code.ok().and_then(|Path(code)| code.parse::<Code>().ok()) else { return unknown(&uri) };
+    match app.cache.target(code).await {
+        Ok(target) => found(&target, &uri),
+        Err(Miss::Absent) => unknown(&uri),
+        Err(Miss::Failed(failure)) => {
+            error!(%code, error = %failure, "link not read");
+            Problem::from(failure).at(&uri)
+        }
+    }
+}
+
+fn found(target: &str, uri: &Uri) -> Response {
+    let Ok(location) = HeaderValue::from_str(target) else {
+        // Not written by us: targets are checked before they are stored.
+        return Problem::new(Kind::Internal, "the link's target cannot stand in a header").at(uri);
+    };
+    let headers = [
+        (header::LOCATION, location),
+        (header::CACHE_CONTROL, cache_control()),
+        (HeaderName::from_static("x-robots-tag"), HeaderValue::from_static("noindex")),
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+    ];
+    (StatusCode::FOUND, headers, format!("{target}\n")).into_response()
+}
+
+/// Browsers keep a redirect as long as we do; shared caches do not.
+fn cache_control() -> HeaderValue {
+    const VALUE: &str = "private, max-age=60";
+    debug_assert_eq!(VALUE, format!("private, max-age={}", CACHE_TTL.as_secs()));
+    HeaderValue::from_static(VALUE)
+}
+
+fn unknown(uri: &Uri) -> Response {
+    Problem::new(Kind::UnknownCode, "no short link has this code; case matters").at(uri)
+}
+
+async fn live() -> &'static str {
+    "ok\n"
+}
+
+async fn ready<L: Links>(State(app): Shared<L>, uri: Uri) -> Response {
+    match app.cache.links().probe().await {
+        Ok(()) => "ok\n".into_response(),
+        Err(failure) => Problem::from(failure).at(&uri),
+    }
+}
+
+async fn no_route(uri: Uri) -> Response {
+    Problem::new(Kind::NoRoute, "the routes are POST /v1/urls and GET /{code}").at(&uri)
+}
+
+/// The router adds `Allow`.
+async fn wrong_method(uri: Uri) -> Response {
+    Problem::new(Kind::Method, "the header 'Allow' names the methods that this path takes").at(&uri)
+}
+
+#[cfg(test)]
+mod tests;

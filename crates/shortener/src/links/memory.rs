@@ -1,0 +1,91 @@
+//! Links in memory, with the failures that tests ask for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use quorate_types::ReadLevel;
+
+use super::{Created, LinkError, Links};
+use crate::Code;
+
+/// A store in memory. Cheap to clone: clones share everything.
+#[derive(Clone, Default)]
+pub(crate) struct MemoryLinks(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    links: HashMap<Code, Arc<str>>,
+    lookups: Vec<ReadLevel>,
+    creates: usize,
+    failure: Option<LinkError>,
+    replies_to_lose: usize,
+    eventual_is_blind: bool,
+}
+
+impl MemoryLinks {
+    pub(crate) fn insert(&self, code: &str, target: &str) {
+        self.0.lock().unwrap().links.insert(code.parse().unwrap(), target.into());
+    }
+
+    pub(crate) fn get(&self, code: &str) -> Option<Arc<str>> {
+        self.0.lock().unwrap().links.get(&code.parse().unwrap()).cloned()
+    }
+
+    /// From now on everything fails like this, without being applied.
+    pub(crate) fn fail(&self, failure: Option<LinkError>) {
+        self.0.lock().unwrap().failure = failure;
+    }
+
+    /// The next writes are applied, and answered as unknown.
+    pub(crate) fn lose_replies(&self, count: usize) {
+        self.0.lock().unwrap().replies_to_lose = count;
+    }
+
+    /// Eventual reads see nothing, as from a replica that lags.
+    pub(crate) fn hide_from_eventual(&self, hide: bool) {
+        self.0.lock().unwrap().eventual_is_blind = hide;
+    }
+
+    pub(crate) fn lookups(&self) -> Vec<ReadLevel> {
+        self.0.lock().unwrap().lookups.clone()
+    }
+
+    pub(crate) fn creates(&self) -> usize {
+        self.0.lock().unwrap().creates
+    }
+}
+
+impl Links for MemoryLinks {
+    async fn create(&self, code: Code, target: &str) -> Result<Created, LinkError> {
+        let mut state = self.0.lock().unwrap();
+        state.creates += 1;
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        if state.links.contains_key(&code) {
+            return Ok(Created::Taken);
+        }
+        state.links.insert(code, target.into());
+        if state.replies_to_lose > 0 {
+            state.replies_to_lose -= 1;
+            return Err(LinkError::Unknown { reason: "the reply was lost".into() });
+        }
+        Ok(Created::Done)
+    }
+
+    async fn lookup(&self, code: Code, level: ReadLevel) -> Result<Option<Arc<str>>, LinkError> {
+        // Gives concurrent callers the chance to arrive while this one is on its way.
+        tokio::task::yield_now().await;
+        let mut state = self.0.lock().unwrap();
+        state.lookups.push(level);
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        let hidden = state.eventual_is_blind && level == ReadLevel::Eventual;
+        Ok(if hidden { None } else { state.links.get(&code).cloned() })
+    }
+
+    async fn probe(&self) -> Result<(), LinkError> {
+        self.0.lock().unwrap().failure.clone().map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,115 @@
+//! Listening, serving, and stopping in bounded time.
+
+use std::future::{Future, IntoFuture};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use quorate_client::Client;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+use url::Url;
+
+use crate::Store;
+use crate::http::routes;
+
+/// How long requests may go on once the shutdown began.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Where the shortener is found.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// What short URLs begin with, as users see it; none: `http://` and where we listen.
+    pub base_url: Option<Url>,
+}
+
+/// Why the shortener stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The base URL can begin no short URL. Choose another one.
+    #[error("base URL '{url}': {reason}")]
+    BaseUrl {
+        /// The base URL.
+        url: Url,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The address cannot be listened on. Choose another one, or stop who uses it.
+    #[error("cannot listen on {listen}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Serving failed.
+    #[error("serving HTTP failed")]
+    Serve(#[source] io::Error),
+}
+
+/// Serves until `shutdown` is ready, then finishes the requests that are under way, for at most 15 s.
+pub async fn serve(
+    config: Config,
+    client: Client,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let listen = config.listen;
+    if let Some(url) = &config.base_url {
+        check_base_url(url)?;
+    }
+    let listener = TcpListener::bind(listen).await.map_err(|source| Error::Listen { listen, source })?;
+    let address = listener.local_addr().map_err(|source| Error::Listen { listen, source })?;
+    let base_url = config.base_url.map_or_else(|| format!("http://{address}"), String::from);
+    info!(%address, base_url, "shortener serves");
+
+    let (stopping, stopped) = oneshot::channel();
+    let shutdown = async move {
+        shutdown.await;
+        info!("shortener stops: finishing the requests under way");
+        let _ = stopping.send(());
+    };
+    let served = axum::serve(listener, routes(Store::new(client), &base_url)).with_graceful_shutdown(shutdown);
+    tokio::select! {
+        result = served.into_future() => result.map_err(Error::Serve),
+        () = overdue(stopped) => {
+            warn!(seconds = DRAIN_DEADLINE.as_secs(), "some requests did not end and are cut off");
+            Ok(())
+        }
+    }
+}
+
+/// Ready when the shutdown has lasted too long.
+async fn overdue(stopped: oneshot::Receiver<()>) {
+    match stopped.await {
+        Ok(()) => tokio::time::sleep(DRAIN_DEADLINE).await,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn check_base_url(url: &Url) -> Result<(), Error> {
+    let reason = if !matches!(url.scheme(), "http" | "https") {
+        "only http and https are accepted"
+    } else if url.query().is_some() || url.fragment().is_some() {
+        "it must not have a query or a fragment"
+    } else {
+        return Ok(());
+    };
+    Err(Error::BaseUrl { url: url.clone(), reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_is_checked_before_anything_listens() {
+        let check = |text: &str| check_base_url(&text.parse().unwrap()).map_err(|error| error.to_string());
+        assert_eq!(check("https://sho.rt"), Ok(()));
+        assert_eq!(check("https://example.org/s/"), Ok(()));
+        assert!(check("ftp://sho.rt").unwrap_err().contains("only http and https"));
+        assert!(check("https://sho.rt/?x").unwrap_err().contains("query"));
+    }
+}

@@ -1,0 +1,361 @@
+//! The log in memory: the twin of [`super::RocksLog`] for simulation, with the difference between done and durable in the open.
+//!
+//! ```text
+//!   call ──→ now (what readers see)      crash: now = durable, pending is dropped
+//!     └────→ pending ── sync ──→ durable, and the Dones are called
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard};
+
+use quorate_types::{Entry, GroupId, LogId, ReplicaId, Vote};
+
+use super::extent::Extent;
+use super::{Done, Log, LogError, LogState};
+
+/// The [`Log`] of a node, in memory.
+///
+/// # Invariants
+/// * `durable` with everything pending applied to it is `now`.
+pub struct MemoryLog {
+    auto_sync: bool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    now: Disk,
+    durable: Disk,
+    pending: VecDeque<Pending>,
+    closed: bool,
+}
+
+/// What a replica did and who waits for it.
+struct Pending {
+    replica: ReplicaId,
+    change: Change,
+    done: Option<Done>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Create(GroupId),
+    Destroy,
+    Append(Vec<Entry>),
+    Vote(Vote),
+    Truncate(Option<LogId>),
+    Purge(LogId),
+    Committed(Option<LogId>),
+}
+
+/// All logs at one point in time.
+#[derive(Clone, Default)]
+struct Disk {
+    replicas: BTreeMap<ReplicaId, Replica>,
+    destroyed: BTreeSet<ReplicaId>,
+}
+
+#[derive(Clone)]
+struct Replica {
+    group: GroupId,
+    extent: Extent,
+    entries: VecDeque<Entry>,
+}
+
+impl MemoryLog {
+    /// An empty log. With `auto_sync` every call is durable when it returns; without, when [`Self::sync`] is called.
+    pub fn new(auto_sync: bool) -> Self {
+        MemoryLog { auto_sync, inner: Mutex::default() }
+    }
+
+    /// How many calls are not durable yet.
+    pub fn pending(&self) -> usize {
+        self.lock().pending.len()
+    }
+
+    /// Makes everything pending durable, and calls the [`Done`]s in order.
+    pub fn sync(&self) {
+        let dones = self.lock().sync();
+        dones.into_iter().for_each(|done| done(Ok(())));
+    }
+
+    /// The machine loses its power: what is pending is lost, and whoever waits for it is never answered. The log is open again,
+    /// also where it was closed.
+    pub fn crash(&self) {
+        self.crash_after(0);
+    }
+
+    /// As [`Self::crash`], but the first `count` pending calls had reached the disk, although nobody was told.
+    pub fn crash_after(&self, count: usize) {
+        let mut inner = self.lock();
+        let lost = {
+            let Inner { durable, pending, .. } = &mut *inner;
+            let kept = count.min(pending.len());
+            pending.drain(..kept).for_each(|kept| durable.apply(kept.replica, kept.change));
+            std::mem::take(pending)
+        };
+        inner.durable.replicas.values_mut().for_each(|replica| replica.extent.clamp_committed());
+        inner.now = inner.durable.clone();
+        inner.closed = false;
+        drop(inner);
+        // A dropped `Done` may run its owner's code: not under our lock.
+        drop(lost);
+    }
+
+    /// Does what a call asks for, if `check` allows it.
+    fn call(
+        &self,
+        replica: ReplicaId,
+        change: Change,
+        done: Option<Done>,
+        check: impl FnOnce(&Disk) -> Result<(), LogError>,
+    ) {
+        let mut inner = self.lock();
+        let refusal = if inner.closed { Err(LogError::Closed) } else { check(&inner.now) };
+        if let Err(error) = refusal {
+            drop(inner);
+            return done.into_iter().for_each(|done| done(Err(error.clone())));
+        }
+        inner.now.apply(replica, change.clone());
+        inner.pending.push_back(Pending { replica, change, done });
+        if self.auto_sync {
+            let dones = inner.sync();
+            drop(inner);
+            dones.into_iter().for_each(|done| done(Ok(())));
+        }
+    }
+
+    /// As [`Self::call`], and durable on return.
+    fn call_and_sync(
+        &self,
+        replica: ReplicaId,
+        change: Change,
+        check: impl FnOnce(&Disk) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let done: Done = Box::new(move |result| {
+            // The receiver waits right below.
+            let _ = sender.send(result);
+        });
+        self.call(replica, change, Some(done), check);
+        self.sync();
+        receiver.recv().unwrap_or(Err(LogError::Closed))
+    }
+
+    /// Looks at a replica as it is now.
+    fn look<T>(&self, replica: ReplicaId, look: impl FnOnce(&Replica) -> T) -> Result<T, LogError> {
+        let inner = self.lock();
+        if inner.closed {
+            return Err(LogError::Closed);
+        }
+        inner.now.replicas.get(&replica).map(look).ok_or(LogError::NoReplica(replica))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("a log is in doubt after a panic in the middle of a change")
+    }
+}
+
+impl Log for MemoryLog {
+    fn create(&self, replica: ReplicaId, group: GroupId) -> Result<(), LogError> {
+        self.call_and_sync(replica, Change::Create(group), |now| {
+            if now.destroyed.contains(&replica) {
+                return Err(LogError::NoReplica(replica));
+            }
+            match now.replicas.get(&replica) {
+                Some(there) if there.group != group => Err(LogError::OtherGroup { replica, group: there.group }),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn destroy(&self, replica: ReplicaId) -> Result<(), LogError> {
+        self.call_and_sync(replica, Change::Destroy, |_| Ok(()))
+    }
+
+    fn replicas(&self) -> Vec<(ReplicaId, GroupId)> {
+        self.lock().now.replicas.iter().map(|(id, replica)| (*id, replica.group)).collect()
+    }
+
+    fn state(&self, replica: ReplicaId) -> Result<LogState, LogError> {
+        self.look(replica, |replica| replica.extent.state)
+    }
+
+    fn append(&self, replica: ReplicaId, entries: Vec<Entry>, done: Done) {
+        self.call(replica, Change::Append(entries), Some(done), |now| now.exists(replica));
+    }
+
+    fn save_vote(&self, replica: ReplicaId, vote: Vote, done: Done) {
+        self.call(replica, Change::Vote(vote), Some(done), |now| now.exists(replica));
+    }
+
+    fn truncate_after(&self, replica: ReplicaId, last: Option<LogId>, done: Done) {
+        self.call(replica, Change::Truncate(last), Some(done), |now| now.exists(replica));
+    }
+
+    fn purge(&self, replica: ReplicaId, upto: LogId) {
+        self.call(replica, Change::Purge(upto), None, |now| now.exists(replica));
+    }
+
+    fn save_committed(&self, replica: ReplicaId, committed: Option<LogId>) {
+        self.call(replica, Change::Committed(committed), None, |now| now.exists(replica));
+    }
+
+    fn entries(&self, replica: ReplicaId, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
+        self.look(replica, |replica| replica.read(range, bytes_max))
+    }
+
+    fn retained_bytes(&self, replica: ReplicaId) -> u64 {
+        self.look(replica, |replica| replica.entries.iter().map(|entry| entry.size_bytes() as u64).sum()).unwrap_or(0)
+    }
+
+    fn queued_bytes(&self) -> usize {
+        let waiting = |pending: &Pending| match &pending.change {
+            Change::Append(entries) => entries.iter().map(Entry::size_bytes).sum(),
+            _ => 0,
+        };
+        self.lock().pending.iter().map(waiting).sum()
+    }
+
+    fn close(&self) {
+        self.sync();
+        self.lock().closed = true;
+    }
+}
+
+impl Inner {
+    /// Makes everything pending durable and gives who waits for it.
+    fn sync(&mut self) -> Vec<Done> {
+        let mut dones = Vec::new();
+        for pending in self.pending.drain(..) {
+            self.durable.apply(pending.replica, pending.change);
+            dones.extend(pending.done);
+        }
+        dones
+    }
+}
+
+impl Disk {
+    fn exists(&self, replica: ReplicaId) -> Result<(), LogError> {
+        if self.replicas.contains_key(&replica) { Ok(()) } else { Err(LogError::NoReplica(replica)) }
+    }
+
+    fn apply(&mut self, id: ReplicaId, change: Change) {
+        match change {
+            Change::Create(group) => {
+                self.replicas.entry(id).or_insert_with(|| Replica {
+                    group,
+                    extent: Extent::default(),
+                    entries: VecDeque::new(),
+                });
+            }
+            Change::Destroy => {
+                self.replicas.remove(&id);
+                self.destroyed.insert(id);
+            }
+            change => {
+                if let Some(replica) = self.replicas.get_mut(&id) {
+                    replica.apply(change);
+                }
+            }
+        }
+    }
+}
+
+impl Replica {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Create(_) | Change::Destroy => unreachable!("the disk handles both"),
+            Change::Append(entries) => {
+                self.extent.append(&entries);
+                self.entries.extend(entries);
+            }
+            Change::Vote(vote) => self.extent.state.vote = Some(vote),
+            Change::Truncate(last) => {
+                if let Some(gone) = self.extent.truncate_after(last) {
+                    self.entries.retain(|entry| entry.id.index < gone.start);
+                }
+            }
+            Change::Purge(upto) => {
+                if self.extent.purge(upto).is_some() {
+                    self.entries.retain(|entry| entry.id.index > upto.index);
+                }
+            }
+            Change::Committed(committed) => self.extent.state.committed = committed,
+        }
+    }
+
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> Vec<Entry> {
+        let range = self.extent.clamp(range);
+        let mut bytes = 0;
+        let within = self.entries.iter().filter(|entry| range.contains(&entry.id.index));
+        within
+            .enumerate()
+            .take_while(|(place, entry)| {
+                bytes += entry.size_bytes();
+                *place == 0 || bytes <= bytes_max
+            })
+            .map(|(_, entry)| entry.clone())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use quorate_types::Payload;
+
+    use super::*;
+
+    const REPLICA: ReplicaId = ReplicaId(1);
+
+    fn entry(index: u64) -> Entry {
+        Entry { id: LogId { term: 1, leader: REPLICA, index }, payload: Payload::Blank }
+    }
+
+    fn counting(count: &Arc<AtomicUsize>) -> Done {
+        let count = count.clone();
+        Box::new(move |result| {
+            assert!(result.is_ok());
+            count.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    /// Shows that what was not synced is readable, is lost in a crash, and nobody was told that it is durable.
+    #[test]
+    fn a_crash_drops_what_is_pending() {
+        let log = MemoryLog::new(false);
+        let told = Arc::new(AtomicUsize::new(0));
+        log.create(REPLICA, GroupId(1)).unwrap();
+        log.append(REPLICA, vec![entry(0)], counting(&told));
+        log.sync();
+        log.append(REPLICA, vec![entry(1)], counting(&told));
+        log.append(REPLICA, vec![entry(2)], counting(&told));
+        log.save_committed(REPLICA, Some(entry(2).id));
+        assert_eq!(log.entries(REPLICA, 0..9, usize::MAX).unwrap().len(), 3);
+        assert_eq!(log.pending(), 3);
+        log.crash_after(1);
+        assert_eq!(log.entries(REPLICA, 0..9, usize::MAX).unwrap(), [entry(0), entry(1)]);
+        log.append(REPLICA, vec![entry(2)], counting(&told));
+        log.crash();
+        assert_eq!(log.state(REPLICA).unwrap().last, Some(entry(1).id));
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+    }
+
+    /// Shows that a durable call makes everything before it durable, as one queue does on disk.
+    #[test]
+    fn creation_is_durable_at_once_and_takes_what_came_before_along() {
+        let log = MemoryLog::new(false);
+        let told = Arc::new(AtomicUsize::new(0));
+        log.create(REPLICA, GroupId(1)).unwrap();
+        log.append(REPLICA, vec![entry(0)], counting(&told));
+        log.create(ReplicaId(2), GroupId(2)).unwrap();
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        log.crash();
+        assert_eq!(log.replicas(), [(REPLICA, GroupId(1)), (ReplicaId(2), GroupId(2))]);
+        assert_eq!(log.state(REPLICA).unwrap().last, Some(entry(0).id));
+    }
+}

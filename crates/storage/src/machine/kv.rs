@@ -1,0 +1,192 @@
+//! The machine of a shard: keys, values, conditions and sessions. And [`read`], which is how its records are read.
+
+use bytes::Bytes;
+use quorate_types::codec::{self, CodecError, Kind};
+use quorate_types::state::{Head, Remembered};
+use quorate_types::{
+    Command, Condition, Key, LogId, Mutation, Outcome, Proposal, Record, ReplicaId, SessionStamp, TokenArc, Value, Write,
+};
+
+use super::sessions::{Admission, Sessions};
+use super::{Draft, Machine};
+use crate::keys::Space;
+use crate::state::{StateError, View, meta};
+
+/// Reads keys of a shard, and the head of the state that they were read from: one view, so one point in time. A record that
+/// has expired by the shard's clock is absent. The records are in the order of the keys.
+pub fn read(
+    view: &dyn View,
+    replica: ReplicaId,
+    keys: &[Key],
+) -> Result<(Head, Vec<Option<Record>>), StateError> {
+    let head = meta::head(view, replica)?;
+    let mut records = Vec::with_capacity(keys.len());
+    for key in keys {
+        let mut found = None;
+        view.get_with(replica, Space::Data, key.as_bytes(), &mut |bytes| found = Some(decode(bytes)))?;
+        let record = found.transpose().map_err(|source| StateError::Corrupt { replica, source })?;
+        records.push(record.filter(|record| is_live(record, head.clock_ms)));
+    }
+    Ok((head, records))
+}
+
+/// A shard's state machine. An entry is an encoded [`Proposal`]; its reply has one [`Outcome`] a command, in their order.
+pub struct KvMachine {
+    sessions: Sessions,
+    deduplicate: bool,
+}
+
+impl KvMachine {
+    /// Reads what the machine keeps in memory from a replica's state.
+    pub fn open(replica: ReplicaId, view: &dyn View) -> Result<Self, StateError> {
+        Ok(KvMachine { sessions: Sessions::open(replica, view)?, deduplicate: !session_table_off() })
+    }
+
+    fn apply_command(&mut self, command: Command, draft: &mut Draft<'_>) -> Result<Outcome, StateError> {
+        match command {
+            Command::Found { arc, epoch } => Ok(found(draft, arc, epoch)),
+            Command::OpenSession { epoch } => Ok(match wrong_epoch(draft, epoch) {
+                Some(refusal) => refusal,
+                None => Outcome::SessionOpened { session: self.sessions.open_session(draft) },
+            }),
+            Command::Write { epoch, stamp, write } => self.apply_stamped(epoch, &stamp, write, draft),
+            Command::Tick => Ok(Outcome::Done),
+        }
+    }
+
+    /// Applies a write unless it was applied before.
+    ///
+    /// The session is asked before the epoch: `WrongEpoch` promises that nothing was applied, and of a write whose session is
+    /// unknown or whose outcome is forgotten nobody can say that.
+    fn apply_stamped(
+        &mut self,
+        epoch: u64,
+        stamp: &SessionStamp,
+        write: Write,
+        draft: &mut Draft<'_>,
+    ) -> Result<Outcome, StateError> {
+        let admission = if self.deduplicate { self.sessions.admit(stamp) } else { Admission::New };
+        match admission {
+            Admission::Unknown => return Ok(Outcome::SessionUnknown),
+            Admission::Forgotten => return Ok(Outcome::SequenceForgotten),
+            Admission::Done(Remembered::Written { version, replaced }) => return Ok(Outcome::Written { version, replaced }),
+            Admission::Done(Remembered::Refused { version }) => {
+                let current = current(draft, &write.key)?.filter(|record| record.version == version);
+                return Ok(Outcome::Refused { version, current });
+            }
+            Admission::TooFar | Admission::New => {}
+        }
+        if let Some(refusal) = wrong_epoch(draft, epoch) {
+            return Ok(refusal);
+        }
+        if admission == Admission::TooFar {
+            return Ok(Outcome::SequenceTooFar);
+        }
+        let outcome = apply_write(draft, write)?;
+        if self.deduplicate {
+            let remembered = match &outcome {
+                Outcome::Written { version, replaced } => Remembered::Written { version: *version, replaced: *replaced },
+                Outcome::Refused { version, .. } => Remembered::Refused { version: *version },
+                other => unreachable!("a write that is applied is written or refused, not {other:?}"),
+            };
+            self.sessions.remember(stamp, remembered);
+        }
+        Ok(outcome)
+    }
+}
+
+impl Machine for KvMachine {
+    type Reply = Vec<Outcome>;
+
+    fn apply(&mut self, at: LogId, proposal: &Bytes, draft: &mut Draft<'_>) -> Result<Self::Reply, StateError> {
+        let proposal = Proposal::decode(proposal)
+            .map_err(|source| StateError::Corrupt { replica: draft.replica(), source })?;
+        let head = draft.head_mut();
+        head.clock_ms = head.clock_ms.max(proposal.time_ms);
+        let clock_ms = head.clock_ms;
+        self.sessions.begin(clock_ms, at.index, draft);
+        let outcomes = proposal.commands.into_iter().map(|command| self.apply_command(command, draft)).collect();
+        self.sessions.finish(draft);
+        outcomes
+    }
+}
+
+/// The first one to found the shard decides; every other one changes nothing.
+fn found(draft: &mut Draft<'_>, arc: TokenArc, epoch: u64) -> Outcome {
+    let head = draft.head_mut();
+    if head.arc.is_none() {
+        head.arc = Some(arc);
+        head.epoch = epoch;
+    }
+    Outcome::Done
+}
+
+/// The refusal of a command that was routed by another epoch than the shard's.
+fn wrong_epoch(draft: &Draft<'_>, epoch: u64) -> Option<Outcome> {
+    let head = draft.head();
+    (head.arc.is_none() || head.epoch != epoch).then_some(Outcome::WrongEpoch { epoch: head.epoch })
+}
+
+/// Does a write, if its condition holds.
+fn apply_write(draft: &mut Draft<'_>, write: Write) -> Result<Outcome, StateError> {
+    let Write { key, mutation, condition } = write;
+    // A put that has no condition reads nothing: what it replaces is not asked.
+    let looks = condition.is_some() || mutation == Mutation::Delete;
+    let current = if looks { current(draft, &key)? } else { None };
+    if let Some(condition) = condition
+        && !holds(&condition, current.as_ref())
+    {
+        return Ok(Outcome::Refused { version: version_of(current.as_ref()), current });
+    }
+    let head = draft.head_mut();
+    head.revision += 1;
+    let version = head.revision;
+    match mutation {
+        Mutation::Put(value) => put(draft, &key, version, value),
+        Mutation::Delete => draft.delete(Space::Data, key.as_bytes().to_vec()),
+    }
+    Ok(Outcome::Written { version, replaced: version_of(current.as_ref()) })
+}
+
+fn put(draft: &mut Draft<'_>, key: &Key, version: u64, value: Value) {
+    let record = Record { version, value, expires_at_ms: None };
+    draft.put(Space::Data, key.as_bytes().to_vec(), codec::encode(Kind::Record, &record));
+}
+
+fn holds(condition: &Condition, current: Option<&Record>) -> bool {
+    match condition {
+        Condition::Absent => current.is_none(),
+        Condition::Exists => current.is_some(),
+        Condition::Version(version) => *version == version_of(current),
+        Condition::Value(value) => current.is_some_and(|record| record.value == *value),
+    }
+}
+
+/// A record's version; 0 for none.
+fn version_of(record: Option<&Record>) -> u64 {
+    record.map_or(0, |record| record.version)
+}
+
+/// What the key holds now, by the shard's clock.
+fn current(draft: &Draft<'_>, key: &Key) -> Result<Option<Record>, StateError> {
+    let bytes = draft.get(Space::Data, key.as_bytes())?;
+    let record = bytes.map(|bytes| decode(&bytes)).transpose();
+    let record = record.map_err(|source| StateError::Corrupt { replica: draft.replica(), source })?;
+    Ok(record.filter(|record| is_live(record, draft.head().clock_ms)))
+}
+
+fn decode(bytes: &[u8]) -> Result<Record, CodecError> {
+    codec::decode(Kind::Record, bytes)
+}
+
+fn is_live(record: &Record, clock_ms: u64) -> bool {
+    record.expires_at_ms.is_none_or(|expires_at_ms| expires_at_ms > clock_ms)
+}
+
+/// The defect that a whole-cluster test switches on to show that it would notice: writes that are sent again are applied
+/// again. Only a build with the feature `bugs` can have it.
+fn session_table_off() -> bool {
+    static OFF: std::sync::LazyLock<bool> =
+        std::sync::LazyLock::new(|| std::env::var_os("QUORATE_BUG").is_some_and(|bug| bug == "session-table-off"));
+    cfg!(feature = "bugs") && *OFF
+}

@@ -1,0 +1,145 @@
+//! Writes a replica's state into SST files that replace another replica's state when they are ingested.
+//!
+//! ```text
+//!   the target's range   |<------- file 0 ------->|<------- file 1 ------->|<--- file 2 --->|
+//!   range tombstones      [=======================)[=======================)[===============)
+//!   keys                   k   k  k     k    k      k    k  k   k      k      k    k
+//! ```
+//!
+//! What the target held before must be gone. A range tombstone in a file deletes what is older than the file and spares the
+//! keys of the file itself, so each file has one over exactly its own part: the parts cover the whole range, and no two files
+//! overlap.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use quorate_types::ReplicaId;
+use rocksdb::{Options, SstFileWriter};
+
+use super::view::RocksView;
+use super::{StateOptions, io};
+use crate::keys::state_range;
+use crate::state::StateError;
+
+/// A file that has reached this size is finished and the next one begun.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Writes `replica`'s state into files in `dir`, with the keys of `target`; durable on return. At least one file, also where
+/// there are no keys.
+pub(super) fn write_files(
+    view: &RocksView<'_>,
+    options: &StateOptions,
+    replica: ReplicaId,
+    dir: &Path,
+    target: ReplicaId,
+) -> Result<Vec<PathBuf>, StateError> {
+    write_files_of(view, options, replica, dir, target, FILE_BYTES_MAX)
+}
+
+fn write_files_of(
+    view: &RocksView<'_>,
+    options: &StateOptions,
+    replica: ReplicaId,
+    dir: &Path,
+    target: ReplicaId,
+    file_bytes_max: u64,
+) -> Result<Vec<PathBuf>, StateError> {
+    let tables = options.tables();
+    let (start, end) = state_range(target);
+    let mut files = Vec::new();
+    let mut part = Part::begin(&tables, dir, 0, start.clone())?;
+    let mut target_key = Vec::new();
+    view.scan_replica(replica, &mut |key, value| {
+        target_key.clear();
+        target_key.extend_from_slice(&start);
+        target_key.extend_from_slice(&key[start.len()..]);
+        if part.writer.file_size() >= file_bytes_max {
+            let next = Part::begin(&tables, dir, files.len() + 1, target_key.clone())?;
+            files.push(std::mem::replace(&mut part, next).finish(&target_key)?);
+        }
+        part.writer.put(&target_key, value).map_err(io)
+    })?;
+    files.push(part.finish(&end)?);
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
+    Ok(files)
+}
+
+/// A file that is being written, and the first key of its part of the range.
+struct Part<'a> {
+    writer: SstFileWriter<'a>,
+    path: PathBuf,
+    start: Vec<u8>,
+}
+
+impl<'a> Part<'a> {
+    fn begin(tables: &'a Options, dir: &Path, number: usize, start: Vec<u8>) -> Result<Self, StateError> {
+        let path = dir.join(format!("{number:06}.sst"));
+        let writer = SstFileWriter::create(tables);
+        writer.open(&path).map_err(io)?;
+        Ok(Part { writer, path, start })
+    }
+
+    /// Ends the part before `end`.
+    fn finish(mut self, end: &[u8]) -> Result<PathBuf, StateError> {
+        self.writer.delete_range(self.start.as_slice(), end).map_err(io)?;
+        self.writer.finish().map_err(io)?;
+        File::open(&self.path).and_then(|file| file.sync_all()).map_err(io)?;
+        Ok(self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::peer::SnapshotMeta;
+
+    use super::*;
+    use crate::keys::Space;
+    use crate::machine::state_hash;
+    use crate::state::{Batch, RocksState, State};
+
+    fn put(state: &RocksState, replica: ReplicaId, key: String, value: Vec<u8>) {
+        state.write(replica, Batch { operations: vec![(Space::Data, key.into_bytes(), Some(value))] }).unwrap();
+    }
+
+    /// Many files replace the whole range of the target, also what lies between two files, before the first and after the
+    /// last: whether it was flushed or not, and when it was written by an earlier installation of as many files.
+    #[test]
+    fn many_files_leave_no_gap() {
+        let (source, target) = (ReplicaId(1), ReplicaId(2));
+        let dir = tempfile::tempdir().unwrap();
+        let options = StateOptions::with_cache_bytes(1 << 20);
+        let state = RocksState::open(dir.path(), options.clone()).unwrap();
+        let mut noise = 1u64;
+        for number in 0..400 {
+            let value = std::iter::repeat_with(|| {
+                noise = noise.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                noise.to_be_bytes()[0]
+            });
+            put(&state, source, format!("key-{number:04}"), value.take(1000).collect());
+        }
+        for round in 0..3 {
+            for number in 0..400 {
+                put(&state, target, format!("key-{number:04}-stale-{round}"), vec![1]);
+                put(&state, target, format!("key-{number:04}"), vec![2]);
+                if number == 200 {
+                    state.flush().unwrap();
+                }
+            }
+            put(&state, target, "\0".into(), vec![3]);
+            put(&state, target, "zzz".into(), vec![3]);
+
+            let staging = tempfile::tempdir_in(dir.path()).unwrap();
+            let view = RocksView::new(&state.db);
+            let files = write_files_of(&view, &options, source, staging.path(), target, 16 << 10).unwrap();
+            assert!(files.len() > 10, "{} files", files.len());
+            state.install(target, &files, &SnapshotMeta::default()).unwrap();
+            state
+                .view(&mut |view| {
+                    assert_eq!(state_hash(view, target)?, state_hash(view, source)?, "round {round}");
+                    assert_eq!(state_hash(view, target)?.records, 400);
+                    Ok(())
+                })
+                .unwrap();
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! A node is killed while it applies: what is left on disk is the state after some entry, whole.
+
+mod state_support;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command as Process, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quorate_storage::state::{MemoryState, RocksState, State, StateOptions};
+use quorate_types::{Command, Condition, Entry, ReplicaId};
+use state_support::{entry, found, hash_of, open, put};
+
+/// Names the directory of the process that is killed.
+const DIR: &str = "QUORATE_TEST_STATE_DIR";
+const REPLICAS: [ReplicaId; 3] = [ReplicaId(1), ReplicaId(2), ReplicaId(3)];
+const KILLS: usize = 12;
+
+/// So small a memtable that RocksDB flushes by itself, many times a second.
+fn open_small(dir: &Path) -> Arc<dyn State> {
+    let options = StateOptions::with_cache_bytes(1 << 20).memtable_bytes(64 << 10);
+    Arc::new(RocksState::open(dir, options).unwrap())
+}
+
+/// The entry at an index is always the same one, so that a state can be checked against a replay.
+fn scripted(index: u64) -> Entry {
+    if index == 0 {
+        return entry(0, 1000, vec![found(1), Command::OpenSession { epoch: 1 }]);
+    }
+    let counter = index.to_string();
+    let long = counter.repeat(1 + (index % 40) as usize);
+    let first = index * 4;
+    let lowest = first.saturating_sub(8 + index % 7).max(1);
+    entry(
+        index,
+        1000 + index,
+        vec![
+            put(1, first, lowest, "counter", &counter, None),
+            put(1, first + 1, lowest, &format!("key-{}", index % 97), &long, None),
+            put(1, first + 2, lowest, &format!("key-{}", index % 31), &long, Some(Condition::Exists)),
+        ],
+    )
+}
+
+/// Not a test: the process that is killed. It applies entries to three replicas and says what it flushed.
+#[test]
+#[ignore = "run by the test below"]
+fn child_applies_until_it_is_killed() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let state = open_small(Path::new(&dir));
+    let mut replicas = REPLICAS.map(|id| open(&state, id));
+    let start = Instant::now();
+    // The parent kills it long before.
+    for round in 0.. {
+        for (replica, batch) in replicas.iter_mut().zip([1, 3, 7]) {
+            let next = replica.head().applied.map_or(0, |applied| applied.index + 1);
+            let entries: Vec<_> = (next..next + batch).map(scripted).collect();
+            replica.apply(&entries).unwrap();
+        }
+        if round % 100 == 99 {
+            let applied = replicas.each_ref().map(|replica| replica.head().applied.unwrap().index);
+            state.flush().unwrap();
+            println!("\nflushed {} {} {}", applied[0], applied[1], applied[2]);
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "nobody killed this process");
+    }
+}
+
+/// After every kill each replica's head and data are those after one entry: exactly what a replay up to that entry gives.
+/// Nothing that was flushed is lost, and the next process goes on from there.
+#[test]
+fn a_killed_node_finds_a_prefix_of_what_it_applied() {
+    let dir = tempfile::tempdir().unwrap();
+    let replay: Arc<dyn State> = Arc::new(MemoryState::new());
+    let mut replayed = REPLICAS.map(|id| open(&replay, id));
+    let mut lost_some = false;
+    for kill in 0..KILLS {
+        let mut child = Process::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_applies_until_it_is_killed", "--ignored", "--nocapture"])
+            .env(DIR, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut flushed = [0; 3];
+        let mut note = |line: String| {
+            if let Some(indexes) = line.strip_prefix("flushed ") {
+                let indexes: Vec<u64> = indexes.split(' ').map(|index| index.parse().unwrap()).collect();
+                flushed.copy_from_slice(&indexes);
+                return true;
+            }
+            false
+        };
+        // Some way after its second flush, another moment each time.
+        let mut flushes = 0;
+        while flushes < 2 {
+            flushes += u32::from(note(lines.next().expect("the child is alive").unwrap()));
+        }
+        std::thread::sleep(Duration::from_millis(7 * kill as u64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for line in lines.map_while(Result::ok) {
+            note(line);
+        }
+
+        let state = open_small(dir.path());
+        for ((id, replayed), flushed) in REPLICAS.into_iter().zip(&mut replayed).zip(flushed) {
+            let applied = open(&state, id).head().applied.expect("some of it was flushed").index;
+            assert!(applied >= flushed, "replica {id} lost flushed entries: {applied} < {flushed}");
+            lost_some |= applied > flushed;
+            let next = replayed.head().applied.map_or(0, |applied| applied.index + 1);
+            for index in next..=applied {
+                replayed.apply(&[scripted(index)]).unwrap();
+            }
+            assert_eq!(replayed.head().applied.map(|applied| applied.index), Some(applied), "no kill takes back an older one");
+            assert_eq!(hash_of(&*state, id), hash_of(&*replay, id), "replica {id} after kill {kill}, at entry {applied}");
+        }
+    }
+    assert!(lost_some, "RocksDB flushed between our flushes, so that the kills met it at arbitrary entries");
+}

@@ -1,0 +1,89 @@
+//! The topology group's machine: the cluster state over a replica's records.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_storage::keys::Space;
+use quorate_storage::machine::{Draft, Machine};
+use quorate_storage::state::{StateError, View};
+use quorate_types::topology::{Command, Outcome, Topology};
+use quorate_types::{LogId, ReplicaId};
+
+use crate::cluster::ClusterState;
+use crate::keys;
+use crate::publish::Published;
+use crate::record::{Change, Record};
+
+/// What the log of group 0 means. A proposal is one encoded [`Command`], and its reply an [`Outcome`].
+///
+/// # Invariants
+/// * The cluster state in memory is what the records say, with the changes of the batch that is being applied.
+/// * A topology is published only after its batch is in the state.
+#[derive(Debug)]
+pub struct TopologyMachine {
+    cluster: ClusterState,
+    published: Arc<Published>,
+}
+
+impl TopologyMachine {
+    /// Reads the machine from a replica's state and publishes what it says, if the cluster is founded. Make it in the closure
+    /// given to `quorate_storage::machine::Replica::open`, with one `published` for all the replica's life.
+    pub fn open(replica: ReplicaId, view: &dyn View, published: Arc<Published>) -> Result<Self, StateError> {
+        let mut machine = TopologyMachine { cluster: read_cluster(view, replica)?, published };
+        machine.written();
+        Ok(machine)
+    }
+
+    /// The cluster as applied.
+    pub fn cluster(&self) -> &ClusterState {
+        &self.cluster
+    }
+}
+
+impl Machine for TopologyMachine {
+    type Reply = Outcome;
+
+    fn apply(&mut self, _at: LogId, proposal: &Bytes, draft: &mut Draft<'_>) -> Result<Outcome, StateError> {
+        let replica = draft.replica();
+        let command = Command::decode(proposal).map_err(|source| StateError::Corrupt { replica, source })?;
+        let (outcome, changes) = self.cluster.apply(&command);
+        for change in changes {
+            match change {
+                Change::Put(record) => draft.put(Space::Table, record.key(), record.encode()),
+                Change::Forget(allocated) => draft.delete(Space::Table, keys::allocation(allocated)),
+            }
+        }
+        draft.head_mut().revision = self.cluster.counters().revision;
+        Ok(outcome)
+    }
+
+    fn written(&mut self) {
+        let published = self.published.latest().map(|topology| topology.revision);
+        if published >= Some(self.cluster.counters().revision) {
+            return;
+        }
+        if let Some(topology) = self.cluster.topology() {
+            self.published.publish(topology);
+        }
+    }
+}
+
+/// The topology that a replica of group 0 has applied; none while it knows of no founding. An error is corruption or failed
+/// I/O: the node stops.
+pub fn read_topology(view: &dyn View, replica: ReplicaId) -> Result<Option<Topology>, StateError> {
+    Ok(read_cluster(view, replica)?.topology())
+}
+
+fn read_cluster(view: &dyn View, replica: ReplicaId) -> Result<ClusterState, StateError> {
+    let mut records = Ok(Vec::new());
+    view.scan(replica, Space::Table, &[], &mut |key, value| {
+        let Ok(read) = &mut records else { return ControlFlow::Break(()) };
+        match Record::decode(key, value) {
+            Ok(record) => read.push(record),
+            Err(source) => records = Err(StateError::Corrupt { replica, source }),
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(ClusterState::from_records(records?))
+}

@@ -1,0 +1,169 @@
+//! The records that the topology group's state is made of, and the changes that a command makes to them.
+
+use bytes::Bytes;
+use quorate_types::codec::{self, CodecError, Kind};
+use quorate_types::topology::{Founding, NodeInfo, Placement, ShardInfo};
+use quorate_types::{NodeId, ReplicaId, ShardId};
+
+use crate::keys;
+
+/// What only ever grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// The revision of the topology: grows with every change that a [`quorate_types::topology::Topology`] shows.
+    pub revision: u64,
+    /// The last node id given out.
+    pub last_node: NodeId,
+    /// The last replica id given out.
+    pub last_replica: ReplicaId,
+}
+
+/// A replica id that was given out for one place and is not in the shard map yet. Once it is there this is forgotten, so that
+/// an id that left the map can never come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// The shard that it is for.
+    pub shard: ShardId,
+    /// The replica id, and the node that it is for.
+    pub placement: Placement,
+}
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// What only grows.
+    Counters(Counters),
+    /// The order that founded the cluster, as it was.
+    Founding(Founding),
+    /// A node as it is now.
+    Node(NodeInfo),
+    /// A shard as the map has it now.
+    Shard(ShardInfo),
+    /// A replica id given out and not placed yet.
+    Allocation(Allocation),
+}
+
+/// A change of the records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The record is new or replaces the one with its key.
+    Put(Record),
+    /// The allocation of this replica id was used or is too old.
+    Forget(ReplicaId),
+}
+
+impl Record {
+    /// Where the record is kept, in [`quorate_storage::keys::Space::Table`].
+    pub fn key(&self) -> Vec<u8> {
+        match self {
+            Record::Counters(_) => vec![keys::COUNTERS],
+            Record::Founding(_) => vec![keys::FOUNDING],
+            Record::Node(node) => keys::node(node.id),
+            Record::Shard(shard) => keys::shard(shard.id),
+            Record::Allocation(allocation) => keys::allocation(allocation.placement.replica),
+        }
+    }
+
+    /// The record's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        const KIND: Kind = Kind::TopologyRecord;
+        match self {
+            Record::Counters(Counters { revision, last_node, last_replica }) => {
+                codec::encode(KIND, &(*revision, *last_node, *last_replica))
+            }
+            Record::Founding(founding) => codec::encode(KIND, founding),
+            Record::Node(node) => codec::encode(KIND, node),
+            Record::Shard(shard) => codec::encode(KIND, shard),
+            Record::Allocation(Allocation { shard, placement }) => codec::encode(KIND, &(*shard, *placement)),
+        }
+    }
+
+    /// Reads a record back. An error is corruption: a replica that meets one stops.
+    pub fn decode(key: &[u8], value: &[u8]) -> Result<Self, CodecError> {
+        const KIND: Kind = Kind::TopologyRecord;
+        let malformed = |reason: &str| {
+            let key = Bytes::copy_from_slice(key);
+            CodecError::Malformed { kind: KIND, reason: format!("{reason} {key:?}") }
+        };
+        let record = match key.first() {
+            Some(&keys::COUNTERS) => {
+                let (revision, last_node, last_replica) = codec::decode(KIND, value)?;
+                Record::Counters(Counters { revision, last_node, last_replica })
+            }
+            Some(&keys::FOUNDING) => Record::Founding(codec::decode(KIND, value)?),
+            Some(&keys::NODE) => Record::Node(codec::decode(KIND, value)?),
+            Some(&keys::SHARD) => Record::Shard(codec::decode(KIND, value)?),
+            Some(&keys::ALLOCATION) => {
+                let (shard, placement) = codec::decode(KIND, value)?;
+                Record::Allocation(Allocation { shard, placement })
+            }
+            _ => return Err(malformed("unknown key")),
+        };
+        if record.key() != key {
+            return Err(malformed("the record belongs to another key than"));
+        }
+        Ok(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::topology::{ClusterInfo, NodeAddresses, NodeState};
+    use quorate_types::{ClusterId, Token, TokenArc};
+
+    use super::*;
+
+    fn samples() -> [Record; 5] {
+        let placement = Placement { replica: ReplicaId(7), node: NodeId(2) };
+        let addresses = NodeAddresses { client: "a:1".into(), peer: "a:2".into(), ops: "a:3".into() };
+        let node = NodeInfo { id: NodeId(2), addresses, zone: "z".into(), weight: 100, state: NodeState::Draining };
+        let cluster = ClusterInfo { id: ClusterId(1), hash_key: [9; 16], replicas: 3, shards: 16 };
+        [
+            Record::Counters(Counters { revision: 5, last_node: NodeId(3), last_replica: ReplicaId(51) }),
+            Record::Founding(Founding { cluster, nodes: vec![node.clone()], topology_replicas: vec![placement] }),
+            Record::Node(node),
+            Record::Shard(ShardInfo {
+                id: ShardId(4),
+                arc: TokenArc { start: Token(1), end: Token(2) },
+                epoch: 1,
+                replicas: vec![placement],
+                founders: vec![],
+            }),
+            Record::Allocation(Allocation { shard: ShardId(4), placement }),
+        ]
+    }
+
+    #[test]
+    fn records_round_trip_by_their_keys() {
+        for record in samples() {
+            assert_eq!(Record::decode(&record.key(), &record.encode()), Ok(record));
+        }
+    }
+
+    #[test]
+    fn a_record_under_another_key_is_corruption() {
+        let [counters, _, node, ..] = samples();
+        for key in [&b""[..], b"x", b"n\0\0\0\0\0\0\0\x03", &counters.key()] {
+            assert!(Record::decode(key, &node.encode()).is_err(), "{key:?}");
+        }
+    }
+
+    /// The payloads on disk, written out: whoever changes them breaks every data directory.
+    #[test]
+    fn the_bytes_of_records_are_frozen() {
+        let hex = |record: &Record| {
+            record.encode()[codec::ENVELOPE_BYTES..].iter().map(|b| format!("{b:02x}")).collect::<String>()
+        };
+        let [counters, founding, node, shard, allocation] = samples();
+        let placement = "07000000000000000200000000000000";
+        let addresses = "0300000000000000613a310300000000000000613a320300000000000000613a33";
+        let node_hex = format!("0200000000000000{addresses}01000000000000007a6400000002000000");
+        let cluster = format!("01{}{}0300000010000000", "00".repeat(15), "09".repeat(16));
+        let one = "0100000000000000";
+        assert_eq!(hex(&counters), "050000000000000003000000000000003300000000000000");
+        assert_eq!(hex(&node), node_hex);
+        assert_eq!(hex(&founding), format!("{cluster}{one}{node_hex}{one}{placement}"));
+        assert_eq!(hex(&shard), format!("04000000{one}0200000000000000{one}{one}{placement}{}", "00".repeat(8)));
+        assert_eq!(hex(&allocation), format!("04000000{placement}"));
+    }
+}

@@ -1,0 +1,165 @@
+//! The machine over a state store: what is written, what is read back, and what is published when.
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use quorate_storage::keys::Space;
+use quorate_storage::machine::Replica;
+use quorate_storage::state::{Batch, MemoryState, State, StateError};
+use quorate_topology::{Published, TopologyMachine, read_topology};
+use quorate_types::topology::{Command, NodeState, Outcome, Topology};
+use quorate_types::{Entry, LogId, NodeId, ReplicaId, ShardId};
+
+const REPLICA: ReplicaId = ReplicaId(1);
+
+fn entry(index: u64, command: &Command) -> Entry {
+    Entry::normal(LogId { term: 1, leader: REPLICA, index }, Bytes::from(command.encode()))
+}
+
+fn commands() -> Vec<Command> {
+    let register = Command::RegisterNode { addresses: common::addresses("late"), zone: "z".into(), weight: 100 };
+    vec![
+        common::founding_of(3, 2),
+        register.clone(),
+        register,
+        Command::SetNodeState { id: NodeId(4), state: NodeState::Active },
+        Command::AllocateReplica { shard: ShardId(1), node: NodeId(4) },
+        Command::SetNodeState { id: NodeId(4), state: NodeState::Removed },
+        Command::PlaceShard {
+            shard: ShardId(1),
+            expected: vec![common::placement(4, 3), common::placement(5, 2), common::placement(6, 1)],
+            replicas: vec![common::placement(10, 4), common::placement(5, 2), common::placement(6, 1)],
+        },
+    ]
+}
+
+fn entries() -> Vec<Entry> {
+    (0..).zip(commands()).map(|(index, command)| entry(index, &command)).collect()
+}
+
+fn open(state: &Arc<MemoryState>, published: &Arc<Published>) -> Result<Replica<TopologyMachine>, StateError> {
+    let published = published.clone();
+    Replica::open(state.clone(), REPLICA, move |replica, view| TopologyMachine::open(replica, view, published.clone()))
+}
+
+fn stored(state: &MemoryState) -> Option<Topology> {
+    let mut topology = None;
+    let read = &mut |view: &dyn quorate_storage::state::View| {
+        topology = read_topology(view, REPLICA)?;
+        Ok(())
+    };
+    state.view(read).unwrap();
+    topology
+}
+
+/// A published topology, and a list of the revisions that were told.
+fn publisher() -> (Arc<Published>, Arc<Mutex<Vec<u64>>>) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let list = told.clone();
+    (Published::new(move |topology| list.lock().unwrap().push(topology.revision)), told)
+}
+
+/// Whatever the batches, the replies and the stored topology are the same.
+#[test]
+fn batches_do_not_matter() {
+    let mut results = Vec::new();
+    for size in [1, 2, 3, 7] {
+        let state = Arc::new(MemoryState::new());
+        let mut replica = open(&state, &publisher().0).unwrap();
+        let replies: Vec<_> = entries().chunks(size).flat_map(|batch| replica.apply(batch).unwrap()).collect();
+        results.push((replies, stored(&state).unwrap(), replica.head().revision));
+    }
+    let (replies, topology, revision) = &results[0];
+    assert_eq!(replies.iter().flatten().filter(|reply| matches!(reply, Outcome::Refused(_))).count(), 1);
+    assert_eq!(
+        (replies[1].clone(), replies[2].clone()),
+        (Some(Outcome::Node(NodeId(4))), Some(Outcome::Node(NodeId(4))))
+    );
+    assert_eq!(replies[4..], [
+        Some(Outcome::Replica(ReplicaId(10))),
+        Some(Outcome::Refused(
+            "node 4 is active and cannot become removed: a node goes from joining to active to draining to removed, and from \
+             draining back to active"
+                .into()
+        )),
+        Some(Outcome::Done)
+    ]);
+    assert_eq!((topology.revision, *revision), (4, 4));
+    assert!(results.iter().all(|result| result == &results[0]));
+}
+
+/// What is told is already stored, each revision once, and never an older one.
+#[test]
+fn a_change_is_published_after_it_is_stored() {
+    let state = Arc::new(MemoryState::new());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let published = Published::new({
+        let (state, told) = (state.clone(), told.clone());
+        move |topology| {
+            assert_eq!(stored(&state).as_ref(), Some(&*topology), "what is published is what is stored");
+            told.lock().unwrap().push(topology.revision);
+        }
+    });
+    let mut replica = open(&state, &published).unwrap();
+    assert_eq!(published.latest(), None);
+    for entry in entries() {
+        replica.apply(&[entry]).unwrap();
+    }
+    assert_eq!(*told.lock().unwrap(), [1, 2, 3, 4]);
+    assert_eq!(published.latest().as_deref(), stored(&state).as_ref());
+    assert_eq!(replica.machine().cluster().topology(), stored(&state));
+}
+
+/// A restarted replica says what it has. After a crash it replays what was not flushed and tells nothing twice.
+#[test]
+fn a_restart_reads_the_state_and_a_replay_is_no_news() {
+    let state = Arc::new(MemoryState::new());
+    let (published, told) = publisher();
+    let mut replica = open(&state, &published).unwrap();
+    replica.apply(&entries()[..2]).unwrap();
+    state.flush().unwrap();
+    replica.apply(&entries()[2..]).unwrap();
+    drop(replica);
+
+    let (restarted, told_after_restart) = publisher();
+    let replica = open(&state, &restarted).unwrap();
+    assert_eq!(replica.machine().cluster().topology(), published.latest().as_deref().cloned());
+    assert_eq!(*told_after_restart.lock().unwrap(), [4]);
+    drop(replica);
+
+    state.crash();
+    let mut replica = open(&state, &published).unwrap();
+    assert_eq!(stored(&state).unwrap().revision, 2);
+    let next = replica.head().applied.unwrap().index as usize + 1;
+    assert_eq!(next, 2);
+    replica.apply(&entries()[next..]).unwrap();
+    assert_eq!(stored(&state).unwrap().revision, 4);
+    assert_eq!(*told.lock().unwrap(), [2, 4]);
+}
+
+/// The counters survive a restart: an id that was given out and given up is not given out again.
+#[test]
+fn ids_are_never_given_out_again_after_a_restart() {
+    let state = Arc::new(MemoryState::new());
+    let (published, _) = publisher();
+    open(&state, &published).unwrap().apply(&entries()[..5]).unwrap();
+    let mut replica = open(&state, &published).unwrap();
+    let again = Command::AllocateReplica { shard: ShardId(1), node: NodeId(4) };
+    assert_eq!(replica.apply(&[entry(5, &again)]).unwrap(), [Some(Outcome::Replica(ReplicaId(11)))]);
+}
+
+/// What cannot be read stops the replica: a proposal, and a record.
+#[test]
+fn corruption_stops_the_replica() {
+    let state = Arc::new(MemoryState::new());
+    let (published, _) = publisher();
+    let mut replica = open(&state, &published).unwrap();
+    let garbage = Entry::normal(LogId { term: 1, leader: REPLICA, index: 0 }, Bytes::from_static(b"garbage"));
+    assert!(matches!(replica.apply(&[garbage]), Err(StateError::Corrupt { replica: REPLICA, .. })));
+
+    let operations = vec![(Space::Table, b"n\0\0\0\0\0\0\0\x01".to_vec(), Some(b"garbage".to_vec()))];
+    state.write(REPLICA, Batch { operations }).unwrap();
+    assert!(matches!(open(&state, &published), Err(StateError::Corrupt { replica: REPLICA, .. })));
+}

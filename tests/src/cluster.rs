@@ -1,0 +1,253 @@
+//! A cluster of real processes.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use quorate_client::Client;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::process::Child;
+
+use crate::process::{quorate, run_cli};
+use crate::proxy::Proxy;
+
+/// How long a whole cluster may take to serve after a start: ten times what it should.
+const SERVING_MAX: Duration = Duration::from_secs(60);
+
+/// What a cluster is started with.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Nodes.
+    pub nodes: usize,
+    /// Shards.
+    pub shards: u32,
+    /// Put a proxy before each node's client port, so that replies can be lost.
+    pub proxied: bool,
+    /// Variables that every node gets.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        ClusterOptions { nodes: 3, shards: 16, proxied: false, environment: vec![] }
+    }
+}
+
+/// One node: where it listens, and its process while it runs.
+struct Node {
+    client: u16,
+    peer: u16,
+    ops: u16,
+    proxy: Option<Proxy>,
+    data_dir: PathBuf,
+    process: Option<Child>,
+}
+
+impl Node {
+    /// Where clients reach it.
+    fn client_address(&self) -> String {
+        match &self.proxy {
+            Some(proxy) => proxy.address(),
+            None => format!("127.0.0.1:{}", self.client),
+        }
+    }
+}
+
+/// A cluster of real processes. They are killed when it is dropped.
+pub struct Cluster {
+    nodes: Vec<Node>,
+    options: ClusterOptions,
+    dir: TempDir,
+    shortener: Option<Child>,
+}
+
+impl Cluster {
+    /// Starts the nodes and founds the cluster; returns when every shard takes writes.
+    pub async fn start(options: ClusterOptions) -> anyhow::Result<Self> {
+        let mut cluster = Self::start_nodes(options).await?;
+        let nodes = cluster.endpoints();
+        let shards = cluster.options.shards.to_string();
+        let replicas = cluster.options.nodes.min(3).to_string();
+        let arguments = ["cluster", "init", "--nodes", &nodes, "--replicas", &replicas, "--shards", &shards];
+        let init = run_cli(&nodes, &arguments).await?;
+        ensure!(init.status.success(), "cluster init: {}", String::from_utf8_lossy(&init.stderr));
+        cluster.wait_until_serving().await?;
+        Ok(cluster)
+    }
+
+    /// Starts the nodes and leaves them without a cluster.
+    pub async fn start_nodes(options: ClusterOptions) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let mut nodes = Vec::new();
+        for number in 1..=options.nodes {
+            let (client, peer, ops) = (free_port()?, free_port()?, free_port()?);
+            let proxy = if options.proxied { Some(Proxy::start(client).await?) } else { None };
+            let data_dir = dir.path().join(format!("n{number}"));
+            nodes.push(Node { client, peer, ops, proxy, data_dir, process: None });
+        }
+        let mut cluster = Cluster { nodes, options, dir, shortener: None };
+        for number in 1..=cluster.nodes.len() {
+            cluster.restart(number).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// The client addresses of all nodes, for `--endpoints`.
+    pub fn endpoints(&self) -> String {
+        let all: Vec<String> = self.nodes.iter().map(Node::client_address).collect();
+        all.join(",")
+    }
+
+    /// The client address of a node (numbered from 1).
+    pub fn endpoint(&self, number: usize) -> String {
+        self.nodes[number - 1].client_address()
+    }
+
+    /// The address of a node's ops port.
+    pub fn ops(&self, number: usize) -> String {
+        format!("127.0.0.1:{}", self.nodes[number - 1].ops)
+    }
+
+    /// A node's data directory.
+    pub fn data_dir(&self, number: usize) -> &Path {
+        &self.nodes[number - 1].data_dir
+    }
+
+    /// The proxy before a node.
+    pub fn proxy(&self, number: usize) -> &Proxy {
+        self.nodes[number - 1].proxy.as_ref().expect("the cluster was started with proxies")
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is no node.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// A client of the whole cluster.
+    pub async fn client(&self, deadline: Duration) -> anyhow::Result<Client> {
+        let endpoints: Vec<String> = self.nodes.iter().map(Node::client_address).collect();
+        Ok(Client::builder().endpoints(endpoints).deadline(deadline).connect().await?)
+    }
+
+    /// Kills a node's process with SIGKILL and waits until it is gone.
+    pub async fn kill(&mut self, number: usize) -> anyhow::Result<()> {
+        let mut process = self.nodes[number - 1].process.take().context("the node is not running")?;
+        process.kill().await?;
+        Ok(())
+    }
+
+    /// Kills all nodes at the same instant.
+    pub async fn kill_all(&mut self) -> anyhow::Result<()> {
+        for node in &self.nodes {
+            signal(node, Signal::KILL)?;
+        }
+        for number in 1..=self.nodes.len() {
+            self.kill(number).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops a node's process where it is (SIGSTOP).
+    pub fn pause(&self, number: usize) -> anyhow::Result<()> {
+        signal(&self.nodes[number - 1], Signal::STOP)
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self, number: usize) -> anyhow::Result<()> {
+        signal(&self.nodes[number - 1], Signal::CONT)
+    }
+
+    /// Asks a node to stop and gives its exit code.
+    pub async fn stop(&mut self, number: usize) -> anyhow::Result<Option<i32>> {
+        signal(&self.nodes[number - 1], Signal::TERM)?;
+        let mut process = self.nodes[number - 1].process.take().context("the node is not running")?;
+        let status = tokio::time::timeout(Duration::from_secs(60), process.wait()).await.context("the node did not stop")??;
+        Ok(status.code())
+    }
+
+    /// Starts a node that does not run, on its old data directory.
+    pub async fn restart(&mut self, number: usize) -> anyhow::Result<()> {
+        let join = self.endpoints();
+        let options = self.options.clone();
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join(format!("n{number}.log")))?;
+        let node = &mut self.nodes[number - 1];
+        ensure!(node.process.is_none(), "node {number} runs already");
+        let mut command = quorate()?;
+        command.args(["node", "start", "--log-format", "text", "--join", &join]);
+        command.arg("--data-dir").arg(&node.data_dir);
+        command.args(["--client-listen", &format!("127.0.0.1:{}", node.client)]);
+        command.args(["--peer-listen", &format!("127.0.0.1:{}", node.peer)]);
+        command.args(["--ops-listen", &format!("127.0.0.1:{}", node.ops)]);
+        command.args(["--advertise-client", &node.client_address()]);
+        command.envs(options.environment).stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
+        node.process = Some(command.spawn()?);
+        let listening = ("127.0.0.1", node.client);
+        crate::eventually("the node listens", SERVING_MAX, || async move {
+            tokio::net::TcpStream::connect(listening).await.is_ok()
+        })
+        .await
+        .with_context(|| self.log_tail(number))
+    }
+
+    /// Waits until every shard takes writes: enough keys are written that each shard surely gets some.
+    pub async fn wait_until_serving(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + SERVING_MAX;
+        let client = self.client(SERVING_MAX).await?;
+        for probe in 0..self.options.shards * 8 {
+            let key = format!("probe-{probe}");
+            client.put(&key, "serving").deadline(SERVING_MAX).await.with_context(|| self.log_tail(1))?;
+            ensure!(Instant::now() < deadline, "the cluster does not serve");
+        }
+        Ok(())
+    }
+
+    /// Starts a shortener before the cluster and gives its address.
+    pub async fn start_shortener(&mut self) -> anyhow::Result<String> {
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let log = std::fs::File::create(self.dir.path().join("shortener.log"))?;
+        let mut command = quorate()?;
+        command.args(["shortener", "--endpoints", &self.endpoints(), "--listen", &address]);
+        command.stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
+        self.shortener = Some(command.spawn()?);
+        let listening = address.clone();
+        crate::eventually("the shortener listens", SERVING_MAX, || {
+            let listening = listening.clone();
+            async move { tokio::net::TcpStream::connect(&listening).await.is_ok() }
+        })
+        .await?;
+        Ok(address)
+    }
+
+    /// The end of a node's log, for error messages.
+    pub fn log_tail(&self, number: usize) -> String {
+        const LINES: usize = 20;
+        let log = std::fs::read_to_string(self.dir.path().join(format!("n{number}.log"))).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        format!("node {number}:\n{}", lines[lines.len().saturating_sub(LINES)..].join("\n"))
+    }
+}
+
+fn signal(node: &Node, signal: Signal) -> anyhow::Result<()> {
+    let process = node.process.as_ref().and_then(Child::id).context("the node is not running")?;
+    let pid = Pid::from_raw(i32::try_from(process)?).context("a process has a pid")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+/// A port of loopback that was free a moment ago, below the range that outgoing connections use.
+fn free_port() -> anyhow::Result<u16> {
+    for _ in 0..1000 {
+        let port = rand::random_range(10_000..30_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    anyhow::bail!("no free port on loopback")
+}
