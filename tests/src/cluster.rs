@@ -61,7 +61,7 @@ pub struct Cluster {
     nodes: Vec<Node>,
     options: ClusterOptions,
     dir: TempDir,
-    shortener: Option<Child>,
+    shortener: Option<(String, Child)>,
 }
 
 impl Cluster {
@@ -169,7 +169,8 @@ impl Cluster {
     pub async fn stop(&mut self, number: usize) -> anyhow::Result<Option<i32>> {
         signal(&self.nodes[number - 1], Signal::TERM)?;
         let mut process = self.nodes[number - 1].process.take().context("the node is not running")?;
-        let status = tokio::time::timeout(Duration::from_secs(60), process.wait()).await.context("the node did not stop")??;
+        let status =
+            tokio::time::timeout(Duration::from_secs(60), process.wait()).await.context("the node did not stop")??;
         Ok(status.code())
     }
 
@@ -177,7 +178,8 @@ impl Cluster {
     pub async fn restart(&mut self, number: usize) -> anyhow::Result<()> {
         let join = self.endpoints();
         let options = self.options.clone();
-        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join(format!("n{number}.log")))?;
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.dir.path().join(format!("n{number}.log")))?;
         let node = &mut self.nodes[number - 1];
         ensure!(node.process.is_none(), "node {number} runs already");
         let mut command = quorate()?;
@@ -216,7 +218,7 @@ impl Cluster {
         let mut command = quorate()?;
         command.args(["shortener", "--endpoints", &self.endpoints(), "--listen", &address]);
         command.stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
-        self.shortener = Some(command.spawn()?);
+        self.shortener = Some((address.clone(), command.spawn()?));
         let listening = address.clone();
         crate::eventually("the shortener listens", SERVING_MAX, || {
             let listening = listening.clone();
@@ -224,6 +226,11 @@ impl Cluster {
         })
         .await?;
         Ok(address)
+    }
+
+    /// The address of the shortener that was started last.
+    pub fn shortener_address(&self) -> Option<&str> {
+        self.shortener.as_ref().map(|(address, _)| address.as_str())
     }
 
     /// The end of a node's log, for error messages.

@@ -62,7 +62,8 @@ impl HttpClient {
         }
         let connection = self.connection.as_mut().context("just connected")?;
         let (content_type, body) = body.unwrap_or(("", ""));
-        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", self.address, body.len());
+        let mut request =
+            format!("{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", self.address, body.len());
         if !content_type.is_empty() {
             request.push_str(&format!("content-type: {content_type}\r\n"));
         }

@@ -17,7 +17,10 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     let profile = test.ancestors().nth(2).context("a test binary has a profile directory")?;
     let binary = profile.join("quorate");
     if !binary.is_file() {
-        bail!("{} is missing: run 'cargo build -p quorate-cli --features bugs' first, as ./tests/run does", binary.display());
+        bail!(
+            "{} is missing: run 'cargo build -p quorate-cli --features bugs' first, as ./tests/run does",
+            binary.display()
+        );
     }
     Ok(binary)
 }

@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use quorate_tests::{Cluster, ClusterOptions, run_cli};
+use quorate_proto::admin::{CompactLogsRequest, HashShardRequest};
+use quorate_router::admin;
+use quorate_tests::{Cluster, ClusterOptions};
 
 const KEYS: usize = 2_000;
 const SHARDS: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Each shard's hash on one node: shard → (applied index, hash).
-async fn hashes(cluster: &Cluster, node: usize) -> anyhow::Result<BTreeMap<String, (String, String)>> {
-    let output = run_cli(&cluster.endpoint(node), &["debug", "hash", "-o", "json"]).await?;
-    ensure!(output.status.success(), "debug hash: {}", String::from_utf8_lossy(&output.stderr));
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let items = json["items"].as_array().context("items")?;
-    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    Ok(items
-        .iter()
-        .map(|item| (text(&item["shard"]), (text(&item["applied_index"]), text(&item["hash"]))))
-        .collect())
+/// What a node says of its replicas: shard → (applied index, hash).
+async fn hashes(cluster: &Cluster, node: usize) -> anyhow::Result<BTreeMap<u32, (u64, String)>> {
+    let admin = admin(&cluster.endpoint(node), PATIENCE).await?;
+    let mut hashes = BTreeMap::new();
+    for shard in 1..=SHARDS {
+        let hash = admin.hash_shard(HashShardRequest { shard }, PATIENCE).await?;
+        hashes.insert(shard, (hash.applied_index, hash.hash));
+    }
+    Ok(hashes)
 }
 
 async fn write(cluster: &Cluster, round: &str) -> anyhow::Result<()> {
@@ -51,8 +51,9 @@ async fn a_follower_whose_entries_were_purged_catches_up_by_snapshot() -> anyhow
         client.delete(format!("key-{key}")).await?;
     }
     for node in [1, 2] {
-        let purge = run_cli(&cluster.endpoint(node), &["debug", "compact-logs"]).await?;
-        ensure!(purge.status.success(), "compact-logs: {}", String::from_utf8_lossy(&purge.stderr));
+        let purged =
+            admin(&cluster.endpoint(node), PATIENCE).await?.compact_logs(CompactLogsRequest {}, PATIENCE).await?;
+        ensure!(purged.purged_entries > 0, "node {node} purged nothing");
     }
     cluster.restart(3).await?;
 
@@ -65,17 +66,9 @@ async fn a_follower_whose_entries_were_purged_catches_up_by_snapshot() -> anyhow
         one.len() == SHARDS as usize && one == two && two == three
     })
     .await?;
-    let list = run_cli(&cluster.endpoints(), &["shard", "list", "-o", "json"]).await?;
-    let list: serde_json::Value = serde_json::from_slice(&list.stdout)?;
-    let installed: u64 = list["items"]
-        .as_array()
-        .context("items")?
-        .iter()
-        .flat_map(|shard| shard["replicas"].as_array().cloned().unwrap_or_default())
-        .filter(|replica| replica["node"] == "3")
-        .filter_map(|replica| replica["snapshots_installed"].as_u64())
-        .sum();
+    let status = admin(&cluster.endpoint(3), PATIENCE).await?.node(PATIENCE).await?;
+    let installed: u64 = status.replicas.iter().map(|replica| replica.snapshots_installed).sum();
     println!("snapshots installed by node 3: {installed}");
-    ensure!(installed > 0, "node 3 caught up without a snapshot: {list}");
+    ensure!(installed > 0, "node 3 caught up without a snapshot: {status:?}");
     Ok(())
 }

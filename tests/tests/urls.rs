@@ -60,8 +60,12 @@ async fn check(http: &mut HttpClient, code: &str, url: &str) -> Verdict {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match http.get(&format!("/{code}")).await {
-            Ok(response) if response.status == 302 && response.location.as_deref() == Some(url) => return Verdict::Right,
-            Ok(response) if response.status == 302 => return Verdict::Wrong(format!("{code}: {response:?}, not {url}")),
+            Ok(response) if response.status == 302 && response.location.as_deref() == Some(url) => {
+                return Verdict::Right;
+            }
+            Ok(response) if response.status == 302 => {
+                return Verdict::Wrong(format!("{code}: {response:?}, not {url}"));
+            }
             Ok(response) if response.status < 500 => return Verdict::Lost(format!("{code}: {response:?}")),
             other if Instant::now() > deadline => return Verdict::Lost(format!("{code}: {other:?}")),
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -119,7 +123,10 @@ fn report(test: &str, load: &Load, lost: &[String], wrong: &[String]) -> anyhow:
     Ok(())
 }
 
-async fn start_load(cluster: &mut Cluster, urls: &Arc<Vec<String>>) -> anyhow::Result<(Arc<Load>, tokio::task::JoinSet<anyhow::Result<()>>)> {
+async fn start_load(
+    cluster: &mut Cluster,
+    urls: &Arc<Vec<String>>,
+) -> anyhow::Result<(Arc<Load>, tokio::task::JoinSet<anyhow::Result<()>>)> {
     let shortener = cluster.start_shortener().await?;
     let load = Arc::new(Load::default());
     let mut writers = tokio::task::JoinSet::new();

@@ -110,7 +110,7 @@ mod tests {
     async fn a_closed_port_is_unreachable() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
-        let failure = newest_topology(&[address.clone()], Duration::from_secs(5)).await.unwrap_err();
+        let failure = newest_topology(std::slice::from_ref(&address), Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(failure.exit(), Exit::Unreachable);
         assert!(failure.to_string().contains(&address), "{failure}");
     }

@@ -8,7 +8,7 @@ use std::io::Read as _;
 use bytes::Bytes;
 use clap::{ArgGroup, Args, Subcommand};
 use quorate_client::{Client, Error, Written};
-use quorate_types::{KEY_BYTES_MAX, Key, ReadLevel, Record, Served, ServedBy, VALUE_BYTES_MAX};
+use quorate_types::{Key, ReadLevel, Record, Served, ServedBy, VALUE_BYTES_MAX};
 use serde::Serialize;
 
 use crate::args::Connect;
@@ -229,9 +229,7 @@ async fn written(
 
 /// Refuses a key before anything is connected.
 fn check_key(key: &str) -> Result<(), Failure> {
-    Key::new(key.to_owned()).map(drop).map_err(|error| {
-        Failure::new(Exit::Usage, error.to_string()).hint(format!("a key has 1 to {KEY_BYTES_MAX} bytes"))
-    })
+    Key::new(key.to_owned()).map(drop).map_err(|error| Failure::new(Exit::Usage, error.to_string()))
 }
 
 /// The value of a command line: itself, or what stdin holds.
@@ -363,7 +361,7 @@ fn written_line(operation: &str, version: u64, replaced: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use quorate_types::{NodeId, Role, ShardId, Value};
+    use quorate_types::{KEY_BYTES_MAX, NodeId, Role, ShardId, Value};
     use serde_json::json;
 
     use super::*;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use self::quorate_node::{NodeConfig, NodeError};
 use clap::{Args, Subcommand};
+use quorate_node::{NodeConfig, NodeError};
 use quorate_types::topology::NodeAddresses;
 
 use crate::failure::{Exit, Failure};
@@ -159,56 +159,5 @@ mod tests {
         let failure = stopped(&NodeError::Config("the weight is 0".into()));
         assert_eq!(failure.to_string(), "error: the node stopped\n  cause: the weight is 0\n");
         assert_eq!(failure.exit(), Exit::Config);
-    }
-}
-
-mod quorate_node {
-    use quorate_types::topology::NodeAddresses;
-    use std::path::PathBuf;
-    pub(crate) const WEIGHT_DEFAULT: u32 = 100;
-    pub(crate) struct NodeConfig {
-        pub(crate) data_dir: PathBuf,
-        pub(crate) listen: NodeAddresses,
-        pub(crate) advertise: NodeAddresses,
-        pub(crate) join: Vec<String>,
-        pub(crate) zone: String,
-        pub(crate) weight: u32,
-        pub(crate) insecure: bool,
-        x: u8,
-    }
-    impl NodeConfig {
-        pub(crate) fn new(d: impl Into<PathBuf>) -> Self {
-            NodeConfig {
-                data_dir: d.into(),
-                listen: Default::default(),
-                advertise: Default::default(),
-                join: vec![],
-                zone: String::new(),
-                weight: 100,
-                insecure: false,
-                x: 0,
-            }
-        }
-    }
-    #[derive(Debug)]
-    pub(crate) enum NodeError {
-        Config(String),
-    }
-    impl std::fmt::Display for NodeError {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            let NodeError::Config(c) = self;
-            f.write_str(c)
-        }
-    }
-    impl std::error::Error for NodeError {}
-    impl NodeError {
-        pub(crate) fn exit_code(&self) -> u8 {
-            78
-        }
-    }
-    pub(crate) async fn run(c: NodeConfig, s: impl Future<Output = ()>) -> Result<(), NodeError> {
-        let _ = c.x;
-        s.await;
-        Ok(())
     }
 }

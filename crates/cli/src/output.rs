@@ -70,7 +70,7 @@ pub(crate) fn id_or_null<S: Serializer>(id: &Option<u64>, serializer: S) -> Resu
 /// A table without borders: columns that `awk` can cut.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(header).add_rows(rows);
+    table.load_style(comfy_table::presets::NOTHING).set_header(header).add_rows(rows);
     let lines: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
     lines
 }

@@ -55,3 +55,38 @@ impl ClientBuilder {
         Ok(Client { router, deadline: self.deadline })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+
+    /// Endpoints that cannot be are refused; those that nobody listens on are named, inside the deadline.
+    #[tokio::test]
+    async fn connecting_to_nobody_says_what_was_tried() {
+        assert!(matches!(Client::connect("").await, Err(Error::Invalid { .. })));
+        assert!(matches!(Client::connect("127.0.0.1").await, Err(Error::Invalid { .. })));
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let started = Instant::now();
+        let error = Client::builder().endpoints([&free]).deadline(Duration::from_secs(1)).connect().await.unwrap_err();
+        assert!(matches!(&error, Error::Unreachable { reason } if reason.contains(&free)), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(4));
+    }
+
+    /// What is beyond a limit is refused without asking anybody.
+    #[tokio::test]
+    async fn limits_are_checked_before_anything_is_sent() {
+        let router = Router::new(RouterConfig::new(vec!["127.0.0.1:1".to_owned()])).unwrap();
+        let client = Client { router, deadline: Duration::from_secs(1) };
+        let invalid = |error: Error, text: &str| match error {
+            Error::Invalid { reason } => assert!(reason.contains(text), "{reason}"),
+            error => panic!("{error}"),
+        };
+        invalid(client.get("").await.unwrap_err(), "empty");
+        invalid(client.put(vec![0; KEY_BYTES_MAX + 1], "v").await.unwrap_err(), "4096");
+        invalid(client.put("k", vec![0; VALUE_BYTES_MAX + 1]).await.unwrap_err(), "1048576");
+        invalid(client.delete("k").if_value(vec![0; VALUE_BYTES_MAX + 1]).await.unwrap_err(), "1048576");
+    }
+}

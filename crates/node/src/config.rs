@@ -92,7 +92,9 @@ impl NodeConfig {
         }
         let Limits { log_retained_bytes_per_group: group, log_retained_bytes_per_node: node, .. } = self.limits;
         if group > node {
-            return Err(format!("the log retention of one group ({group} bytes) is larger than the node's ({node} bytes)"));
+            return Err(format!(
+                "the log retention of one group ({group} bytes) is larger than the node's ({node} bytes)"
+            ));
         }
         Ok(())
     }
@@ -114,7 +116,10 @@ impl NodeConfig {
 }
 
 /// The addresses that others are told: as configured, else as bound.
-pub(crate) fn advertised_addresses(configured: &NodeAddresses, bound: [SocketAddr; 3]) -> Result<NodeAddresses, String> {
+pub(crate) fn advertised_addresses(
+    configured: &NodeAddresses,
+    bound: [SocketAddr; 3],
+) -> Result<NodeAddresses, String> {
     let [client, peer, ops] = bound;
     Ok(NodeAddresses {
         client: advertised_address(&configured.client, client, "client")?,
@@ -200,6 +205,9 @@ mod tests {
         assert!(refusal.contains("--advertise-peer"), "{refusal}");
         let named = NodeAddresses { peer: "db1:2".into(), ..NodeAddresses::default() };
         let told = advertised_addresses(&named, all).unwrap();
-        assert_eq!((told.client.as_str(), told.peer.as_str(), told.ops.as_str()), ("127.0.0.1:1", "db1:2", "127.0.0.1:3"));
+        assert_eq!(
+            (told.client.as_str(), told.peer.as_str(), told.ops.as_str()),
+            ("127.0.0.1:1", "db1:2", "127.0.0.1:3")
+        );
     }
 }

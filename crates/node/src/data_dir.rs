@@ -226,7 +226,8 @@ impl DataDir {
 
     fn read<T>(&self, name: &str, decode: fn(&[u8]) -> Result<T, CodecError>) -> Result<Option<T>, DataDirError> {
         let path = self.path.join(name);
-        let bytes = durable::read(&self.path, name).map_err(|source| DataDirError::Io { path: path.clone(), source })?;
+        let bytes =
+            durable::read(&self.path, name).map_err(|source| DataDirError::Io { path: path.clone(), source })?;
         let value = bytes.map(|bytes| decode(&bytes)).transpose();
         value.map_err(|e| DataDirError::Corrupt { path, reason: e.to_string() })
     }

@@ -9,7 +9,9 @@ pub enum NodeError {
     #[error("{0}")]
     Config(String),
     /// A port is taken. Starting again may work once its holder is gone, so this is not an error of the configuration.
-    #[error("cannot listen for {what} connections on {address}: {source}; another process has the port, or the address is not of this machine")]
+    #[error(
+        "cannot listen for {what} connections on {address}: {source}; another process has the port, or the address is not of this machine"
+    )]
     Listen {
         /// What for.
         what: &'static str,

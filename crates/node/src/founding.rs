@@ -36,9 +36,25 @@ use crate::refusal::Refusal;
 /// How long group 0 may take to start and to apply its first command.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves `InitCluster`.
-pub(crate) async fn init(node: &Arc<Node>, request: InitClusterRequest) -> Result<InitClusterResponse, Refusal> {
+/// Serves `InitCluster`. Goes on when whoever asked has gone: what was begun must not be dropped half-way.
+pub(crate) async fn init(node: Arc<Node>, request: InitClusterRequest) -> Result<InitClusterResponse, Refusal> {
     let wanted = Wanted::check(request)?;
+    finish(async move { found(&node, wanted).await }).await
+}
+
+/// Serves `Found`: records another node's order to found a cluster with this node.
+pub(crate) async fn accept(node: Arc<Node>, order: Founding) -> Result<Founding, Refusal> {
+    finish(async move { accept_order(&node, order).await }).await
+}
+
+/// Runs to the end, whether or not anybody still waits.
+async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(work).await.unwrap_or_else(|e| Err(Refusal::Unavailable(format!("the node stopped meanwhile: {e}"))))
+}
+
+async fn found(node: &Arc<Node>, wanted: Wanted) -> Result<InitClusterResponse, Refusal> {
     let busy = |_| Refusal::Busy("a cluster is being founded here already; wait for it".to_owned());
     let deciding = node.deciding.try_lock().map_err(busy)?;
     let (founding, already) = match on_record(node)? {
@@ -62,19 +78,23 @@ pub(crate) async fn init(node: &Arc<Node>, request: InitClusterRequest) -> Resul
         return Err(Refusal::AlreadyExists(reason));
     }
     let published = timeout(START_TIMEOUT, member.feed.first()).await;
-    published.map_err(|_| Refusal::Unavailable("the cluster is founded, but this node has not heard of it yet".into()))?;
+    published
+        .map_err(|_| Refusal::Unavailable("the cluster is founded, but this node has not heard of it yet".into()))?;
     info!(cluster = cluster_id, already, "cluster founded");
     Ok(InitClusterResponse { cluster_id, already })
 }
 
-/// Serves `Found`: records another node's order to found a cluster with this node.
-pub(crate) async fn accept(node: &Arc<Node>, order: Founding) -> Result<Founding, Refusal> {
+async fn accept_order(node: &Arc<Node>, order: Founding) -> Result<Founding, Refusal> {
     let busy = |_| Refusal::Busy("this node is deciding which cluster it belongs to; try again".to_owned());
     let _deciding = node.deciding.try_lock().map_err(busy)?;
     if let Some(own) = on_record(node)?
         && own != order
     {
-        return Err(Refusal::AlreadyExists(format!("this node belongs to {}, not to {}", describe(&own), describe(&order))));
+        return Err(Refusal::AlreadyExists(format!(
+            "this node belongs to {}, not to {}",
+            describe(&own),
+            describe(&order)
+        )));
     }
     record(node, &order).await?;
     Ok(order)
@@ -145,7 +165,9 @@ impl Wanted {
         let mut statuses = Vec::with_capacity(answers.len());
         for (address, answer) in answers {
             let status = answer.map_err(|reason| {
-                Refusal::Unavailable(format!("node {address} does not answer: {reason}; start it, or check its address"))
+                Refusal::Unavailable(format!(
+                    "node {address} does not answer: {reason}; start it, or check its address"
+                ))
             })?;
             statuses.push((address, status));
         }
@@ -155,10 +177,15 @@ impl Wanted {
         }
         let (first, status) = &statuses[0];
         if status.client_address != node.addresses.client {
-            return Err(Refusal::Precondition(format!("a cluster is made by the first of its nodes: ask the one at {first}")));
+            return Err(Refusal::Precondition(format!(
+                "a cluster is made by the first of its nodes: ask the one at {first}"
+            )));
         }
         if let Some((address, status)) = statuses.iter().find(|(_, status)| !status.cluster_id.is_empty()) {
-            return Err(Refusal::AlreadyExists(format!("node {address} belongs to cluster {} already", status.cluster_id)));
+            return Err(Refusal::AlreadyExists(format!(
+                "node {address} belongs to cluster {} already",
+                status.cluster_id
+            )));
         }
         let nodes: Vec<NodeInfo> = (1..).map(NodeId).zip(statuses).map(|(id, (_, status))| info(id, status)).collect();
         let cluster = ClusterInfo {
@@ -213,7 +240,11 @@ async fn record(node: &Arc<Node>, founding: &Founding) -> Result<Arc<Member>, Re
 fn own_id(founding: &Founding, own: &NodeAddresses) -> Result<NodeId, Refusal> {
     let found = founding.nodes.iter().find(|node| node.addresses == *own);
     found.map(|node| node.id).ok_or_else(|| {
-        Refusal::Invalid(format!("the order is for {}, and none of them is this node, {}", describe(founding), own.client))
+        Refusal::Invalid(format!(
+            "the order is for {}, and none of them is this node, {}",
+            describe(founding),
+            own.client
+        ))
     })
 }
 

@@ -42,7 +42,9 @@ pub(crate) fn greet_client(hello: Option<kv::ClientHello>, own: Identity) -> Res
 
 fn check_version(min: u32, max: u32) -> Result<u32, Refusal> {
     quorate_proto::negotiate(min, max).ok_or_else(|| {
-        Refusal::Handshake(format!("the other side speaks wire versions {min} to {max}, this one speaks {WIRE_VERSION}"))
+        Refusal::Handshake(format!(
+            "the other side speaks wire versions {min} to {max}, this one speaks {WIRE_VERSION}"
+        ))
     })
 }
 
@@ -72,11 +74,8 @@ mod tests {
         let other = hello(ClusterId(0xc2), NodeId(1), NodeId(2));
         let refusal = check_peer(Some(other), OWN).unwrap_err();
         assert!(refusal.to_string().contains("not to cluster 000000000000000000000000000000c2"), "{refusal}");
-        let newer = peer::Hello {
-            wire_version_min: 2,
-            wire_version_max: 3,
-            ..hello(ClusterId(0xc1), NodeId(1), NodeId(2))
-        };
+        let newer =
+            peer::Hello { wire_version_min: 2, wire_version_max: 3, ..hello(ClusterId(0xc1), NodeId(1), NodeId(2)) };
         let refusal = check_peer(Some(newer), OWN).unwrap_err();
         assert!(refusal.to_string().contains("wire versions 2 to 3"), "{refusal}");
         assert!(check_peer(None, OWN).is_err());

@@ -75,7 +75,9 @@ async fn running_cluster(node: &Node) -> Result<Option<(ClusterId, String)>, Str
     let Some((_, cluster, peer_address)) = answers.first().cloned() else { return Ok(None) };
     if let Some((address, other, _)) = answers.iter().find(|(_, other, _)| *other != cluster) {
         let first = &answers[0].0;
-        return Err(format!("{first} is in cluster {cluster}, but {address} is in cluster {other}; name nodes of one cluster"));
+        return Err(format!(
+            "{first} is in cluster {cluster}, but {address} is in cluster {other}; name nodes of one cluster"
+        ));
     }
     Ok(Some((cluster, peer_address)))
 }

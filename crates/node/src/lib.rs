@@ -15,31 +15,31 @@
 //!
 //! Read `run` next (start and stop), then `node`, `founding`, `agent`, `service/kv`, `peer`.
 
+mod admission;
+mod agent;
+mod announce;
 mod config;
-mod error;
-mod run;
-mod listeners;
 mod data_dir;
+mod disk;
 mod durable;
-mod node;
-mod member;
+mod error;
+mod fatal;
 mod founding;
+mod handshake;
 mod join;
+mod listeners;
+mod member;
+mod node;
+mod ops;
+mod peer;
 mod propose;
+mod readiness;
+mod refusal;
+mod run;
+mod service;
+mod telemetry;
 mod topology_feed;
 mod topology_watch;
-mod announce;
-mod agent;
-mod service;
-mod peer;
-mod handshake;
-mod refusal;
-mod admission;
-mod disk;
-mod readiness;
-mod ops;
-mod telemetry;
-mod fatal;
 
 pub use config::{Limits, NodeConfig, WEIGHT_DEFAULT};
 pub use data_dir::DataDirError;

@@ -134,8 +134,8 @@ impl Servers {
 
         let client = server().add_service(kv).add_service(admin).add_service(health_service).add_service(reflection);
         let (draining, closed) = (node.clone(), node.clone());
-        let client = client
-            .serve_with_incoming_shutdown(incoming(listeners.client), async move { draining.draining().await });
+        let client =
+            client.serve_with_incoming_shutdown(incoming(listeners.client), async move { draining.draining().await });
         let peer = server()
             .add_service(peer)
             .serve_with_incoming_shutdown(incoming(listeners.peer), async move { closed.closed().await });

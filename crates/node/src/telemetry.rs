@@ -13,8 +13,7 @@ use crate::node::Node;
 /// How often histograms are summed up where nobody looks, so that they do not grow.
 pub(crate) const UPKEEP: Duration = Duration::from_secs(5);
 /// Upper bounds of the buckets of times, in seconds.
-const SECONDS: [f64; 14] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+const SECONDS: [f64; 14] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
@@ -79,7 +78,10 @@ fn describe() {
     describe_gauge!("quorate_uptime_seconds", "Time since the node started");
     describe_gauge!("quorate_log_queue_bytes", "Bytes that wait for the writer of the log");
     describe_gauge!("quorate_topology_revision", "Revision of the topology that the node acts on");
-    describe_gauge!("quorate_group_has_leader", "1 while the replica knows a leader of its group; group 0 is the topology");
+    describe_gauge!(
+        "quorate_group_has_leader",
+        "1 while the replica knows a leader of its group; group 0 is the topology"
+    );
     describe_gauge!("quorate_group_is_leader", "1 while the replica believes that it leads its group");
     describe_gauge!("quorate_group_term", "The replica's term");
     describe_gauge!("quorate_group_last_log_index", "Index of the last entry of the replica's log");

@@ -37,9 +37,9 @@ fn answer_to_wire(answer: KvAnswer) -> kv::reply::Result {
         KvAnswer::Outcome(Outcome::SequenceTooFar) => Wire::SequenceTooFar(true),
         KvAnswer::Outcome(Outcome::WrongEpoch { epoch }) => Wire::WrongEpoch(epoch),
         // No command of a client ends so. Should one ever, then it was applied and nobody can say how: that is unknown.
-        KvAnswer::Outcome(Outcome::Done) => {
-            Wire::Rejection(Rejection::Unknown { reason: "the shard did not say what came of the command".to_owned() }.into())
-        }
+        KvAnswer::Outcome(Outcome::Done) => Wire::Rejection(
+            Rejection::Unknown { reason: "the shard did not say what came of the command".to_owned() }.into(),
+        ),
     }
 }
 

@@ -70,7 +70,9 @@ impl From<KvRequest> for kv::Request {
     fn from(request: KvRequest) -> Self {
         use kv::request::Operation as Wire;
         let operation = match request.operation {
-            KvOperation::Get { key, level } => Wire::Get(kv::Get { key: key.bytes(), level: kv::Level::from(level).into() }),
+            KvOperation::Get { key, level } => {
+                Wire::Get(kv::Get { key: key.bytes(), level: kv::Level::from(level).into() })
+            }
             KvOperation::Write { stamp, write } => Wire::Write(kv::Write {
                 key: write.key.bytes(),
                 value: match write.mutation {
@@ -89,9 +91,9 @@ impl From<KvRequest> for kv::Request {
             shard: request.shard.0,
             epoch: request.epoch,
             // Rounded up: 0 would mean "as long as you like".
-            timeout_ms: request.timeout.map_or(0, |timeout| {
-                u32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
-            }),
+            timeout_ms: request
+                .timeout
+                .map_or(0, |timeout| u32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(u32::MAX).max(1)),
             operation: Some(operation),
         }
     }
@@ -105,21 +107,23 @@ pub fn request_from_wire(request: kv::Request) -> Result<KvRequest, WireError> {
     if request.shard == 0 {
         return Err(WireError::new("the shard is missing; shards are numbered from 1"));
     }
-    let operation = match required(request.operation, "the operation (or it is of a kind that this side does not know)")? {
-        Wire::Get(get) => KvOperation::Get { key: key(get.key)?, level: level(get.level)? },
-        Wire::Write(wire) => {
-            let stamp = SessionStamp { session: SessionId(wire.session), sequence: wire.sequence, lowest: wire.lowest };
-            KvOperation::Write {
-                stamp: whole(stamp)?,
-                write: Write {
-                    key: key(wire.key)?,
-                    mutation: wire.value.map(value).transpose()?.map_or(Mutation::Delete, Mutation::Put),
-                    condition: wire.condition.map(TryInto::try_into).transpose()?,
-                },
+    let operation =
+        match required(request.operation, "the operation (or it is of a kind that this side does not know)")? {
+            Wire::Get(get) => KvOperation::Get { key: key(get.key)?, level: level(get.level)? },
+            Wire::Write(wire) => {
+                let stamp =
+                    SessionStamp { session: SessionId(wire.session), sequence: wire.sequence, lowest: wire.lowest };
+                KvOperation::Write {
+                    stamp: whole(stamp)?,
+                    write: Write {
+                        key: key(wire.key)?,
+                        mutation: wire.value.map(value).transpose()?.map_or(Mutation::Delete, Mutation::Put),
+                        condition: wire.condition.map(TryInto::try_into).transpose()?,
+                    },
+                }
             }
-        }
-        Wire::OpenSession(kv::OpenSession {}) => KvOperation::OpenSession,
-    };
+            Wire::OpenSession(kv::OpenSession {}) => KvOperation::OpenSession,
+        };
     Ok(KvRequest {
         id: request.id,
         shard: ShardId(request.shard),

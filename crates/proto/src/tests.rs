@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use prost::Message;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use prost::Message;
 use quorate_types::topology::{ClusterInfo, NodeAddresses, NodeInfo, NodeState, Placement, ShardInfo, Topology};
 use quorate_types::{
     ClusterId, Condition, KEY_BYTES_MAX, Key, Mutation, NodeId, Outcome, ReadLevel, Record, Rejection, ReplicaId, Role,
@@ -46,8 +46,11 @@ fn conditions() -> impl Strategy<Value = Condition> {
 }
 
 fn records() -> impl Strategy<Value = Record> {
-    (any::<u64>(), values(), any::<Option<u64>>())
-        .prop_map(|(version, value, expires_at_ms)| Record { version, value, expires_at_ms })
+    (any::<u64>(), values(), any::<Option<u64>>()).prop_map(|(version, value, expires_at_ms)| Record {
+        version,
+        value,
+        expires_at_ms,
+    })
 }
 
 fn operations() -> impl Strategy<Value = KvOperation> {
@@ -107,7 +110,10 @@ fn served() -> impl Strategy<Value = Served<KvAnswer>> {
 }
 
 fn placements() -> impl Strategy<Value = Vec<Placement>> {
-    vec(any::<(u64, u64)>().prop_map(|(replica, node)| Placement { replica: ReplicaId(replica), node: NodeId(node) }), 0..4)
+    vec(
+        any::<(u64, u64)>().prop_map(|(replica, node)| Placement { replica: ReplicaId(replica), node: NodeId(node) }),
+        0..4,
+    )
 }
 
 fn shards() -> impl Strategy<Value = ShardInfo> {
@@ -139,15 +145,20 @@ fn nodes() -> impl Strategy<Value = NodeInfo> {
         Just(NodeState::Draining),
         Just(NodeState::Removed)
     ];
-    (1..u64::MAX, any::<[String; 4]>(), any::<u32>(), states).prop_map(|(id, [client, peer, ops, zone], weight, state)| {
-        NodeInfo { id: NodeId(id), addresses: NodeAddresses { client, peer, ops }, zone, weight, state }
-    })
+    (1..u64::MAX, any::<[String; 4]>(), any::<u32>(), states).prop_map(
+        |(id, [client, peer, ops, zone], weight, state)| NodeInfo {
+            id: NodeId(id),
+            addresses: NodeAddresses { client, peer, ops },
+            zone,
+            weight,
+            state,
+        },
+    )
 }
 
 fn topologies() -> impl Strategy<Value = Topology> {
-    let clusters = (any::<u128>(), any::<[u8; 16]>(), any::<(u32, u32)>()).prop_map(|(id, hash_key, (replicas, shards))| {
-        ClusterInfo { id: ClusterId(id), hash_key, replicas, shards }
-    });
+    let clusters = (any::<u128>(), any::<[u8; 16]>(), any::<(u32, u32)>())
+        .prop_map(|(id, hash_key, (replicas, shards))| ClusterInfo { id: ClusterId(id), hash_key, replicas, shards });
     (any::<u64>(), clusters, vec(nodes(), 0..4), vec(shards(), 0..4), placements()).prop_map(
         |(revision, cluster, mut nodes, mut shards, topology_replicas)| {
             nodes.sort_by_key(|node| node.id);

@@ -181,7 +181,7 @@ impl<M: Machine> Group<M> {
 
     /// What the replica is in its group as far as it knows.
     pub fn role(&self) -> Role {
-        self.inner.standing().role
+        self.inner.standing_lock().role
     }
 
     /// Whether it believes that it leads. Only a quorum can confirm it: [`Group::confirm`].
@@ -191,14 +191,14 @@ impl<M: Machine> Group<M> {
 
     /// The node that leads as far as it knows.
     pub fn leader(&self) -> Option<NodeId> {
-        self.inner.standing().leader
+        self.inner.standing_lock().leader
     }
 
     /// Whether an `eventual` read may be served here: a voter that has replayed its log at least as far as it knew it to be
     /// committed before the last restart.
     pub fn serves_eventual(&self) -> bool {
         let applied = self.inner.progress.head().applied;
-        applied.is_some() && applied >= self.inner.recovered_at && self.inner.standing().is_voter
+        applied.is_some() && applied >= self.inner.recovered_at && self.inner.standing_lock().is_voter
     }
 
     /// What the replica is and how far it is.
@@ -223,15 +223,18 @@ impl<M: Machine> Group<M> {
         self.inner.status().initialized
     }
 
+    /// Spares the core a request that it would only send away.
+    pub(crate) fn check_leads(&self) -> Result<(), Rejection> {
+        let standing = self.inner.standing_lock();
+        if standing.role == Role::Leader { Ok(()) } else { Err(Rejection::NotLeader { leader: standing.leader }) }
+    }
+
     /// Proposes one entry and waits until it is applied here, at most `within`.
     ///
     /// Every [`Rejection`] but `Unknown` promises that it was not and will not be applied. After `Unknown` it may be applied
     /// now, later or never.
     pub async fn propose(&self, proposal: Bytes, within: Duration) -> Result<Applied<M::Reply>, Rejection> {
-        let standing = self.inner.standing();
-        if standing.role != Role::Leader {
-            return Err(Rejection::NotLeader { leader: standing.leader });
-        }
+        self.check_leads()?;
         let (responder, applied) = Responder::pair();
         let proposed = async {
             let sent = self.inner.raft.client_write_ff(Command(proposal), Some(responder)).await;
@@ -251,10 +254,7 @@ impl<M: Machine> Group<M> {
     /// Confirms with a quorum, after this call began, that this replica leads, and waits until everything that was committed
     /// then is applied here. What is read from its state from then on is linearizable.
     pub async fn confirm(&self, within: Duration) -> Result<Confirmed, Rejection> {
-        let standing = self.inner.standing();
-        if standing.role != Role::Leader {
-            return Err(Rejection::NotLeader { leader: standing.leader });
-        }
+        self.check_leads()?;
         let raft = &self.inner.raft;
         let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(within);
         let confirmed = async {

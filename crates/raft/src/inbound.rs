@@ -1,9 +1,10 @@
 //! What other replicas ask of this one.
 //!
 //! Appends of one stream go to openraft in order through one task; a request of the bulk lane may arrive after a later one of
-//! the control lane, so early ones wait for their turn. Everything else is one request and one answer.
+//! the control lane, so early ones wait for their turn. Late requests of a stream that its leader has given up do not disturb
+//! the stream that came after it. Everything else is one request and one answer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -22,13 +23,16 @@ use crate::transport::Lane;
 
 /// Requests of one stream that may wait here. The sender keeps fewer in flight, so a full queue means a broken sender.
 const APPENDS_QUEUED_MAX: usize = 256;
+/// Streams that are kept of one leader: the current one, and those whose last requests may still be on their way.
+const STREAMS_PER_LEADER_MAX: usize = 3;
 
 /// The receiving side of one replica.
 pub(crate) struct Inbound<M: Machine> {
     raft: Raft<M>,
     back: Back,
     votes_from: Instant,
-    streams: Mutex<HashMap<ReplicaId, AppendStream>>,
+    /// By leader, the newest last.
+    streams: Mutex<HashMap<ReplicaId, VecDeque<AppendStream>>>,
 }
 
 /// How answers go back.
@@ -101,18 +105,21 @@ impl<M: Machine> Inbound<M> {
 
     fn append(&self, node: NodeId, from: ReplicaId, id: u64, sequence: u64, request: peer::AppendRequest) {
         let request = convert::append_request(request);
-        let mut streams = self.streams.lock().expect("nobody panics while holding this lock");
-        let current = streams.get(&from).is_some_and(|stream| stream.id == id);
-        if !current {
-            // Any first request of an unknown stream opens it; the rest of a stream that is gone is not answered.
+        let mut all = self.streams.lock().expect("nobody panics while holding this lock");
+        let streams = all.entry(from).or_default();
+        let known = streams.iter().position(|stream| stream.id == id);
+        let place = known.unwrap_or_else(|| {
             let (queue, requests) = mpsc::channel(APPENDS_QUEUED_MAX);
-            streams.insert(from, AppendStream { id, next: 0, early: BTreeMap::new(), queue });
             self.serve_stream(node, from, id, requests);
-        }
-        let Some(stream) = streams.get_mut(&from) else { return };
-        if !stream.accept(sequence, request) {
-            streams.remove(&from);
-            drop(streams);
+            if streams.len() == STREAMS_PER_LEADER_MAX {
+                streams.pop_front();
+            }
+            streams.push_back(AppendStream { id, next: 0, early: BTreeMap::new(), queue });
+            streams.len() - 1
+        });
+        if !streams[place].accept(sequence, request) {
+            streams.remove(place);
+            drop(all);
             self.back.send(node, from, PeerBody::Unreachable { call: id });
         }
     }

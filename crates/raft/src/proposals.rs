@@ -52,9 +52,7 @@ impl KvGroup {
     /// Proposes commands and waits, at most `within`, until they are applied here; one outcome a command, in order. They are
     /// all in one entry. See [`Group::propose`] for what a rejection promises.
     pub async fn write(&self, commands: Vec<Command>, within: Duration) -> Result<Applied<Vec<Outcome>>, Rejection> {
-        if !self.group.is_leader() {
-            return Err(Rejection::NotLeader { leader: self.group.leader() });
-        }
+        self.group.check_leads()?;
         let (answer, answered) = oneshot::channel();
         let claim = Claim::default();
         let bytes = commands.iter().map(Command::size_bytes).sum();

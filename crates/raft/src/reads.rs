@@ -56,9 +56,7 @@ impl Reads {
     }
 
     pub(crate) async fn strong(&self, keys: Vec<Key>, within: Duration) -> Result<ReadReply, Rejection> {
-        if !self.group.is_leader() {
-            return Err(Rejection::NotLeader { leader: self.group.leader() });
-        }
+        self.group.check_leads()?;
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { keys, deadline: Instant::now() + within, answer };
         if self.queue.try_send(waiting).is_err() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_storage::log::{Log, MemoryLog};
+use quorate_storage::log::MemoryLog;
 use quorate_storage::machine::{KvMachine, state_hash};
 use quorate_storage::state::{MemoryState, State};
 use quorate_types::clock::SystemClock;
@@ -77,8 +77,7 @@ impl Story {
             on_fatal: Arc::new(|reason| panic!("fatal: {reason}")),
         };
         let transport = self.network.transport(node.id);
-        let groups =
-            Groups::new(options, node.log.clone(), node.state.clone(), transport, Arc::new(SystemClock));
+        let groups = Groups::new(options, node.log.clone(), node.state.clone(), transport, Arc::new(SystemClock));
         self.network.connect(node.id, groups.clone());
         let replica = founders()[index].replica;
         let group = groups.open(GROUP, replica, KvMachine::open).await.unwrap();

@@ -1,6 +1,8 @@
 //! What must never change: tokens, arcs and placements, written out. A failure here is not fixed by new numbers: other tokens
 //! lose every key of every cluster, and other placements make releases disagree about what founded one.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 use quorate_ring::{ArcTable, Candidate, PlacementRequest, equal_arcs, place, token};
 use quorate_types::{Key, NodeId, ShardId};
 

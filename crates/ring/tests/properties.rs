@@ -1,5 +1,7 @@
 //! What holds of every placement and every table, whatever the cluster.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

@@ -85,7 +85,18 @@ mod tests {
         for good in ["127.0.0.1:7100", "localhost:1", "[::1]:7100", "node-1.example:65535"] {
             assert!(transport(good, CONNECT_TIMEOUT).is_ok(), "{good}");
         }
-        for bad in ["", "localhost", ":7100", "host:", "host:0", "host:65536", "http://host:1", "a b:1", "host:1/x", "::1:7100"] {
+        for bad in [
+            "",
+            "localhost",
+            ":7100",
+            "host:",
+            "host:0",
+            "host:65536",
+            "http://host:1",
+            "a b:1",
+            "host:1/x",
+            "::1:7100",
+        ] {
             let error = transport(bad, CONNECT_TIMEOUT).expect_err(bad);
             assert!(error.to_string().contains("host:port"), "{error}");
         }

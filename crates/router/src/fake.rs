@@ -208,7 +208,10 @@ struct Service(Arc<FakeNode>);
 impl Kv for Service {
     type ExchangeStream = Pin<Box<dyn Stream<Item = Result<ServerFrame, Status>> + Send>>;
 
-    async fn exchange(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::ExchangeStream>, Status> {
+    async fn exchange(
+        &self,
+        request: Request<Streaming<ClientFrame>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
         let node = Arc::clone(&self.0);
         node.hellos.fetch_add(1, Ordering::SeqCst);
         if node.down.load(Ordering::SeqCst) {
@@ -268,7 +271,10 @@ impl Admin for Service {
         Err(Status::already_exists("another set"))
     }
 
-    async fn hash_shard(&self, _: Request<admin::HashShardRequest>) -> Result<Response<admin::HashShardResponse>, Status> {
+    async fn hash_shard(
+        &self,
+        _: Request<admin::HashShardRequest>,
+    ) -> Result<Response<admin::HashShardResponse>, Status> {
         Err(Status::not_found("no replica of that shard is here"))
     }
 

@@ -208,7 +208,8 @@ impl Link {
                 return Poll::Pending;
             }
         }
-        let mut frame = ClientFrame { hello: None, requests: Vec::with_capacity(state.queue.len().min(FRAME_REQUESTS_MAX)) };
+        let mut frame =
+            ClientFrame { hello: None, requests: Vec::with_capacity(state.queue.len().min(FRAME_REQUESTS_MAX)) };
         let mut frame_bytes = 0;
         while let Some(next) = state.queue.front()
             && (frame.requests.is_empty()
@@ -343,7 +344,8 @@ mod tests {
         assert_eq!(frame(&link).map(|ids| ids.len()), Some(FRAME_REQUESTS_MAX));
         assert_eq!(frame(&link).map(|ids| ids.len()), Some(3));
         assert_eq!(frame(&link), None);
-        let _large: Vec<Ticket> = [FRAME_BYTES_MAX * 2, FRAME_BYTES_MAX - 1, 1, 1].map(|bytes| submit(&link, bytes)).into();
+        let _large: Vec<Ticket> =
+            [FRAME_BYTES_MAX * 2, FRAME_BYTES_MAX - 1, 1, 1].map(|bytes| submit(&link, bytes)).into();
         let lens: Vec<usize> = std::iter::from_fn(|| frame(&link)).map(|ids| ids.len()).collect();
         assert_eq!(lens, [1, 2, 1], "a request that is larger than a frame is its own");
     }

@@ -37,7 +37,12 @@ pub(crate) struct MapCache {
 
 impl MapCache {
     pub(crate) fn new(config: RouterConfig) -> Self {
-        Self { config, current: ArcSwapOption::empty(), fetched: tokio::sync::Mutex::default(), replacing: Mutex::default() }
+        Self {
+            config,
+            current: ArcSwapOption::empty(),
+            fetched: tokio::sync::Mutex::default(),
+            replacing: Mutex::default(),
+        }
     }
 
     /// The map, if there is one.

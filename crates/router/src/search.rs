@@ -241,7 +241,9 @@ impl Search {
             .collect();
         let trail = trail.join("; ");
         if self.overloaded {
-            return Error::Overloaded { reason: format!("shard {} took nothing within {deadline} ({trail})", shard.id) };
+            return Error::Overloaded {
+                reason: format!("shard {} took nothing within {deadline} ({trail})", shard.id),
+            };
         }
         let serve = match self.prefer {
             Prefer::Leader => "no leader with a quorum served it",

@@ -82,7 +82,9 @@ async fn attempts(
         let in_shard = match slot.take() {
             Some((in_shard, kept)) if in_shard == shard.id => kept,
             // A session says nothing in another shard.
-            Some(_) if doubt.is_cast() => return Err(Error::Unreachable { reason: "the key moved to another shard".into() }),
+            Some(_) if doubt.is_cast() => {
+                return Err(Error::Unreachable { reason: "the key moved to another shard".into() });
+            }
             _ => self::slot(router, &map, shard, deadline).await?,
         };
         let (_, kept) = slot.insert((shard.id, in_shard));
@@ -101,7 +103,9 @@ async fn attempts(
                     Outcome::SessionUnknown | Outcome::SequenceForgotten => {
                         shard.live.sessions.lost(session);
                         if doubt.is_cast() {
-                            return Err(Error::Unreachable { reason: "the shard does not know the session any more".into() });
+                            return Err(Error::Unreachable {
+                                reason: "the shard does not know the session any more".into(),
+                            });
                         }
                         slot = None;
                         Failure::Again("the shard did not know the session")
@@ -129,7 +133,10 @@ async fn slot(router: &Router, map: &Arc<Map>, shard: &Shard, deadline: Deadline
         None => open(router, map, shard, deadline).await?,
     };
     timeout_at(deadline.at, session.slot()).await.map_err(|_| Error::Overloaded {
-        reason: format!("{OUTSTANDING_MAX} writes of this client were outstanding in shard {} for {deadline}", shard.id),
+        reason: format!(
+            "{OUTSTANDING_MAX} writes of this client were outstanding in shard {} for {deadline}",
+            shard.id
+        ),
     })
 }
 
@@ -154,7 +161,9 @@ async fn open(router: &Router, map: &Arc<Map>, shard: &Shard, deadline: Deadline
             Step::Answered(Served { value: KvAnswer::Outcome(Outcome::WrongEpoch { .. }), .. }) => {
                 Failure::Rejected(Rejection::WrongShard { shard: None })
             }
-            Step::Answered(served) => Failure::Unfitting(format!("answered the opening of a session with {:?}", served.value)),
+            Step::Answered(served) => {
+                Failure::Unfitting(format!("answered the opening of a session with {:?}", served.value))
+            }
             Step::Failed(failure) => failure,
         };
         recover(router, &map, at, &mut search, failure, deadline).await?;

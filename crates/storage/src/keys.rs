@@ -41,14 +41,8 @@ pub enum LogSpace {
 }
 
 /// Every space of the log database, in byte order.
-pub const LOG_SPACES: [LogSpace; 6] = [
-    LogSpace::Committed,
-    LogSpace::Entry,
-    LogSpace::Purged,
-    LogSpace::Replica,
-    LogSpace::Tombstone,
-    LogSpace::Vote,
-];
+pub const LOG_SPACES: [LogSpace; 6] =
+    [LogSpace::Committed, LogSpace::Entry, LogSpace::Purged, LogSpace::Replica, LogSpace::Tombstone, LogSpace::Vote];
 
 /// Bytes of a key of the log database that holds no index.
 pub const LOG_KEY_BYTES: usize = 9;
@@ -98,7 +92,7 @@ pub enum Space {
     Data = 2,
 }
 
-/// The key of the [`crate::machine::Head`], in [`Space::Meta`].
+/// The key of the [`quorate_types::state::Head`], in [`Space::Meta`].
 pub const HEAD: &[u8] = b"h";
 /// The key of the membership, in [`Space::Meta`].
 pub const MEMBERSHIP: &[u8] = b"m";

@@ -312,7 +312,8 @@ fn after_a_failed_write_nothing_is_acknowledged() {
     log.create(A, GroupId(1)).unwrap();
     // The open files go on working; the next one that RocksDB needs cannot be made.
     fs::remove_dir_all(&path).unwrap();
-    let failed = (0..10_000).find(|index| wait(|done| log.append(A, vec![entry(id(1, *index), 10_000)], done)).is_err());
+    let failed =
+        (0..10_000).find(|index| wait(|done| log.append(A, vec![entry(id(1, *index), 10_000)], done)).is_err());
     let failed = failed.expect("a memtable is full long before");
     let later = wait(|done| log.append(A, vec![entry(id(1, failed + 1), 1)], done));
     assert!(matches!(later, Err(LogError::Io(_))), "{later:?}");

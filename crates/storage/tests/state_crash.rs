@@ -1,4 +1,5 @@
 //! A node is killed while it applies: what is left on disk is the state after some entry, whole.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod state_support;
 
@@ -113,8 +114,16 @@ fn a_killed_node_finds_a_prefix_of_what_it_applied() {
             for index in next..=applied {
                 replayed.apply(&[scripted(index)]).unwrap();
             }
-            assert_eq!(replayed.head().applied.map(|applied| applied.index), Some(applied), "no kill takes back an older one");
-            assert_eq!(hash_of(&*state, id), hash_of(&*replay, id), "replica {id} after kill {kill}, at entry {applied}");
+            assert_eq!(
+                replayed.head().applied.map(|applied| applied.index),
+                Some(applied),
+                "no kill takes back an older one"
+            );
+            assert_eq!(
+                hash_of(&*state, id),
+                hash_of(&*replay, id),
+                "replica {id} after kill {kill}, at entry {applied}"
+            );
         }
     }
     assert!(lost_some, "RocksDB flushed between our flushes, so that the kills met it at arbitrary entries");

@@ -1,4 +1,5 @@
 //! The machine and its replica under any commands, any grouping and any crash; and what no script can say.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod state_support;
 
@@ -12,13 +13,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use quorate_storage::keys::Space;
 use quorate_storage::machine::{Draft, KvMachine, Machine, Replica, kv};
-use quorate_storage::state::{Batch, MemoryState, Pinned, State, StateError, View};
+use quorate_storage::state::{Batch, MemoryState, Pinned, State, StateError, View, Visit};
 use quorate_types::codec::{self, Kind};
 use quorate_types::peer::SnapshotMeta;
 use quorate_types::state::{Head, StoredMembership};
 use quorate_types::{
-    Command, Condition, Entry, LogId, Membership, Mutation, Outcome, Payload, Record, ReplicaId, SessionId, SessionStamp,
-    Write,
+    Command, Condition, Entry, LogId, Membership, Mutation, Outcome, Payload, Record, ReplicaId, SessionId,
+    SessionStamp, Write,
 };
 use state_support::{Store, TWINS, Twin, entry, export, found, key, log_id, open, put, read, value};
 
@@ -35,14 +36,14 @@ fn condition() -> impl Strategy<Value = Option<Condition>> {
 }
 
 fn any_command() -> impl Strategy<Value = Command> {
-    let mutation = prop_oneof![3 => (0..3u8).prop_map(|t| Mutation::Put(value(&t.to_string()))), 1 => Just(Mutation::Delete)];
-    let write = (1..5u64, 1..14u64, 1..6u64, prop_oneof![9 => Just(1), 1 => Just(2)], 0..4u8, mutation, condition()).prop_map(
-        |(session, sequence, lowest, epoch, name, mutation, condition)| Command::Write {
+    let mutation =
+        prop_oneof![3 => (0..3u8).prop_map(|t| Mutation::Put(value(&t.to_string()))), 1 => Just(Mutation::Delete)];
+    let write = (1..5u64, 1..14u64, 1..6u64, prop_oneof![9 => Just(1), 1 => Just(2)], 0..4u8, mutation, condition())
+        .prop_map(|(session, sequence, lowest, epoch, name, mutation, condition)| Command::Write {
             epoch,
             stamp: SessionStamp { session: SessionId(session), sequence, lowest },
             write: Write { key: key(&name.to_string()), mutation, condition },
-        },
-    );
+        });
     prop_oneof![1 => Just(Command::OpenSession { epoch: 1 }), 1 => Just(Command::Tick), 20 => write]
 }
 
@@ -117,7 +118,7 @@ proptest! {
                 match event {
                     Event::Nothing => continue,
                     Event::Flush => store.state.flush().unwrap(),
-                    // What is left of it can be nothing at all, so a crash makes no progress where no flush is before it.
+                    // A flush before it, so that the log gets on; what is applied after the flush is lost.
                     Event::Crash => {
                         store.state.flush().unwrap();
                         let machine = replica.as_mut().unwrap();
@@ -151,7 +152,7 @@ proptest! {
         let state = MemoryState::new();
         let operations = base.iter().map(|(k, v)| (Space::Data, name(*k), Some(vec![*v]))).collect();
         state.write(REPLICA, Batch { operations }).unwrap();
-        let collect = |scan: &dyn Fn(&mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>), stop_after: usize| {
+        let collect = |scan: &dyn Fn(Visit<'_>), stop_after: usize| {
             let mut seen = Vec::new();
             scan(&mut |key, value| {
                 seen.push((key.to_vec(), value.to_vec()));
@@ -244,6 +245,39 @@ fn reads_come_with_the_head() {
     }
 }
 
+/// A reader beside the writer never sees an applied index without its data, nor data without their index.
+#[test]
+fn head_and_records_are_read_at_one_point_in_time() {
+    const ENTRIES: u64 = 3000;
+    for twin in TWINS {
+        let store = Store::new(twin);
+        let mut shard = open(&store.state, REPLICA);
+        shard.apply(&[entry(0, 1, vec![found(1), Command::OpenSession { epoch: 1 }])]).unwrap();
+        let state = store.state.clone();
+        let reader = std::thread::spawn(move || {
+            let keys = [key("first"), key("last")];
+            let mut applied = 0;
+            while applied < ENTRIES {
+                state
+                    .view(&mut |view| {
+                        let (head, records) = kv::read(view, REPLICA, &keys)?;
+                        applied = head.applied.unwrap().index;
+                        let expected = (applied > 0).then(|| value(&applied.to_string()));
+                        let values = records.into_iter().map(|record| record.map(|record| record.value));
+                        assert!(values.into_iter().all(|value| value == expected), "{twin:?} at {applied}");
+                        Ok(())
+                    })
+                    .unwrap();
+            }
+        });
+        for index in 1..=ENTRIES {
+            let write = |sequence, name| put(1, sequence, sequence, name, &index.to_string(), None);
+            shard.apply(&[entry(index, 1, vec![write(2 * index, "first"), write(2 * index + 1, "last")])]).unwrap();
+        }
+        reader.join().unwrap();
+    }
+}
+
 /// A replica that was asked to skip an entry or to apply one twice would differ from the others for ever: it stops instead.
 #[test]
 fn a_hole_in_the_log_is_not_applied() {
@@ -283,10 +317,13 @@ fn corrupt_records_are_not_served() {
         };
         spoil(Space::Data, b"k");
         let mut error = None;
-        store.state.view(&mut |view| {
-            error = kv::read(view, REPLICA, &[key("k")]).err();
-            Ok(())
-        }).unwrap();
+        store
+            .state
+            .view(&mut |view| {
+                error = kv::read(view, REPLICA, &[key("k")]).err();
+                Ok(())
+            })
+            .unwrap();
         assert!(matches!(error, Some(StateError::Corrupt { .. })));
         for key in [b"S-not-a-session-key".as_slice(), &quorate_storage::keys::session_key(SessionId(1), 1)] {
             spoil(Space::Table, key);
@@ -309,18 +346,18 @@ struct Counting {
 struct CountingView<'a>(&'a dyn View, &'a AtomicUsize);
 
 impl View for CountingView<'_> {
-    fn get_with(&self, replica: ReplicaId, space: Space, key: &[u8], read: &mut dyn FnMut(&[u8])) -> Result<(), StateError> {
+    fn get_with(
+        &self,
+        replica: ReplicaId,
+        space: Space,
+        key: &[u8],
+        read: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), StateError> {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.get_with(replica, space, key, read)
     }
 
-    fn scan(
-        &self,
-        replica: ReplicaId,
-        space: Space,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StateError> {
+    fn scan(&self, replica: ReplicaId, space: Space, prefix: &[u8], visit: Visit<'_>) -> Result<(), StateError> {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.scan(replica, space, prefix, visit)
     }
@@ -375,12 +412,15 @@ fn the_session_table_takes_little_room() {
     shard.apply(&[entry(0, 1, vec![found(1), Command::OpenSession { epoch: 1 }])]).unwrap();
     let records = || {
         let mut records = 0;
-        store.state.view(&mut |view| {
-            view.scan(REPLICA, Space::Table, b"", &mut |_, _| {
-                records += 1;
-                ControlFlow::Continue(())
+        store
+            .state
+            .view(&mut |view| {
+                view.scan(REPLICA, Space::Table, b"", &mut |_, _| {
+                    records += 1;
+                    ControlFlow::Continue(())
+                })
             })
-        }).unwrap();
+            .unwrap();
         records
     };
     for index in 1..200u64 {

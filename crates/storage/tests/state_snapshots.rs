@@ -1,4 +1,5 @@
 //! Snapshots of a replica's state: what they hold, what they replace, what is refused.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod state_support;
 
@@ -10,7 +11,9 @@ use quorate_storage::state::{Batch, State, StateError};
 use quorate_types::peer::SnapshotMeta;
 use quorate_types::state::StoredMembership;
 use quorate_types::{Command, Entry, Membership, NodeId, Payload, ReplicaId};
-use state_support::{Shard, Store, TWINS, entry, export, found, hash_of, key, log_id, open, open_rocks, put, read, value};
+use state_support::{
+    Shard, Store, TWINS, entry, export, found, hash_of, key, log_id, open, open_rocks, put, read, value,
+};
 
 const SOURCE: ReplicaId = ReplicaId(1);
 const TARGET: ReplicaId = ReplicaId(2);
@@ -37,7 +40,14 @@ fn a_snapshot_replaces_everything_that_the_target_held() {
         let mut source = open(&store.state, SOURCE);
         source.apply(&history(&[("kept", "new"), ("deleted", "back"), ("m", "new")])).unwrap();
 
-        let old = history(&[("kept", "old"), ("a", "old"), ("deleted", "old"), ("z", "old"), ("kept", "old2"), ("hot", "old")]);
+        let old = history(&[
+            ("kept", "old"),
+            ("a", "old"),
+            ("deleted", "old"),
+            ("z", "old"),
+            ("kept", "old2"),
+            ("hot", "old"),
+        ]);
         let mut target = open(&store.state, TARGET);
         target.apply(&old[..6]).unwrap();
         store.state.flush().unwrap();

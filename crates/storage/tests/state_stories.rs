@@ -8,6 +8,7 @@
 //!   > read KEY | head | sessions N              reads; opens N sessions
 //!   > flush | crash | restart | snapshot ID     a crash goes back to the last flush, and the log is applied again
 //! ```
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod state_support;
 
@@ -115,14 +116,15 @@ fn write(epoch: u64, stamp: &str, name: &str, mutation: Mutation, rest: &[&str])
         ["if", "exists", ref rest @ ..] => (Some(Condition::Exists), rest),
         ["if", "version", version, ref rest @ ..] => (Some(Condition::Version(version.parse().unwrap())), rest),
         ["if", "value", text, ref rest @ ..] => (Some(Condition::Value(value(text))), rest),
-        ref rest => (None, rest.as_ref()),
+        ref rest => (None, rest),
     };
     let lowest = match *rest {
         ["lowest", lowest] => lowest.parse().unwrap(),
         [] => 1,
         _ => panic!("no such condition: {rest:?}"),
     };
-    let stamp = SessionStamp { session: SessionId(session.parse().unwrap()), sequence: sequence.parse().unwrap(), lowest };
+    let stamp =
+        SessionStamp { session: SessionId(session.parse().unwrap()), sequence: sequence.parse().unwrap(), lowest };
     Command::Write { epoch, stamp, write: Write { key: key(name), mutation, condition } }
 }
 

@@ -1,5 +1,7 @@
 //! What a founding says, and what is refused.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 mod common;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! What holds after any sequence of commands, sensible or not.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,7 @@
 //! The machine over a state store: what is written, what is read back, and what is published when.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 mod common;
 
 use std::sync::{Arc, Mutex};

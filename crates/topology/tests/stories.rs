@@ -1,5 +1,7 @@
 //! The cluster's life as scripts: a command a line, and what comes of it after the arrow.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 mod common;
 
 use quorate_topology::ClusterState;

@@ -158,7 +158,6 @@ impl KvArgs {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::args::tests::parse;
 
     #[test]

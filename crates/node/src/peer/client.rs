@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use quorate_proto::MESSAGE_BYTES_MAX;
 use quorate_proto::admin::admin_client::AdminClient;
 use quorate_proto::admin::{GetNodeRequest, NodeStatus};
 use quorate_proto::peer::peer_client::PeerClient;
 use quorate_proto::peer::{FoundRequest, Hello, ProposeTopologyRequest, WatchTopologyRequest};
-use quorate_proto::MESSAGE_BYTES_MAX;
 use quorate_types::topology::{Command, Founding, Outcome, Topology};
 use quorate_types::{NodeId, ReplicaId};
 use tokio::time::timeout;
@@ -88,7 +88,10 @@ pub(crate) async fn get_node(client_address: &str) -> Result<NodeStatus, String>
     answer(CALL_TIMEOUT, AdminClient::new(channel).get_node(GetNodeRequest {})).await
 }
 
-async fn answer<T>(within: Duration, call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, String> {
+async fn answer<T>(
+    within: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, String> {
     match timeout(within, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(status.message().to_owned()),

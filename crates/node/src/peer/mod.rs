@@ -8,15 +8,15 @@
 //!
 //! A connection goes one way: each node opens its own to every other node, and the answers come back on the other's.
 
+mod client;
 mod connection;
 mod lane;
 mod link;
-mod transport;
 mod pace;
+mod server;
 mod snapshots_in;
 mod snapshots_out;
-mod client;
-mod server;
+mod transport;
 
 pub(crate) use client::{PeerCaller, Proposed, get_node};
 pub(crate) use connection::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};

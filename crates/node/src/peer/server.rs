@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use quorate_proto::peer::peer_server::Peer;
 use quorate_proto::peer::{
-    FoundRequest, FoundResponse, Frame, FramesEnd, Hello, ProposeTopologyRequest, ProposeTopologyResponse, SnapshotChunk,
-    SnapshotReply, WatchTopologyRequest, WatchTopologyResponse,
+    FoundRequest, FoundResponse, Frame, FramesEnd, Hello, ProposeTopologyRequest, ProposeTopologyResponse,
+    SnapshotChunk, SnapshotReply, WatchTopologyRequest, WatchTopologyResponse,
 };
 use quorate_types::NodeId;
 use quorate_types::codec::{self, Kind};
@@ -17,6 +17,7 @@ use quorate_types::topology::{Command, Founding, Outcome};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info, warn};
 
+use super::client::Proposed;
 use super::snapshots_in::Unstaged;
 use crate::founding;
 use crate::handshake::check_peer;
@@ -82,14 +83,15 @@ impl Peer for PeerService {
                 Unstaged::Broken(reason) => Refusal::Unavailable(reason),
             }
         })?;
-        let vote = member.groups.receive_snapshot(header, staged.files().to_vec()).await.map_err(Refusal::Unavailable)?;
+        let vote =
+            member.groups.receive_snapshot(header, staged.files().to_vec()).await.map_err(Refusal::Unavailable)?;
         info!(%from, %group, %replica, "snapshot installed");
         Ok(Response::new(SnapshotReply { vote: codec::encode(Kind::Vote, &vote).into() }))
     }
 
     async fn found(&self, request: Request<FoundRequest>) -> Result<Response<FoundResponse>, Status> {
         let order = Founding::decode(&request.into_inner().founding).map_err(|e| Refusal::Invalid(e.to_string()))?;
-        let recorded = founding::accept(&self.node, order).await?;
+        let recorded = founding::accept(self.node.clone(), order).await?;
         Ok(Response::new(FoundResponse { founding: recorded.encode().into() }))
     }
 
@@ -116,12 +118,12 @@ impl Peer for PeerService {
         let command = Command::decode(&command).map_err(|e| Refusal::Invalid(e.to_string()))?;
         info!(%from, ?command, "topology command");
         Ok(Response::new(match propose::here(&member, &command).await? {
-            super::client::Proposed::NotLeader(leader) => ProposeTopologyResponse {
+            Proposed::NotLeader(leader) => ProposeTopologyResponse {
                 is_not_leader: true,
                 not_leader: leader.map_or(0, |NodeId(node)| node),
                 ..Default::default()
             },
-            super::client::Proposed::Outcome(outcome) => match outcome {
+            Proposed::Outcome(outcome) => match outcome {
                 Outcome::Done => ProposeTopologyResponse::default(),
                 Outcome::Node(node) => ProposeTopologyResponse { id: node.0, ..Default::default() },
                 Outcome::Replica(replica) => ProposeTopologyResponse { id: replica.0, ..Default::default() },

@@ -89,8 +89,6 @@ impl Drop for Staged {
     }
 }
 
-type Chunks<'a> = std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send + 'a>>;
-
 async fn receive_file(
     path: &Path,
     length: u64,
@@ -121,9 +119,7 @@ async fn receive_file(
     Ok(())
 }
 
-async fn next(
-    chunks: &mut (impl Stream<Item = Result<Bytes, String>> + Unpin),
-) -> Result<Option<Bytes>, Unstaged> {
+async fn next(chunks: &mut (impl Stream<Item = Result<Bytes, String>> + Unpin)) -> Result<Option<Bytes>, Unstaged> {
     let chunk = timeout(PROGRESS_TIMEOUT, chunks.next()).await;
     let chunk = chunk.map_err(|_| Unstaged::Broken(format!("nothing came for {PROGRESS_TIMEOUT:?}")))?;
     chunk.transpose().map_err(Unstaged::Broken)
@@ -165,7 +161,8 @@ mod tests {
     async fn files_are_put_together_from_chunks_of_any_size_and_deleted_afterwards() {
         let (dir, staging) = staging();
         for size in [1, 5, 14, 1000] {
-            let staged = staging.receive(&expected(), stream::iter(chunks(&[FIRST, SECOND].concat(), size))).await.unwrap();
+            let staged =
+                staging.receive(&expected(), stream::iter(chunks(&[FIRST, SECOND].concat(), size))).await.unwrap();
             let files: Vec<_> = staged.files().iter().map(|path| fs::read(path).unwrap()).collect();
             assert_eq!(files, [FIRST, b"", SECOND]);
             drop(staged);

@@ -115,9 +115,7 @@ async fn put(chunks: &mpsc::Sender<SnapshotChunk>, chunk: SnapshotChunk) -> Resu
     }
 }
 
-fn vote(
-    reply: Result<tonic::Response<quorate_proto::peer::SnapshotReply>, tonic::Status>,
-) -> Result<Vote, String> {
+fn vote(reply: Result<tonic::Response<quorate_proto::peer::SnapshotReply>, tonic::Status>) -> Result<Vote, String> {
     let reply = reply.map_err(|status| describe(&status))?.into_inner();
     codec::decode(Kind::Vote, &reply.vote).map_err(|e| e.to_string())
 }

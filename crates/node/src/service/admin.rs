@@ -68,7 +68,7 @@ impl Admin for AdminService {
         &self,
         request: Request<InitClusterRequest>,
     ) -> Result<Response<InitClusterResponse>, Status> {
-        Ok(Response::new(founding::init(&self.node, request.into_inner()).await?))
+        Ok(Response::new(founding::init(self.node.clone(), request.into_inner()).await?))
     }
 
     async fn hash_shard(&self, request: Request<HashShardRequest>) -> Result<Response<HashShardResponse>, Status> {
@@ -101,10 +101,7 @@ impl Admin for AdminService {
         }))
     }
 
-    async fn compact_logs(
-        &self,
-        _: Request<CompactLogsRequest>,
-    ) -> Result<Response<CompactLogsResponse>, Status> {
+    async fn compact_logs(&self, _: Request<CompactLogsRequest>) -> Result<Response<CompactLogsResponse>, Status> {
         let purged_entries = self.member()?.groups.compact().await.map_err(|_| Refusal::Stopping)?;
         Ok(Response::new(CompactLogsResponse { purged_entries }))
     }

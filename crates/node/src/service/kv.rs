@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
 use super::parts::split;
-use super::replies::{ReplyQueue, Replies, reply_queue};
+use super::replies::{Replies, ReplyQueue, reply_queue};
 use super::serve::Server;
 use crate::admission::Admission;
 use crate::handshake::greet_client;

@@ -227,7 +227,8 @@ mod tests {
     fn put(id: u64, shard: u32, bytes: usize) -> Request {
         let stamp = SessionStamp { session: SessionId(1), sequence: id, lowest: 1 };
         let mutation = Mutation::Put(Value::new(vec![0; bytes]).unwrap());
-        let operation = KvOperation::Write { stamp, write: Write { key: Key::new("k").unwrap(), mutation, condition: None } };
+        let operation =
+            KvOperation::Write { stamp, write: Write { key: Key::new("k").unwrap(), mutation, condition: None } };
         KvRequest { id, shard: ShardId(shard), epoch: 1, timeout: None, operation }.into()
     }
 
@@ -256,10 +257,7 @@ mod tests {
             get(8, 2, Eventual),
         ];
         let split = split(frame);
-        assert_eq!(
-            script(&split),
-            ["write 1:[1, 4]", "strong 1:[2, 6]", "write 2:[7]", "eventual 2:[3, 8] 1:[5]"]
-        );
+        assert_eq!(script(&split), ["write 1:[1, 4]", "strong 1:[2, 6]", "write 2:[7]", "eventual 2:[3, 8] 1:[5]"]);
         let Part::Strong(strong) = &split.parts[1].part else { panic!() };
         assert_eq!(strong.within, Duration::from_millis(6), "the most patient client decides");
         let Part::Write(writes) = &split.parts[0].part else { panic!() };

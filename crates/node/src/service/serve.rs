@@ -8,7 +8,7 @@ use quorate_proto::kv::Reply;
 use quorate_proto::{KvAnswer, reply_to_wire};
 use quorate_raft::KvGroup;
 use quorate_types::state::Head;
-use quorate_types::{Key, ReadLevel, Rejection, Role, Served, ServedBy, ShardId};
+use quorate_types::{Key, Outcome, ReadLevel, Rejection, Role, Served, ServedBy, ShardId};
 
 use super::parts::{Part, Reads, Sized, Writes};
 use crate::admission::{Admission, admitted_by_disk};
@@ -70,7 +70,12 @@ impl Server {
                 let by = self.served_by(ReadLevel::Strong, Role::Leader, shard, &applied.head);
                 let outcomes = ids.into_iter().zip(applied.reply);
                 replies.extend(outcomes.map(|(id, outcome)| {
-                    reply_to_wire(id, Ok(Served { value: KvAnswer::Outcome(outcome), by }))
+                    let result = match outcome {
+                        // Nothing was applied, and the client's map is not to blame.
+                        Outcome::WrongEpoch { epoch: 0 } => Err(unfounded()),
+                        outcome => Ok(Served { value: KvAnswer::Outcome(outcome), by }),
+                    };
+                    reply_to_wire(id, result)
                 }));
             }
             Err(rejection) => replies.extend(reject_all(&ids, &rejection)),
@@ -148,7 +153,13 @@ fn strays(map: &ClusterMap, shard: ShardId, epochs: &[u64], keys: &[Key]) -> Opt
 }
 
 fn outside() -> Rejection {
-    Rejection::Invalid { reason: "the key's token is not in the shard's arc; hash it with the cluster's key".to_owned() }
+    Rejection::Invalid {
+        reason: "the key's token is not in the shard's arc; hash it with the cluster's key".to_owned(),
+    }
+}
+
+fn unfounded() -> Rejection {
+    Rejection::Unavailable { reason: "the shard is being founded".to_owned() }
 }
 
 /// Whether a state of epoch `state` may answer a client that routed by epoch `client`.

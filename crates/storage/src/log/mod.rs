@@ -8,17 +8,17 @@
 //!
 //! What arrives while a write is being synced makes the next batch, so that one fsync serves every group that is busy.
 
-mod rocks;
-mod writer;
+mod extent;
+mod memory;
 mod queue;
+mod reclaim;
 mod records;
+mod recovery;
 mod registry;
 mod replica;
+mod rocks;
 mod tail;
-mod extent;
-mod recovery;
-mod reclaim;
-mod memory;
+mod writer;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -66,8 +66,7 @@ struct Inner {
 
 impl Queue {
     pub(super) fn new() -> Self {
-        let inner =
-            Inner { items: VecDeque::new(), waiting_bytes: 0, end: None, writer_sleeps: false, blocked: 0 };
+        let inner = Inner { items: VecDeque::new(), waiting_bytes: 0, end: None, writer_sleeps: false, blocked: 0 };
         Queue {
             inner: Mutex::new(inner),
             filled: Condvar::new(),

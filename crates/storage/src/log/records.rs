@@ -9,8 +9,8 @@ use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, Options, ReadOptions, WriteBatch,
 };
 
-use super::replica::{Change, Operation, Reading};
 use super::LogError;
+use super::replica::{Change, Operation, Reading};
 use crate::keys::{LogSpace, log_entry_key, log_key, parse_log_key};
 
 /// The scratch buffer gives memory back above this, after a large entry.
@@ -84,7 +84,9 @@ impl BatchBuilder {
     pub(super) fn add(&mut self, operation: &Operation) {
         let replica = operation.replica.id;
         match &operation.change {
-            Change::Create => self.put(&log_key(LogSpace::Replica, replica), |out| codec::encode_into(out, Kind::Replica, &operation.replica.group)),
+            Change::Create => self.put(&log_key(LogSpace::Replica, replica), |out| {
+                codec::encode_into(out, Kind::Replica, &operation.replica.group)
+            }),
             Change::Destroy { .. } => {
                 self.batch.put(log_key(LogSpace::Tombstone, replica), []);
                 sweep(&mut self.batch, replica);
@@ -93,10 +95,14 @@ impl BatchBuilder {
             Change::Append(entries) => {
                 self.entries += entries.len();
                 for entry in entries {
-                    self.put(&log_entry_key(replica, entry.id.index), |out| codec::encode_into(out, Kind::Entry, entry));
+                    self.put(&log_entry_key(replica, entry.id.index), |out| {
+                        codec::encode_into(out, Kind::Entry, entry)
+                    });
                 }
             }
-            Change::Vote(vote) => self.put(&log_key(LogSpace::Vote, replica), |out| codec::encode_into(out, Kind::Vote, vote)),
+            Change::Vote(vote) => {
+                self.put(&log_key(LogSpace::Vote, replica), |out| codec::encode_into(out, Kind::Vote, vote))
+            }
             Change::Truncate(gone) => gone.iter().for_each(|gone| self.delete(replica, gone.clone())),
             Change::Purge { gone, upto, .. } => {
                 self.delete(replica, gone.clone());
@@ -105,7 +111,9 @@ impl BatchBuilder {
             Change::Mark => {}
         }
         match &operation.committed {
-            Some(Some(committed)) => self.put(&log_key(LogSpace::Committed, replica), |out| codec::encode_into(out, Kind::LogId, committed)),
+            Some(Some(committed)) => {
+                self.put(&log_key(LogSpace::Committed, replica), |out| codec::encode_into(out, Kind::LogId, committed))
+            }
             Some(None) => self.batch.delete(log_key(LogSpace::Committed, replica)),
             None => {}
         }
@@ -150,7 +158,9 @@ impl<'db> ColdEntries<'db> {
     /// The entries of `range`. Where `starts_anywhere`, the first one may be later than its start.
     pub(super) fn new(db: &'db DB, replica: ReplicaId, range: Range<u64>, starts_anywhere: bool) -> Self {
         let mut options = ReadOptions::default();
-        options.set_iterate_range(log_entry_key(replica, range.start).to_vec()..log_entry_key(replica, range.end).to_vec());
+        options.set_iterate_range(
+            log_entry_key(replica, range.start).to_vec()..log_entry_key(replica, range.end).to_vec(),
+        );
         options.set_readahead_size(READAHEAD_BYTES);
         options.fill_cache(false);
         let mut iterator = db.raw_iterator_opt(options);
@@ -191,7 +201,12 @@ fn check(replica: ReplicaId, expected: Option<u64>, key: &[u8], value: &[u8]) ->
 }
 
 /// Reads what a range has on disk, as much as there is room for. All of `range` must be there. Gives whether all of it fit.
-pub(super) fn read_cold(db: &DB, replica: ReplicaId, range: Range<u64>, reading: &mut Reading) -> Result<bool, LogError> {
+pub(super) fn read_cold(
+    db: &DB,
+    replica: ReplicaId,
+    range: Range<u64>,
+    reading: &mut Reading,
+) -> Result<bool, LogError> {
     let mut next = range.start;
     for entry in ColdEntries::new(db, replica, range.clone(), false) {
         let entry = entry?;

@@ -39,9 +39,7 @@ pub(super) fn recover(db: &DB, budget: &Arc<TailBudget>) -> Result<Registry, Log
 
 fn recover_replica(db: &DB, id: ReplicaId, group: GroupId, budget: &Arc<TailBudget>) -> Result<Replica, LogError> {
     let get = |space| db.get_pinned(log_key(space, id)).map_err(io);
-    let mark = |space| {
-        get(space)?.map(|value| codec::decode(Kind::LogId, &value)).transpose().map_err(corrupt(id))
-    };
+    let mark = |space| get(space)?.map(|value| codec::decode(Kind::LogId, &value)).transpose().map_err(corrupt(id));
     let vote = get(LogSpace::Vote)?.map(|value| codec::decode(Kind::Vote, &value)).transpose().map_err(corrupt(id))?;
     let marks = LogState { vote, committed: mark(LogSpace::Committed)?, purged: mark(LogSpace::Purged)?, last: None };
     let start = marks.purged.map_or(0, |purged| purged.index + 1);

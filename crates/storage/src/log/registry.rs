@@ -46,11 +46,8 @@ impl Registry {
         if inner.destroyed.contains(&id) {
             return Err(LogError::NoReplica(id));
         }
-        let replica = inner
-            .replicas
-            .entry(id)
-            .or_insert_with(|| Arc::new(Replica::new(id, group, self.budget.clone())))
-            .clone();
+        let replica =
+            inner.replicas.entry(id).or_insert_with(|| Arc::new(Replica::new(id, group, self.budget.clone()))).clone();
         self.budget.share_among(inner.replicas.len());
         if replica.group != group {
             return Err(LogError::OtherGroup { replica: id, group: replica.group });

@@ -65,7 +65,7 @@ pub struct RocksLog {
     registry: Arc<Registry>,
     queue: Arc<Queue>,
     syncs: Arc<AtomicU64>,
-    /// The writer, then the reclaimer, which ends after it. None: closed.
+    /// The writer, then the reclaimer, which ends after it. Empty: closed.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 

@@ -6,8 +6,8 @@ use std::ops::{Bound, ControlFlow};
 use quorate_types::ReplicaId;
 use quorate_types::state::{Head, StoredMembership};
 
-use crate::state::{Batch, StateError, View, meta};
 use crate::keys::Space;
+use crate::state::{Batch, StateError, View, Visit, meta};
 
 /// What a machine sees and changes while it applies: the replica's state as it was before the batch, and on top of it everything
 /// that the batch changed so far. It ends as one [`Batch`].
@@ -67,12 +67,7 @@ impl<'a> Draft<'a> {
 
     /// Visits the keys that start with `prefix`, as changed so far, in order, until told to stop. Keys are given whole, the
     /// prefix included.
-    pub fn scan(
-        &self,
-        space: Space,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StateError> {
+    pub fn scan(&self, space: Space, prefix: &[u8], visit: Visit<'_>) -> Result<(), StateError> {
         let mut changed = self
             .overlay(space)
             .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))

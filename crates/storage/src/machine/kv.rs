@@ -4,7 +4,8 @@ use bytes::Bytes;
 use quorate_types::codec::{self, CodecError, Kind};
 use quorate_types::state::{Head, Remembered};
 use quorate_types::{
-    Command, Condition, Key, LogId, Mutation, Outcome, Proposal, Record, ReplicaId, SessionStamp, TokenArc, Value, Write,
+    Command, Condition, Key, LogId, Mutation, Outcome, Proposal, Record, ReplicaId, SessionStamp, TokenArc, Value,
+    Write,
 };
 
 use super::sessions::{Admission, Sessions};
@@ -14,11 +15,7 @@ use crate::state::{StateError, View, meta};
 
 /// Reads keys of a shard, and the head of the state that they were read from: one view, so one point in time. A record that
 /// has expired by the shard's clock is absent. The records are in the order of the keys.
-pub fn read(
-    view: &dyn View,
-    replica: ReplicaId,
-    keys: &[Key],
-) -> Result<(Head, Vec<Option<Record>>), StateError> {
+pub fn read(view: &dyn View, replica: ReplicaId, keys: &[Key]) -> Result<(Head, Vec<Option<Record>>), StateError> {
     let head = meta::head(view, replica)?;
     let mut records = Vec::with_capacity(keys.len());
     for key in keys {
@@ -69,7 +66,9 @@ impl KvMachine {
         match admission {
             Admission::Unknown => return Ok(Outcome::SessionUnknown),
             Admission::Forgotten => return Ok(Outcome::SequenceForgotten),
-            Admission::Done(Remembered::Written { version, replaced }) => return Ok(Outcome::Written { version, replaced }),
+            Admission::Done(Remembered::Written { version, replaced }) => {
+                return Ok(Outcome::Written { version, replaced });
+            }
             Admission::Done(Remembered::Refused { version }) => {
                 let current = current(draft, &write.key)?.filter(|record| record.version == version);
                 return Ok(Outcome::Refused { version, current });
@@ -85,7 +84,9 @@ impl KvMachine {
         let outcome = apply_write(draft, write)?;
         if self.deduplicate {
             let remembered = match &outcome {
-                Outcome::Written { version, replaced } => Remembered::Written { version: *version, replaced: *replaced },
+                Outcome::Written { version, replaced } => {
+                    Remembered::Written { version: *version, replaced: *replaced }
+                }
                 Outcome::Refused { version, .. } => Remembered::Refused { version: *version },
                 other => unreachable!("a write that is applied is written or refused, not {other:?}"),
             };
@@ -99,8 +100,8 @@ impl Machine for KvMachine {
     type Reply = Vec<Outcome>;
 
     fn apply(&mut self, at: LogId, proposal: &Bytes, draft: &mut Draft<'_>) -> Result<Self::Reply, StateError> {
-        let proposal = Proposal::decode(proposal)
-            .map_err(|source| StateError::Corrupt { replica: draft.replica(), source })?;
+        let proposal =
+            Proposal::decode(proposal).map_err(|source| StateError::Corrupt { replica: draft.replica(), source })?;
         let head = draft.head_mut();
         head.clock_ms = head.clock_ms.max(proposal.time_ms);
         let clock_ms = head.clock_ms;

@@ -12,10 +12,10 @@
 //! Read `draft` next, then `replica`, then `kv`, which is the machine of a shard.
 
 pub mod draft;
-pub mod replica;
-pub mod kv;
-mod sessions;
 pub mod hash;
+pub mod kv;
+pub mod replica;
+mod sessions;
 
 pub use draft::Draft;
 pub use hash::{StateHash, state_hash};

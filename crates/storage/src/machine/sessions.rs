@@ -118,7 +118,9 @@ impl Sessions {
         self.entry.now = Used { clock_ms, index };
         for _ in 0..EVICTED_PER_ENTRY_MAX {
             match self.by_use.first() {
-                Some((used, id)) if used.clock_ms.saturating_add(SESSION_IDLE_MS_MAX) <= clock_ms => self.evict(*id, draft),
+                Some((used, id)) if used.clock_ms.saturating_add(SESSION_IDLE_MS_MAX) <= clock_ms => {
+                    self.evict(*id, draft)
+                }
                 _ => break,
             }
         }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_types::ReplicaId;
 use quorate_types::peer::SnapshotMeta;
 
-use super::{Batch, Pinned, State, StateError, View, meta};
+use super::{Batch, Pinned, State, StateError, View, Visit, meta};
 use crate::keys::Space;
 
 /// One replica's keys and values. Shared with views and pins, and copied when it is changed while one of them holds it.
@@ -132,13 +132,7 @@ impl View for MemoryView {
         Ok(())
     }
 
-    fn scan(
-        &self,
-        replica: ReplicaId,
-        space: Space,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StateError> {
+    fn scan(&self, replica: ReplicaId, space: Space, prefix: &[u8], visit: Visit<'_>) -> Result<(), StateError> {
         let Some(keys) = self.0.get(&replica) else { return Ok(()) };
         let from = Bound::Included((space, prefix.to_vec()));
         for ((found, key), value) in keys.range((from, Bound::Unbounded)) {

@@ -7,15 +7,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quorate_types::ReplicaId;
 use quorate_types::codec::CodecError;
 use quorate_types::peer::SnapshotMeta;
-use quorate_types::ReplicaId;
 
 use crate::keys::Space;
 
+pub mod memory;
 pub mod meta;
 pub mod rocks;
-pub mod memory;
 
 pub use memory::MemoryState;
 pub use rocks::{RocksState, StateOptions};
@@ -44,6 +44,9 @@ pub enum StateError {
     Io(Arc<str>),
 }
 
+/// What a scan calls with each key and its value, in order, until it breaks.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 /// The state at one point in time: nothing that is read through one view changes between two reads.
 pub trait View {
     /// Calls `read` with the value of a key, if it has one, without copying it.
@@ -64,13 +67,7 @@ pub trait View {
 
     /// Visits the keys of a space that start with `prefix`, in order, until told to stop. Keys are given as they were put,
     /// the prefix included.
-    fn scan(
-        &self,
-        replica: ReplicaId,
-        space: Space,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StateError>;
+    fn scan(&self, replica: ReplicaId, space: Space, prefix: &[u8], visit: Visit<'_>) -> Result<(), StateError>;
 }
 
 /// One change of one replica's state: all of it or nothing.

@@ -21,11 +21,11 @@ use self::view::RocksView;
 use super::{Batch, Pinned, State, StateError, View};
 use crate::keys::{state_key_into, state_key_replica, state_range};
 
-mod options;
-mod view;
-mod pinned;
 mod export;
 mod ingest;
+mod options;
+mod pinned;
+mod view;
 
 pub use options::StateOptions;
 

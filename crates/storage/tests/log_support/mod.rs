@@ -27,7 +27,8 @@ pub(crate) fn vote(term: u64, committed: bool) -> Vote {
 /// An entry whose content follows from its place, with a payload of `bytes` bytes.
 pub(crate) fn entry(id: LogId, bytes: usize) -> Entry {
     let seed = id.term.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ id.index ^ (id.leader.0 << 32);
-    let content: Vec<u8> = (0..bytes as u64).map(|i| (seed.wrapping_add(i.wrapping_mul(0x5851_f42d)) >> 7) as u8).collect();
+    let content: Vec<u8> =
+        (0..bytes as u64).map(|i| (seed.wrapping_add(i.wrapping_mul(0x5851_f42d)) >> 7) as u8).collect();
     Entry::normal(id, Bytes::from(content))
 }
 

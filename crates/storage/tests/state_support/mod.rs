@@ -1,5 +1,6 @@
 //! What the tests of the state share: both stores under one roof, and a shard that is driven by a script.
 #![allow(dead_code, reason = "every test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,8 @@ use quorate_storage::machine::{KvMachine, Replica, StateHash, kv, state_hash};
 use quorate_storage::state::{MemoryState, RocksState, State, StateOptions};
 use quorate_types::peer::SnapshotMeta;
 use quorate_types::{
-    Command, Condition, Entry, Key, LogId, Mutation, Outcome, Proposal, Record, ReplicaId, SessionId, SessionStamp, Token,
-    TokenArc, Value, Write,
+    Command, Condition, Entry, Key, LogId, Mutation, Outcome, Proposal, Record, ReplicaId, SessionId, SessionStamp,
+    Token, TokenArc, Value, Write,
 };
 use tempfile::TempDir;
 
@@ -142,7 +143,14 @@ pub(crate) fn found(epoch: u64) -> Command {
     Command::Found { arc: TokenArc { start: Token(0), end: Token(0) }, epoch }
 }
 
-pub(crate) fn put(session: u64, sequence: u64, lowest: u64, name: &str, text: &str, condition: Option<Condition>) -> Command {
+pub(crate) fn put(
+    session: u64,
+    sequence: u64,
+    lowest: u64,
+    name: &str,
+    text: &str,
+    condition: Option<Condition>,
+) -> Command {
     Command::Write {
         epoch: 1,
         stamp: SessionStamp { session: SessionId(session), sequence, lowest },

@@ -49,7 +49,7 @@ fn write_files_of(
     let mut files = Vec::new();
     let mut part = Part::begin(&tables, dir, 0, start.clone())?;
     let mut target_key = Vec::new();
-    view.scan_replica(replica, &mut |key, value| {
+    view.scan_replica(replica, |key, value| {
         target_key.clear();
         target_key.extend_from_slice(&start);
         target_key.extend_from_slice(&key[start.len()..]);

@@ -1,14 +1,13 @@
 //! A view of the state database: a RocksDB snapshot, taken when it is first needed.
 
 use std::cell::{OnceCell, RefCell};
-use std::ops::ControlFlow;
 
 use quorate_types::ReplicaId;
 use rocksdb::{DB, DBRawIterator, ReadOptions, Snapshot};
 
 use super::io;
 use crate::keys::{STATE_PREFIX_BYTES, Space, prefix_end, state_key, state_key_into, state_range};
-use crate::state::{StateError, View};
+use crate::state::{StateError, View, Visit};
 
 /// The state at the view's first read.
 ///
@@ -52,7 +51,7 @@ impl<'a> RocksView<'a> {
     pub(super) fn scan_replica(
         &self,
         replica: ReplicaId,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StateError>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
         let (start, end) = state_range(replica);
         let mut keys = self.keys(end);
@@ -76,8 +75,7 @@ impl View for RocksView<'_> {
         let value = {
             let mut full_key = self.key.borrow_mut();
             state_key_into(&mut full_key, replica, space, key);
-            thread_local! { static RO: ReadOptions = ReadOptions::default(); }
-            RO.with(|ro| self.db.get_pinned_opt(full_key.as_slice(), ro)).map_err(io)?
+            self.db.get_pinned_opt(full_key.as_slice(), &self.taken().options).map_err(io)?
         };
         if let Some(value) = value {
             read(&value);
@@ -85,13 +83,7 @@ impl View for RocksView<'_> {
         Ok(())
     }
 
-    fn scan(
-        &self,
-        replica: ReplicaId,
-        space: Space,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StateError> {
+    fn scan(&self, replica: ReplicaId, space: Space, prefix: &[u8], visit: Visit<'_>) -> Result<(), StateError> {
         let start = state_key(replica, space, prefix);
         let mut keys = self.keys(prefix_end(&start).expect("a space is not 0xff"));
         keys.seek(start);
