@@ -47,7 +47,7 @@ async fn keys_values_and_flags_are_checked() -> anyhow::Result<()> {
     std::fs::write(&large, vec![b'v'; (1 << 20) + 1])?;
     let mut command = quorate()?;
     command.env("QUORATE_ENDPOINTS", &endpoints).args(["kv", "put", "key", "-"]).stdin(std::fs::File::open(&large)?);
-    expect(&command.output().await?, USAGE, &["1048577", "1048576"])?;
+    expect(&command.output().await?, USAGE, &["1048576"])?;
 
     expect(&run_cli(&endpoints, &["kv", "put", "key", "one", "--if-absent"]).await?, 0, &[])?;
     expect(&run_cli(&endpoints, &["kv", "put", "key", "two", "--if-absent"]).await?, REFUSED, &["version"])?;
@@ -95,7 +95,7 @@ async fn data_directories_are_protected() -> anyhow::Result<()> {
     };
     let any = || ["127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()];
     let locked = start(cluster.data_dir(1).to_owned(), any()).await?;
-    expect(&locked, LOCKED, &["pid"])?;
+    expect(&locked, LOCKED, &["process", "--data-dir"])?;
     let open =
         start(cluster.data_dir(1).with_extension("new"), ["0.0.0.0:0".to_owned(), any()[1].clone(), any()[2].clone()]);
     expect(&open.await?, CONFIGURATION, &["--insecure"])?;

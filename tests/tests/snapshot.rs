@@ -9,7 +9,9 @@ use quorate_router::admin;
 use quorate_tests::{Cluster, ClusterOptions};
 
 const KEYS: usize = 2_000;
-const SHARDS: u32 = 4;
+const SHARDS: u32 = 2;
+/// Few at a time make many small entries: a purge keeps the newest few hundred whatever their size.
+const CLIENTS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a node says of its replicas: shard → (applied index, hash).
@@ -29,7 +31,7 @@ async fn write(cluster: &Cluster, round: &str) -> anyhow::Result<()> {
     for key in 0..KEYS {
         let (client, value) = (client.clone(), format!("{round} {key} {}", "x".repeat(200)));
         writes.spawn(async move { client.put(format!("key-{key}"), value).await });
-        if writes.len() >= 64 {
+        if writes.len() >= CLIENTS {
             writes.join_next().await.context("a write is under way")???;
         }
     }

@@ -18,6 +18,7 @@ use crate::error::NodeError;
 use crate::fatal::fail_stop;
 use crate::node::Node;
 use crate::peer::PeerTransport;
+use crate::run::only_handle;
 use crate::topology_feed::TopologyFeed;
 
 /// A node as a member of its cluster.
@@ -122,12 +123,19 @@ impl Member {
     }
 
     /// Stops the replicas, makes everything durable and lets go of it.
-    pub(crate) async fn shutdown(&self) -> Result<(), StateError> {
+    pub(crate) async fn close(self: Arc<Self>) -> Result<(), StateError> {
+        self.shards.clear();
         self.groups.shutdown().await;
         self.transport.shutdown().await;
         let storage = self.storage.clone();
-        let closed = tokio::task::spawn_blocking(move || storage.close()).await;
-        closed.unwrap_or_else(|e| Err(StateError::Io(e.to_string().into())))
+        let flushing = storage.clone();
+        let closed = tokio::task::spawn_blocking(move || flushing.close()).await;
+        drop(self);
+        only_handle(&storage.log, "log").await;
+        only_handle(&storage.state, "state").await;
+        let released = tokio::task::spawn_blocking(move || drop(storage)).await;
+        let failed = |e: tokio::task::JoinError| StateError::Io(e.to_string().into());
+        closed.map_err(failed)?.and(released.map_err(failed))
     }
 }
 

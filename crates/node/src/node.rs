@@ -37,6 +37,7 @@ pub(crate) struct Node {
     pub(crate) staging: Staging,
     /// Held while the node decides which cluster it belongs to: founding and joining exclude each other.
     pub(crate) deciding: Mutex<()>,
+    entering: Mutex<()>,
     life: Life,
     member: watch::Sender<Option<Arc<Member>>>,
 }
@@ -64,7 +65,17 @@ impl Node {
         };
         let staging = Staging::new(data.staging());
         let member = watch::Sender::new(None);
-        Arc::new(Node { config, addresses, data, disk, staging, deciding: Mutex::new(()), life, member })
+        Arc::new(Node {
+            config,
+            addresses,
+            data,
+            disk,
+            staging,
+            deciding: Mutex::new(()),
+            entering: Mutex::new(()),
+            life,
+            member,
+        })
     }
 
     /// This node as a member of its cluster; none as long as it is in none.
@@ -82,6 +93,7 @@ impl Node {
     /// Enters the cluster that the data directory names: opens what is stored and follows the cluster from here on. Nothing
     /// happens where the directory names none, or where the node is a member already.
     pub(crate) async fn enter_cluster(self: &Arc<Self>) -> Result<(), NodeError> {
+        let _entering = self.entering.lock().await;
         let Some(identity) = self.data.identity()? else { return Ok(()) };
         if self.member().is_some() {
             return Ok(());
@@ -95,6 +107,11 @@ impl Node {
             self.spawn(topology_watch::run(self.clone(), member));
         }
         Ok(())
+    }
+
+    /// Gives the member up, to be closed.
+    pub(crate) fn leave_cluster(&self) -> Option<Arc<Member>> {
+        self.member.send_replace(None)
     }
 
     /// Runs a task until it ends or the node has closed, whichever is first.

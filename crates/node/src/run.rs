@@ -37,6 +37,10 @@ const HEALTH_TICK: Duration = Duration::from_millis(200);
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 /// How long it waits for clients' requests in flight.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long it waits for what ends by itself once it was told to.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+/// How often it looks whether that has happened.
+const CLOSE_POLL: Duration = Duration::from_millis(5);
 
 /// Runs a node until `shutdown` is ready; then hands its leaderships over, finishes what is in flight, makes everything
 /// durable and returns. Call it inside a tokio runtime of several threads.
@@ -60,51 +64,75 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Resu
 }
 
 async fn serve(node: &Arc<Node>, mut servers: Servers, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
-    let started = Instant::now();
     node.spawn(look_at_disk(node.clone()));
-    node.enter_cluster().await?;
-    info!(elapsed = ?started.elapsed(), in_cluster = node.member().is_some(), "node serves");
-    let identity = node.member().map(|member| member.identity);
-    if identity.is_none() && !node.config.join.is_empty() {
-        node.spawn(join::run(node.clone()));
-    }
-    let misled = async {
-        match identity {
-            Some(identity) => match join::other_cluster(node, identity).await {
-                Some(error) => error,
-                None => std::future::pending().await,
-            },
-            None => std::future::pending().await,
-        }
-    };
-    let result = tokio::select! {
-        () = shutdown => Ok(()),
-        error = servers.failed() => Err(error),
-        error = misled => Err(error.into()),
+    let result = match node.enter_cluster().await {
+        Ok(()) => tokio::select! {
+            () = shutdown => Ok(()),
+            error = servers.failed() => Err(error),
+            error = follow_join_list(node) => Err(error),
+        },
+        Err(error) => Err(error),
     };
     let stopped = stop(node, servers).await;
     result.and(stopped)
 }
 
+/// A node without a cluster joins one if it is told of one; a node of a cluster must not be told of another.
+async fn follow_join_list(node: &Arc<Node>) -> NodeError {
+    let identity = node.member().map(|member| member.identity);
+    info!(in_cluster = identity.is_some(), "node serves");
+    match identity {
+        Some(identity) => {
+            if let Some(error) = join::other_cluster(node, identity).await {
+                return error.into();
+            }
+        }
+        None if !node.config.join.is_empty() => node.spawn(join::run(node.clone())),
+        None => {}
+    }
+    std::future::pending().await
+}
+
 /// Stops in the order in which nobody is hurt.
 async fn stop(node: &Arc<Node>, servers: Servers) -> Result<(), NodeError> {
+    let Servers { client, peer, ops, health } = servers;
     node.stop();
-    servers.health.set(false).await;
-    let member = node.member();
-    if let Some(member) = &member {
+    health.set(false).await;
+    if let Some(member) = node.member() {
         let kept = member.groups.hand_over_leaderships(HAND_OVER_MAX).await;
         info!(kept, "leaderships handed over");
     }
     node.drain();
-    if timeout(DRAIN_MAX, servers.client).await.is_err() {
-        warn!("requests are still in flight, their clients get no answer");
-    }
+    end(client, DRAIN_MAX, "requests are still in flight, their clients get no answer").await;
     node.close().await;
-    servers.peer.abort();
-    servers.ops.abort();
-    let Some(member) = member else { return Ok(()) };
-    member.shards.clear();
-    member.shutdown().await.map_err(|e| NodeError::Disk(e.to_string()))
+    end(peer, CLOSE_MAX, "connections of other nodes are still open").await;
+    end(ops, CLOSE_MAX, "connections of operators are still open").await;
+    let closed = match node.leave_cluster() {
+        Some(member) => member.close().await.map_err(|e| NodeError::Disk(e.to_string())),
+        None => Ok(()),
+    };
+    only_handle(node, "node").await;
+    closed
+}
+
+/// Waits for a server that was told to end; ends it the hard way after a while.
+async fn end<T>(mut server: JoinHandle<T>, within: Duration, otherwise: &str) {
+    if !server.is_finished() && timeout(within, &mut server).await.is_err() {
+        warn!("{otherwise}");
+        server.abort();
+    }
+}
+
+/// Waits until nothing else holds on to what is about to be let go of, so that a successor finds it free.
+pub(crate) async fn only_handle<T: ?Sized>(handle: &Arc<T>, what: &str) {
+    let deadline = Instant::now() + CLOSE_MAX;
+    while Arc::strong_count(handle) > 1 {
+        if Instant::now() > deadline {
+            warn!(what, "still in use while the node stops");
+            return;
+        }
+        tokio::time::sleep(CLOSE_POLL).await;
+    }
 }
 
 /// The servers of the three ports.

@@ -1,5 +1,7 @@
 //! Three nodes in this process, from nothing to a cluster that serves, through stops and restarts.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers, too")]
+
 use quorate_proto::admin::{CompactLogsRequest, HashShardRequest};
 use quorate_proto::{KvAnswer, KvOperation};
 use quorate_types::topology::NodeAddresses;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache as Moka;
-use quorate_types::ReadLevel;
+use quorate_client::ReadLevel;
 
 use crate::links::{LinkError, Links};
 use crate::{CODE_CHARS, Code};

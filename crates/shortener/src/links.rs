@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_types::ReadLevel;
+use quorate_client::ReadLevel;
 
 use crate::Code;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_client::{Client, Error};
-use quorate_types::ReadLevel;
+use quorate_client::ReadLevel;
 
 use crate::Code;
 use crate::links::{Created, LinkError, Links};

@@ -10,6 +10,8 @@
 //!
 //! Killing a process does not lose what the kernel has; that the log waits for its sync is shown elsewhere.
 
+#![allow(clippy::unwrap_used, reason = "a test, helpers included, fails by panicking")]
+
 mod log_support;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! What only the log on disk can show: group commit, cold reads, space given back, and what it does about damage.
 
+#![allow(clippy::unwrap_used, reason = "a test, helpers included, fails by panicking")]
+
 mod log_support;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! What the `Log` trait promises, shown on both twins by the same tests.
 
+#![allow(clippy::unwrap_used, reason = "a test, helpers included, fails by panicking")]
+
 mod log_support;
 
 use log_support::*;

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use quorate_node::{NodeConfig, NodeError, run};
@@ -31,13 +32,25 @@ pub(crate) struct RunningNode {
     ended: JoinHandle<Result<(), NodeError>>,
 }
 
-/// A configuration with this data directory and ports that were free a moment ago.
+/// A configuration with this data directory and ports of its own.
 pub(crate) fn config(data_dir: &Path) -> NodeConfig {
-    let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let address = |at: usize| free[at].local_addr().unwrap().to_string();
     let mut config = NodeConfig::new(data_dir);
-    config.listen = NodeAddresses { client: address(0), peer: address(1), ops: address(2) };
+    config.listen = NodeAddresses { client: free_address(), peer: free_address(), ops: free_address() };
     config
+}
+
+/// An address that nobody listens on, of a port that the system does not give to outgoing connections, and that is not given
+/// out here a second time.
+fn free_address() -> String {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const PORTS: u16 = 12_000;
+    let start = u16::try_from(std::process::id() % u32::from(PORTS)).unwrap();
+    loop {
+        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap().to_string();
+        }
+    }
 }
 
 impl RunningNode {
@@ -46,13 +59,15 @@ impl RunningNode {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let ended = tokio::spawn(run(config.clone(), shutdown));
+        let running = run(config.clone(), shutdown);
+        let ended = tokio::spawn(async { running.await.inspect_err(|error| eprintln!("node ended: {error}")) });
         RunningNode { config, stop, ended }
     }
 
     /// Stops it as SIGTERM would; gives its configuration.
     pub(crate) async fn stop(self) -> NodeConfig {
-        self.stop.send(()).unwrap();
+        // An error says that it has ended by itself, which the next line reports.
+        let _ = self.stop.send(());
         self.ended.await.unwrap().unwrap();
         self.config
     }

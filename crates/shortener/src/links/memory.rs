@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use quorate_types::ReadLevel;
+use quorate_client::ReadLevel;
 
 use super::{Created, LinkError, Links};
 use crate::Code;
