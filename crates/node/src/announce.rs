@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_types::topology::{Command, Outcome};
-use tracing::{info, warn};
+use quorate_types::topology::{Command, NodeInfo, NodeState, Outcome};
+use tracing::{error, info, warn};
 
 use crate::member::Member;
 use crate::node::Node;
@@ -15,32 +15,46 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a failed try.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Announces until the cluster knows.
+/// Compares every topology with what is the case, for as long as the node runs: the first ones may come from a cache that is
+/// older than this node's last move, or than the node itself.
 pub(crate) async fn run(node: Arc<Node>, member: Arc<Member>) {
+    let mut revision = 0;
     loop {
-        let map = member.feed.first().await;
-        let Some(known) = map.topology.node(member.identity.node) else { return };
-        let config = &node.config;
-        if known.addresses == node.addresses && known.zone == config.zone && known.weight == config.weight {
+        let map = member.feed.newer_than(revision).await;
+        revision = map.topology.revision;
+        let Some(known) = map.topology.node(member.identity.node) else { continue };
+        if known.state == NodeState::Removed {
+            error!("this node was removed from its cluster; stop it, its data is not used any more");
             return;
         }
-        let update = Command::UpdateNode {
-            id: known.id,
-            addresses: node.addresses.clone(),
-            zone: config.zone.clone(),
-            weight: config.weight,
-        };
-        match Proposer::of_member(&member).propose(&update, TRY_TIMEOUT).await {
-            Ok(Outcome::Refused(reason)) => {
-                warn!(reason, "the cluster refuses this node's addresses, zone or weight");
-                return;
+        while let Some(update) = update(&node, known) {
+            match Proposer::of_member(&member).propose(&update, TRY_TIMEOUT).await {
+                Ok(Outcome::Refused(reason)) => {
+                    warn!(reason, "the cluster refuses this node's addresses, zone or weight");
+                    break;
+                }
+                Ok(_) => {
+                    let config = &node.config;
+                    info!(addresses = ?node.addresses, zone = config.zone, weight = config.weight, "node announced");
+                    break;
+                }
+                Err(reason) => warn!(%reason, "node not announced yet"),
             }
-            Ok(_) => {
-                info!(addresses = ?node.addresses, zone = config.zone, weight = config.weight, "node announced");
-                return;
-            }
-            Err(reason) => warn!(%reason, "node not announced yet"),
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
-        tokio::time::sleep(RETRY_PAUSE).await;
     }
+}
+
+/// What the cluster must be told, if anything.
+fn update(node: &Node, known: &NodeInfo) -> Option<Command> {
+    let config = &node.config;
+    if known.addresses == node.addresses && known.zone == config.zone && known.weight == config.weight {
+        return None;
+    }
+    Some(Command::UpdateNode {
+        id: known.id,
+        addresses: node.addresses.clone(),
+        zone: config.zone.clone(),
+        weight: config.weight,
+    })
 }

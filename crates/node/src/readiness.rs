@@ -28,10 +28,14 @@ pub(crate) struct Readiness {
 pub(crate) fn check(node: &Node) -> Readiness {
     let member = node.member();
     let map = member.as_ref().and_then(|member| member.feed.latest());
+    let knows_itself = match (&member, &map) {
+        (Some(member), Some(map)) => map.topology.node(member.identity.node).is_some(),
+        _ => false,
+    };
     let mut checks = vec![
         when(!node.is_stopping(), "running", "the node is running", "the node is stopping"),
         when(member.is_some(), "cluster", "the node is in a cluster", "the node is in no cluster yet"),
-        when(map.is_some(), "topology", "the topology is known", "the topology is not known yet"),
+        when(knows_itself, "topology", "the topology is known", "no topology that has this node is known yet"),
     ];
     let (open, missing) = match (&member, &map) {
         (Some(member), Some(map)) => {

@@ -36,6 +36,8 @@ pub struct Stopped;
 const APPEND_ENTRIES_MAX: u64 = 1024;
 /// Requests that may wait for one Raft core.
 const CORE_QUEUE_MAX: u64 = 4096;
+/// openraft's heartbeat interval, in our heartbeats: 5/3.
+const CORE_HEARTBEATS: (u64, u64) = (5, 3);
 /// How often a follower that hears from nobody asks whether there is a quorum, in election time-outs.
 const QUORUM_PROBE_ELECTIONS: u64 = 4;
 
@@ -230,7 +232,9 @@ impl Shared {
         let timing = self.options.timing;
         let config = Config {
             cluster_name: "quorate".to_owned(),
-            heartbeat_interval: timing.heartbeat_ms,
+            // Only openraft's own timers hang on this: how long a heartbeat may take, and (13/64 of it) how often a core looks
+            // at its clock, which is most of what an idle group costs.
+            heartbeat_interval: timing.heartbeat_ms * CORE_HEARTBEATS.0 / CORE_HEARTBEATS.1,
             election_timeout_min: timing.election_min_ms,
             election_timeout_max: timing.election_max_ms,
             // The pacer sends the heartbeats of all groups together.

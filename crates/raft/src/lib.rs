@@ -19,6 +19,7 @@ mod convert;
 mod group;
 mod groups;
 mod inbound;
+mod linger;
 mod log_store;
 mod memory_transport;
 mod network;

@@ -9,11 +9,12 @@
 //!
 //! A lost message shows as a time-out: the stream ends with an error and openraft opens the next one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
@@ -28,10 +29,9 @@ use openraft::{OptionalSend, RaftNetworkFactory};
 use quorate_storage::state::Pinned;
 use quorate_types::peer::{PeerBody, PeerMessage, SnapshotHeader};
 use quorate_types::{GroupId, NodeId, ReplicaId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::sync::{Semaphore, mpsc};
 
-use crate::calls::{Answer, Calls};
+use crate::calls::{Answer, Calls, OpenStream};
 use crate::convert;
 use crate::openraft_types::{AppendRequest, Home, LogId, TypeConfig};
 use crate::state_machine::SnapshotData;
@@ -39,7 +39,8 @@ use crate::transport::{Lane, Transport};
 
 /// Requests of one stream that may wait for their answers.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
-/// Bytes of one stream that may wait for their answers: what a group that catches up may take of the link.
+/// Bytes of one stream that may wait for their answers, give or take one request: what a group that catches up may take of
+/// the link.
 const APPEND_BYTES_IN_FLIGHT_MAX: usize = 8 << 20;
 /// An append larger than this travels on the bulk lane.
 const CONTROL_BYTES_MAX: usize = 32 << 10;
@@ -248,32 +249,58 @@ impl NetStreamAppend<TypeConfig> for Network {
     }
 }
 
-/// A request that was sent and waits for its answer.
-struct InFlight {
-    /// The last entry of the request: what the follower's log matches up to if it accepts it.
-    sent: Result<(), RPCError<TypeConfig>>,
-    _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
-}
-
-/// One stream of appends: a task sends, in order; the answers are taken in order.
-struct AppendStream {
+/// One stream of appends: requests leave in order as far as there is room in flight, answers come back in order.
+struct AppendStream<S> {
     link: Arc<Link>,
-    in_flight: mpsc::Receiver<InFlight>,
+    /// None when it has ended.
+    input: Option<S>,
+    calls: OpenStream,
     answers: mpsc::UnboundedReceiver<Answer>,
-    next: u64,
-    _calls: crate::calls::OpenStream,
-    _sender: AbortOnDropHandle<()>,
+    in_flight: InFlight,
+    /// Rings when the oldest request in flight may be overdue. Set again only when it rings, not for every request.
+    alarm: Pin<Box<tokio::time::Sleep>>,
 }
 
-impl AppendStream {
-    fn open(link: Arc<Link>, input: impl Stream<Item = AppendRequest> + Send + Unpin + 'static) -> Self {
-        let (calls, answers) = link.wire.calls.open_stream();
-        let (sent, in_flight) = mpsc::channel(APPENDS_IN_FLIGHT_MAX);
-        let sender = tokio::spawn(send_appends(link.clone(), calls.id(), input, sent));
-        AppendStream { link, in_flight, answers, next: 0, _calls: calls, _sender: AbortOnDropHandle::new(sender) }
+/// Requests that were sent and wait for their answers, the oldest first: when each was sent, and its bytes.
+#[derive(Default)]
+struct InFlight {
+    requests: VecDeque<(Instant, usize)>,
+    bytes: usize,
+    sent: u64,
+}
+
+impl InFlight {
+    fn has_room(&self) -> bool {
+        self.requests.len() < APPENDS_IN_FLIGHT_MAX && self.bytes < APPEND_BYTES_IN_FLIGHT_MAX
     }
 
-    fn answers(self) -> impl Stream<Item = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>> {
+    fn push(&mut self, bytes: usize) {
+        self.requests.push_back((Instant::now(), bytes));
+        self.bytes += bytes;
+        self.sent += 1;
+    }
+
+    /// The sequence number of the oldest one, which is answered next.
+    fn oldest(&self) -> u64 {
+        self.sent - self.requests.len() as u64
+    }
+
+    fn pop(&mut self) {
+        let (_, bytes) = self.requests.pop_front().expect("an answer is taken only while a request waits for it");
+        self.bytes -= bytes;
+    }
+}
+
+type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
+
+impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
+    fn open(link: Arc<Link>, input: S) -> Self {
+        let (calls, answers) = link.wire.calls.open_stream();
+        let alarm = Box::pin(tokio::time::sleep(APPEND_TIMEOUT));
+        AppendStream { link, input: Some(input), calls, answers, in_flight: InFlight::default(), alarm }
+    }
+
+    fn answers(self) -> impl Stream<Item = AppendAnswer> {
         stream::unfold(Some(self), |stream| async move {
             let mut stream = stream?;
             let result = stream.next_answer().await?;
@@ -282,54 +309,62 @@ impl AppendStream {
         })
     }
 
-    /// The answer to the next request in order; none when the input has ended and everything is answered.
-    async fn next_answer(&mut self) -> Option<Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>> {
-        let request = self.in_flight.recv().await?;
-        if let Err(error) = request.sent {
-            return Some(Err(error));
+    /// Sends what there is to send until an answer comes; none when the input has ended and everything is answered.
+    async fn next_answer(&mut self) -> Option<AppendAnswer> {
+        loop {
+            let waiting = !self.in_flight.requests.is_empty();
+            let Some(input) = self.input.as_mut().filter(|_| self.in_flight.has_room()) else {
+                if !waiting {
+                    return None;
+                }
+                tokio::select! {
+                    answer = self.answers.recv() => return Some(self.settle(answer)),
+                    () = &mut self.alarm => if let Some(late) = self.overdue() { return Some(Err(late)) },
+                }
+                continue;
+            };
+            tokio::select! {
+                biased;
+                answer = self.answers.recv(), if waiting => return Some(self.settle(answer)),
+                request = input.next() => match request {
+                    Some(request) => if let Err(error) = self.send(request) { return Some(Err(error)) },
+                    None => self.input = None,
+                },
+                () = &mut self.alarm, if waiting => if let Some(late) = self.overdue() { return Some(Err(late)) },
+            }
         }
-        let answer = match tokio::time::timeout(APPEND_TIMEOUT, self.answers.recv()).await {
-            Ok(Some(answer)) => answer,
-            Ok(None) => return Some(Err(self.link.unreachable())),
-            Err(_) => return Some(Err(self.link.timeout(RPCTypes::AppendEntries, APPEND_TIMEOUT))),
-        };
-        Some(match answer {
-            Answer::Append { sequence, reply } if sequence == self.next => {
-                self.next += 1;
+    }
+
+    fn send(&mut self, request: AppendRequest) -> Result<(), RPCError<TypeConfig>> {
+        let request = convert::our_append_request(request);
+        let bytes: usize = request.entries.iter().map(quorate_types::Entry::size_bytes).sum();
+        let lane = if bytes > CONTROL_BYTES_MAX { Lane::Bulk } else { Lane::Control };
+        let sequence = self.in_flight.sent;
+        self.link.send(lane, PeerBody::Append { stream: self.calls.id(), sequence, request })?;
+        self.in_flight.push(bytes);
+        Ok(())
+    }
+
+    fn settle(&mut self, answer: Option<Answer>) -> AppendAnswer {
+        match answer {
+            Some(Answer::Append { sequence, reply }) if sequence == self.in_flight.oldest() => {
+                self.in_flight.pop();
                 Ok(convert::append_result(reply))
             }
-            Answer::Unreachable => Err(self.link.unreachable()),
-            other => Err(mismatch(&other)),
-        })
-    }
-}
-
-/// Sends the requests of a stream in order, as far as there is room in flight.
-async fn send_appends(
-    link: Arc<Link>,
-    stream: u64,
-    mut input: impl Stream<Item = AppendRequest> + Send + Unpin,
-    sent: mpsc::Sender<InFlight>,
-) {
-    let requests = Arc::new(Semaphore::new(APPENDS_IN_FLIGHT_MAX));
-    let bytes = Arc::new(Semaphore::new(APPEND_BYTES_IN_FLIGHT_MAX));
-    let mut sequence = 0;
-    while let Some(request) = input.next().await {
-        let request = convert::our_append_request(request);
-        let size: usize = request.entries.iter().map(quorate_types::Entry::size_bytes).sum();
-        let share = u32::try_from(size.clamp(1, APPEND_BYTES_IN_FLIGHT_MAX)).expect("the bound is below 4 GiB");
-        let (Ok(slot), Ok(share)) =
-            (requests.clone().acquire_owned().await, bytes.clone().acquire_many_owned(share).await)
-        else {
-            return;
-        };
-        let lane = if size > CONTROL_BYTES_MAX { Lane::Bulk } else { Lane::Control };
-        let result = link.send(lane, PeerBody::Append { stream, sequence, request });
-        let failed = result.is_err();
-        if sent.send(InFlight { sent: result, _room: (slot, share) }).await.is_err() || failed {
-            return;
+            Some(Answer::Unreachable) | None => Err(self.link.unreachable()),
+            Some(other) => Err(mismatch(&other)),
         }
-        sequence += 1;
+    }
+
+    /// The alarm rang: an error if the oldest request is overdue, else it is set for when it would be.
+    fn overdue(&mut self) -> Option<RPCError<TypeConfig>> {
+        let (sent, _) = self.in_flight.requests.front()?;
+        let due = *sent + APPEND_TIMEOUT;
+        if due <= Instant::now() {
+            return Some(self.link.timeout(RPCTypes::AppendEntries, APPEND_TIMEOUT));
+        }
+        self.alarm.as_mut().reset(due.into());
+        None
     }
 }
 

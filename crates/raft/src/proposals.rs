@@ -1,5 +1,6 @@
 //! A shard's group as its clients use it. What they propose while an entry is in flight becomes the next entry: a round of a
-//! group costs the same however many commands ride in it, so this is where throughput comes from. A lone command never waits.
+//! group costs the same however many commands ride in it, so this is where throughput comes from. A lone command never waits;
+//! where an entry carried company, the next one waits a moment for the clients that it has just answered (`linger`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::group::{Applied, Group};
 use crate::groups::Groups;
+use crate::linger::Linger;
 use crate::reads::{ReadReply, Reads};
 
 /// Submissions that may wait for the entry in flight. One more is refused as overload.
@@ -115,6 +117,8 @@ struct Waiter {
 }
 
 async fn propose_batches(group: Group<KvMachine>, clock: Arc<dyn Clock>, mut submissions: mpsc::Receiver<Submission>) {
+    let sizes = metrics::histogram!("quorate_proposal_commands");
+    let mut linger = Linger::default();
     let mut next = None;
     loop {
         let first = match next.take() {
@@ -124,6 +128,7 @@ async fn propose_batches(group: Group<KvMachine>, clock: Arc<dyn Clock>, mut sub
                 None => return,
             },
         };
+        linger.wait(&submissions).await;
         let mut batch = Batch::default();
         let mut candidate = Some(first);
         while let Some(submission) = candidate {
@@ -139,8 +144,10 @@ async fn propose_batches(group: Group<KvMachine>, clock: Arc<dyn Clock>, mut sub
         }
         let Batch { commands, waiters, .. } = batch;
         let proposal = Proposal { time_ms: clock.now_ms(), commands };
-        metrics::histogram!("quorate_proposal_commands").record(proposal.commands.len() as f64);
+        sizes.record(proposal.commands.len() as f64);
+        let began = Instant::now();
         let result = group.propose(proposal.encode().into(), IN_FLIGHT_MAX).await;
+        linger = Linger::after(waiters.len(), began.elapsed());
         answer(waiters, result);
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::group::Group;
+use crate::linger::Linger;
 
 /// Reads that may wait for the next round. One more is refused as overload.
 const QUEUED_MAX: usize = 4096;
@@ -91,13 +92,22 @@ fn read(group: &Group<KvMachine>, state: &dyn State, keys: &[Key]) -> Result<Rea
 }
 
 async fn serve_rounds(group: Group<KvMachine>, state: Arc<dyn State>, mut queue: mpsc::Receiver<Waiting>) {
+    let sizes = metrics::histogram!("quorate_read_round_reads");
+    let mut linger = Linger::default();
     let mut round = Vec::with_capacity(ROUND_READS_MAX);
     while queue.recv_many(&mut round, ROUND_READS_MAX).await > 0 {
+        linger.wait(&queue).await;
+        while round.len() < ROUND_READS_MAX
+            && let Ok(read) = queue.try_recv()
+        {
+            round.push(read);
+        }
         let now = Instant::now();
         round.retain(|read| read.deadline > now && !read.answer.is_closed());
         let Some(patience) = round.iter().map(|read| read.deadline - now).max() else { continue };
-        metrics::histogram!("quorate_read_round_reads").record(round.len() as f64);
+        sizes.record(round.len() as f64);
         let confirmed = group.confirm(patience.min(ROUND_MAX)).await;
+        linger = Linger::after(round.len(), now.elapsed());
         for waiting in round.drain(..) {
             let result = match &confirmed {
                 Ok(_) => read(&group, &*state, &waiting.keys),

@@ -1,0 +1,38 @@
+//! A short wait for company, where there is reason to expect it.
+//!
+//! When a round of a group ends, the clients that it answered send their next requests a moment later, just after the requests
+//! that waited meanwhile have begun the next round: two half-full rounds take turns for ever. Waiting a small part of what a
+//! round takes lets them travel together. A lone client is never made to wait: its rounds carry one request.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+/// The part of the last round's time that the next one may wait.
+const ROUND_PART: u32 = 8;
+/// The longest wait.
+const WAIT_MAX: Duration = Duration::from_millis(2);
+/// Waits shorter than this are not worth a timer, which ticks in milliseconds.
+const WAIT_MIN: Duration = Duration::from_micros(500);
+
+/// How long the next round waits, and for how many requests.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Linger {
+    wait: Duration,
+    company: usize,
+}
+
+impl Linger {
+    /// What a round that carried so many requests and took so long says of the next one.
+    pub(crate) fn after(requests: usize, took: Duration) -> Self {
+        let wait = (took / ROUND_PART).min(WAIT_MAX);
+        if requests > 1 && wait >= WAIT_MIN { Linger { wait, company: requests } } else { Linger::default() }
+    }
+
+    /// Waits, unless as many as were just answered are here already.
+    pub(crate) async fn wait<T>(self, queue: &mpsc::Receiver<T>) {
+        if queue.len() < self.company {
+            tokio::time::sleep(self.wait).await;
+        }
+    }
+}
