@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 3] =
-    ["quorate/kv/v1/kv.proto", "quorate/admin/v1/admin.proto", "quorate/peer/v1/peer.proto"];
+const FILES: [&str; 3] = ["quorate/kv/v1/kv.proto", "quorate/admin/v1/admin.proto", "quorate/peer/v1/peer.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from("../../proto");

@@ -122,7 +122,7 @@ async fn the_shortener_refuses_what_is_not_a_url() -> anyhow::Result<()> {
     let mut http = HttpClient::new(cluster.start_shortener().await?);
     let json = Some("application/json");
     let large = format!("{{\"long_url\":\"http://example.com/{}\"}}", "x".repeat(1 << 20));
-    let cases: [(&str, &str, Option<&str>, &str, &[u16]); 8] = [
+    let cases: [Case; 8] = [
         ("POST", "/v1/urls", json, "{\"long_url\":\"not a url\"}", &[400, 422]),
         ("POST", "/v1/urls", json, "{\"long_url\":\"ftp://example.com/\"}", &[400, 422]),
         ("POST", "/v1/urls", json, "{\"long_url\":\"javascript:alert(1)\"}", &[400, 422]),
@@ -152,6 +152,9 @@ async fn the_shortener_refuses_what_is_not_a_url() -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+/// Method, path, content type, body, and which statuses are right.
+type Case<'a> = (&'a str, &'a str, Option<&'a str>, &'a str, &'a [u16]);
 
 fn http_address(cluster: &Cluster) -> anyhow::Result<String> {
     cluster.shortener_address().map(str::to_owned).ok_or_else(|| anyhow::anyhow!("no shortener runs"))

@@ -18,6 +18,9 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// openraft tells of every heartbeat at level info: only its errors are wanted by default.
+const LEVEL_DEFAULT: &str = "info,openraft=error";
+
 /// What is logged, and how.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LogArgs {
@@ -25,7 +28,7 @@ pub(crate) struct LogArgs {
     #[arg(long, env = "QUORATE_LOG_FORMAT", value_enum, default_value = "auto")]
     log_format: LogFormat,
     /// What to log: error, warn, info, debug or trace, also by part, such as info,quorate_raft=debug.
-    #[arg(long, env = "QUORATE_LOG_LEVEL", default_value = "info", value_parser = filter)]
+    #[arg(long, env = "QUORATE_LOG_LEVEL", default_value = LEVEL_DEFAULT, value_parser = filter)]
     log_level: String,
 }
 

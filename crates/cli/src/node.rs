@@ -73,6 +73,7 @@ struct Advertise {
 impl NodeCommand {
     /// Runs the node to its end.
     pub(crate) async fn run(self) -> Result<(), Failure> {
+        quorate_node::stop_on_panic();
         let NodeCommand::Start(args) = self;
         args.log.start()?;
         let shutdown = signals::shutdown()?;

@@ -44,4 +44,5 @@ mod topology_watch;
 pub use config::{Limits, NodeConfig, WEIGHT_DEFAULT};
 pub use data_dir::DataDirError;
 pub use error::NodeError;
+pub use fatal::stop_on_panic;
 pub use run::run;

@@ -36,3 +36,37 @@ impl Linger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUND: Duration = Duration::from_millis(8);
+
+    #[tokio::test]
+    async fn a_lone_client_never_waits() {
+        let (_sender, queue) = mpsc::channel::<()>(8);
+        for linger in [Linger::default(), Linger::after(1, ROUND), Linger::after(5, Duration::from_micros(100))] {
+            assert_eq!(linger.wait, Duration::ZERO, "{linger:?}");
+            linger.wait(&queue).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn company_waits_a_part_of_a_round_and_no_longer_than_the_bound() {
+        assert_eq!(Linger::after(2, ROUND).wait, Duration::from_millis(1));
+        assert_eq!(Linger::after(2, Duration::from_secs(5)).wait, WAIT_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_what_is_here_already() {
+        let (sender, queue) = mpsc::channel(8);
+        let began = tokio::time::Instant::now();
+        sender.send(()).await.unwrap();
+        sender.send(()).await.unwrap();
+        Linger::after(2, ROUND).wait(&queue).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        Linger::after(3, ROUND).wait(&queue).await;
+        assert_eq!(began.elapsed(), Duration::from_millis(1));
+    }
+}

@@ -21,9 +21,12 @@ use crate::state_machine::{Progress, SnapshotData, StateMachine};
 
 const REPLICA: ReplicaId = ReplicaId(7);
 
+/// Makes a log and a state of one kind, in a directory of their own.
+type MakeStores = fn(&TempDir) -> (Arc<dyn Log>, Arc<dyn State>);
+
 /// Makes a fresh log and state for every test of the suite.
 struct Builder {
-    make: fn(&TempDir) -> (Arc<dyn Log>, Arc<dyn State>),
+    make: MakeStores,
 }
 
 impl StoreBuilder<TypeConfig, LogStore, SuiteMachine, TempDir> for Builder {
@@ -112,7 +115,7 @@ impl RaftSnapshotBuilder<TypeConfig> for FileBuilder {
     }
 }
 
-async fn run(make: fn(&TempDir) -> (Arc<dyn Log>, Arc<dyn State>)) {
+async fn run(make: MakeStores) {
     Suite::<TypeConfig, LogStore, SuiteMachine, Builder, TempDir>::test_all(Builder { make }).await.unwrap();
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_client::{Client, Error};
 use quorate_client::ReadLevel;
+use quorate_client::{Client, Error};
 
 use crate::Code;
 use crate::links::{Created, LinkError, Links};

@@ -18,5 +18,5 @@
 
 pub mod keys;
 pub mod log;
-pub mod state;
 pub mod machine;
+pub mod state;

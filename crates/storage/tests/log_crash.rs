@@ -8,7 +8,8 @@
 //!     └ opens the log: every replica R must be exactly where some n puts it that is not below its last "ok"
 //! ```
 //!
-//! Killing a process does not lose what the kernel has; that the log waits for its sync is shown elsewhere.
+//! Killing a process does not lose what the kernel has: this does not show that the log waits for its sync. That takes a power
+//! cut, which needs a disk of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test, helpers included, fails by panicking")]
 

@@ -19,17 +19,17 @@
 //!
 //! Read `command` next: it is the heart of the data model.
 
+pub mod clock;
+pub mod codec;
+mod command;
 mod ids;
 mod key;
-mod record;
-mod command;
-mod reply;
 mod log;
 pub mod peer;
-pub mod topology;
-pub mod clock;
+mod record;
+mod reply;
 pub mod state;
-pub mod codec;
+pub mod topology;
 
 pub use command::{Command, Condition, Mutation, Outcome, Proposal, SessionStamp, Write};
 pub use ids::{ClusterId, GroupId, NodeId, ReplicaId, SessionId, ShardId};

@@ -35,7 +35,9 @@ impl FromStr for ReadLevel {
         match text {
             "strong" => Ok(ReadLevel::Strong),
             "eventual" => Ok(ReadLevel::Eventual),
-            "lease" | "bounded" | "session" => Err(format!("read level '{text}' is not built yet; use strong or eventual")),
+            "lease" | "bounded" | "session" => {
+                Err(format!("read level '{text}' is not built yet; use strong or eventual"))
+            }
             _ => Err(format!("unknown read level '{text}'; use strong or eventual")),
         }
     }

@@ -132,7 +132,8 @@ impl Identity {
 pub enum Command {
     /// The first command: the cluster exists from here on. Repeating it changes nothing.
     Found(Founding, Vec<ShardInfo>),
-    /// A node asks for an id and is `Joining` from here on. The same addresses again get the same id.
+    /// A node asks for an id and is `Joining` from here on. The same addresses again get the same id while it is `Joining`; later
+    /// they are refused: a node that asks then has lost its data directory and must not get its old identity back.
     RegisterNode {
         /// Where it is reached.
         addresses: NodeAddresses,
