@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "every test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,14 +89,26 @@ pub(crate) fn open_rocks(dir: &Path) -> RocksState {
     RocksState::open(dir, StateOptions::with_cache_bytes(1 << 20)).unwrap()
 }
 
+/// Copies a directory as it is at one moment. RocksDB may make and delete files in the background meanwhile; then the copy is
+/// none of any moment, and is made again.
 fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        if file.file_name() != "LOCK" {
-            fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    const ATTEMPTS_MAX: usize = 1000;
+    for _ in 0..ATTEMPTS_MAX {
+        fs::create_dir(to).unwrap();
+        let before = names(from);
+        let copied = before.iter().all(|name| fs::copy(from.join(name), to.join(name)).is_ok());
+        if copied && names(from) == before {
+            return;
         }
+        fs::remove_dir_all(to).unwrap();
     }
+    panic!("the directory never stood still");
+}
+
+/// The names of a database's files, but for its lock.
+fn names(dir: &Path) -> BTreeSet<OsString> {
+    let all = fs::read_dir(dir).unwrap().map(|file| file.unwrap().file_name());
+    all.filter(|name| name != "LOCK").collect()
 }
 
 pub(crate) fn hash_of(state: &dyn State, replica: ReplicaId) -> StateHash {
