@@ -113,6 +113,12 @@ async fn data_directories_are_protected() -> anyhow::Result<()> {
     std::fs::write(&format, newer)?;
     expect(&start(cluster.data_dir(3).to_owned(), any()).await?, DATA_FORMAT, &["999"])?;
     std::fs::write(&format, old)?;
+
+    // A node whose log is gone has forgotten its votes: it must not take an empty one for its own.
+    let (log, away) = (cluster.data_dir(3).join("log"), cluster.data_dir(3).with_extension("log-away"));
+    std::fs::rename(&log, &away)?;
+    expect(&start(cluster.data_dir(3).to_owned(), any()).await?, DATA_FORMAT, &["gone", "new one"])?;
+    std::fs::rename(&away, &log)?;
     cluster.restart(3).await
 }
 

@@ -34,6 +34,7 @@ const FORMAT: &str = "FORMAT";
 const FOUNDING: &str = "FOUNDING";
 const IDENTITY: &str = "IDENTITY";
 const TOPOLOGY: &str = "TOPOLOGY";
+const STORED: &str = "STORED";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -212,6 +213,28 @@ impl DataDir {
     /// Records the latest topology; durable on return.
     pub(crate) fn record_topology(&self, topology: &Topology) -> Result<(), DataDirError> {
         self.write(TOPOLOGY, &topology.encode())
+    }
+
+    /// Remembers that the databases were made; durable on return. To be called before anything is promised on them.
+    pub(crate) fn record_stored(&self) -> Result<(), DataDirError> {
+        if self.was_stored()? { Ok(()) } else { self.write(STORED, b"the databases were made\n") }
+    }
+
+    /// Refuses a directory whose databases were made and are gone. The node would take empty ones for its own, forget its votes
+    /// and what it acknowledged, and could help to elect a leader that never had it.
+    pub(crate) fn check_stored(&self) -> Result<(), DataDirError> {
+        for lost in [self.log(), self.state()] {
+            if self.was_stored()? && !lost.join("CURRENT").exists() {
+                let reason = "this database is gone, and with it this node's votes and entries; \
+                              put it back, or let the node join with an empty data directory as a new one";
+                return Err(DataDirError::Corrupt { path: lost, reason: reason.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    fn was_stored(&self) -> Result<bool, DataDirError> {
+        Ok(self.read(STORED, |_| Ok(()))?.is_some())
     }
 
     /// The error for a cluster that this directory does not belong to.

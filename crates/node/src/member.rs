@@ -86,8 +86,10 @@ impl Member {
         let founding = node.data.founding()?;
         let cached = node.data.topology()?;
         let (log, state) = (node.data.log(), node.data.state());
+        node.data.check_stored()?;
         let opened = tokio::task::spawn_blocking(|| Storage::open(log, state)).await;
         let storage = opened.map_err(|e| NodeError::Disk(format!("opening the storage: {e}")))??;
+        node.data.record_stored()?;
 
         let transport = Arc::new(PeerTransport::new(identity));
         let feed = Arc::new(TopologyFeed::new(identity.cluster));

@@ -105,6 +105,10 @@ impl Groups {
         let before = shared.log.state(replica)?;
         let existed = before.vote.is_some() || before.last.is_some();
         let machine = Replica::open(shared.state.clone(), replica, open_machine)?;
+        if !existed && machine.head().applied.is_some() {
+            let reason = "it has a state and no log: its votes are lost, so it must come back as a new replica";
+            return Err(OpenError::Raft(reason.to_owned()));
+        }
         let progress = Progress::default();
         let machine = StateMachine::new(machine, progress.clone(), shared.options.on_fatal.clone());
         let config = shared.raft_config(existed);

@@ -3,7 +3,7 @@
 //! where an entry carried company, the next one waits a moment for the clients that it has just answered (`linger`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use quorate_storage::machine::KvMachine;
@@ -19,6 +19,8 @@ use crate::reads::{ReadReply, Reads};
 
 /// Submissions that may wait for the entry in flight. One more is refused as overload.
 const QUEUED_MAX: usize = 1024;
+/// Bytes of commands that may wait for it.
+const QUEUED_BYTES_MAX: usize = 32 << 20;
 /// Commands and bytes of one entry.
 const ENTRY_COMMANDS_MAX: usize = 4096;
 const ENTRY_BYTES_MAX: usize = 4 << 20;
@@ -32,6 +34,7 @@ const RETRY_AFTER_MS: u32 = 20;
 pub struct KvGroup {
     group: Group<KvMachine>,
     proposals: mpsc::Sender<Submission>,
+    queued: Queued,
     reads: Reads,
     _batcher: Arc<AbortOnDropHandle<()>>,
 }
@@ -43,7 +46,13 @@ impl KvGroup {
         let clock = groups.shared().clock.clone();
         let batcher = tokio::spawn(propose_batches(group.clone(), clock, submissions));
         let reads = Reads::new(group.clone(), groups.shared().state.clone());
-        KvGroup { group, proposals, reads, _batcher: Arc::new(AbortOnDropHandle::new(batcher)) }
+        KvGroup {
+            group,
+            proposals,
+            queued: Queued::default(),
+            reads,
+            _batcher: Arc::new(AbortOnDropHandle::new(batcher)),
+        }
     }
 
     /// The group.
@@ -58,10 +67,12 @@ impl KvGroup {
         let (answer, answered) = oneshot::channel();
         let claim = Claim::default();
         let bytes = commands.iter().map(Command::size_bytes).sum();
-        let submission =
-            Submission { commands, bytes, deadline: Instant::now() + within, claim: claim.clone(), answer };
+        let overloaded = Rejection::Overloaded { retry_after_ms: RETRY_AFTER_MS };
+        let room = self.queued.reserve(bytes).ok_or_else(|| overloaded.clone())?;
+        let deadline = Instant::now() + within;
+        let submission = Submission { commands, bytes, deadline, claim: claim.clone(), answer, _room: room };
         if self.proposals.try_send(submission).is_err() {
-            return Err(Rejection::Overloaded { retry_after_ms: RETRY_AFTER_MS });
+            return Err(overloaded);
         }
         match tokio::time::timeout(within, answered).await {
             Ok(Ok(result)) => result,
@@ -102,12 +113,37 @@ impl Claim {
     }
 }
 
+/// Counts the bytes that wait for their entry.
+#[derive(Clone, Default)]
+struct Queued(Arc<AtomicUsize>);
+
+impl Queued {
+    /// Room for so many bytes, given back when it is dropped; none if too much waits. Alone, anything fits.
+    fn reserve(&self, bytes: usize) -> Option<Room> {
+        let before = self.0.fetch_add(bytes, Ordering::Relaxed);
+        let room = Room { queued: self.clone(), bytes };
+        (before == 0 || before + bytes <= QUEUED_BYTES_MAX).then_some(room)
+    }
+}
+
+struct Room {
+    queued: Queued,
+    bytes: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.queued.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 struct Submission {
     commands: Vec<Command>,
     bytes: usize,
     deadline: Instant,
     claim: Claim,
     answer: oneshot::Sender<Result<Applied<Vec<Outcome>>, Rejection>>,
+    _room: Room,
 }
 
 /// Who waits for how many outcomes of an entry.
@@ -192,5 +228,31 @@ fn answer(waiters: Vec<Waiter>, result: Result<Applied<Vec<Outcome>>, Rejection>
                 let _ = waiter.answer.send(Err(rejection.clone()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_of_proposer_and_client_wins_a_claim() {
+        let claim = Claim::default();
+        assert!(claim.take());
+        assert!(!claim.abandon(), "what was taken may be applied");
+        let claim = Claim::default();
+        assert!(claim.abandon());
+        assert!(!claim.take(), "what was given up is not proposed");
+    }
+
+    #[test]
+    fn the_queue_is_bounded_in_bytes_and_gives_room_back() {
+        let queued = Queued::default();
+        let large = queued.reserve(2 * QUEUED_BYTES_MAX).expect("alone, anything fits");
+        assert!(queued.reserve(1).is_none());
+        drop(large);
+        let _half = queued.reserve(QUEUED_BYTES_MAX / 2).expect("there is room again");
+        assert!(queued.reserve(QUEUED_BYTES_MAX).is_none());
+        assert!(queued.reserve(QUEUED_BYTES_MAX / 2).is_some());
     }
 }

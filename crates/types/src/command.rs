@@ -92,7 +92,8 @@ pub enum Outcome {
     Refused {
         /// The version of the key's record then; 0 if the key was absent.
         version: u64,
-        /// The key's record then. None if it was absent, or if this answers a retry and the record has changed since.
+        /// The key's record then. None if it was absent (`version` is 0), if this answers a retry and the record has changed
+        /// since, or if many refusals at once would have carried too much.
         current: Option<Record>,
     },
     /// The session is open.

@@ -83,8 +83,15 @@ impl Peer for PeerService {
                 Unstaged::Broken(reason) => Refusal::Unavailable(reason),
             }
         })?;
-        let vote =
-            member.groups.receive_snapshot(header, staged.files().to_vec()).await.map_err(Refusal::Unavailable)?;
+        let groups = member.groups.clone();
+        // Goes on when the sender hangs up: Raft installs what it was once given, and needs the files to its end.
+        let install = tokio::spawn(async move {
+            let installed = groups.receive_snapshot(header, staged.files().to_vec()).await;
+            drop(staged);
+            installed
+        });
+        let installed = install.await.map_err(|e| Refusal::Unavailable(e.to_string()))?;
+        let vote = installed.map_err(Refusal::Unavailable)?;
         info!(%from, %group, %replica, "snapshot installed");
         Ok(Response::new(SnapshotReply { vote: codec::encode(Kind::Vote, &vote).into() }))
     }

@@ -106,10 +106,28 @@ impl Machine for KvMachine {
         head.clock_ms = head.clock_ms.max(proposal.time_ms);
         let clock_ms = head.clock_ms;
         self.sessions.begin(clock_ms, at.index, draft);
-        let outcomes = proposal.commands.into_iter().map(|command| self.apply_command(command, draft)).collect();
+        let mut room = REFUSED_BYTES_MAX;
+        let apply = |command| self.apply_command(command, draft).map(|outcome| within(&mut room, outcome));
+        let outcomes = proposal.commands.into_iter().map(apply).collect();
         self.sessions.finish(draft);
         outcomes
     }
+}
+
+/// Bytes of the records that the refusals of one entry may carry together, on every replica. Thousands of small commands could
+/// each be refused because of the same large record.
+const REFUSED_BYTES_MAX: usize = 2 << 20;
+
+/// Leaves the record out of a refusal where the entry's other refusals hold too much already.
+fn within(room: &mut usize, mut outcome: Outcome) -> Outcome {
+    if let Outcome::Refused { current, .. } = &mut outcome {
+        let bytes = current.as_ref().map_or(0, |record| record.value.as_bytes().len());
+        match room.checked_sub(bytes) {
+            Some(left) => *room = left,
+            None => *current = None,
+        }
+    }
+    outcome
 }
 
 /// The first one to found the shard decides; every other one changes nothing.
@@ -190,4 +208,21 @@ fn session_table_off() -> bool {
     static OFF: std::sync::LazyLock<bool> =
         std::sync::LazyLock::new(|| std::env::var_os("QUORATE_BUG").is_some_and(|bug| bug == "session-table-off"));
     cfg!(feature = "bugs") && *OFF
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four thousand tiny commands that one large record refuses must not make a reply of gigabytes.
+    #[test]
+    fn the_refusals_of_one_entry_carry_a_bounded_amount() {
+        let record = Record { version: 7, value: Value::new(vec![0; 1 << 20]).unwrap(), expires_at_ms: None };
+        let mut room = REFUSED_BYTES_MAX;
+        let carried = (0..4096)
+            .map(|_| within(&mut room, Outcome::Refused { version: 7, current: Some(record.clone()) }))
+            .filter(|outcome| matches!(outcome, Outcome::Refused { version: 7, current: Some(_) }))
+            .count();
+        assert_eq!(carried, REFUSED_BYTES_MAX >> 20);
+    }
 }
