@@ -2,15 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test, helpers included, fails by panicking")]
 
+mod disk_support;
 mod log_support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
+use disk_support::copy_database;
 use log_support::*;
 use quorate_storage::keys::{LogSpace, log_entry_key, log_key};
-use quorate_storage::log::{Log, LogError, LogOptions, QUEUE_BYTES_MAX, RocksLog};
+use quorate_storage::log::{Done, Log, LogError, LogOptions, QUEUE_BYTES_MAX, RocksLog};
 use quorate_types::codec::CodecError;
 use quorate_types::{GroupId, ReplicaId};
 
@@ -32,12 +35,11 @@ fn file(directory: &Path, extension: &str) -> PathBuf {
     files.max_by_key(|file| file.metadata().unwrap().len()).expect("there is such a file").path()
 }
 
+/// What a crash at this moment would leave.
 fn copy(from: &Path) -> tempfile::TempDir {
     let to = tempfile::tempdir().unwrap();
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), to.path().join(file.file_name())).unwrap();
-    }
+    fs::remove_dir(to.path()).unwrap();
+    copy_database(from, to.path());
     to
 }
 
@@ -132,26 +134,65 @@ fn what_has_left_the_tail_is_read_from_disk() {
 fn purged_space_is_given_back() {
     let directory = tempfile::tempdir().unwrap();
     let log = open(directory.path());
-    let size = || -> u64 {
-        let files = fs::read_dir(directory.path()).unwrap().flatten();
-        let tables = files.filter(|file| file.path().extension().is_some_and(|e| e == "sst"));
-        tables.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
-    };
     for replica in [A, B] {
         log.create(replica, GroupId(1)).unwrap();
-        for index in 0..100 {
-            append(&log, replica, (0..10).map(|i| entry(id(1, index * 10 + i), 10_000)).collect());
-        }
+        append_megabytes(&log, replica, 10);
     }
-    assert!(size() > 10 << 20, "{}", size());
+    assert!(table_bytes(directory.path()) > 10 << 20, "{}", table_bytes(directory.path()));
     log.purge(A, id(1, 998));
     log.destroy(B).unwrap();
-    let give_up = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while size() > 4 << 20 {
-        assert!(std::time::Instant::now() < give_up, "still {} bytes", size());
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    wait_for_table_bytes(directory.path(), 4 << 20);
     assert_eq!(indexes(&log, A), [999]);
+}
+
+/// Space was given back up to where a purge was asked for, while the mark of that purge still waited for the writer: a crash
+/// at that moment left a log whose first entries were missing, and the node did not start again.
+#[test]
+fn space_is_not_given_back_ahead_of_the_purge_mark() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    [A, B].into_iter().for_each(|replica| log.create(replica, GroupId(1)).unwrap());
+    append_megabytes(&log, A, 40);
+    // The writer is held up, so that what follows waits in the queue in three parts: a part ends before a large append.
+    let (first, go_on) = held_up();
+    let (second, finish) = held_up();
+    log.save_vote(B, vote(1, false), first);
+    go_on.recv().unwrap();
+    log.purge(A, id(1, 1_999));
+    log.append(B, vec![entry(id(1, 0), 9 << 20)], second);
+    log.purge(A, id(1, 3_998));
+    drop(go_on);
+    wait_for_table_bytes(directory.path(), 32 << 20);
+    let crashed = copy(directory.path());
+    drop(finish);
+    assert_eq!(indexes(&open(crashed.path()), A), (2_000..4_000).collect::<Vec<_>>());
+}
+
+/// A `Done` that keeps the writer, once it has said so, until the receiver is dropped.
+fn held_up() -> (Done, mpsc::Receiver<()>) {
+    let (sender, receiver) = mpsc::sync_channel(0);
+    (Box::new(move |_| while sender.send(()).is_ok() {}), receiver)
+}
+
+/// A hundred entries of term 1 for each megabyte.
+fn append_megabytes(log: &RocksLog, replica: ReplicaId, megabytes: u64) {
+    for index in 0..10 * megabytes {
+        append(log, replica, (0..10).map(|i| entry(id(1, index * 10 + i), 10_000)).collect());
+    }
+}
+
+fn table_bytes(directory: &Path) -> u64 {
+    let files = fs::read_dir(directory).unwrap().flatten();
+    let tables = files.filter(|file| file.path().extension().is_some_and(|e| e == "sst"));
+    tables.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
+}
+
+fn wait_for_table_bytes(directory: &Path, at_most: u64) {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while table_bytes(directory) > at_most {
+        assert!(Instant::now() < give_up, "still {} bytes", table_bytes(directory));
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Shows that a flipped bit anywhere before the last block of the write-ahead log is found at open.

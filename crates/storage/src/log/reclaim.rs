@@ -2,6 +2,9 @@
 //!
 //! While entries keep coming, RocksDB does this by itself: every few memtables it compacts level 0 into the rest, and what was
 //! purged falls out. This thread is for the other case: much was purged or destroyed, and little is written afterwards.
+//!
+//! Only a compaction may do this. It sees a purge together with its mark, as both are written in one batch; whatever goes by the
+//! marks in memory deletes entries whose purge a crash may still undo.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use std::thread::JoinHandle;
 use rocksdb::{CompactOptions, DB, properties};
 
 use super::registry::Registry;
-use crate::keys::{LogSpace, log_entry_key, log_key};
+use crate::keys::{LogSpace, log_key};
 
 /// Space on disk may be this many times what the logs retain, and [`SLACK_MEMTABLES`] more.
 const AMPLIFICATION_MAX: u64 = 2;
@@ -54,20 +57,12 @@ impl Reclaimer {
 
 fn reclaim(db: &DB, registry: &Registry, memtable_bytes: u64, woken: &Receiver<()>) {
     while woken.recv().is_ok() {
-        let replicas = registry.all();
-        let retained: u64 = replicas.iter().map(|replica| replica.retained_bytes()).sum();
+        let retained: u64 = registry.all().iter().map(|replica| replica.retained_bytes()).sum();
         let on_disk = db.property_int_value(properties::LIVE_SST_FILES_SIZE).ok().flatten().unwrap_or(0);
         if on_disk <= AMPLIFICATION_MAX * retained + SLACK_MEMTABLES * memtable_bytes {
             continue;
         }
         tracing::info!(on_disk, retained, "compacting the log");
-        for replica in &replicas {
-            let Some(purged) = replica.state().purged else { continue };
-            let (start, end) = (log_entry_key(replica.id, 0), log_entry_key(replica.id, purged.index));
-            if let Err(error) = db.delete_file_in_range(start, end) {
-                tracing::warn!(%error, "purged files of the log stay until the next compaction");
-            }
-        }
         let mut options = CompactOptions::default();
         options.set_exclusive_manual_compaction(false);
         let end = log_key(LogSpace::Purged, Default::default());

@@ -2,12 +2,14 @@
 #![allow(dead_code, reason = "every test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
+#[path = "../disk_support/mod.rs"]
+mod disk_support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use disk_support::copy_database;
 use quorate_storage::machine::{KvMachine, Replica, StateHash, kv, state_hash};
 use quorate_storage::state::{MemoryState, RocksState, State, StateOptions};
 use quorate_types::peer::SnapshotMeta;
@@ -55,7 +57,7 @@ impl Store {
                 let from = self.dir.path().join(self.generation.to_string());
                 self.generation += 1;
                 let to = self.dir.path().join(self.generation.to_string());
-                copy_dir(&from, &to);
+                copy_database(&from, &to);
                 self.state = Arc::new(open_rocks(&to));
             }
         }
@@ -87,28 +89,6 @@ impl Store {
 
 pub(crate) fn open_rocks(dir: &Path) -> RocksState {
     RocksState::open(dir, StateOptions::with_cache_bytes(1 << 20)).unwrap()
-}
-
-/// Copies a directory as it is at one moment. RocksDB may make and delete files in the background meanwhile; then the copy is
-/// none of any moment, and is made again.
-fn copy_dir(from: &Path, to: &Path) {
-    const ATTEMPTS_MAX: usize = 1000;
-    for _ in 0..ATTEMPTS_MAX {
-        fs::create_dir(to).unwrap();
-        let before = names(from);
-        let copied = before.iter().all(|name| fs::copy(from.join(name), to.join(name)).is_ok());
-        if copied && names(from) == before {
-            return;
-        }
-        fs::remove_dir_all(to).unwrap();
-    }
-    panic!("the directory never stood still");
-}
-
-/// The names of a database's files, but for its lock.
-fn names(dir: &Path) -> BTreeSet<OsString> {
-    let all = fs::read_dir(dir).unwrap().map(|file| file.unwrap().file_name());
-    all.filter(|name| name != "LOCK").collect()
 }
 
 pub(crate) fn hash_of(state: &dyn State, replica: ReplicaId) -> StateHash {

@@ -1,0 +1,30 @@
+//! What the tests of log and state on disk share: a crash is a copy of the files.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+/// Copies a database as it is at one moment; `to` is made. RocksDB may make and delete files in the background meanwhile; then
+/// the copy is none of any moment, and is made again.
+pub(crate) fn copy_database(from: &Path, to: &Path) {
+    const ATTEMPTS_MAX: usize = 1000;
+    for _ in 0..ATTEMPTS_MAX {
+        fs::create_dir(to).unwrap();
+        let before = names(from);
+        let copied = before.iter().all(|name| fs::copy(from.join(name), to.join(name)).is_ok());
+        if copied && names(from) == before {
+            return;
+        }
+        fs::remove_dir_all(to).unwrap();
+    }
+    panic!("the directory never stood still");
+}
+
+/// The names of a database's files, but for its lock.
+fn names(dir: &Path) -> BTreeSet<OsString> {
+    let all = fs::read_dir(dir).unwrap().map(|file| file.unwrap().file_name());
+    all.filter(|name| name != "LOCK").collect()
+}
