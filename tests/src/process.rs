@@ -1,6 +1,6 @@
 //! Processes of the binary under test.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -42,7 +42,9 @@ pub async fn run_cli(endpoints: &str, arguments: &[&str]) -> anyhow::Result<Outp
 
 /// A file that is handed to the project beside its root; none where it is missing.
 pub fn shared_file(name: &str) -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
+    // Asked at run time: another clone that shares the target directory may have compiled this.
+    let tests = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?);
+    let root = tests.parent()?;
     let file = root.parent()?.join("shared").join(name);
     file.is_file().then_some(file)
 }

@@ -13,7 +13,7 @@ use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use quorate_storage::machine::Machine;
 use quorate_types::peer::{self, AppendReply, PeerBody, PeerMessage, VoteReply};
 use quorate_types::{GroupId, NodeId, ReplicaId, Vote};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::convert;
 use crate::group::Raft;
@@ -26,11 +26,15 @@ const APPENDS_QUEUED_MAX: usize = 256;
 /// Streams that are kept of one leader: the current one, and those whose last requests may still be on their way.
 const STREAMS_PER_LEADER_MAX: usize = 3;
 
+/// Heartbeats that wait for openraft at once: they pile up while a write hangs. One more is dropped like a lost message.
+const HEARTBEATS_MAX: usize = 4;
+
 /// The receiving side of one replica.
 pub(crate) struct Inbound<M: Machine> {
     raft: Raft<M>,
     back: Back,
     votes_from: Instant,
+    heartbeats: Arc<Semaphore>,
     /// By leader, the newest last.
     streams: Mutex<HashMap<ReplicaId, VecDeque<AppendStream>>>,
 }
@@ -82,7 +86,8 @@ impl AppendStream {
 
 impl<M: Machine> Inbound<M> {
     pub(crate) fn new(raft: Raft<M>, wire: Arc<Wire>, group: GroupId, replica: ReplicaId, votes_from: Instant) -> Self {
-        Inbound { raft, back: Back { wire, group, replica }, votes_from, streams: Mutex::default() }
+        let heartbeats = Arc::new(Semaphore::new(HEARTBEATS_MAX));
+        Inbound { raft, back: Back { wire, group, replica }, votes_from, heartbeats, streams: Mutex::default() }
     }
 
     /// Handles a request of another replica. Never blocks.
@@ -147,10 +152,13 @@ impl<M: Machine> Inbound<M> {
     }
 
     fn heartbeat(&self, node: NodeId, from: ReplicaId, call: u64, request: peer::AppendRequest) {
+        let Ok(room) = self.heartbeats.clone().try_acquire_owned() else { return };
         let (raft, back) = (self.raft.clone(), self.back.clone());
         let prev = request.prev;
         tokio::spawn(async move {
-            let body = match raft.append_entries(convert::append_request(request)).await {
+            let answer = raft.append_entries(convert::append_request(request)).await;
+            drop(room);
+            let body = match answer {
                 Ok(response) => PeerBody::HeartbeatReply { call, reply: heartbeat_reply(response, prev) },
                 Err(_stopped) => PeerBody::Unreachable { call },
             };

@@ -84,13 +84,17 @@ impl KvGroup {
         }
     }
 
-    /// Reads keys from one state of the shard, waiting at most `within`. `Strong`: from a state that a quorum confirmed, after
-    /// this call began, to be the newest. `Eventual`: from this replica's state as it is.
-    pub async fn read(&self, keys: Vec<Key>, level: ReadLevel, within: Duration) -> Result<ReadReply, Rejection> {
-        match level {
-            ReadLevel::Strong => self.reads.strong(keys, within).await,
-            ReadLevel::Eventual => self.reads.eventual(&keys),
-        }
+    /// Waits, at most `within`, until [`read`](Self::read) answers this call as its level promises. `Strong`: a quorum has
+    /// confirmed, after this call began, that this replica leads, and it has applied what was committed by then. `Eventual`: it
+    /// has caught up once since it started.
+    pub async fn may_answer(&self, level: ReadLevel, within: Duration) -> Result<(), Rejection> {
+        self.reads.may_answer(level, within).await
+    }
+
+    /// Reads keys from this replica's state as it is. Gives the records of the first keys only where their values have
+    /// `bytes_max` bytes together; at least one.
+    pub fn read(&self, keys: &[Key], bytes_max: usize) -> Result<ReadReply, Rejection> {
+        self.reads.read(keys, bytes_max)
     }
 }
 

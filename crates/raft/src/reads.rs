@@ -1,5 +1,8 @@
-//! Reads of a shard. Many strong reads share one confirmation by a quorum, but a read joins only a round that starts after the
-//! read arrived: what arrives while a round is under way waits for the next one.
+//! Reads of a shard: first the right to answer, then the data.
+//!
+//! Many strong reads share one confirmation by a quorum, but a read joins only a round that starts after the read arrived: what
+//! arrives while a round is under way waits for the next one. Any later state of the replica is new enough for it, so each
+//! reads for itself, as much at a time as it has room for.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +10,7 @@ use std::time::{Duration, Instant};
 use quorate_storage::machine::{KvMachine, kv};
 use quorate_storage::state::State;
 use quorate_types::state::Head;
-use quorate_types::{Key, Record, Rejection, Role};
+use quorate_types::{Key, ReadLevel, Record, Rejection, Role};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -30,14 +33,13 @@ pub struct ReadReply {
     pub head: Head,
     /// What the replica was in its group.
     pub role: Role,
-    /// What each key held, in the order asked.
+    /// What the first so many keys held, in the order asked.
     pub records: Vec<Option<Record>>,
 }
 
 struct Waiting {
-    keys: Vec<Key>,
     deadline: Instant,
-    answer: oneshot::Sender<Result<ReadReply, Rejection>>,
+    answer: oneshot::Sender<Result<(), Rejection>>,
 }
 
 /// The reads of one replica. Cheap to clone.
@@ -52,14 +54,27 @@ pub(crate) struct Reads {
 impl Reads {
     pub(crate) fn new(group: Group<KvMachine>, state: Arc<dyn State>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUED_MAX);
-        let rounds = tokio::spawn(serve_rounds(group.clone(), state.clone(), waiting));
+        let rounds = tokio::spawn(serve_rounds(group.clone(), waiting));
         Reads { group, state, queue, _rounds: Arc::new(AbortOnDropHandle::new(rounds)) }
     }
 
-    pub(crate) async fn strong(&self, keys: Vec<Key>, within: Duration) -> Result<ReadReply, Rejection> {
+    /// Waits until whatever this replica applied answers a read of the level that began before.
+    pub(crate) async fn may_answer(&self, level: ReadLevel, within: Duration) -> Result<(), Rejection> {
+        match level {
+            ReadLevel::Strong => self.confirmed(within).await,
+            ReadLevel::Eventual if self.group.serves_eventual() => Ok(()),
+            ReadLevel::Eventual => {
+                Err(Rejection::Unavailable { reason: "the replica is still catching up".to_owned() })
+            }
+        }
+    }
+
+    /// Waits until a quorum has confirmed, after this call began, that this replica leads, and everything committed until then
+    /// is applied here.
+    async fn confirmed(&self, within: Duration) -> Result<(), Rejection> {
         self.group.check_leads()?;
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { keys, deadline: Instant::now() + within, answer };
+        let waiting = Waiting { deadline: Instant::now() + within, answer };
         if self.queue.try_send(waiting).is_err() {
             return Err(Rejection::Overloaded { retry_after_ms: RETRY_AFTER_MS });
         }
@@ -70,28 +85,21 @@ impl Reads {
         }
     }
 
-    pub(crate) fn eventual(&self, keys: &[Key]) -> Result<ReadReply, Rejection> {
-        if !self.group.serves_eventual() {
-            return Err(Rejection::Unavailable { reason: "the replica is still catching up".to_owned() });
-        }
-        read(&self.group, &*self.state, keys)
+    /// Reads from one view. A point read of warm data takes microseconds, less than moving it to another thread would.
+    pub(crate) fn read(&self, keys: &[Key], bytes_max: usize) -> Result<ReadReply, Rejection> {
+        let mut found = None;
+        self.state
+            .view(&mut |view| {
+                found = Some(kv::read(view, self.group.replica(), keys, bytes_max)?);
+                Ok(())
+            })
+            .map_err(|error| Rejection::Unavailable { reason: error.to_string() })?;
+        let (head, records) = found.expect("the view was read, or the error was returned");
+        Ok(ReadReply { head, role: self.group.role(), records })
     }
 }
 
-/// Reads from one view. A point read of warm data takes microseconds, less than moving it to another thread would.
-fn read(group: &Group<KvMachine>, state: &dyn State, keys: &[Key]) -> Result<ReadReply, Rejection> {
-    let mut found = None;
-    state
-        .view(&mut |view| {
-            found = Some(kv::read(view, group.replica(), keys)?);
-            Ok(())
-        })
-        .map_err(|error| Rejection::Unavailable { reason: error.to_string() })?;
-    let (head, records) = found.expect("the view was read, or the error was returned");
-    Ok(ReadReply { head, role: group.role(), records })
-}
-
-async fn serve_rounds(group: Group<KvMachine>, state: Arc<dyn State>, mut queue: mpsc::Receiver<Waiting>) {
+async fn serve_rounds(group: Group<KvMachine>, mut queue: mpsc::Receiver<Waiting>) {
     let sizes = metrics::histogram!("quorate_read_round_reads");
     let mut linger = Linger::default();
     let mut round = Vec::with_capacity(ROUND_READS_MAX);
@@ -109,12 +117,8 @@ async fn serve_rounds(group: Group<KvMachine>, state: Arc<dyn State>, mut queue:
         let confirmed = group.confirm(patience.min(ROUND_MAX)).await;
         linger = Linger::after(round.len(), now.elapsed());
         for waiting in round.drain(..) {
-            let result = match &confirmed {
-                Ok(_) => read(&group, &*state, &waiting.keys),
-                Err(rejection) => Err(rejection.clone()),
-            };
             // Whoever has gone has reported a time-out.
-            let _ = waiting.answer.send(result);
+            let _ = waiting.answer.send(confirmed.clone().map(|_| ()));
         }
     }
 }

@@ -133,7 +133,9 @@ impl Story {
 
     async fn get(&self, index: usize, key: &str, level: ReadLevel) -> Result<Option<String>, Rejection> {
         let keys = vec![Key::new(key.to_owned()).unwrap()];
-        let reply = self.group(index).read(keys, level, Duration::from_secs(1)).await?;
+        let group = self.group(index);
+        group.may_answer(level, Duration::from_secs(1)).await?;
+        let reply = group.read(&keys, usize::MAX)?;
         let record = reply.records.into_iter().next().unwrap();
         Ok(record.map(|record| String::from_utf8(record.value.as_bytes().to_vec()).unwrap()))
     }

@@ -230,7 +230,7 @@ fn reads_come_with_the_head() {
             store
                 .state
                 .view(&mut |view| {
-                    seen = Some(kv::read(view, REPLICA, &keys)?);
+                    seen = Some(kv::read(view, REPLICA, &keys, usize::MAX)?);
                     Ok(())
                 })
                 .unwrap();
@@ -242,6 +242,26 @@ fn reads_come_with_the_head() {
         let record = |version, text| Some(Record { version, value: value(text), expires_at_ms: None });
         let expected = vec![record(2, "2"), None, record(1, "1"), record(2, "2")];
         assert_eq!(look(&["b", "absent", "a", "b"]), (shard.head(), expected));
+    }
+}
+
+#[test]
+fn a_read_is_bounded_in_bytes_but_never_empty() {
+    for twin in TWINS {
+        let store = Store::new(twin);
+        let mut shard = open(&store.state, REPLICA);
+        let writes = vec![put(1, 1, 1, "a", "12345", None), put(1, 2, 1, "b", "12345", None)];
+        shard.apply(&[entry(0, 7, vec![found(1), Command::OpenSession { epoch: 1 }]), entry(1, 7, writes)]).unwrap();
+        let keys = ["a", "absent", "b", "a"].map(key);
+        for (bytes_max, expected) in [(0, 1), (1, 1), (5, 1), (6, 3), (10, 3), (11, 4)] {
+            let mut read = 0;
+            let mut look = |view: &dyn View| {
+                read = kv::read(view, REPLICA, &keys, bytes_max)?.1.len();
+                Ok(())
+            };
+            store.state.view(&mut look).unwrap();
+            assert_eq!(read, expected, "{twin:?}: at most {bytes_max} bytes");
+        }
     }
 }
 
@@ -260,7 +280,7 @@ fn head_and_records_are_read_at_one_point_in_time() {
             while applied < ENTRIES {
                 state
                     .view(&mut |view| {
-                        let (head, records) = kv::read(view, REPLICA, &keys)?;
+                        let (head, records) = kv::read(view, REPLICA, &keys, usize::MAX)?;
                         applied = head.applied.unwrap().index;
                         let expected = (applied > 0).then(|| value(&applied.to_string()));
                         let values = records.into_iter().map(|record| record.map(|record| record.value));
@@ -320,7 +340,7 @@ fn corrupt_records_are_not_served() {
         store
             .state
             .view(&mut |view| {
-                error = kv::read(view, REPLICA, &[key("k")]).err();
+                error = kv::read(view, REPLICA, &[key("k")], usize::MAX).err();
                 Ok(())
             })
             .unwrap();

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
 use super::parts::split;
-use super::replies::{Replies, ReplyQueue, reply_queue};
+use super::replies::{Batch, Replies, ReplyQueue, reply_queue};
 use super::serve::Server;
 use crate::admission::Admission;
 use crate::handshake::greet_client;
@@ -29,8 +29,8 @@ use crate::refusal::Refusal;
 
 /// Requests of one stream that may be in flight. A large request counts as several, see [`REQUEST_BYTES`].
 const IN_FLIGHT_MAX: usize = 4096;
-/// A request of more bytes than this counts as as many requests as it has such portions: all requests and replies in flight of
-/// a stream together are bounded by about [`IN_FLIGHT_MAX`] times this.
+/// A request of more bytes than this counts as as many requests as it has such portions: all requests in flight of a stream
+/// together are bounded by about [`IN_FLIGHT_MAX`] times this. The queue of replies has its own bound.
 const REQUEST_BYTES: usize = 16 << 10;
 
 /// Where the answer to a client's hello goes.
@@ -112,17 +112,14 @@ impl Exchange {
     async fn admit(&self, requests: Vec<quorate_proto::kv::Request>) {
         let split = split(requests);
         if !split.refused.is_empty() {
-            self.queue.send(split.refused, None).await;
+            self.queue.send(Batch { replies: split.refused, requests: None, bytes: None }).await;
         }
         for part in split.parts {
             let portions = part.len() + part.bytes / REQUEST_BYTES;
             let room = u32::try_from(portions.min(IN_FLIGHT_MAX)).expect("the bound is small");
             let Ok(room) = self.room.clone().acquire_many_owned(room).await else { return };
             let (server, queue) = (self.server.clone(), self.queue.clone());
-            tokio::spawn(async move {
-                let replies = server.serve(part).await;
-                queue.send(replies, Some(room)).await;
-            });
+            tokio::spawn(async move { server.serve(part, &queue, room).await });
         }
     }
 }

@@ -1,35 +1,75 @@
 //! The queue of replies of one stream: what waits becomes one frame.
 
+use std::sync::Arc;
+
 use quorate_proto::kv::reply::Result as WireResult;
 use quorate_proto::kv::{Found, Refused, Reply};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Parts whose replies may wait for the connection.
 const QUEUED_MAX: usize = 256;
 /// A frame is closed before its replies take more bytes than this; a single larger reply is a frame of its own.
 const FRAME_BYTES_MAX: usize = 512 << 10;
 
+/// Bytes of values that one stream's replies to reads may have, from before they are read until they are written.
+const READ_BYTES_MAX: usize = 64 << 20;
+/// Room for bytes is counted in such portions.
+const PORTION_BYTES: usize = 1 << 10;
+
 /// A new queue.
 pub(crate) fn reply_queue() -> (ReplyQueue, Replies) {
     let (sender, receiver) = mpsc::channel(QUEUED_MAX);
-    (ReplyQueue { sender }, Replies { receiver, waiting: Vec::new(), rooms: Vec::new() })
+    let bytes = Arc::new(Semaphore::new(READ_BYTES_MAX / PORTION_BYTES));
+    (ReplyQueue { sender, bytes }, Replies { receiver, waiting: Vec::new(), rooms: Vec::new() })
 }
 
-/// The replies of one part, and the room that its requests took; the room is free again when the replies are written.
-type Batch = (Vec<Reply>, Option<OwnedSemaphorePermit>);
+/// Some replies, and the room that is free again when they are written: of the requests that they answer, and of bytes read.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// The replies.
+    pub(crate) replies: Vec<Reply>,
+    /// The room of the requests.
+    pub(crate) requests: Option<OwnedSemaphorePermit>,
+    /// The room of the bytes.
+    pub(crate) bytes: Option<OwnedSemaphorePermit>,
+}
 
 /// The end that replies are put into. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct ReplyQueue {
     sender: mpsc::Sender<Batch>,
+    bytes: Arc<Semaphore>,
 }
 
 impl ReplyQueue {
     /// Queues replies; waits while the queue is full. Nothing happens when the client is gone.
-    pub(crate) async fn send(&self, replies: Vec<Reply>, room: Option<OwnedSemaphorePermit>) {
+    pub(crate) async fn send(&self, batch: Batch) {
         // An error says that the client is gone: nobody waits for the replies any more.
-        let _ = self.sender.send((replies, room)).await;
+        let _ = self.sender.send(batch).await;
     }
+
+    /// Waits until the stream has room for so many bytes that are about to be read: a client that does not read its replies
+    /// waits here. Whoever holds room goes on to [`send`](Self::send) and waits for nothing else meanwhile.
+    pub(crate) async fn reserve(&self, bytes: usize) -> Room {
+        let all = self.bytes.clone().acquire_many_owned(portions(bytes)).await;
+        Room(Some(all.expect("the semaphore is never closed")))
+    }
+}
+
+/// Reserved room.
+pub(crate) struct Room(Option<OwnedSemaphorePermit>);
+
+impl Room {
+    /// Keeps room for so many bytes, at most what was reserved, and gives the rest back.
+    pub(crate) fn keep(&mut self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let mut all = self.0.take()?;
+        let kept = (portions(bytes) as usize).min(all.num_permits());
+        all.split(kept)
+    }
+}
+
+fn portions(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(PORTION_BYTES)).expect("what is read at once is far below the bound of a stream")
 }
 
 /// The end that frames are taken out of.
@@ -37,7 +77,7 @@ pub(crate) struct Replies {
     receiver: mpsc::Receiver<Batch>,
     /// Taken from the queue and in no frame yet, in reverse order.
     waiting: Vec<Reply>,
-    /// The room of the requests that `waiting` answers; given back when all of it is in frames.
+    /// The room that `waiting` takes; given back when all of it is in frames.
     rooms: Vec<OwnedSemaphorePermit>,
 }
 
@@ -50,11 +90,11 @@ impl Replies {
             if self.receiver.recv_many(&mut batches, QUEUED_MAX).await == 0 {
                 return None;
             }
-            let replies = batches.iter().map(|(replies, _)| replies.len()).sum();
+            let replies = batches.iter().map(|batch| batch.replies.len()).sum();
             self.waiting.reserve(replies);
-            for (replies, room) in batches {
+            for Batch { replies, requests, bytes } in batches {
                 self.waiting.extend(replies);
-                self.rooms.extend(room);
+                self.rooms.extend(requests.into_iter().chain(bytes));
             }
             if self.waiting.iter().map(size_bytes).sum::<usize>() <= FRAME_BYTES_MAX {
                 self.rooms.clear();
@@ -87,16 +127,18 @@ fn size_bytes(reply: &Reply) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
+    use futures::FutureExt;
     use quorate_proto::kv::Record;
-    use tokio::sync::Semaphore;
 
     use super::*;
 
     fn reply(id: u64, value_bytes: usize) -> Reply {
         let record = Record { version: 1, value: vec![0; value_bytes].into(), expires_at_ms: None };
         Reply { id, by: None, result: Some(WireResult::Found(Found { record: Some(record) })) }
+    }
+
+    fn batch(replies: Vec<Reply>) -> Batch {
+        Batch { replies, requests: None, bytes: None }
     }
 
     fn ids(frame: Option<Vec<Reply>>) -> Vec<u64> {
@@ -106,10 +148,10 @@ mod tests {
     #[tokio::test]
     async fn what_waits_becomes_one_frame() {
         let (queue, mut replies) = reply_queue();
-        queue.send(vec![reply(1, 0), reply(2, 10)], None).await;
-        queue.send(vec![reply(3, 0)], None).await;
+        queue.send(batch(vec![reply(1, 0), reply(2, 10)])).await;
+        queue.send(batch(vec![reply(3, 0)])).await;
         assert_eq!(ids(replies.next_frame().await), [1, 2, 3]);
-        queue.send(vec![reply(4, 0)], None).await;
+        queue.send(batch(vec![reply(4, 0)])).await;
         drop(queue);
         assert_eq!(ids(replies.next_frame().await), [4]);
         assert!(replies.next_frame().await.is_none());
@@ -119,7 +161,7 @@ mod tests {
     async fn large_replies_are_spread_over_frames_in_order() {
         let (queue, mut replies) = reply_queue();
         let large = FRAME_BYTES_MAX / 2;
-        queue.send(vec![reply(1, large), reply(2, 100), reply(3, large), reply(4, 1 << 20), reply(5, 0)], None).await;
+        queue.send(batch(vec![reply(1, large), reply(2, 100), reply(3, large), reply(4, 1 << 20), reply(5, 0)])).await;
         assert_eq!(ids(replies.next_frame().await), [1, 2]);
         assert_eq!(ids(replies.next_frame().await), [3]);
         assert_eq!(ids(replies.next_frame().await), [4]);
@@ -132,12 +174,33 @@ mod tests {
         let room = Arc::new(Semaphore::new(2));
         let (queue, mut replies) = reply_queue();
         let taken = room.clone().acquire_many_owned(2).await.unwrap();
-        queue.send(vec![reply(1, FRAME_BYTES_MAX), reply(2, 1)], Some(taken)).await;
+        queue.send(Batch { requests: Some(taken), ..batch(vec![reply(1, FRAME_BYTES_MAX), reply(2, 1)]) }).await;
         assert_eq!(ids(replies.next_frame().await), [1]);
         assert_eq!(room.available_permits(), 0);
         assert_eq!(ids(replies.next_frame().await), [2]);
-        queue.send(vec![reply(3, 1)], None).await;
+        queue.send(batch(vec![reply(3, 1)])).await;
         assert_eq!(ids(replies.next_frame().await), [3]);
         assert_eq!(room.available_permits(), 2);
+    }
+
+    /// What is read for a client that does not read its replies is bounded.
+    #[tokio::test]
+    async fn room_for_bytes_is_given_back_when_they_are_written() {
+        let (queue, mut replies) = reply_queue();
+        let mut sent = 0;
+        while let Some(mut room) = queue.reserve(2 << 20).now_or_never() {
+            let bytes = room.keep(1 << 20);
+            queue.send(Batch { bytes, ..batch(vec![reply(sent, 1 << 20)]) }).await;
+            sent += 1;
+        }
+        assert_eq!(sent as usize, READ_BYTES_MAX / (1 << 20) - 1, "only what is kept counts");
+        replies.next_frame().await.unwrap();
+        assert!(queue.reserve(2 << 20).now_or_never().is_none(), "the rest of what was taken still waits");
+        for _ in 1..sent {
+            replies.next_frame().await.unwrap();
+        }
+        queue.send(batch(vec![reply(sent, 0)])).await;
+        replies.next_frame().await.unwrap();
+        assert_eq!(queue.bytes.available_permits(), READ_BYTES_MAX / PORTION_BYTES);
     }
 }

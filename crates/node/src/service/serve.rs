@@ -8,9 +8,11 @@ use quorate_proto::kv::Reply;
 use quorate_proto::{KvAnswer, reply_to_wire};
 use quorate_raft::KvGroup;
 use quorate_types::state::Head;
-use quorate_types::{Key, Outcome, ReadLevel, Rejection, Role, Served, ServedBy, ShardId};
+use quorate_types::{Key, Outcome, ReadLevel, Rejection, Role, Served, ServedBy, ShardId, VALUE_BYTES_MAX};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::parts::{Part, Reads, Sized, Writes};
+use super::replies::{Batch, ReplyQueue, Room};
 use crate::admission::{Admission, admitted_by_disk};
 use crate::member::Member;
 use crate::node::Node;
@@ -30,22 +32,32 @@ impl Server {
         Server { node, member, admission, metrics: Metrics::new() }
     }
 
-    /// One reply a request.
-    pub(crate) async fn serve(&self, part: Sized<Part>) -> Vec<Reply> {
+    /// Serves a part: one reply a request. The requests' room goes with the last reply.
+    pub(crate) async fn serve(&self, part: Sized<Part>, queue: &ReplyQueue, room: OwnedSemaphorePermit) {
         let started = Instant::now();
-        let (kind, replies) = match part.part {
-            Part::Write(writes) => (&self.metrics.write, self.write(writes).await),
-            Part::Strong(reads) => (&self.metrics.strong, self.read(reads, ReadLevel::Strong).await),
+        let (kind, last) = match part.part {
+            Part::Write(writes) => {
+                let replies = self.write(writes).await;
+                (&self.metrics.write, Batch { replies, requests: None, bytes: None })
+            }
+            Part::Strong(reads) => {
+                let right = self.right_to_answer(&reads, ReadLevel::Strong).await;
+                let mut page = Page::new(queue, &self.metrics.strong).await;
+                self.read(reads, ReadLevel::Strong, right, &mut page).await;
+                (&self.metrics.strong, page.close())
+            }
             Part::Eventual(all) => {
-                let mut replies = Vec::with_capacity(all.iter().map(|reads| reads.ids.len()).sum());
+                let mut page = Page::new(queue, &self.metrics.eventual).await;
                 for reads in all {
-                    replies.extend(self.read(reads, ReadLevel::Eventual).await);
+                    let right = self.right_to_answer(&reads, ReadLevel::Eventual).await;
+                    self.read(reads, ReadLevel::Eventual, right, &mut page).await;
                 }
-                (&self.metrics.eventual, replies)
+                (&self.metrics.eventual, page.close())
             }
         };
-        kind.note(&replies, started);
-        replies
+        kind.count(&last.replies);
+        kind.seconds.record(started.elapsed());
+        queue.send(Batch { requests: Some(room), ..last }).await;
     }
 
     async fn write(&self, writes: Writes) -> Vec<Reply> {
@@ -83,35 +95,46 @@ impl Server {
         replies
     }
 
-    async fn read(&self, reads: Reads, level: ReadLevel) -> Vec<Reply> {
-        let Reads { shard, within, mut ids, mut epochs, mut keys } = reads;
-        let group = match self.group(shard) {
+    async fn right_to_answer(&self, reads: &Reads, level: ReadLevel) -> Result<KvGroup, Rejection> {
+        let group = self.group(reads.shard)?;
+        group.may_answer(level, reads.within).await?;
+        Ok(group)
+    }
+
+    async fn read(&self, reads: Reads, level: ReadLevel, right: Result<KvGroup, Rejection>, page: &mut Page<'_>) {
+        let Reads { shard, mut ids, mut epochs, mut keys, .. } = reads;
+        let group = match right {
             Ok(group) => group,
-            Err(rejection) => return reject_all(&ids, &rejection),
+            Err(rejection) => return page.replies.extend(reject_all(&ids, &rejection)),
         };
         let map = self.member.feed.latest();
-        let mut replies = Vec::with_capacity(ids.len());
         if let Some(map) = &map
             && let Some(strays) = strays(map, shard, &epochs, &keys)
         {
             for place in strays.into_iter().rev() {
-                replies.push(reply_to_wire(ids.remove(place), Err(outside())));
+                page.replies.push(reply_to_wire(ids.remove(place), Err(outside())));
                 epochs.remove(place);
                 keys.remove(place);
             }
         }
-        match group.read(keys, level, within).await {
-            Ok(read) => {
-                let by = self.served_by(level, read.role, shard, &read.head);
-                let records = ids.into_iter().zip(epochs).zip(read.records);
-                replies.extend(records.map(|((id, epoch), record)| {
-                    let checked = check_epoch(epoch, by.epoch, shard, map.as_deref());
-                    reply_to_wire(id, checked.map(|()| Served { value: KvAnswer::Found(record), by }))
-                }));
+        let mut next = 0;
+        while next < keys.len() {
+            if page.room() == 0 {
+                page.turn().await;
             }
-            Err(rejection) => replies.extend(reject_all(&ids, &rejection)),
+            let read = match group.read(&keys[next..], page.room()) {
+                Ok(read) => read,
+                Err(rejection) => return page.replies.extend(reject_all(&ids[next..], &rejection)),
+            };
+            let by = self.served_by(level, read.role, shard, &read.head);
+            for record in read.records {
+                page.bytes += record.as_ref().map_or(0, |record| record.value.as_bytes().len());
+                let checked = check_epoch(epochs[next], by.epoch, shard, map.as_deref());
+                let result = checked.map(|()| Served { value: KvAnswer::Found(record), by });
+                page.replies.push(reply_to_wire(ids[next], result));
+                next += 1;
+            }
         }
-        replies
     }
 
     /// This node's replica of a shard.
@@ -178,6 +201,45 @@ fn reject_all(ids: &[u64], rejection: &Rejection) -> Vec<Reply> {
     ids.iter().map(|&id| reply_to_wire(id, Err(rejection.clone()))).collect()
 }
 
+/// Bytes of values on a page: more than a frame has, so that reading a page costs little beside sending it.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// Replies to reads, gathered until they have [`PAGE_BYTES`]; a last value may go beyond.
+struct Page<'a> {
+    queue: &'a ReplyQueue,
+    metrics: &'a KindMetrics,
+    replies: Vec<Reply>,
+    bytes: usize,
+    reserved: Room,
+}
+
+impl<'a> Page<'a> {
+    /// An empty page, as soon as the stream has room for a full one. While it is held nothing else may be waited for.
+    async fn new(queue: &'a ReplyQueue, metrics: &'a KindMetrics) -> Self {
+        let reserved = queue.reserve(PAGE_BYTES + VALUE_BYTES_MAX).await;
+        Page { queue, metrics, replies: Vec::new(), bytes: 0, reserved }
+    }
+
+    /// Bytes that may be added.
+    fn room(&self) -> usize {
+        PAGE_BYTES.saturating_sub(self.bytes)
+    }
+
+    /// Sends the page and begins the next one.
+    async fn turn(&mut self) {
+        let replies = std::mem::take(&mut self.replies);
+        self.metrics.count(&replies);
+        let bytes = self.reserved.keep(std::mem::take(&mut self.bytes));
+        self.queue.send(Batch { replies, requests: None, bytes }).await;
+        self.reserved = self.queue.reserve(PAGE_BYTES + VALUE_BYTES_MAX).await;
+    }
+
+    /// The page as it is; of its room it keeps what it needs.
+    fn close(mut self) -> Batch {
+        Batch { replies: self.replies, requests: None, bytes: self.reserved.keep(self.bytes) }
+    }
+}
+
 /// Counters and histograms by kind of operation, looked up once a stream.
 struct Metrics {
     write: KindMetrics,
@@ -203,8 +265,8 @@ impl Metrics {
 }
 
 impl KindMetrics {
-    /// Once for a part, not for a request.
-    fn note(&self, replies: &[Reply], started: Instant) {
+    /// Once for many replies.
+    fn count(&self, replies: &[Reply]) {
         use quorate_proto::kv::reply::Result as Wire;
         let rejected = replies.iter().filter(|reply| matches!(reply.result, Some(Wire::Rejection(_)))).count() as u64;
         let served = replies.len() as u64 - rejected;
@@ -214,7 +276,6 @@ impl KindMetrics {
         if rejected > 0 {
             self.rejected.increment(rejected);
         }
-        self.seconds.record(started.elapsed());
     }
 }
 

@@ -14,15 +14,27 @@ use crate::keys::Space;
 use crate::state::{StateError, View, meta};
 
 /// Reads keys of a shard, and the head of the state that they were read from: one view, so one point in time. A record that
-/// has expired by the shard's clock is absent. The records are in the order of the keys.
-pub fn read(view: &dyn View, replica: ReplicaId, keys: &[Key]) -> Result<(Head, Vec<Option<Record>>), StateError> {
+/// has expired by the shard's clock is absent. The records are in the order of the keys; there may be fewer than keys, but never
+/// none: no further key is read once the values have `bytes_max` bytes.
+pub fn read(
+    view: &dyn View,
+    replica: ReplicaId,
+    keys: &[Key],
+    bytes_max: usize,
+) -> Result<(Head, Vec<Option<Record>>), StateError> {
     let head = meta::head(view, replica)?;
     let mut records = Vec::with_capacity(keys.len());
+    let mut bytes = 0;
     for key in keys {
+        if bytes >= bytes_max && !records.is_empty() {
+            break;
+        }
         let mut found = None;
         view.get_with(replica, Space::Data, key.as_bytes(), &mut |bytes| found = Some(decode(bytes)))?;
         let record = found.transpose().map_err(|source| StateError::Corrupt { replica, source })?;
-        records.push(record.filter(|record| is_live(record, head.clock_ms)));
+        let record = record.filter(|record| is_live(record, head.clock_ms));
+        bytes += record.as_ref().map_or(0, |record| record.value.as_bytes().len());
+        records.push(record);
     }
     Ok((head, records))
 }

@@ -106,7 +106,7 @@ pub(crate) fn read(state: &dyn State, replica: ReplicaId, keys: &[Key]) -> Vec<O
     let mut records = Vec::new();
     state
         .view(&mut |view| {
-            records = kv::read(view, replica, keys)?.1;
+            records = kv::read(view, replica, keys, usize::MAX)?.1;
             Ok(())
         })
         .unwrap();
