@@ -10,21 +10,25 @@
 //!   nodes ─→ points (512 a node, on the ring) ─→ every shard's walk   once per change of the cluster
 //!                                                   │
 //!            zones, load bound ─────────────────→ place() ─→ shard → nodes, preferred leader first
+//!                                                   │
+//!            the map as it is ──────────────────→ rebalance() ─→ the moves that it needs
 //! ```
 //!
 //! Both are frozen by golden tests: another token would lose every key, and another placement would make founders of one
 //! cluster disagree.
 //!
-//! Read `token` next, then `arcs`, `place`.
+//! Read `token` next, then `arcs`, `place`, `rebalance`.
 
 mod arcs;
 mod assign;
 mod leaders;
 mod place;
 mod points;
+mod rebalance;
 mod token;
 mod zones;
 
 pub use arcs::{ArcError, ArcTable};
 pub use place::{Candidate, PlacementError, PlacementRequest, WEIGHT_MAX, place};
+pub use rebalance::{Move, MoveReason, rebalance};
 pub use token::{equal_arcs, token};

@@ -116,7 +116,7 @@ pub fn place(request: &PlacementRequest<'_>) -> Result<Vec<(ShardId, Vec<NodeId>
 }
 
 /// The nodes that may be given anything, by id.
-fn eligible(request: &PlacementRequest<'_>) -> Result<Vec<Candidate>, PlacementError> {
+pub(crate) fn eligible(request: &PlacementRequest<'_>) -> Result<Vec<Candidate>, PlacementError> {
     let PlacementRequest { nodes, replicas, .. } = *request;
     let mut seen = BTreeSet::new();
     for &Candidate { id: node, weight, .. } in nodes {
@@ -138,7 +138,7 @@ fn eligible(request: &PlacementRequest<'_>) -> Result<Vec<Candidate>, PlacementE
 }
 
 /// What each candidate may carry: ceil([`LOAD_BOUND`] × its share of all replicas by weight).
-fn limits(candidates: &[Candidate], shards: usize, replicas: u32) -> Vec<Limit> {
+pub(crate) fn limits(candidates: &[Candidate], shards: usize, replicas: u32) -> Vec<Limit> {
     let all = shards as u128 * u128::from(replicas);
     let weights: u128 = candidates.iter().map(|candidate| u128::from(candidate.weight)).sum();
     let limit = |candidate: &Candidate| {

@@ -99,6 +99,12 @@ impl Points {
         Points { at, nodes, candidates: candidates.len() }
     }
 
+    /// The points of one candidate.
+    pub(crate) fn of(&self, node: usize) -> PointsOfNode {
+        let own = self.at.iter().zip(&self.nodes).filter(|&(_, &of)| of == node);
+        PointsOfNode(own.map(|(&at, _)| at).collect())
+    }
+
     /// Every candidate once, in the order in which a walk clockwise from `start` meets them.
     pub(crate) fn walk(&self, start: Token) -> Vec<Step> {
         let first = self.at.partition_point(|&at| at < start.0);
@@ -115,6 +121,17 @@ impl Points {
             }
         }
         steps
+    }
+}
+
+/// The points of one node, in ring order.
+pub(crate) struct PointsOfNode(Vec<u64>);
+
+impl PointsOfNode {
+    /// How far a walk clockwise from `start` goes until it meets the node.
+    pub(crate) fn distance(&self, start: Token) -> u64 {
+        let next = self.0.partition_point(|&at| at < start.0);
+        self.0.get(next).or(self.0.first()).map_or(u64::MAX, |at| at.wrapping_sub(start.0))
     }
 }
 
@@ -137,6 +154,8 @@ mod tests {
             assert!(steps.is_sorted_by_key(|step| step.distance), "from {start}");
             nodes.sort_unstable();
             assert_eq!(nodes, [0, 1, 2, 3], "from {start}");
+            let alone = steps.iter().map(|step| points.of(step.node).distance(Token(start)));
+            assert!(alone.eq(steps.iter().map(|step| step.distance)), "from {start}");
         }
     }
 

@@ -5,7 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use quorate_ring::{ArcTable, Candidate, PlacementError, PlacementRequest, WEIGHT_MAX, equal_arcs, place, token};
+use quorate_ring::{
+    ArcTable, Candidate, Move, MoveReason, PlacementError, PlacementRequest, WEIGHT_MAX, equal_arcs, place, rebalance,
+    token,
+};
 use quorate_types::{Key, NodeId, ShardId, Token, TokenArc};
 
 type Placement = Vec<(ShardId, Vec<NodeId>)>;
@@ -270,4 +273,119 @@ fn what_cannot_be_placed_is_refused_by_name() {
     assert_eq!(refusal(&[node(1, "", 100), node(1, "b", 100)], 1), PlacementError::DuplicateNode(NodeId(1)));
     let heavy = PlacementError::TooHeavy { node: NodeId(2), weight: WEIGHT_MAX + 1 };
     assert_eq!(refusal(&[node(1, "", 100), node(2, "", WEIGHT_MAX + 1)], 1), heavy);
+}
+
+/// The map after the moves.
+fn after(map: &Placement, moves: &[Move]) -> Placement {
+    let mut map = map.clone();
+    for step in moves {
+        let (_, nodes) = map.iter_mut().find(|(shard, _)| *shard == step.shard).unwrap();
+        assert!(!nodes.contains(&step.to), "{step:?} of {nodes:?}");
+        let from = nodes.iter_mut().find(|node| **node == step.from).unwrap();
+        *from = step.to;
+    }
+    map
+}
+
+fn planned(nodes: &[Candidate], shards: &ArcTable, replicas: u32, map: &Placement) -> Vec<Move> {
+    rebalance(&PlacementRequest { hash_key: &[7; 16], nodes, shards, replicas }, map).unwrap()
+}
+
+/// Any map at all: shards with distinct nodes out of ids 1 to 20.
+fn any_map(replicas: u32) -> impl Strategy<Value = (ArcTable, Placement)> {
+    let one = proptest::sample::subsequence((1..=20_u64).collect::<Vec<_>>(), replicas as usize).prop_shuffle();
+    (any_table(), proptest::collection::vec(one, 60)).prop_map(|(table, nodes)| {
+        let map = table.iter().zip(nodes).map(|((shard, _), nodes)| (shard, nodes.into_iter().map(NodeId).collect()));
+        let map = map.collect();
+        (table, map)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever the map was: afterwards it is sound, nothing is left to be moved, and the order of the input is of no matter.
+    #[test]
+    fn any_map_is_mended_at_once(nodes in any_nodes(), (shards, map) in any_map(3)) {
+        prop_assume!(nodes.len() >= 3);
+        let moves = planned(&nodes, &shards, 3, &map);
+        let mended = after(&map, &moves);
+        for (shard, of_shard) in &mended {
+            prop_assert!(of_shard.iter().all(|id| nodes.iter().any(|node| node.id == *id)), "{}: {:?}", shard, of_shard);
+            prop_assert_eq!(of_shard.iter().collect::<BTreeSet<_>>().len(), 3);
+            assert_even(&nodes, of_shard)?;
+        }
+        prop_assert_eq!(planned(&nodes, &shards, 3, &mended), vec![]);
+        let (mut reversed, mut map_reversed) = (nodes.clone(), map.clone());
+        reversed.reverse();
+        map_reversed.reverse();
+        prop_assert_eq!(planned(&reversed, &shards, 3, &map_reversed), moves);
+    }
+
+    /// One zone, equal nodes: a node that comes gets its share and nothing else moves; one that goes gives what it had.
+    #[test]
+    fn one_node_more_or_less_moves_its_share(count in 3..12_u64, shards in 1..10_u32) {
+        let shards = table(shards * 16);
+        let nodes = equal_nodes(count, 1);
+        let map = placed(7, &nodes, &shards, 3);
+        // A fresh placement only keeps the bounds: a node may be far under its share.
+        let map = after(&map, &planned(&nodes, &shards, 3, &map));
+        let more = equal_nodes(count + 1, 1);
+        let moves = planned(&more, &shards, 3, &map);
+        let share = 3 * shards.iter().count() / more.len();
+        prop_assert!((share..=share * 12 / 10).contains(&moves.len()), "{} moves for {}", moves.len(), share);
+        prop_assert!(moves.iter().all(|one| one.to == NodeId(count + 1) && one.reason == MoveReason::Load));
+        let grown = after(&map, &moves);
+
+        let moves = planned(&nodes, &shards, 3, &grown);
+        let gone = moves.iter().filter(|one| one.from == NodeId(count + 1) && one.reason == MoveReason::Leaves);
+        prop_assert_eq!(gone.count(), loads(&more, &grown)[&NodeId(count + 1)], "everything that it had leaves");
+        prop_assert!(moves.len() * 10 <= share * 12, "{} moves for {}", moves.len(), share);
+        let shrunk = after(&grown, &moves);
+        for (nodes, map) in [(&more, &grown), (&nodes, &shrunk)] {
+            for (node, load) in loads(nodes, map) {
+                prop_assert!(load <= bound(nodes, node, map.len(), 3), "node {} has {}", node, load);
+            }
+        }
+    }
+
+    /// With as many zones as replicas, every step on the way keeps a shard's replicas in distinct zones.
+    #[test]
+    fn zones_hold_at_every_step(count in 4..12_u64) {
+        let shards = table(96);
+        let nodes = equal_nodes(count, 3);
+        let map = placed(7, &nodes, &shards, 3);
+        let more = equal_nodes(count + 1, 3);
+        let mut now = map.clone();
+        for step in planned(&more, &shards, 3, &map) {
+            now = after(&now, &[step]);
+            now.iter().try_for_each(|(_, of_shard)| assert_even(&more, of_shard))?;
+        }
+    }
+}
+
+/// A thousand nodes and a hundred thousand shards: a node comes, a node goes.
+#[test]
+fn a_large_cluster_is_planned_in_seconds() {
+    const NODES: u64 = 1000;
+    const SHARDS: u32 = 100_000;
+    let nodes = equal_nodes(NODES + 1, 5);
+    let shards = table(SHARDS);
+    // Dealt out in turn: placing afresh at this size is nobody's business. Neighbours are in distinct zones.
+    let turn = |shard: u64| (0..3).map(|i| NodeId((shard + i) % NODES + 1)).collect::<Vec<_>>();
+    let map: Placement = (1..=SHARDS).map(|shard| (ShardId(shard), turn(u64::from(shard)))).collect();
+    let began = std::time::Instant::now();
+    let comes = planned(&nodes, &shards, 3, &map);
+    let came = began.elapsed();
+    let share = 3 * SHARDS as usize / (NODES as usize + 1);
+    assert!(comes.len() * 10 <= share * 12 && comes.len() * 10 >= share * 9, "{} for {share}", comes.len());
+    let goes = planned(&nodes[1..NODES as usize], &shards, 3, &map);
+    println!(
+        "a node comes: {} moves in {came:?}; one goes: {} moves in {:?}",
+        comes.len(),
+        goes.len(),
+        began.elapsed() - came
+    );
+    assert!(goes.len() * 10 <= share * 12, "{} for {share}", goes.len());
+    assert!(began.elapsed() < std::time::Duration::from_secs(100), "ten times what it should take");
 }
