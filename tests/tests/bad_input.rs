@@ -119,6 +119,21 @@ async fn data_directories_are_protected() -> anyhow::Result<()> {
     std::fs::rename(&log, &away)?;
     expect(&start(cluster.data_dir(3).to_owned(), any()).await?, DATA_FORMAT, &["gone", "new one"])?;
     std::fs::rename(&away, &log)?;
+
+    // Nor may it when only the newest part is gone: RocksDB opens such a database as if that had never been.
+    let mut newest = Vec::new();
+    for file in std::fs::read_dir(&log)? {
+        let file = file?.path();
+        if file.extension().is_some_and(|extension| extension == "log") {
+            std::fs::rename(&file, file.with_extension("away"))?;
+            newest.push(file);
+        }
+    }
+    ensure!(!newest.is_empty(), "the log has a write-ahead log");
+    expect(&start(cluster.data_dir(3).to_owned(), any()).await?, DATA_FORMAT, &["write-ahead log", "new one"])?;
+    for file in newest {
+        std::fs::rename(file.with_extension("away"), &file)?;
+    }
     cluster.restart(3).await
 }
 

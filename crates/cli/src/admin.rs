@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use quorate_proto::admin::admin_client::AdminClient;
 use quorate_proto::admin::{GetNodeRequest, GetTopologyRequest, NodeStatus, Topology};
 use tonic::transport::{Channel, Endpoint};
@@ -29,15 +30,20 @@ pub(crate) async fn node(address: &str, within: Duration) -> Result<NodeStatus, 
     .await
 }
 
+/// Once one node has answered, the others have so long.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// The newest topology that any of the nodes at those addresses knows.
 pub(crate) async fn newest_topology(addresses: &[String], within: Duration) -> Result<Topology, Failure> {
-    let answers = join_all(addresses.iter().map(|address| topology(address, within))).await;
+    let mut answers: FuturesUnordered<_> = addresses.iter().map(|address| topology(address, within)).collect();
     let mut failures = Vec::new();
     let mut newest: Option<Topology> = None;
-    for answer in answers {
+    let mut patience = within;
+    while let Ok(Some(answer)) = tokio::time::timeout(patience, answers.next()).await {
         match answer {
             Ok(topology) if newest.as_ref().is_none_or(|known| known.revision < topology.revision) => {
                 newest = Some(topology);
+                patience = GRACE.min(within);
             }
             Ok(_) => {}
             Err(status) => failures.push(status),

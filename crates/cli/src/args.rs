@@ -1,7 +1,7 @@
 //! What can be typed, and where each command goes.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -75,10 +75,13 @@ pub(crate) struct Connect {
 }
 
 impl Connect {
-    /// A client of that cluster.
-    pub(crate) async fn client(&self) -> Result<quorate_client::Client, Failure> {
+    /// A client of that cluster, and what connecting has left of the deadline: a command has one for all it does.
+    pub(crate) async fn client(&self) -> Result<(quorate_client::Client, Duration), Failure> {
+        let began = Instant::now();
         let builder = quorate_client::Client::builder().endpoints(self.endpoints.clone()).deadline(self.deadline);
-        builder.connect().await.map_err(|error| Failure::from_client("cannot connect to the cluster", error))
+        let client = builder.connect().await;
+        let client = client.map_err(|error| Failure::from_client("cannot connect to the cluster", error))?;
+        Ok((client, self.deadline.saturating_sub(began.elapsed())))
     }
 }
 
@@ -90,6 +93,7 @@ impl Cli {
             Command::Cluster(command) => on_runtime(signals::or_interrupted(command.run())),
             Command::Shortener(args) => on_runtime(args.run()),
             Command::Playground(args) => on_runtime(args.run()),
+            Command::Kv(command) if command.writes() => on_runtime(signals::or_unknown(command.run())),
             Command::Kv(command) => on_runtime(signals::or_interrupted(command.run())),
             Command::Status(args) => on_runtime(signals::or_interrupted(args.run())),
             Command::Shard(command) => on_runtime(signals::or_interrupted(command.run())),

@@ -7,7 +7,7 @@ use std::io::Read as _;
 
 use bytes::Bytes;
 use clap::{ArgGroup, Args, Subcommand};
-use quorate_client::{Client, Error, Written};
+use quorate_client::{Error, Written};
 use quorate_types::{Key, ReadLevel, Record, Served, ServedBy, VALUE_BYTES_MAX};
 use serde::Serialize;
 
@@ -114,6 +114,11 @@ pub(crate) struct CasArgs {
 }
 
 impl KvCommand {
+    /// Whether it changes anything.
+    pub(crate) fn writes(&self) -> bool {
+        !matches!(self, KvCommand::Get(_))
+    }
+
     /// Does it, and prints what came of it.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         match self {
@@ -167,8 +172,8 @@ impl Condition {
 impl GetArgs {
     async fn run(self) -> Result<(), Failure> {
         check_key(&self.key)?;
-        let client = self.common.connect.client().await?;
-        let read = client.get(&self.key).level(self.read).await;
+        let (client, within) = self.common.connect.client().await?;
+        let read = client.get(&self.key).level(self.read).deadline(within).await;
         let read = read.map_err(|error| {
             no_quorum_hint(&self, Failure::from_client(format!("cannot get '{}'", self.key), error))
         })?;
@@ -190,8 +195,8 @@ fn no_quorum_hint(args: &GetArgs, failure: Failure) -> Failure {
 async fn put(key: String, value: String, expected: Expected, common: Common) -> Result<(), Failure> {
     check_key(&key)?;
     let value = value_bytes(value)?;
-    let client = common.connect.client().await?;
-    let put = client.put(&key, value);
+    let (client, within) = common.connect.client().await?;
+    let put = client.put(&key, value).deadline(within);
     let put = match expected {
         Expected::Anything => put,
         Expected::Absent => put.if_absent(),
@@ -206,8 +211,8 @@ async fn put(key: String, value: String, expected: Expected, common: Common) -> 
 impl DelArgs {
     async fn run(self) -> Result<(), Failure> {
         check_key(&self.key)?;
-        let client: Client = self.common.connect.client().await?;
-        let delete = client.delete(&self.key);
+        let (client, within) = self.common.connect.client().await?;
+        let delete = client.delete(&self.key).deadline(within);
         let delete = match self.condition.expected() {
             Expected::Anything => delete,
             Expected::Absent => delete.if_absent(),
@@ -337,7 +342,7 @@ struct WrittenDocument<'a> {
 
 fn print_written(operation: &str, key: &str, served: &Served<Written>, format: Option<Format>) -> Result<(), Failure> {
     let Written { version, replaced, .. } = served.value;
-    match format {
+    let printed = match format {
         None => output::print(format!("{}\n", written_line(operation, version, replaced))),
         Some(Format::Json) => {
             let by = By::from(&served.by);
@@ -348,7 +353,8 @@ fn print_written(operation: &str, key: &str, served: &Served<Written>, format: O
             let row = [key.to_owned(), version.to_string(), served.by.node.to_string(), served.by.shard.to_string()];
             output::print(output::table(["KEY", "VERSION", "NODE", "SHARD"], [row]))
         }
-    }
+    };
+    printed.map_err(|failure| failure.hint(format!("the write was applied all the same, as version {version}")))
 }
 
 fn written_line(operation: &str, version: u64, replaced: u64) -> String {

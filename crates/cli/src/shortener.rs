@@ -39,7 +39,7 @@ impl ShortenerArgs {
         let client = loop {
             tokio::select! {
                 connected = self.connect.client() => match connected {
-                    Ok(client) => break client,
+                    Ok((client, _)) => break client,
                     Err(failure) => warn!(%failure, "the cluster is not there yet; trying again"),
                 },
                 () = &mut shutdown => return Ok(()),

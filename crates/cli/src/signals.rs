@@ -44,9 +44,22 @@ pub(crate) fn shutdown() -> Result<impl Future<Output = ()> + Send + 'static, Fa
 
 /// A command that Ctrl-C ends with the exit code for it.
 pub(crate) async fn or_interrupted(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    or(work, || Failure::new(Exit::Interrupted, "interrupted")).await
+}
+
+/// A write that Ctrl-C ends: nobody knows any more what comes of it.
+pub(crate) async fn or_unknown(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let unknown = || Failure::new(Exit::Unknown, "interrupted: the outcome is unknown");
+    or(work, || unknown().cause("the write may have been applied, or may still be").hint("read the key to see")).await
+}
+
+async fn or(
+    work: impl Future<Output = Result<(), Failure>>,
+    interrupted: impl FnOnce() -> Failure,
+) -> Result<(), Failure> {
     let mut stops = Stops::listen()?;
     tokio::select! {
         result = work => result,
-        () = stops.next() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+        () = stops.next() => Err(interrupted()),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Taking a survey is I/O; what follows from it (leaders, lag, how many more failures are survived) is computed here without any.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use quorate_proto::admin::{Node, NodeStatus, ReplicaStatus, Topology};
@@ -71,8 +71,9 @@ pub(crate) struct Margin {
 impl Survey {
     /// Asks every endpoint for its topology, and every node of the newest one for its status.
     pub(crate) async fn take(connect: &Connect) -> Result<Survey, Failure> {
+        let began = Instant::now();
         let topology = admin::newest_topology(&connect.endpoints, connect.deadline).await?;
-        let within = connect.deadline.min(NODE_DEADLINE_MAX);
+        let within = connect.deadline.saturating_sub(began.elapsed()).min(NODE_DEADLINE_MAX);
         let members: Vec<Node> = topology.nodes.iter().filter(|node| node.state != REMOVED).cloned().collect();
         let answers = join_all(members.iter().map(|node| admin::node(&node.client_address, within))).await;
         let nodes = members.into_iter().zip(answers);

@@ -223,14 +223,27 @@ impl DataDir {
     /// Refuses a directory whose databases were made and are gone. The node would take empty ones for its own, forget its votes
     /// and what it acknowledged, and could help to elect a leader that never had it.
     pub(crate) fn check_stored(&self) -> Result<(), DataDirError> {
+        if !self.was_stored()? {
+            return Ok(());
+        }
+        let corrupt = |path, what: &str| {
+            let reason = format!(
+                "{what} gone, and with it this node's votes and entries; put it back, or let the node join with an empty \
+                 data directory as a new one"
+            );
+            Err(DataDirError::Corrupt { path, reason })
+        };
         for lost in [self.log(), self.state()] {
-            if self.was_stored()? && !lost.join("CURRENT").exists() {
-                let reason = "this database is gone, and with it this node's votes and entries; \
-                              put it back, or let the node join with an empty data directory as a new one";
-                return Err(DataDirError::Corrupt { path: lost, reason: reason.to_owned() });
+            if !lost.join("CURRENT").exists() {
+                return corrupt(lost, "this database is");
             }
         }
-        Ok(())
+        let log = self.log();
+        match quorate_storage::log::has_write_ahead_log(&log) {
+            Ok(true) => Ok(()),
+            Ok(false) => corrupt(log, "this database's write-ahead log (*.log) is"),
+            Err(source) => Err(DataDirError::Io { path: log, source }),
+        }
     }
 
     fn was_stored(&self) -> Result<bool, DataDirError> {

@@ -117,6 +117,8 @@ async fn three_nodes_from_nothing_through_restarts() {
         let other = shard % 4 + 1;
         let stray = stream.ask(other, epoch, get(&key, ReadLevel::Eventual)).await;
         assert!(matches!(stray, Err(Rejection::Invalid { .. })), "{stray:?}");
+        let stray = stream.ask(other, epoch, put(&key, "astray", session, 9)).await;
+        assert!(matches!(stray, Err(Rejection::Invalid { .. })), "acknowledged, nobody could read it: {stray:?}");
         let nowhere = stream.ask(99, epoch, get(&key, ReadLevel::Eventual)).await;
         assert_eq!(nowhere, Err(Rejection::WrongShard { shard: None }));
     }

@@ -124,7 +124,7 @@ impl BenchCommand {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let BenchCommand::Kv(args) = self;
         let report = match args.target {
-            Store::Quorate => args.measure(Quorate::new(args.connect.client().await?)).await?,
+            Store::Quorate => args.measure(Quorate::new(args.connect.client().await?.0)).await?,
             Store::Etcd => args.measure(Etcd::connect(&args.connect, args.etcd_connections).await?).await?,
         };
         let parameters =

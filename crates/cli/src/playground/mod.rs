@@ -71,6 +71,10 @@ impl PlaygroundArgs {
         let layout = Layout::new(home.path(), shape, shortener_port)?;
         layout.check_ports()?;
         home.record(shape)?;
+        if let Some(file) = &self.ready_file {
+            // From a run before.
+            ready::remove(file)?;
+        }
 
         let mut children = Children::default();
         let started = tokio::select! {
@@ -81,6 +85,9 @@ impl PlaygroundArgs {
             Ok(started) => self.serve(&home, &layout, &started, &mut children, &mut stops).await,
             Err(failure) => Err(failure),
         };
+        if let Some(file) = &self.ready_file {
+            ready::remove(file)?;
+        }
         children.stop(&mut stops).await;
         result
     }

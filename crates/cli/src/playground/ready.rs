@@ -9,7 +9,7 @@ use super::home::replace;
 use super::layout::Layout;
 use super::start::{Started, node_name};
 use crate::endpoint;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::id;
 
 /// Who listens where.
@@ -54,6 +54,16 @@ pub(super) fn write(file: &Path, ready: &Ready) -> Result<(), Failure> {
     let mut text = serde_json::to_string_pretty(ready).expect("strings and numbers are always JSON");
     text.push('\n');
     replace(file, &text)
+}
+
+/// Takes the ready file away: nobody serves yet, or any more.
+pub(super) fn remove(file: &Path) -> Result<(), Failure> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::new(Exit::Other, format!("cannot remove the ready file {}", file.display())).cause(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What to try.

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures::future::join_all;
-use quorate_client::Client;
 use quorate_proto::admin::NodeStatus;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -140,7 +139,7 @@ async fn led(connect: &Connect) -> Result<(), Failure> {
 
 async fn write(connect: &Connect) -> Result<(), Failure> {
     let failure = |error| Failure::from_client("the test write failed", error);
-    let client: Client = connect.client().await?;
+    let (client, _) = connect.client().await?;
     client.put(TEST_KEY, "yes").await.map_err(failure)?;
     client.delete(TEST_KEY).await.map_err(failure)?;
     Ok(())

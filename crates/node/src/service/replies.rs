@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_proto::kv::reply::Result as WireResult;
-use quorate_proto::kv::{Found, Refused, Reply};
+use quorate_proto::kv::{Found, Record, Refused, Reply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Parts whose replies may wait for the connection.
@@ -11,15 +11,15 @@ const QUEUED_MAX: usize = 256;
 /// A frame is closed before its replies take more bytes than this; a single larger reply is a frame of its own.
 const FRAME_BYTES_MAX: usize = 512 << 10;
 
-/// Bytes of values that one stream's replies to reads may have, from before they are read until they are written.
-const READ_BYTES_MAX: usize = 64 << 20;
+/// Bytes of values that one stream's replies may have, for reads from before they are read until they are written.
+const VALUES_BYTES_MAX: usize = 64 << 20;
 /// Room for bytes is counted in such portions.
 const PORTION_BYTES: usize = 1 << 10;
 
 /// A new queue.
 pub(crate) fn reply_queue() -> (ReplyQueue, Replies) {
     let (sender, receiver) = mpsc::channel(QUEUED_MAX);
-    let bytes = Arc::new(Semaphore::new(READ_BYTES_MAX / PORTION_BYTES));
+    let bytes = Arc::new(Semaphore::new(VALUES_BYTES_MAX / PORTION_BYTES));
     (ReplyQueue { sender, bytes }, Replies { receiver, waiting: Vec::new(), rooms: Vec::new() })
 }
 
@@ -46,6 +46,24 @@ impl ReplyQueue {
     pub(crate) async fn send(&self, batch: Batch) {
         // An error says that the client is gone: nobody waits for the replies any more.
         let _ = self.sender.send(batch).await;
+    }
+
+    /// Room for the records that refused writes carry, which are read already. Where there is none, the replies go without
+    /// them: a client that wants to know reads.
+    pub(crate) fn reserve_refused(&self, replies: &mut [Reply]) -> Option<OwnedSemaphorePermit> {
+        let bytes = replies.iter().filter_map(refused_record).map(|record| record.value.len()).sum();
+        if bytes == 0 {
+            return None;
+        }
+        let room = self.bytes.clone().try_acquire_many_owned(portions(bytes)).ok();
+        if room.is_none() {
+            for reply in replies {
+                if let Some(WireResult::Refused(Refused { current, .. })) = &mut reply.result {
+                    *current = None;
+                }
+            }
+        }
+        room
     }
 
     /// Waits until the stream has room for so many bytes that are about to be read: a client that does not read its replies
@@ -113,6 +131,13 @@ impl Replies {
     }
 }
 
+fn refused_record(reply: &Reply) -> Option<&Record> {
+    match &reply.result {
+        Some(WireResult::Refused(Refused { current, .. })) => current.as_ref(),
+        _ => None,
+    }
+}
+
 /// About how many bytes a reply takes in a frame.
 fn size_bytes(reply: &Reply) -> usize {
     const OVERHEAD_BYTES: usize = 64;
@@ -128,7 +153,6 @@ fn size_bytes(reply: &Reply) -> usize {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
-    use quorate_proto::kv::Record;
 
     use super::*;
 
@@ -193,7 +217,7 @@ mod tests {
             queue.send(Batch { bytes, ..batch(vec![reply(sent, 1 << 20)]) }).await;
             sent += 1;
         }
-        assert_eq!(sent as usize, READ_BYTES_MAX / (1 << 20) - 1, "only what is kept counts");
+        assert_eq!(sent as usize, VALUES_BYTES_MAX / (1 << 20) - 1, "only what is kept counts");
         replies.next_frame().await.unwrap();
         assert!(queue.reserve(2 << 20).now_or_never().is_none(), "the rest of what was taken still waits");
         for _ in 1..sent {
@@ -201,6 +225,27 @@ mod tests {
         }
         queue.send(batch(vec![reply(sent, 0)])).await;
         replies.next_frame().await.unwrap();
-        assert_eq!(queue.bytes.available_permits(), READ_BYTES_MAX / PORTION_BYTES);
+        assert_eq!(queue.bytes.available_permits(), VALUES_BYTES_MAX / PORTION_BYTES);
+    }
+
+    /// Thousands of small conditional writes may be refused because of one large record.
+    #[tokio::test]
+    async fn refused_records_are_left_out_where_there_is_no_room() {
+        let (queue, _replies) = reply_queue();
+        let refused = |id| {
+            let Some(WireResult::Found(Found { record })) = reply(id, 1 << 20).result else { unreachable!() };
+            Reply { id, by: None, result: Some(WireResult::Refused(Refused { version: 1, current: record })) }
+        };
+        let mut kept = Vec::new();
+        for id in 0..VALUES_BYTES_MAX as u64 >> 20 {
+            let mut replies = [refused(id)];
+            kept.extend(queue.reserve_refused(&mut replies));
+            assert!(refused_record(&replies[0]).is_some());
+        }
+        let mut late = [refused(99), reply(100, 0)];
+        assert!(queue.reserve_refused(&mut late).is_none());
+        assert!(refused_record(&late[0]).is_none(), "the refusal itself stays");
+        drop(kept);
+        assert!(queue.reserve_refused(&mut [refused(101)]).is_some());
     }
 }

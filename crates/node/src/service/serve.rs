@@ -8,7 +8,7 @@ use quorate_proto::kv::Reply;
 use quorate_proto::{KvAnswer, reply_to_wire};
 use quorate_raft::KvGroup;
 use quorate_types::state::Head;
-use quorate_types::{Key, Outcome, ReadLevel, Rejection, Role, Served, ServedBy, ShardId, VALUE_BYTES_MAX};
+use quorate_types::{Command, Key, Outcome, ReadLevel, Rejection, Role, Served, ServedBy, ShardId, VALUE_BYTES_MAX};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::parts::{Part, Reads, Sized, Writes};
@@ -37,8 +37,9 @@ impl Server {
         let started = Instant::now();
         let (kind, last) = match part.part {
             Part::Write(writes) => {
-                let replies = self.write(writes).await;
-                (&self.metrics.write, Batch { replies, requests: None, bytes: None })
+                let mut replies = self.write(writes).await;
+                let bytes = queue.reserve_refused(&mut replies);
+                (&self.metrics.write, Batch { replies, requests: None, bytes })
             }
             Part::Strong(reads) => {
                 let right = self.right_to_answer(&reads, ReadLevel::Strong).await;
@@ -67,6 +68,16 @@ impl Server {
             Err(rejection) => return reject_all(&ids, &rejection),
         };
         let mut replies = Vec::with_capacity(ids.len());
+        if let Some(map) = self.member.feed.latest() {
+            let strays = strays(&map, shard, commands.iter().enumerate().filter_map(write_routed));
+            for place in strays.into_iter().rev() {
+                replies.push(reply_to_wire(ids.remove(place), Err(outside())));
+                commands.remove(place);
+            }
+            if ids.is_empty() {
+                return replies;
+            }
+        }
         if self.node.disk.is_full() {
             let requests = ids.into_iter().zip(commands);
             let (admitted, refused): (Vec<_>, Vec<_>) =
@@ -108,10 +119,12 @@ impl Server {
             Err(rejection) => return page.replies.extend(reject_all(&ids, &rejection)),
         };
         let map = self.member.feed.latest();
-        if let Some(map) = &map
-            && let Some(strays) = strays(map, shard, &epochs, &keys)
-        {
-            for place in strays.into_iter().rev() {
+        if let Some(map) = &map {
+            for place in
+                strays(map, shard, (0..).zip(&epochs).zip(&keys).map(|((place, epoch), key)| (place, *epoch, key)))
+                    .into_iter()
+                    .rev()
+            {
                 page.replies.push(reply_to_wire(ids.remove(place), Err(outside())));
                 epochs.remove(place);
                 keys.remove(place);
@@ -164,15 +177,21 @@ impl Server {
     }
 }
 
-/// The places of keys that are not in the shard's arc although the client knows it as this node does; none, usually.
-fn strays(map: &ClusterMap, shard: ShardId, epochs: &[u64], keys: &[Key]) -> Option<Vec<usize>> {
-    let info = map.shard(shard)?;
+/// The places of keys that are not in the shard's arc although the client knows it, by the epoch that it says, as this node
+/// does; none, usually.
+fn strays<'a>(map: &ClusterMap, shard: ShardId, routed: impl Iterator<Item = (usize, u64, &'a Key)>) -> Vec<usize> {
+    let Some(info) = map.shard(shard) else { return Vec::new() };
     let hash_key = &map.topology.cluster.hash_key;
-    let is_stray = |place: &usize| {
-        epochs[*place] == info.epoch && !info.arc.contains(quorate_ring::token(hash_key, &keys[*place]))
-    };
-    let strays: Vec<usize> = (0..keys.len()).filter(is_stray).collect();
-    (!strays.is_empty()).then_some(strays)
+    let strays =
+        routed.filter(|(_, epoch, key)| *epoch == info.epoch && !info.arc.contains(quorate_ring::token(hash_key, key)));
+    strays.map(|(place, ..)| place).collect()
+}
+
+fn write_routed((place, command): (usize, &Command)) -> Option<(usize, u64, &Key)> {
+    match command {
+        Command::Write { epoch, write, .. } => Some((place, *epoch, &write.key)),
+        _ => None,
+    }
 }
 
 fn outside() -> Rejection {

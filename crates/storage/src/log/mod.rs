@@ -27,6 +27,7 @@ use quorate_types::codec::CodecError;
 use quorate_types::{Entry, GroupId, LogId, ReplicaId, Vote};
 
 pub use memory::MemoryLog;
+pub use records::has_write_ahead_log;
 pub use rocks::{LogOptions, RocksLog};
 
 /// Called once, when what it belongs to is durable. It runs on the writer thread: it must be short and must not call the log.

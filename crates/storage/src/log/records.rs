@@ -35,7 +35,7 @@ pub(super) fn open(path: &Path, memtable_bytes: usize) -> Result<DB, LogError> {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    // A write-ahead log that is lost as a whole is noticed, too.
+    // An older write-ahead log that is lost as a whole is noticed here; the newest one by `has_write_ahead_log`.
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_write_buffer_size(memtable_bytes);
     options.set_max_write_buffer_number(4);
@@ -55,6 +55,17 @@ pub(super) fn open(path: &Path, memtable_bytes: usize) -> Result<DB, LogError> {
     table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
     options.set_block_based_table_factory(&table);
     DB::open(&options, path).map_err(io)
+}
+
+/// Whether the log database in that directory has any write-ahead log. RocksDB keeps one from the first opening on, so a
+/// database without is one whose newest entries and votes were lost; RocksDB itself would open it as if they had never been.
+pub fn has_write_ahead_log(path: &Path) -> std::io::Result<bool> {
+    for file in std::fs::read_dir(path)? {
+        if file?.path().extension().is_some_and(|extension| extension == "log") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Builds the one batch of a drain.
