@@ -85,11 +85,9 @@ impl PlaygroundArgs {
             Ok(started) => self.serve(&home, &layout, &started, &mut children, &mut stops).await,
             Err(failure) => Err(failure),
         };
-        if let Some(file) = &self.ready_file {
-            ready::remove(file)?;
-        }
+        let removed = self.ready_file.as_deref().map_or(Ok(()), ready::remove);
         children.stop(&mut stops).await;
-        result
+        result.and(removed)
     }
 
     async fn serve(
