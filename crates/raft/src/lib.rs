@@ -13,6 +13,7 @@
 //!
 //! Read `groups` next, then `group`, `proposals`, `reads`, `network`.
 
+mod append_stream;
 mod calls;
 mod config;
 mod convert;

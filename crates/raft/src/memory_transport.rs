@@ -1,6 +1,6 @@
-//! A network in memory: the transport's twin for tests and simulations. Links are directed and can be cut.
+//! A network in memory: the transport's twin for tests and simulations. Links are directed and can be cut or stalled.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -19,6 +19,7 @@ pub struct MemoryNetwork(Arc<Mutex<Wires>>);
 struct Wires {
     nodes: HashMap<NodeId, Groups>,
     cut: HashSet<(NodeId, NodeId)>,
+    stalled: HashMap<(NodeId, NodeId), VecDeque<PeerMessage>>,
 }
 
 impl MemoryNetwork {
@@ -42,9 +43,33 @@ impl MemoryNetwork {
         self.wires().cut.insert((from, to));
     }
 
-    /// Mends every link.
+    /// Mends every link that was cut.
     pub fn heal(&self) {
         self.wires().cut.clear();
+    }
+
+    /// Delays what is sent on a link from now on until it is released. Unbounded: it is the test that sends.
+    pub fn stall(&self, from: NodeId, to: NodeId) {
+        self.wires().stalled.entry((from, to)).or_default();
+    }
+
+    /// How many messages wait on a stalled link.
+    pub fn stalled(&self, from: NodeId, to: NodeId) -> usize {
+        self.wires().stalled.get(&(from, to)).map_or(0, VecDeque::len)
+    }
+
+    /// Delivers the first so many messages of a stalled link, in order. It stays stalled.
+    pub fn release(&self, from: NodeId, to: NodeId, count: usize) {
+        for _ in 0..count {
+            let (groups, message) = {
+                let mut wires = self.wires();
+                let Some(message) = wires.stalled.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return };
+                (wires.nodes.get(&to).cloned(), message)
+            };
+            if let Some(groups) = groups {
+                groups.receive(from, message);
+            }
+        }
     }
 
     fn wires(&self) -> MutexGuard<'_, Wires> {
@@ -68,6 +93,10 @@ struct MemoryTransport {
 
 impl Transport for MemoryTransport {
     fn send(&self, to: NodeId, _lane: Lane, message: PeerMessage) -> Result<(), Unsent> {
+        if let Some(waiting) = self.network.wires().stalled.get_mut(&(self.from, to)) {
+            waiting.push_back(message);
+            return Ok(());
+        }
         if let Some(groups) = self.network.target(self.from, to)? {
             groups.receive(self.from, message);
         }

@@ -9,12 +9,11 @@
 //!
 //! A lost message shows as a time-out: the stream ends with an error and openraft opens the next one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
@@ -31,22 +30,13 @@ use quorate_types::peer::{PeerBody, PeerMessage, SnapshotHeader};
 use quorate_types::{GroupId, NodeId, ReplicaId};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::append_stream::AppendStream;
 use crate::calls::{Answer, Calls, OpenStream};
 use crate::convert;
 use crate::openraft_types::{AppendRequest, Home, LogId, TypeConfig};
 use crate::state_machine::SnapshotData;
 use crate::transport::{Lane, Transport};
 
-/// Requests of one stream that may wait for their answers.
-const APPENDS_IN_FLIGHT_MAX: usize = 64;
-/// Bytes of one stream that may wait for their answers, give or take one request: what a group that catches up may take of
-/// the link.
-const APPEND_BYTES_IN_FLIGHT_MAX: usize = 8 << 20;
-/// An append larger than this travels on the bulk lane.
-const CONTROL_BYTES_MAX: usize = 32 << 10;
-/// How long an append may take. Longer than a heartbeat: a slow disk at the other end delays the answer, and giving up would
-/// only make it send everything again.
-const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause before a peer that could not be reached is tried again.
 const BACKOFF: Duration = Duration::from_millis(50);
 /// Snapshots that a node sends at the same time.
@@ -141,7 +131,7 @@ pub(crate) struct Network {
     purpose: Purpose,
 }
 
-struct Link {
+pub(crate) struct Link {
     wire: Arc<Wire>,
     group: GroupId,
     from: ReplicaId,
@@ -150,16 +140,21 @@ struct Link {
 }
 
 impl Link {
-    fn send(&self, lane: Lane, body: PeerBody) -> Result<(), RPCError<TypeConfig>> {
+    /// Where the answers to a stream of requests arrive.
+    pub(crate) fn open_stream(&self) -> (OpenStream, mpsc::UnboundedReceiver<Answer>) {
+        self.wire.calls.open_stream()
+    }
+
+    pub(crate) fn send(&self, lane: Lane, body: PeerBody) -> Result<(), RPCError<TypeConfig>> {
         let message = PeerMessage { group: self.group, from: self.from, to: self.to, body };
         self.wire.transport.send(self.node, lane, message).map_err(|unsent| Unreachable::new(&unsent).into())
     }
 
-    fn timeout(&self, action: RPCTypes, timeout: Duration) -> RPCError<TypeConfig> {
+    pub(crate) fn timeout(&self, action: RPCTypes, timeout: Duration) -> RPCError<TypeConfig> {
         Timeout { action, id: self.from.0, target: self.to.0, timeout }.into()
     }
 
-    fn unreachable(&self) -> RPCError<TypeConfig> {
+    pub(crate) fn unreachable(&self) -> RPCError<TypeConfig> {
         Unreachable::from_string(format!("replica {} does not answer calls on node {}", self.to, self.node)).into()
     }
 
@@ -212,7 +207,7 @@ impl Link {
     }
 }
 
-fn mismatch(answer: &Answer) -> RPCError<TypeConfig> {
+pub(crate) fn mismatch(answer: &Answer) -> RPCError<TypeConfig> {
     NetworkError::from_string(format!("the peer answered another question: {answer:?}")).into()
 }
 
@@ -246,125 +241,6 @@ impl NetStreamAppend<TypeConfig> for Network {
             }
             Ok(AppendStream::open(link, input).answers().boxed())
         })
-    }
-}
-
-/// One stream of appends: requests leave in order as far as there is room in flight, answers come back in order.
-struct AppendStream<S> {
-    link: Arc<Link>,
-    /// None when it has ended.
-    input: Option<S>,
-    calls: OpenStream,
-    answers: mpsc::UnboundedReceiver<Answer>,
-    in_flight: InFlight,
-    /// Rings when the oldest request in flight may be overdue. Set again only when it rings, not for every request.
-    alarm: Pin<Box<tokio::time::Sleep>>,
-}
-
-/// Requests that were sent and wait for their answers, the oldest first: when each was sent, and its bytes.
-#[derive(Default)]
-struct InFlight {
-    requests: VecDeque<(Instant, usize)>,
-    bytes: usize,
-    sent: u64,
-}
-
-impl InFlight {
-    fn has_room(&self) -> bool {
-        self.requests.len() < APPENDS_IN_FLIGHT_MAX && self.bytes < APPEND_BYTES_IN_FLIGHT_MAX
-    }
-
-    fn push(&mut self, bytes: usize) {
-        self.requests.push_back((Instant::now(), bytes));
-        self.bytes += bytes;
-        self.sent += 1;
-    }
-
-    /// The sequence number of the oldest one, which is answered next.
-    fn oldest(&self) -> u64 {
-        self.sent - self.requests.len() as u64
-    }
-
-    fn pop(&mut self) {
-        let (_, bytes) = self.requests.pop_front().expect("an answer is taken only while a request waits for it");
-        self.bytes -= bytes;
-    }
-}
-
-type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
-
-impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
-    fn open(link: Arc<Link>, input: S) -> Self {
-        let (calls, answers) = link.wire.calls.open_stream();
-        let alarm = Box::pin(tokio::time::sleep(APPEND_TIMEOUT));
-        AppendStream { link, input: Some(input), calls, answers, in_flight: InFlight::default(), alarm }
-    }
-
-    fn answers(self) -> impl Stream<Item = AppendAnswer> {
-        stream::unfold(Some(self), |stream| async move {
-            let mut stream = stream?;
-            let result = stream.next_answer().await?;
-            let go_on = matches!(result, Ok(Ok(_)));
-            Some((result, go_on.then_some(stream)))
-        })
-    }
-
-    /// Sends what there is to send until an answer comes; none when the input has ended and everything is answered.
-    async fn next_answer(&mut self) -> Option<AppendAnswer> {
-        loop {
-            let waiting = !self.in_flight.requests.is_empty();
-            let Some(input) = self.input.as_mut().filter(|_| self.in_flight.has_room()) else {
-                if !waiting {
-                    return None;
-                }
-                tokio::select! {
-                    answer = self.answers.recv() => return Some(self.settle(answer)),
-                    () = &mut self.alarm => if let Some(late) = self.overdue() { return Some(Err(late)) },
-                }
-                continue;
-            };
-            tokio::select! {
-                biased;
-                answer = self.answers.recv(), if waiting => return Some(self.settle(answer)),
-                request = input.next() => match request {
-                    Some(request) => if let Err(error) = self.send(request) { return Some(Err(error)) },
-                    None => self.input = None,
-                },
-                () = &mut self.alarm, if waiting => if let Some(late) = self.overdue() { return Some(Err(late)) },
-            }
-        }
-    }
-
-    fn send(&mut self, request: AppendRequest) -> Result<(), RPCError<TypeConfig>> {
-        let request = convert::our_append_request(request);
-        let bytes: usize = request.entries.iter().map(quorate_types::Entry::size_bytes).sum();
-        let lane = if bytes > CONTROL_BYTES_MAX { Lane::Bulk } else { Lane::Control };
-        let sequence = self.in_flight.sent;
-        self.link.send(lane, PeerBody::Append { stream: self.calls.id(), sequence, request })?;
-        self.in_flight.push(bytes);
-        Ok(())
-    }
-
-    fn settle(&mut self, answer: Option<Answer>) -> AppendAnswer {
-        match answer {
-            Some(Answer::Append { sequence, reply }) if sequence == self.in_flight.oldest() => {
-                self.in_flight.pop();
-                Ok(convert::append_result(reply))
-            }
-            Some(Answer::Unreachable) | None => Err(self.link.unreachable()),
-            Some(other) => Err(mismatch(&other)),
-        }
-    }
-
-    /// The alarm rang: an error if the oldest request is overdue, else it is set for when it would be.
-    fn overdue(&mut self) -> Option<RPCError<TypeConfig>> {
-        let (sent, _) = self.in_flight.requests.front()?;
-        let due = *sent + APPEND_TIMEOUT;
-        if due <= Instant::now() {
-            return Some(self.link.timeout(RPCTypes::AppendEntries, APPEND_TIMEOUT));
-        }
-        self.alarm.as_mut().reset(due.into());
-        None
     }
 }
 

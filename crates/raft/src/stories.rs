@@ -123,12 +123,17 @@ impl Story {
     }
 
     async fn put(&mut self, key: &str, value: &str) -> Outcome {
+        let put = self.next_put(key, value);
+        self.command(put).await
+    }
+
+    fn next_put(&mut self, key: &str, value: &str) -> Command {
         self.sequence += 1;
         let stamp = SessionStamp { session: self.session, sequence: self.sequence, lowest: self.sequence };
         let key = Key::new(key.to_owned()).unwrap();
         let mutation = Mutation::Put(Value::new(value.to_owned()).unwrap());
         let write = Write { key, mutation, condition: None };
-        self.command(Command::Write { epoch: EPOCH, stamp, write }).await
+        Command::Write { epoch: EPOCH, stamp, write }
     }
 
     async fn get(&self, index: usize, key: &str, level: ReadLevel) -> Result<Option<String>, Rejection> {
@@ -290,5 +295,46 @@ async fn a_leader_hands_over_before_it_stops() {
     }
     story.until("another leader", |story| story.leader().is_some_and(|leader| leader != old)).await;
     assert_eq!(story.get_strong("color").await.as_deref(), Some("blue"));
+    story.end().await;
+}
+
+/// The followers' answers to an append are long on their way; meanwhile they follow another leader. When the answers arrive, the
+/// first one commits the entry, and the second one must not count for the message that tells of this commit: nobody has answered
+/// that one. (openraft takes it for the answer to both, as both end at the same entry.)
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_answer_to_an_append_does_not_confirm_a_deposed_leader() {
+    let mut story = Story::begin().await;
+    story.put("color", "blue").await;
+    let old = story.leader().expect("a put was just applied");
+    let others: Vec<usize> = (0..3).filter(|index| *index != old).collect();
+    let node = |index: usize| NodeId(index as u64 + 1);
+    // Long enough that whatever the put left behind is answered.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    others.iter().for_each(|other| story.network.stall(node(*other), node(old)));
+    let proposer = story.group(old).clone();
+    let write = Command::OpenSession { epoch: EPOCH };
+    let unacknowledged = tokio::spawn(async move { proposer.write(vec![write], Duration::from_secs(5)).await });
+    let answered = |story: &Story| others.iter().all(|other| story.network.stalled(node(*other), node(old)) > 0);
+    story.until("answers on their way", answered).await;
+    // The append's answer may stand behind one to a heartbeat.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let answers: Vec<usize> = others.iter().map(|other| story.network.stalled(node(*other), node(old))).collect();
+    others.iter().for_each(|other| story.network.cut(node(old), node(*other)));
+
+    let leader = |story: &Story| others.iter().copied().find(|other| story.group(*other).group().is_leader());
+    story.until("another leader", |story| leader(story).is_some()).await;
+    let put = story.next_put("color", "green");
+    let new = leader(&story).expect("there was one a moment ago");
+    story.group(new).write(vec![put], Duration::from_secs(1)).await.unwrap();
+    let reading = async { story.get(old, "color", ReadLevel::Strong).await };
+    let releasing = async {
+        for (other, count) in others.iter().zip(answers) {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            story.network.release(node(*other), node(old), count);
+        }
+    };
+    let (read, ()) = tokio::join!(reading, releasing);
+    assert!(!matches!(&read, Ok(value) if value.as_deref() == Some("blue")), "a stale strong read: {read:?}");
+    unacknowledged.abort();
     story.end().await;
 }
