@@ -199,6 +199,17 @@ impl Cluster {
         .with_context(|| self.log_tail(number))
     }
 
+    /// Starts one node more, which joins the cluster by itself. Gives its number, which is its id where every node before it has
+    /// joined.
+    pub async fn add(&mut self) -> anyhow::Result<usize> {
+        let number = self.nodes.len() + 1;
+        let (client, peer, ops) = (free_port()?, free_port()?, free_port()?);
+        let data_dir = self.dir.path().join(format!("n{number}"));
+        self.nodes.push(Node { client, peer, ops, proxy: None, data_dir, process: None });
+        self.restart(number).await?;
+        Ok(number)
+    }
+
     /// Waits until every shard takes writes: enough keys are written that each shard surely gets some.
     pub async fn wait_until_serving(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + SERVING_MAX;

@@ -9,10 +9,30 @@ use quorate_proto::admin::{GetNodeRequest, GetTopologyRequest, NodeStatus, Topol
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
+use crate::args::Connect;
 use crate::failure::{Exit, Failure};
 
+/// A connection to the Admin service of a node.
+pub(crate) type Client = AdminClient<Channel>;
+
+/// Connects to the first endpoint that answers.
+pub(crate) async fn any(connect_to: &Connect) -> Result<Client, Failure> {
+    let mut failures = Vec::new();
+    let share = connect_to.deadline / u32::try_from(connect_to.endpoints.len().max(1)).unwrap_or(1);
+    for address in &connect_to.endpoints {
+        match node(address, share).await {
+            Ok(_) => match connect(address, share).await {
+                Ok(client) => return Ok(client),
+                Err(status) => failures.push(status),
+            },
+            Err(status) => failures.push(status),
+        }
+    }
+    Err(no_topology(&failures))
+}
+
 /// Connects to one node. The status of a failure says who could not be reached.
-pub(crate) async fn connect(address: &str, within: Duration) -> Result<AdminClient<Channel>, Status> {
+pub(crate) async fn connect(address: &str, within: Duration) -> Result<Client, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| Status::invalid_argument(format!("{address}: {error}")))?
         .connect_timeout(within);

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::{Exit, Failure};
-use crate::{bench, cluster, duration, endpoint, kv, node, playground, shard, shortener, signals, status};
+use crate::{
+    bench, cluster, duration, endpoint, kv, node, operation, playground, rebalance, shard, shortener, signals, status,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,10 +19,15 @@ Examples:
   quorate kv cas hello --expect world there       write it only if it still holds 'world'
   quorate status                                  one screen on the cluster's health
   quorate shard list -o json                      shards, leaders and replicas
+  quorate node drain 3                            move everything away from node 3, watched
+  quorate node remove 3                           let it go for good
+  quorate rebalance plan                          what would make the load even
+  quorate op list                                 what runs, how far it is, and what it waits for
   quorate bench kv --op put --clients 64          measure
 
-Exit codes: 0 ok, 1 other failure, 2 usage, 3 unreachable or no quorum (nothing applied), 6 condition refused or conflict,
-10 outcome unknown, 11 key absent, 130 interrupted. `node start`: 65 data format, 73 data directory, 74 disk, 78 configuration.";
+Exit codes: 0 ok, 1 other failure, 2 usage or confirmation needed, 3 unreachable or no quorum (nothing applied), 4 stopped
+watching (it goes on), 5 refused for safety, 6 condition refused or conflict, 8 a check failed, 10 outcome unknown, 11 key
+absent, 130 interrupted. `node start`: 65 data format, 73 data directory, 74 disk, 78 configuration.";
 
 /// Quorate: a sharded key-value store, every shard replicated by its own Raft group.
 #[derive(Debug, Parser)]
@@ -32,7 +39,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a node.
+    /// Run a node; list, drain, remove and replace nodes.
     #[command(subcommand)]
     Node(node::NodeCommand),
     /// Make a cluster.
@@ -47,9 +54,15 @@ enum Command {
     Kv(kv::KvCommand),
     /// Show the cluster's health on one screen.
     Status(status::StatusArgs),
-    /// Inspect shards.
+    /// Inspect, move and verify shards.
     #[command(subcommand)]
     Shard(shard::ShardCommand),
+    /// Make the load even.
+    #[command(subcommand)]
+    Rebalance(rebalance::RebalanceCommand),
+    /// Watch and cancel what the cluster was asked for.
+    #[command(subcommand)]
+    Op(operation::OperationCommand),
     /// Measure throughput and latency.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -96,7 +109,9 @@ impl Cli {
             Command::Kv(command) if command.writes() => on_runtime(signals::or_unknown(command.run())),
             Command::Kv(command) => on_runtime(signals::or_interrupted(command.run())),
             Command::Status(args) => on_runtime(signals::or_interrupted(args.run())),
-            Command::Shard(command) => on_runtime(signals::or_interrupted(command.run())),
+            Command::Shard(command) => on_runtime(command.run()),
+            Command::Rebalance(command) => on_runtime(command.run()),
+            Command::Op(command) => on_runtime(command.run()),
             Command::Bench(command) => on_runtime(command.run()),
         }
     }

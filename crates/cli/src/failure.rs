@@ -15,8 +15,14 @@ pub(crate) enum Exit {
     Usage = 2,
     /// Nothing was applied; try again when the cluster is back.
     Unreachable = 3,
+    /// Nobody watches any more; the operation goes on.
+    StillRunning = 4,
+    /// The cluster refused it for safety; nothing was changed.
+    Refused = 5,
     /// A condition did not hold, or the cluster is not as expected; nothing was changed.
     Conflict = 6,
+    /// A check found something wrong.
+    CheckFailed = 8,
     /// It may have been applied, or may not.
     Unknown = 10,
     /// The key holds nothing.

@@ -5,7 +5,8 @@
 //!   failure     what went wrong, and with which exit code: the one place that maps errors to codes
 //!   kv          put, get, del, cas                        ── quorate_client
 //!   survey      topology and nodes as they are now        ── Admin of every node
-//!   status, shard, cluster                                on top of survey and admin
+//!   status, shard, nodes, cluster                         on top of survey and admin
+//!   operation, rebalance                                  what changes the cluster, and goes on by itself
 //!   node, shortener                                       long-running processes
 //!   playground  a cluster of child processes
 //!   bench       closed-loop load, on Quorate or etcd
@@ -23,14 +24,18 @@ mod failure;
 mod kv;
 mod log;
 mod node;
+mod nodes;
+mod operation;
 mod orphan;
 mod output;
 mod playground;
+mod rebalance;
 mod shard;
 mod shortener;
 mod signals;
 mod status;
 mod survey;
+mod verify;
 
 use std::process::ExitCode;
 

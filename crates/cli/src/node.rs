@@ -1,4 +1,4 @@
-//! `node start`: a storage node as a process. The one file that touches `quorate_node`.
+//! `node`: `start` runs a storage node as a process (the one file that touches `quorate_node`); the other verbs are in `nodes`.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,25 @@ use quorate_types::topology::NodeAddresses;
 
 use crate::failure::{Exit, Failure};
 use crate::log::LogArgs;
-use crate::{endpoint, signals};
+use crate::{endpoint, nodes, signals};
 
-/// Run a node.
+/// Run a node; list, drain, remove and replace nodes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
     /// Start a node and serve until SIGTERM or Ctrl-C. It waits until `cluster init` names it or a cluster lets it join.
     Start(Box<StartArgs>),
+    /// List the nodes, their state, and what they hold.
+    List(nodes::ListArgs),
+    /// Show one node.
+    Show(nodes::ShowArgs),
+    /// Move everything away from a node, so that it can be stopped or removed.
+    Drain(Box<nodes::OneArgs>),
+    /// Let a node that was draining keep what it has and take replicas again.
+    Undrain(Box<nodes::OneArgs>),
+    /// Remove a node for good: a drained one, or with --dead one that will never come back.
+    Remove(Box<nodes::RemoveArgs>),
+    /// Put one node in the place of another: its replicas move there, and it is removed.
+    Replace(Box<nodes::ReplaceArgs>),
 }
 
 #[derive(Args, Debug)]
@@ -71,17 +83,29 @@ struct Advertise {
 }
 
 impl NodeCommand {
-    /// Runs the node to its end.
+    /// Runs the node to its end, or asks the cluster about its nodes.
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        quorate_node::stop_on_panic();
-        let NodeCommand::Start(args) = self;
-        args.log.start()?;
-        let shutdown = signals::shutdown()?;
-        quorate_node::run(args.config(), shutdown).await.map_err(|error| stopped(&error))
+        match self {
+            NodeCommand::Start(args) => args.serve().await,
+            NodeCommand::List(args) => signals::or_interrupted(nodes::list(args)).await,
+            NodeCommand::Show(args) => signals::or_interrupted(nodes::show(args)).await,
+            NodeCommand::Drain(args) => nodes::drain(*args).await,
+            NodeCommand::Undrain(args) => nodes::undrain(*args).await,
+            NodeCommand::Remove(args) => nodes::remove(*args).await,
+            NodeCommand::Replace(args) => nodes::replace(*args).await,
+        }
     }
 }
 
 impl StartArgs {
+    /// Runs the node to its end.
+    async fn serve(self) -> Result<(), Failure> {
+        quorate_node::stop_on_panic();
+        self.log.start()?;
+        let shutdown = signals::shutdown()?;
+        quorate_node::run(self.config(), shutdown).await.map_err(|error| stopped(&error))
+    }
+
     fn config(self) -> NodeConfig {
         let Listen { client_listen: client, peer_listen: peer, ops_listen: ops } = self.listen;
         let Advertise { advertise_client, advertise_peer, advertise_ops } = self.advertise;

@@ -1,17 +1,76 @@
-//! `shard`: the shards of a cluster.
+//! `shard`: the shards of a cluster: listed, shown, moved, led by another, compared replica by replica.
 
 use clap::{Args, Subcommand};
 
+use quorate_proto::admin::TransferLeaderRequest;
+use quorate_types::operation::{Intent, PlannedMove};
+use quorate_types::{NodeId, ShardId};
+
 use crate::args::Connect;
 use crate::failure::{Exit, Failure};
+use crate::operation::{Change, carry_out, confirm, refused};
 use crate::output::{self, Format, Items, Output};
 use crate::survey::{Replica, Shard, Survey};
+use crate::{admin, signals, verify};
 
 /// Inspect shards.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ShardCommand {
     /// List shards with their arcs, leaders and replicas. A node that does not answer is shown as down.
     List(ListArgs),
+    /// Show one shard: its members, how far each is, and what moves.
+    Show(ShowArgs),
+    /// Move a replica to another node.
+    Move(MoveArgs),
+    /// Let another replica of a shard lead. It must have caught up and answer.
+    TransferLeader(TransferArgs),
+    /// Compare the states of all replicas at one index. Exit 8 if they differ.
+    Verify(VerifyArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// The shard's id.
+    id: u32,
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct MoveArgs {
+    /// The shard's id.
+    id: u32,
+    /// The node that gives its replica away.
+    #[arg(long, value_name = "NODE")]
+    from: u64,
+    /// The node that gets it.
+    #[arg(long, value_name = "NODE")]
+    to: u64,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TransferArgs {
+    /// The shard's id.
+    id: u32,
+    /// The node that is to lead.
+    #[arg(long, value_name = "NODE")]
+    to: u64,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// The shard's id; without one all shards.
+    id: Option<u32>,
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Args, Debug)]
@@ -26,16 +85,76 @@ pub(crate) struct ListArgs {
 }
 
 impl ShardCommand {
-    /// Asks the cluster and prints.
+    /// Asks the cluster and prints, or changes it.
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let ShardCommand::List(args) = self;
-        let survey = Survey::take(&args.connect).await?;
-        let shards = selected(&survey, args.node)?;
-        output::print(match args.output.output {
-            Format::Json => output::json("ShardList", &Items { items: shards }),
-            Format::Table => output::table(HEADER, shards.iter().map(row)),
-        })
+        match self {
+            ShardCommand::List(args) => signals::or_interrupted(list(args)).await,
+            ShardCommand::Show(args) => signals::or_interrupted(show(args)).await,
+            ShardCommand::Move(args) => move_replica(args).await,
+            ShardCommand::TransferLeader(args) => signals::or_interrupted(transfer_leader(args)).await,
+            ShardCommand::Verify(args) => {
+                signals::or_interrupted(verify::run(args.id, &args.connect, args.output)).await
+            }
+        }
     }
+}
+
+async fn list(args: ListArgs) -> Result<(), Failure> {
+    let survey = Survey::take(&args.connect).await?;
+    let shards = selected(&survey, args.node)?;
+    output::print(match args.output.output {
+        Format::Json => output::json("ShardList", &Items { items: shards }),
+        Format::Table => output::table(HEADER, shards.iter().map(row)),
+    })
+}
+
+async fn show(args: ShowArgs) -> Result<(), Failure> {
+    let survey = Survey::take(&args.connect).await?;
+    let shard = known(&survey, args.id)?;
+    output::print(match args.output.output {
+        Format::Json => output::json("Shard", &shard),
+        Format::Table => output::table(HEADER, [row(&shard)]),
+    })
+}
+
+async fn move_replica(MoveArgs { id, from, to, change }: MoveArgs) -> Result<(), Failure> {
+    known(&Survey::take(&change.connect).await?, id)?;
+    eprintln!(
+        "plan: a new replica of shard {id} on node {to} catches up and votes, then the one on node {from} leaves"
+    );
+    if change.dry_run {
+        return Ok(());
+    }
+    confirm(&format!("Move shard {id} from node {from} to node {to}?"), &change)?;
+    let planned = PlannedMove { shard: ShardId(id), from: NodeId(from), to: NodeId(to) };
+    carry_out(&change, Intent::Move { planned }, 0, &format!("shard {id} is on node {to}")).await
+}
+
+async fn transfer_leader(TransferArgs { id, to, connect }: TransferArgs) -> Result<(), Failure> {
+    let survey = Survey::take(&connect).await?;
+    let shard = known(&survey, id)?;
+    if shard.leader == Some(to) {
+        return output::print(format!("already so: node {to} leads shard {id}\n"));
+    }
+    let leader = shard.leader.and_then(|leader| survey.nodes.iter().find(|(node, _)| node.id == leader));
+    let Some((leader, _)) = leader else {
+        return Err(Failure::new(Exit::Unreachable, format!("nobody leads shard {id} just now")).hint("quorate status"));
+    };
+    let unreachable = |status: tonic::Status| {
+        Failure::new(Exit::Unreachable, format!("node {} does not answer", leader.id)).cause(status.message())
+    };
+    let mut node = admin::connect(&leader.client_address, connect.deadline).await.map_err(unreachable)?;
+    let request = TransferLeaderRequest { shard: id, to_node: to };
+    let done = node.transfer_leader(tonic::Request::new(request)).await;
+    done.map_err(|status| refused(format!("cannot let node {to} lead shard {id}"), &status))?;
+    output::print(format!("✓ node {to} leads shard {id}\n"))
+}
+
+fn known(survey: &Survey, id: u32) -> Result<Shard, Failure> {
+    survey.shards().into_iter().find(|shard| shard.id == u64::from(id)).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("the cluster has no shard {id}"))
+            .hint(format!("its shards are 1 to {}", survey.topology.shards.len()))
+    })
 }
 
 fn selected(survey: &Survey, node: Option<u64>) -> Result<Vec<Shard>, Failure> {

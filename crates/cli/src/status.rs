@@ -58,8 +58,9 @@ struct Status {
     nodes: Vec<NodeRow>,
 }
 
+/// A node as it is printed.
 #[derive(Debug, Serialize)]
-struct NodeRow {
+pub(crate) struct NodeRow {
     #[serde(serialize_with = "id")]
     id: u64,
     client_address: String,
@@ -119,7 +120,7 @@ impl Status {
              {}{}",
             nodes.len(),
             self.verdict(),
-            output::table(HEADER, nodes.iter().map(NodeRow::row)),
+            output::table(NODE_HEADER, nodes.iter().map(NodeRow::row)),
             self.next().map(|line| format!("next: {line}\n")).unwrap_or_default(),
         )
     }
@@ -157,10 +158,13 @@ impl Status {
     }
 }
 
-const HEADER: [&str; 9] = ["NODE", "ADDRESS", "STATE", "LEADERS", "REPLICAS", "DISK FREE", "LAG", "UP", "VERSION"];
+/// The columns of a table of nodes.
+pub(crate) const NODE_HEADER: [&str; 9] =
+    ["NODE", "ADDRESS", "STATE", "LEADERS", "REPLICAS", "DISK FREE", "LAG", "UP", "VERSION"];
 
 impl NodeRow {
-    fn of(survey: &Survey, id: u64) -> NodeRow {
+    /// A node of the survey.
+    pub(crate) fn of(survey: &Survey, id: u64) -> NodeRow {
         let (node, status) = survey.nodes.iter().find(|(node, _)| node.id == id).expect("the id comes from this list");
         let status = status.as_ref();
         let shards =
@@ -183,7 +187,8 @@ impl NodeRow {
         }
     }
 
-    fn row(&self) -> [String; 9] {
+    /// Its row.
+    pub(crate) fn row(&self) -> [String; 9] {
         fn or_dash<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
             value.map_or_else(|| "-".to_owned(), show)
         }

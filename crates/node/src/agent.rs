@@ -1,4 +1,5 @@
-//! Follows the topology: opens this node's replicas, starts the groups that it founded, and tells new shards their arcs.
+//! Follows the topology: opens this node's replicas, destroys those that left, starts the groups that it founded, and tells new
+//! shards their arcs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use futures::future::join_all;
 use futures::stream;
 use quorate_raft::{KvGroup, OpenError};
 use quorate_storage::machine::KvMachine;
-use quorate_types::topology::{Placement, ShardInfo};
-use quorate_types::{Command, NodeId, ReplicaId, ShardId};
+use quorate_types::topology::{Placement, ShardInfo, Topology};
+use quorate_types::{Command, GroupId, NodeId, ReplicaId, ShardId};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
@@ -73,14 +74,16 @@ impl Agent {
         self.member.shards.recovered();
     }
 
-    /// Acts on a newer map.
+    /// Acts on a newer map: opens what is new here, and destroys what is not in it any more.
     async fn follow(&mut self, map: &ClusterMap) {
         self.member.transport.update(&map.topology.nodes);
         self.record(map).await;
+        self.destroy_what_left(&map.topology).await;
+        self.open_topology_replica(&map.topology).await;
         let own = self.member.identity.node;
         let mut new = Vec::new();
         for shard in &map.topology.shards {
-            let Some(replica) = replica_on(shard, own) else { continue };
+            let Some(replica) = replica_on(&map.topology, shard.id.group(), own) else { continue };
             if self.member.shards.get(shard.id).is_some() {
                 self.note_unstarted(shard, replica);
                 continue;
@@ -92,11 +95,40 @@ impl Agent {
         }
         self.open(new).await;
         for shard in &map.topology.shards {
-            if let Some(replica) = replica_on(shard, own) {
+            if let Some(replica) = replica_on(&map.topology, shard.id.group(), own) {
                 self.note_unstarted(shard, replica);
             }
         }
         self.start_and_tell().await;
+    }
+
+    /// A replica is made because a map has it, and that map is on record before. So one that the newest map does not have has
+    /// left its group, and never comes back.
+    async fn destroy_what_left(&mut self, topology: &Topology) {
+        let own = self.member.identity.node;
+        for (replica, group) in self.member.storage.log.replicas() {
+            if topology.replicas(group).any(|at| at == Placement { replica, node: own }) {
+                continue;
+            }
+            if let Some(shard) = group.shard() {
+                self.unstarted.remove(&shard);
+            }
+            match self.member.destroy(group, replica).await {
+                Ok(()) => info!(%group, %replica, "replica destroyed: it is no member of its group any more"),
+                Err(error) => fail_stop(&format!("replica {replica} of group {group} cannot be destroyed: {error}")),
+            }
+        }
+    }
+
+    /// Opens this node's replica of the topology group once it is to have one.
+    async fn open_topology_replica(&self, topology: &Topology) {
+        let Some(replica) = replica_on(topology, GroupId::TOPOLOGY, self.member.identity.node) else { return };
+        if self.member.topology_group().is_some() {
+            return;
+        }
+        if let Err(error) = self.member.open_topology_replica(replica).await {
+            fail_stop(&format!("replica {replica} of the topology group does not open: {error}"));
+        }
     }
 
     async fn record(&self, map: &ClusterMap) {
@@ -153,9 +185,9 @@ impl Agent {
     }
 }
 
-/// The replica of a shard that should be on a node, or was founded there.
-fn replica_on(shard: &ShardInfo, node: NodeId) -> Option<ReplicaId> {
-    shard.replicas.iter().find(|placement| placement.node == node).map(|placement| placement.replica)
+/// The replica of a group that is on a node or on its way there.
+fn replica_on(topology: &Topology, group: GroupId, node: NodeId) -> Option<ReplicaId> {
+    topology.replicas(group).find(|placement| placement.node == node).map(|placement| placement.replica)
 }
 
 async fn open(member: &Member, shard: ShardId, replica: ReplicaId) -> Result<KvGroup, OpenError> {

@@ -144,7 +144,15 @@ mod tests {
     fn topology(host: &str, state: NodeState) -> Topology {
         let cluster = ClusterInfo { id: ClusterId(1), hash_key: [0; 16], replicas: 1, shards: 1 };
         let node = NodeInfo { id: NodeId(1), addresses: addresses(host), zone: String::new(), weight: 100, state };
-        Topology { revision: 1, cluster, nodes: vec![node], shards: vec![], topology_replicas: vec![] }
+        Topology {
+            revision: 1,
+            cluster,
+            nodes: vec![node],
+            shards: vec![],
+            topology_replicas: vec![],
+            moves: vec![],
+            paused: false,
+        }
     }
 
     /// A node that lost its data must not come back under its old id, which has voted and acknowledged.

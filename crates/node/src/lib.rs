@@ -10,7 +10,8 @@
 //!     node ── member (in a cluster): storage, raft groups, topology feed
 //!       │          ↑         ↑
 //!       │        agent     topology_watch, announce      follow the cluster, and tell it of this node
-//!       └─ founding, join                                how a node comes into a cluster
+//!       ├─ founding, join                                how a node comes into a cluster
+//!       └─ reconciler, operations                        where group 0 is led: what moves, and what was asked for
 //! ```
 //!
 //! Read `run` next (start and stop), then `node`, `founding`, `agent`, `service/kv`, `peer`.
@@ -30,10 +31,12 @@ mod join;
 mod listeners;
 mod member;
 mod node;
+mod operations;
 mod ops;
 mod peer;
 mod propose;
 mod readiness;
+mod reconciler;
 mod refusal;
 mod run;
 mod service;

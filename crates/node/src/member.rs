@@ -1,23 +1,26 @@
 //! A node as a member of its cluster: its storage, its replicas, its view of the cluster.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
-use quorate_raft::{Group, Groups, KvGroup, Options, Transport};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use quorate_raft::{Group, Groups, KvGroup, OpenError, Options, Transport};
 use quorate_storage::log::{Log, LogError, LogOptions, RocksLog};
 use quorate_storage::state::{RocksState, State, StateError, StateOptions, View};
 use quorate_topology::{Published, TopologyMachine};
 use quorate_types::clock::SystemClock;
-use quorate_types::topology::{Founding, Identity};
-use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
+use quorate_types::topology::{Founding, Identity, Topology};
+use quorate_types::{GroupId, ReplicaId, ShardId};
+
+use tracing::info;
 
 use crate::error::NodeError;
 use crate::fatal::fail_stop;
 use crate::node::Node;
 use crate::peer::PeerTransport;
+use crate::reconciler::Reconciler;
 use crate::run::only_handle;
 use crate::topology_feed::TopologyFeed;
 
@@ -37,7 +40,9 @@ pub(crate) struct Member {
     pub(crate) feed: Arc<TopologyFeed>,
     /// Its replicas of shards that are open.
     pub(crate) shards: OpenShards,
-    topology_group: Option<Group<TopologyMachine>>,
+    /// What it does as the leader of group 0.
+    pub(crate) reconciler: Reconciler,
+    topology_group: ArcSwapOption<Group<TopologyMachine>>,
 }
 
 /// What a node stores. Clones are handles to the same.
@@ -55,6 +60,7 @@ impl Storage {
         let log_options = LogOptions { on_fatal: Arc::new(|reason| fail_stop(&reason)), ..LogOptions::default() };
         let log = RocksLog::open(&log, log_options).map_err(log_error)?;
         let state = RocksState::open(&state, StateOptions::default()).map_err(state_error)?;
+        sweep(&log, &state).map_err(state_error)?;
         Ok(Storage { log: Arc::new(log), state: Arc::new(state) })
     }
 
@@ -64,6 +70,16 @@ impl Storage {
         self.log.close();
         flushed
     }
+}
+
+/// Destroys what a crash left of the states of replicas that were destroyed: a replica has its log before it has a state.
+fn sweep(log: &dyn Log, state: &dyn State) -> Result<(), StateError> {
+    let live: HashSet<ReplicaId> = log.replicas().into_iter().map(|(replica, _)| replica).collect();
+    for orphan in state.replicas()?.into_iter().filter(|replica| !live.contains(replica)) {
+        info!(replica = %orphan, "state of a destroyed replica swept");
+        state.destroy(orphan)?;
+    }
+    Ok(())
 }
 
 fn log_error(error: LogError) -> NodeError {
@@ -111,22 +127,60 @@ impl Member {
         };
         let for_raft: Arc<dyn Transport> = transport.clone();
         let groups = Groups::new(options, storage.log.clone(), storage.state.clone(), for_raft, Arc::new(SystemClock));
-        let topology_group = match topology_replica(&storage, founding.as_ref(), identity.node) {
-            Some(replica) => Some(open_topology_replica(&groups, replica, &feed).await?),
-            None => None,
-        };
-        let shards = OpenShards::default();
-        Ok(Member { identity, founding, storage, transport, groups, feed, shards, topology_group })
+        let (shards, reconciler, topology_group) = Default::default();
+        let member =
+            Member { identity, founding, storage, transport, groups, feed, shards, reconciler, topology_group };
+        if let Some(replica) = member.own_topology_replica(cached.as_ref()) {
+            member.open_topology_replica(replica).await.map_err(|error| {
+                NodeError::Corrupt(format!("the replica of the topology group does not open: {error}"))
+            })?;
+        }
+        Ok(member)
     }
 
     /// This node's replica of the topology group, if it has one.
-    pub(crate) fn topology_group(&self) -> Option<&Group<TopologyMachine>> {
-        self.topology_group.as_ref()
+    pub(crate) fn topology_group(&self) -> Option<Group<TopologyMachine>> {
+        self.topology_group.load().as_deref().cloned()
+    }
+
+    /// Opens this node's replica of the topology group.
+    pub(crate) async fn open_topology_replica(&self, replica: ReplicaId) -> Result<(), OpenError> {
+        let feed = self.feed.clone();
+        let published = Published::new(move |topology| feed.offer(topology));
+        let open = move |replica, view: &dyn View| TopologyMachine::open(replica, view, published.clone());
+        let group = self.groups.open(GroupId::TOPOLOGY, replica, open).await?;
+        self.topology_group.store(Some(Arc::new(group)));
+        Ok(())
+    }
+
+    /// Destroys a replica that the map does not have any more; durable on return.
+    pub(crate) async fn destroy(&self, group: GroupId, replica: ReplicaId) -> Result<(), OpenError> {
+        match group.shard() {
+            Some(shard) => self.shards.remove(shard, replica),
+            None if self.topology_group().is_some_and(|open| open.replica() == replica) => {
+                self.topology_group.store(None);
+            }
+            None => {}
+        }
+        self.groups.destroy(replica).await
+    }
+
+    /// The replica of the topology group that this node has, or was founded with. Of several that are stored, one is on its way
+    /// out: the newest is the one.
+    fn own_topology_replica(&self, cached: Option<&Topology>) -> Option<ReplicaId> {
+        let stored = self.storage.log.replicas().into_iter().filter(|(_, group)| *group == GroupId::TOPOLOGY);
+        let founded = || {
+            // Once there was a map, it says who has one.
+            let founding = self.founding.as_ref().filter(|_| cached.is_none())?;
+            founding.topology_replicas.iter().find(|placement| placement.node == self.identity.node)
+        };
+        stored.map(|(replica, _)| replica).max().or_else(|| founded().map(|placement| placement.replica))
     }
 
     /// Stops the replicas, makes everything durable and lets go of it.
     pub(crate) async fn close(self: Arc<Self>) -> Result<(), StateError> {
         self.shards.clear();
+        self.topology_group.store(None);
         self.groups.shutdown().await;
         self.transport.shutdown().await;
         let storage = self.storage.clone();
@@ -139,25 +193,6 @@ impl Member {
         let failed = |e: tokio::task::JoinError| StateError::Io(e.to_string().into());
         closed.map_err(failed)?.and(released.map_err(failed))
     }
-}
-
-/// The replica of the topology group that this node has, or was founded with.
-fn topology_replica(storage: &Storage, founding: Option<&Founding>, node: NodeId) -> Option<ReplicaId> {
-    let stored = storage.log.replicas().into_iter().find(|(_, group)| *group == GroupId::TOPOLOGY);
-    let founded = || founding?.topology_replicas.iter().find(|placement| placement.node == node);
-    stored.map(|(replica, _)| replica).or_else(|| founded().map(|placement| placement.replica))
-}
-
-async fn open_topology_replica(
-    groups: &Groups,
-    replica: ReplicaId,
-    feed: &Arc<TopologyFeed>,
-) -> Result<Group<TopologyMachine>, NodeError> {
-    let feed = feed.clone();
-    let published = Published::new(move |topology| feed.offer(topology));
-    let open = move |replica, view: &dyn View| TopologyMachine::open(replica, view, published.clone());
-    let opened = groups.open(GroupId::TOPOLOGY, replica, open).await;
-    opened.map_err(|e| NodeError::Corrupt(format!("the replica of the topology group does not open: {e}")))
 }
 
 /// The replicas of shards that are open here.
@@ -183,6 +218,17 @@ impl OpenShards {
         self.groups.rcu(|groups| {
             let mut groups = HashMap::clone(groups);
             groups.insert(shard, group.clone());
+            groups
+        });
+    }
+
+    /// Lets go of one, if it is this replica.
+    pub(crate) fn remove(&self, shard: ShardId, replica: ReplicaId) {
+        self.groups.rcu(|groups| {
+            let mut groups = HashMap::clone(groups);
+            if groups.get(&shard).is_some_and(|group| group.group().replica() == replica) {
+                groups.remove(&shard);
+            }
             groups
         });
     }

@@ -21,7 +21,7 @@ use crate::disk::Disk;
 use crate::error::NodeError;
 use crate::member::Member;
 use crate::peer::Staging;
-use crate::{agent, announce, topology_watch};
+use crate::{agent, announce, reconciler, topology_watch};
 
 /// One running node.
 pub(crate) struct Node {
@@ -103,9 +103,8 @@ impl Node {
         self.member.send_replace(Some(member.clone()));
         self.spawn(agent::run(self.clone(), member.clone()));
         self.spawn(announce::run(self.clone(), member.clone()));
-        if member.topology_group().is_none() {
-            self.spawn(topology_watch::run(self.clone(), member));
-        }
+        self.spawn(topology_watch::run(self.clone(), member.clone()));
+        self.spawn(reconciler::run(self.clone(), member));
         Ok(())
     }
 

@@ -94,7 +94,15 @@ mod tests {
 
     fn topology(cluster: u128, revision: u64) -> Arc<Topology> {
         let cluster = ClusterInfo { id: ClusterId(cluster), hash_key: [0; 16], replicas: 1, shards: 1 };
-        let topology = Topology { revision, cluster, nodes: vec![], shards: vec![], topology_replicas: vec![] };
+        let topology = Topology {
+            revision,
+            cluster,
+            nodes: vec![],
+            shards: vec![],
+            topology_replicas: vec![],
+            moves: vec![],
+            paused: false,
+        };
         Arc::new(topology)
     }
 

@@ -1,4 +1,4 @@
-//! How a node without a replica of the topology group learns of the cluster: it asks others, one at a time.
+//! How a node learns of the cluster unless it leads the topology group: it asks others, one at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +18,12 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Asks for newer topologies for as long as the node runs.
 pub(crate) async fn run(node: Arc<Node>, member: Arc<Member>) {
     loop {
+        if hears_of_changes(&member) {
+            tokio::time::sleep(RETRY_PAUSE).await;
+            continue;
+        }
         for address in known_addresses(&member) {
             follow(&member, &address).await;
-            tokio::time::sleep(RETRY_PAUSE).await;
         }
         // Everybody known may have moved since: those whom the operator names are asked where they are now.
         for client_address in &node.config.join {
@@ -35,22 +38,33 @@ pub(crate) async fn run(node: Arc<Node>, member: Arc<Member>) {
     }
 }
 
-/// Asks one node again and again until it does not answer.
+/// Asks one node again and again until it knows nothing newer; pauses where it does not answer.
 async fn follow(member: &Member, address: &str) {
     let identity = member.identity;
     let followed = async {
         let mut caller = PeerCaller::connect(address).await?;
-        loop {
+        while !hears_of_changes(member) {
             let revision = member.feed.latest().map_or(0, |map| map.topology.revision);
             let hello = handshake::hello(identity.cluster, identity.node, NodeId(0));
-            if let Some(topology) = caller.watch_topology(hello, revision).await? {
-                member.feed.offer(Arc::new(topology));
+            match caller.watch_topology(hello, revision).await? {
+                Some(topology) => member.feed.offer(Arc::new(topology)),
+                // It may be behind itself: the next one is asked.
+                None => break,
             }
         }
+        Ok(())
     };
-    let ended: Result<std::convert::Infallible, String> = followed.await;
-    let Err(reason) = ended;
-    debug!(address, reason, "topology not followed there");
+    let ended: Result<(), String> = followed.await;
+    if let Err(reason) = ended {
+        debug!(address, reason, "topology not followed there");
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Whether this node hears of every change first. A follower cannot know whether it still hears of them: its replica may have
+/// been removed, and nobody tells it.
+fn hears_of_changes(member: &Member) -> bool {
+    member.topology_group().is_some_and(|group| group.is_leader())
 }
 
 /// Peer addresses of the others; those with a replica of the topology group first, as they know first.

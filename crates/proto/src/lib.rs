@@ -5,6 +5,7 @@
 //!   request    KvRequest <-> kv::Request
 //!   reply      Result<Served<KvAnswer>, Rejection> <-> kv::Reply
 //!   map        shards, nodes, Topology <-> kv::Shard, admin::Topology
+//!   operation  Intent, Operation, ReplicaMove <-> admin::…
 //! ```
 //!
 //! Wire types stop at the services (`node`) and at the connections (`router`): everything between speaks `types`.
@@ -44,6 +45,7 @@ pub mod peer {
 
 mod convert;
 mod map;
+mod operation;
 mod reply;
 mod request;
 

@@ -104,6 +104,8 @@ impl From<Topology> for admin::Topology {
             nodes: topology.nodes.into_iter().map(Into::into).collect(),
             shards: topology.shards.into_iter().map(Into::into).collect(),
             topology_replicas: topology.topology_replicas.into_iter().map(Into::into).collect(),
+            moves: topology.moves.into_iter().map(Into::into).collect(),
+            paused: topology.paused,
         }
     }
 }
@@ -128,6 +130,8 @@ impl TryFrom<admin::Topology> for Topology {
             nodes,
             shards,
             topology_replicas: topology.topology_replicas.into_iter().map(Into::into).collect(),
+            moves: topology.moves.into_iter().map(Into::into).collect(),
+            paused: topology.paused,
         })
     }
 }

@@ -163,7 +163,15 @@ fn topologies() -> impl Strategy<Value = Topology> {
         |(revision, cluster, mut nodes, mut shards, topology_replicas)| {
             nodes.sort_by_key(|node| node.id);
             shards.sort_by_key(|shard| shard.arc.start);
-            Topology { revision, cluster, nodes, shards, topology_replicas }
+            Topology {
+                revision,
+                cluster,
+                nodes,
+                shards,
+                topology_replicas,
+                moves: Vec::new(),
+                paused: revision % 2 == 0,
+            }
         },
     )
 }

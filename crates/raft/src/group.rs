@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use openraft::LinearizerOption;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
 };
 use openraft::raft::ClientWriteResult;
-use openraft::{Instant as _, LinearizerOption};
 use quorate_storage::log::{Log, LogError};
 use quorate_storage::machine::Machine;
 use quorate_storage::state::StateError;
 use quorate_types::peer::{PeerMessage, SnapshotHeader};
+use quorate_types::report::{OrderKind, ReplicaReport};
 use quorate_types::state::Head;
 use quorate_types::topology::Placement;
 use quorate_types::{GroupId, LogId, NodeId, Rejection, ReplicaId, Role, Vote};
@@ -30,8 +31,6 @@ pub(crate) type Raft<M> = openraft::Raft<TypeConfig, StateMachine<M>>;
 
 /// How often the wait for the end of something inside openraft looks again.
 const POLL: Duration = Duration::from_millis(5);
-/// A follower that answered within this many milliseconds can take over at once.
-const REACHABLE_MS_MAX: u64 = 1_000;
 /// Entries that are kept behind the flushed ones whatever the bytes: a purge never comes near what is being applied
 /// (openraft issue 2116).
 const PURGE_SLACK_ENTRIES: u64 = 256;
@@ -350,6 +349,10 @@ pub(crate) trait AnyGroup: Send + Sync {
     fn status(&self) -> GroupStatus;
     fn is_leader(&self) -> bool;
     fn heartbeat(self: Arc<Self>) -> BoxFuture<'static, ()>;
+    /// What the reconciler wants to know of it.
+    fn report(&self) -> ReplicaReport;
+    /// Does what the reconciler orders.
+    fn obey(self: Arc<Self>, what: OrderKind, within: Duration) -> BoxFuture<'static, Result<(), String>>;
     /// Hands leadership to a follower that is caught up, if there is one; true when another leads or nobody led here.
     fn hand_over(self: Arc<Self>, within: Duration) -> BoxFuture<'static, bool>;
     fn applied(&self) -> quorate_types::peer::SnapshotMeta;
@@ -416,18 +419,16 @@ impl<M: Machine> AnyGroup for Inner<M> {
         })
     }
 
+    fn report(&self) -> ReplicaReport {
+        self.reports()
+    }
+
+    fn obey(self: Arc<Self>, what: OrderKind, within: Duration) -> BoxFuture<'static, Result<(), String>> {
+        Box::pin(async move { self.obeys(what, within).await })
+    }
+
     fn hand_over(self: Arc<Self>, within: Duration) -> BoxFuture<'static, bool> {
-        Box::pin(async move {
-            let Some(target) = self.successor() else { return !AnyGroup::is_leader(&*self) };
-            if self.raft.trigger().transfer_leader(target).await.is_err() {
-                return true;
-            }
-            let deadline = Instant::now() + within;
-            while AnyGroup::is_leader(&*self) && Instant::now() < deadline {
-                tokio::time::sleep(POLL).await;
-            }
-            !AnyGroup::is_leader(&*self)
-        })
+        Box::pin(async move { self.hands_over(within).await })
     }
 
     fn applied(&self) -> quorate_types::peer::SnapshotMeta {
@@ -448,30 +449,6 @@ impl<M: Machine> AnyGroup for Inner<M> {
 }
 
 impl<M: Machine> Inner<M> {
-    /// A voter that has every entry and answered a moment ago. openraft never takes a transfer back, so nobody else will do.
-    fn successor(&self) -> Option<u64> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        if metrics.state != openraft::ServerState::Leader {
-            return None;
-        }
-        let acked = metrics.heartbeat.as_ref();
-        let matched = metrics.replication.as_ref()?;
-        metrics
-            .membership_config
-            .membership()
-            .voter_ids()
-            .filter(|id| *id != self.replica.0)
-            .filter(|id| {
-                matched.get(id).is_some_and(|log_id| log_id.as_ref().map(|l| l.index) == metrics.last_log_index)
-            })
-            .filter(|id| {
-                let last = acked.and_then(|acked| acked.get(id)).and_then(|time| time.as_ref());
-                last.is_some_and(|time| time.elapsed() < Duration::from_millis(REACHABLE_MS_MAX))
-            })
-            .min()
-    }
-
     async fn purge_below(&self, flushed: quorate_types::peer::SnapshotMeta, keep_bytes: u64) -> u64 {
         let Some(applied) = flushed.applied else { return 0 };
         let Ok(before) = self.log.state(self.replica) else { return 0 };

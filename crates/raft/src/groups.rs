@@ -13,6 +13,7 @@ use quorate_storage::machine::{Machine, Replica};
 use quorate_storage::state::{State, StateError, View};
 use quorate_types::clock::Clock;
 use quorate_types::peer::{PeerBody, PeerMessage, SnapshotHeader};
+use quorate_types::report::{OrderKind, ReplicaReport};
 use quorate_types::{GroupId, NodeId, ReplicaId, Vote};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -176,6 +177,37 @@ impl Groups {
         let mut statuses: Vec<GroupStatus> = self.shared.all().iter().map(|replica| replica.status()).collect();
         statuses.sort_by_key(|status| status.group);
         statuses
+    }
+
+    /// What the reconciler wants to know of every replica.
+    pub fn reports(&self) -> Vec<ReplicaReport> {
+        self.shared.all().iter().map(|replica| replica.report()).collect()
+    }
+
+    /// Does what the reconciler orders of the replica of a group here, or says why it could not. After a time-out it may still
+    /// come true.
+    pub async fn obey(&self, group: GroupId, what: OrderKind, within: Duration) -> Result<(), String> {
+        let here = self.shared.all().into_iter().filter(|replica| replica.group() == group);
+        let Some(replica) = here.max_by_key(|replica| replica.is_leader()) else {
+            return Err(format!("no replica of group {group} is here"));
+        };
+        replica.obey(what, within).await
+    }
+
+    /// Stops a replica and destroys what is stored of it; durable on return. Its id can never be opened here again. A replica
+    /// that is not here is remembered as destroyed.
+    pub async fn destroy(&self, replica: ReplicaId) -> Result<(), OpenError> {
+        let open = self.shared.replicas_mut().remove(&replica);
+        if let Some(open) = open {
+            open.shutdown().await;
+        }
+        let (log, state) = (self.shared.log.clone(), self.shared.state.clone());
+        // First the tombstone: what a crash leaves of the state is swept at the next start.
+        tokio::task::block_in_place(|| {
+            log.destroy(replica)?;
+            state.destroy(replica)?;
+            Ok(())
+        })
     }
 
     /// Flushes the state and purges all logs as far as is safe. Gives the number of entries purged.

@@ -22,6 +22,7 @@ mod groups;
 mod inbound;
 mod linger;
 mod log_store;
+mod membership;
 mod memory_transport;
 mod network;
 mod openraft_types;

@@ -154,6 +154,8 @@ impl FakeCluster {
             nodes: Vec::new(),
             shards: vec![shard],
             topology_replicas: Vec::new(),
+            moves: Vec::new(),
+            paused: false,
         }));
         let mut nodes = Vec::new();
         for id in 1..=count {
@@ -284,4 +286,49 @@ impl Admin for Service {
     ) -> Result<Response<admin::CompactLogsResponse>, Status> {
         std::future::pending().await
     }
+    async fn start_operation(
+        &self,
+        _: Request<admin::StartOperationRequest>,
+    ) -> Result<Response<admin::StartOperationResponse>, Status> {
+        Err(unfaked())
+    }
+
+    async fn cancel_operation(
+        &self,
+        _: Request<admin::CancelOperationRequest>,
+    ) -> Result<Response<admin::CancelOperationResponse>, Status> {
+        Err(unfaked())
+    }
+
+    async fn list_operations(
+        &self,
+        _: Request<admin::ListOperationsRequest>,
+    ) -> Result<Response<admin::ListOperationsResponse>, Status> {
+        Err(unfaked())
+    }
+
+    async fn pause_moves(
+        &self,
+        _: Request<admin::PauseMovesRequest>,
+    ) -> Result<Response<admin::PauseMovesResponse>, Status> {
+        Err(unfaked())
+    }
+
+    async fn plan_moves(
+        &self,
+        _: Request<admin::PlanMovesRequest>,
+    ) -> Result<Response<admin::PlanMovesResponse>, Status> {
+        Err(unfaked())
+    }
+
+    async fn transfer_leader(
+        &self,
+        _: Request<admin::TransferLeaderRequest>,
+    ) -> Result<Response<admin::TransferLeaderResponse>, Status> {
+        Err(unfaked())
+    }
+}
+
+fn unfaked() -> Status {
+    Status::unimplemented("the router asks no node for this")
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use quorate_types::topology::{Command, Founding, NodeInfo, Outcome, ShardInfo, Topology};
-use quorate_types::{NodeId, ReplicaId, ShardId};
+use quorate_types::operation::{Operation, OperationId, ReplicaMove};
+use quorate_types::topology::{Command, Founding, NodeInfo, Outcome, Placement, ShardInfo, Topology};
+use quorate_types::{GroupId, NodeId, ShardId};
 
 use crate::founding;
-use crate::record::{Allocation, Change, Counters, Record};
+use crate::record::{Change, Counters, Record};
 
 /// The state of the topology group: exactly what its records say, in memory.
 ///
@@ -14,15 +15,21 @@ use crate::record::{Allocation, Change, Counters, Record};
 /// * A command is decided first and changes the state afterwards, by changes of records alone. So the state that is read back
 ///   from the records is this one, and a refused command changes nothing.
 /// * Before the founding there is nothing; after it the arcs of the shards cover the ring exactly once.
-/// * Node ids and replica ids are given out once: the counters only grow, and an id that left the map cannot return to it.
-/// * A shard has as many replicas as the founding says, on distinct nodes, none of them removed.
+/// * Ids of nodes, replicas and operations are given out once: the counters only grow, and a replica id that left the map
+///   cannot return to it.
+/// * A shard has as many replicas as the founding says, on distinct nodes, none of them removed; with the one on its way to it,
+///   if there is one, on one node more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterState {
     founding: Option<Founding>,
     counters: Counters,
     pub(crate) nodes: BTreeMap<NodeId, NodeInfo>,
     pub(crate) shards: BTreeMap<ShardId, ShardInfo>,
-    pub(crate) allocations: BTreeMap<ReplicaId, Allocation>,
+    pub(crate) moves: BTreeMap<GroupId, ReplicaMove>,
+    pub(crate) operations: BTreeMap<OperationId, Operation>,
+    pub(crate) paused: bool,
+    /// Once they are not those of the founding any more.
+    moved_topology_replicas: Option<Vec<Placement>>,
 }
 
 /// What a command comes to before it is done: its outcome and its changes, or why it is refused. Counters are not among the
@@ -43,6 +50,7 @@ impl ClusterState {
         match self.decide(command) {
             Err(reason) => (Outcome::Refused(reason), Vec::new()),
             Ok((outcome, mut changes)) => {
+                changes.retain(|change| !self.is_so(change));
                 let counters = self.count(&changes);
                 if counters != self.counters {
                     changes.push(Change::Put(Record::Counters(counters)));
@@ -63,13 +71,31 @@ impl ClusterState {
             cluster: founding.cluster.clone(),
             nodes: self.nodes.values().cloned().collect(),
             shards,
-            topology_replicas: founding.topology_replicas.clone(),
+            topology_replicas: self.topology_replicas().to_vec(),
+            moves: self.moves.values().copied().collect(),
+            paused: self.paused,
         })
     }
 
     /// What only grows.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// The operations: those that run, and the last ones that ended, by id.
+    pub fn operations(&self) -> impl Iterator<Item = &Operation> {
+        self.operations.values()
+    }
+
+    /// The order that founded the cluster.
+    pub(crate) fn founding(&self) -> Option<&Founding> {
+        self.founding.as_ref()
+    }
+
+    /// Group 0's own replicas; none before the founding.
+    pub(crate) fn topology_replicas(&self) -> &[Placement] {
+        let founded = self.founding.as_ref().map_or(&[][..], |founding| &founding.topology_replicas);
+        self.moved_topology_replicas.as_deref().unwrap_or(founded)
     }
 
     /// How many replicas every shard has; 0 before the founding.
@@ -83,9 +109,15 @@ impl ClusterState {
             _ if self.founding.is_none() => Err("the cluster is not founded yet".into()),
             Command::RegisterNode { addresses, zone, weight } => self.register_node(addresses, zone, *weight),
             Command::UpdateNode { id, addresses, zone, weight } => self.update_node(*id, addresses, zone, *weight),
-            Command::SetNodeState { id, state } => self.set_node_state(*id, *state),
-            Command::AllocateReplica { shard, node } => self.allocate_replica(*shard, *node),
-            Command::PlaceShard { shard, expected, replicas } => self.place_shard(*shard, expected, replicas),
+            Command::StartOperation { intent, planned_on, now_ms } => {
+                self.start_operation(intent, *planned_on, *now_ms)
+            }
+            Command::FinishOperation { id, now_ms } => self.finish_operation(*id, *now_ms),
+            Command::CancelOperation { id, now_ms } => self.cancel_operation(*id, *now_ms),
+            Command::StartMove { group, from, to, operation } => self.start_move(*group, *from, *to, *operation),
+            Command::FinishMove(moving) => self.finish_move(moving),
+            Command::AbandonMove(moving) => self.abandon_move(moving),
+            Command::PauseMoves { paused } => self.pause_moves(*paused),
         }
     }
 
@@ -116,22 +148,37 @@ impl ClusterState {
         let mut counters = self.counters;
         let mut shows = false;
         for change in changes {
+            shows |= !matches!(change, Change::Put(Record::Operation(_)) | Change::ForgetOperation(_));
             let Change::Put(record) = change else { continue };
-            shows |= matches!(record, Record::Founding(_) | Record::Node(_) | Record::Shard(_));
-            if let Record::Node(node) = record {
-                counters.last_node = counters.last_node.max(node.id);
-            }
             let replicas = match record {
                 Record::Founding(founding) => &founding.topology_replicas[..],
                 Record::Shard(shard) => &shard.replicas,
-                Record::Allocation(allocation) => std::slice::from_ref(&allocation.placement),
-                Record::Node(_) | Record::Counters(_) => &[],
+                Record::Move(moving) => moving.to.as_slice(),
+                Record::TopologyReplicas(replicas) => replicas,
+                Record::Node(node) => {
+                    counters.last_node = counters.last_node.max(node.id);
+                    &[]
+                }
+                Record::Operation(operation) => {
+                    counters.last_operation = counters.last_operation.max(operation.id);
+                    &[]
+                }
+                Record::Counters(_) | Record::Paused(_) => &[],
             };
             let last = replicas.iter().map(|placement| placement.replica).max();
             counters.last_replica = counters.last_replica.max(last.unwrap_or_default());
         }
         counters.revision += u64::from(shows);
         counters
+    }
+
+    /// Whether a change would change nothing.
+    fn is_so(&self, change: &Change) -> bool {
+        match change {
+            Change::Put(Record::Node(node)) => self.nodes.get(&node.id) == Some(node),
+            Change::Put(Record::Move(moving)) => self.moves.get(&moving.group) == Some(moving),
+            _ => false,
+        }
     }
 
     /// Makes one change.
@@ -145,11 +192,19 @@ impl ClusterState {
             Change::Put(Record::Shard(shard)) => {
                 self.shards.insert(shard.id, shard);
             }
-            Change::Put(Record::Allocation(allocation)) => {
-                self.allocations.insert(allocation.placement.replica, allocation);
+            Change::Put(Record::Move(moving)) => {
+                self.moves.insert(moving.group, moving);
             }
-            Change::Forget(replica) => {
-                self.allocations.remove(&replica);
+            Change::Put(Record::Operation(operation)) => {
+                self.operations.insert(operation.id, operation);
+            }
+            Change::Put(Record::Paused(paused)) => self.paused = paused,
+            Change::Put(Record::TopologyReplicas(replicas)) => self.moved_topology_replicas = Some(replicas),
+            Change::ForgetMove(group) => {
+                self.moves.remove(&group);
+            }
+            Change::ForgetOperation(id) => {
+                self.operations.remove(&id);
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::limits::{self, NODES_MAX};
 /// Shards of a new cluster. The map goes to every client and node whole: it must stay small.
 pub const SHARDS_MAX: u32 = 4096;
 /// Voters of group 0: as many as there are founders for.
-const TOPOLOGY_VOTERS: [usize; 3] = [5, 3, 1];
+pub(crate) const TOPOLOGY_VOTERS: [usize; 3] = [5, 3, 1];
 
 /// Why a cluster cannot be founded like this. Whoever asked must ask for something else; no retry helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

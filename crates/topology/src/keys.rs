@@ -2,31 +2,46 @@
 //!
 //! ```text
 //!   in Space::Table of group 0's replica
-//!     'a' | replica u64   ->  Allocation   given out and not placed yet
-//!     'c'                 ->  Counters     revision, last node id, last replica id
+//!     'c'                 ->  Counters     revision, last node id, last replica id, last operation id
 //!     'f'                 ->  Founding     the order that founded the cluster, as it was
+//!     'm' | group u32     ->  ReplicaMove  the replica of the group that is in motion
 //!     'n' | node u64      ->  NodeInfo
+//!     'o' | operation u64 ->  Operation    running, and the last ones that ended
+//!     'p'                 ->  bool         whether replicas do not start to move
 //!     's' | shard u32     ->  ShardInfo
+//!     't'                 ->  [Placement]  group 0's own replicas, once they are not those of the founding any more
 //! ```
 //!
 //! Integers are big-endian, so that byte order is numeric order. Values are envelopes of `Kind::TopologyRecord`.
 
-use quorate_types::{NodeId, ReplicaId, ShardId};
+use quorate_types::operation::OperationId;
+use quorate_types::{GroupId, NodeId, ShardId};
 
-/// The first byte of an allocation's key.
-pub(crate) const ALLOCATION: u8 = b'a';
 /// The key of the counters.
 pub(crate) const COUNTERS: u8 = b'c';
 /// The key of the founding.
 pub(crate) const FOUNDING: u8 = b'f';
+/// The first byte of the key of a replica in motion.
+pub(crate) const MOVE: u8 = b'm';
 /// The first byte of a node's key.
 pub(crate) const NODE: u8 = b'n';
+/// The first byte of an operation's key.
+pub(crate) const OPERATION: u8 = b'o';
+/// The key of the pause.
+pub(crate) const PAUSED: u8 = b'p';
 /// The first byte of a shard's key.
 pub(crate) const SHARD: u8 = b's';
+/// The key of group 0's replicas.
+pub(crate) const TOPOLOGY_REPLICAS: u8 = b't';
 
-/// The key of an allocation.
-pub(crate) fn allocation(replica: ReplicaId) -> Vec<u8> {
-    with_id(ALLOCATION, &replica.0.to_be_bytes())
+/// The key of the replica of a group that is in motion.
+pub(crate) fn moving(group: GroupId) -> Vec<u8> {
+    with_id(MOVE, &group.0.to_be_bytes())
+}
+
+/// The key of an operation.
+pub(crate) fn operation(operation: OperationId) -> Vec<u8> {
+    with_id(OPERATION, &operation.0.to_be_bytes())
 }
 
 /// The key of a node.
@@ -49,10 +64,11 @@ mod tests {
 
     #[test]
     fn keys_are_frozen_and_sort_by_id() {
-        assert_eq!(allocation(ReplicaId(0x0102)), b"a\0\0\0\0\0\0\x01\x02");
+        assert_eq!(moving(GroupId(0x0102)), b"m\0\0\x01\x02");
+        assert_eq!(operation(OperationId(0x0102)), b"o\0\0\0\0\0\0\x01\x02");
         assert_eq!(node(NodeId(0x0102)), b"n\0\0\0\0\0\0\x01\x02");
         assert_eq!(shard(ShardId(0x0102)), b"s\0\0\x01\x02");
-        assert_eq!([COUNTERS, FOUNDING], *b"cf");
+        assert_eq!([COUNTERS, FOUNDING, PAUSED, TOPOLOGY_REPLICAS], *b"cfpt");
         assert!(shard(ShardId(255)) < shard(ShardId(256)));
     }
 }

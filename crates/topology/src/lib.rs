@@ -12,23 +12,26 @@
 //!                        what the node acts on and clients route by: types::topology::Topology
 //! ```
 //!
-//! The map is what is *wished*. What is true of a shard is in the shard's own log.
+//! The map is a hint. What is true of a shard is in the shard's own log; `reconcile` plans how the one becomes the other.
 //!
-//! Read `cluster` next, then `founding`, `keys`, `machine`.
+//! Read `cluster` next, then `founding`, `operations`, `moves`, `machine`, `reconcile`.
 
 mod cluster;
 mod founding;
 mod keys;
 mod limits;
 mod machine;
+mod moves;
 mod nodes;
+mod operations;
 mod publish;
+mod reconcile;
 mod record;
-mod shards;
 
 pub use cluster::ClusterState;
 pub use founding::{FoundingError, SHARDS_MAX, founding_shards, plan_founding};
-pub use limits::{NODES_MAX, OUTSTANDING_PER_SHARD_MAX, ZONE_BYTES_MAX};
-pub use machine::{TopologyMachine, read_topology};
+pub use limits::{NODES_MAX, OPERATIONS_KEPT_MAX, OPERATIONS_RUNNING_MAX, PLAN_MOVES_MAX, ZONE_BYTES_MAX};
+pub use machine::{TopologyMachine, read_cluster, read_topology};
 pub use publish::Published;
-pub use record::{Allocation, Change, Counters, Record};
+pub use reconcile::{MOVES_PER_NODE_MAX, Plan, Progress, Reports, Step, plan, wanted_moves};
+pub use record::{Change, Counters, Record};

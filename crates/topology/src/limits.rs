@@ -7,9 +7,12 @@ use quorate_types::topology::NodeAddresses;
 
 /// Nodes that are not removed. The map goes to every client and node whole: it must stay small.
 pub const NODES_MAX: usize = 1000;
-/// Replica ids of one shard that are given out and not placed: an operation that was abandoned leaves one, and the oldest is
-/// forgotten for the next.
-pub const OUTSTANDING_PER_SHARD_MAX: usize = 16;
+/// Operations that run at the same time.
+pub const OPERATIONS_RUNNING_MAX: usize = 16;
+/// Operations that are remembered, those that run included. The oldest that ended is forgotten for the next.
+pub const OPERATIONS_KEPT_MAX: usize = 128;
+/// Moves of one operation.
+pub const PLAN_MOVES_MAX: usize = 20_000;
 /// The longest name of a zone, in bytes.
 pub const ZONE_BYTES_MAX: usize = 64;
 /// The longest `host:port`: a DNS name has at most 253 bytes.

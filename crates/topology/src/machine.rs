@@ -51,7 +51,8 @@ impl Machine for TopologyMachine {
         for change in changes {
             match change {
                 Change::Put(record) => draft.put(Space::Table, record.key(), record.encode()),
-                Change::Forget(allocated) => draft.delete(Space::Table, keys::allocation(allocated)),
+                Change::ForgetMove(group) => draft.delete(Space::Table, keys::moving(group)),
+                Change::ForgetOperation(id) => draft.delete(Space::Table, keys::operation(id)),
             }
         }
         draft.head_mut().revision = self.cluster.counters().revision;
@@ -75,7 +76,8 @@ pub fn read_topology(view: &dyn View, replica: ReplicaId) -> Result<Option<Topol
     Ok(read_cluster(view, replica)?.topology())
 }
 
-fn read_cluster(view: &dyn View, replica: ReplicaId) -> Result<ClusterState, StateError> {
+/// The cluster as a replica of group 0 has applied it. An error is corruption or failed I/O: the node stops.
+pub fn read_cluster(view: &dyn View, replica: ReplicaId) -> Result<ClusterState, StateError> {
     let mut records = Ok(Vec::new());
     view.scan(replica, Space::Table, &[], &mut |key, value| {
         let Ok(read) = &mut records else { return ControlFlow::Break(()) };

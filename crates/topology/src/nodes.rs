@@ -1,8 +1,10 @@
 //! The life of a node: it asks for an id, says where it is, and comes and goes.
 //!
 //! ```text
-//!   RegisterNode ─→ joining ─→ active ⇄ draining ─→ removed
+//!   RegisterNode ─→ joining ─→ active ⇄ draining ─→ removed        (a node that is joining, or dead, may be removed at once)
 //! ```
+//!
+//! What moves it on is an operation (`operations`).
 
 use quorate_types::NodeId;
 use quorate_types::topology::{NodeAddresses, NodeInfo, NodeState, Outcome};
@@ -47,33 +49,9 @@ impl ClusterState {
         self.put_node(node, NodeInfo { addresses: addresses.clone(), zone: zone.into(), weight, ..node.clone() })
     }
 
-    /// Moves a node on in its life. It is removed only when the map wants nothing of it any more.
-    pub(crate) fn set_node_state(&self, id: NodeId, state: NodeState) -> Decision {
-        use NodeState::{Active, Draining, Joining, Removed};
-        let node = self.known(id)?;
-        match (node.state, state) {
-            (Joining, Active) | (Active, Draining) | (Draining, Active) => {}
-            (from, to) if from == to => {}
-            (Draining, Removed) => {
-                let mut held = self.shards.values().filter(|shard| shard.replicas.iter().any(|at| at.node == id));
-                if let Some(shard) = held.next() {
-                    let more = held.count();
-                    return Err(format!(
-                        "node {id} still has a replica of shard {} in the map, and {more} more",
-                        shard.id
-                    ));
-                }
-            }
-            (from, to) => {
-                return Err(format!(
-                    "node {id} is {} and cannot become {}: a node goes from joining to active to draining to removed, and \
-                     from draining back to active",
-                    name(from),
-                    name(to)
-                ));
-            }
-        }
-        self.put_node(node, NodeInfo { state, ..node.clone() })
+    /// The node in another state of its life.
+    pub(crate) fn with_state(&self, id: NodeId, state: NodeState) -> Result<Change, String> {
+        Ok(Change::Put(Record::Node(NodeInfo { state, ..self.known(id)?.clone() })))
     }
 
     /// The node of that id, in whatever state.

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use quorate_types::codec::{self, CodecError, Kind};
+use quorate_types::operation::{Operation, OperationId, ReplicaMove};
 use quorate_types::topology::{Founding, NodeInfo, Placement, ShardInfo};
-use quorate_types::{NodeId, ReplicaId, ShardId};
+use quorate_types::{GroupId, NodeId, ReplicaId};
 
 use crate::keys;
 
@@ -16,16 +17,8 @@ pub struct Counters {
     pub last_node: NodeId,
     /// The last replica id given out.
     pub last_replica: ReplicaId,
-}
-
-/// A replica id that was given out for one place and is not in the shard map yet. Once it is there this is forgotten, so that
-/// an id that left the map can never come back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allocation {
-    /// The shard that it is for.
-    pub shard: ShardId,
-    /// The replica id, and the node that it is for.
-    pub placement: Placement,
+    /// The last operation started.
+    pub last_operation: OperationId,
 }
 
 /// One record.
@@ -39,8 +32,14 @@ pub enum Record {
     Node(NodeInfo),
     /// A shard as the map has it now.
     Shard(ShardInfo),
-    /// A replica id given out and not placed yet.
-    Allocation(Allocation),
+    /// The replica of a group that is in motion.
+    Move(ReplicaMove),
+    /// An operation as it is now.
+    Operation(Operation),
+    /// Whether replicas do not start to move.
+    Paused(bool),
+    /// Group 0's own replicas as they are now.
+    TopologyReplicas(Vec<Placement>),
 }
 
 /// A change of the records.
@@ -48,8 +47,10 @@ pub enum Record {
 pub enum Change {
     /// The record is new or replaces the one with its key.
     Put(Record),
-    /// The allocation of this replica id was used or is too old.
-    Forget(ReplicaId),
+    /// Nothing of this group is in motion any more.
+    ForgetMove(GroupId),
+    /// The operation ended long ago.
+    ForgetOperation(OperationId),
 }
 
 impl Record {
@@ -60,7 +61,10 @@ impl Record {
             Record::Founding(_) => vec![keys::FOUNDING],
             Record::Node(node) => keys::node(node.id),
             Record::Shard(shard) => keys::shard(shard.id),
-            Record::Allocation(allocation) => keys::allocation(allocation.placement.replica),
+            Record::Move(moving) => keys::moving(moving.group),
+            Record::Operation(operation) => keys::operation(operation.id),
+            Record::Paused(_) => vec![keys::PAUSED],
+            Record::TopologyReplicas(_) => vec![keys::TOPOLOGY_REPLICAS],
         }
     }
 
@@ -68,13 +72,16 @@ impl Record {
     pub fn encode(&self) -> Vec<u8> {
         const KIND: Kind = Kind::TopologyRecord;
         match self {
-            Record::Counters(Counters { revision, last_node, last_replica }) => {
-                codec::encode(KIND, &(*revision, *last_node, *last_replica))
+            Record::Counters(Counters { revision, last_node, last_replica, last_operation }) => {
+                codec::encode(KIND, &(*revision, *last_node, *last_replica, *last_operation))
             }
             Record::Founding(founding) => codec::encode(KIND, founding),
             Record::Node(node) => codec::encode(KIND, node),
             Record::Shard(shard) => codec::encode(KIND, shard),
-            Record::Allocation(Allocation { shard, placement }) => codec::encode(KIND, &(*shard, *placement)),
+            Record::Move(moving) => codec::encode(KIND, moving),
+            Record::Operation(operation) => codec::encode(KIND, operation),
+            Record::Paused(paused) => codec::encode(KIND, paused),
+            Record::TopologyReplicas(replicas) => codec::encode(KIND, replicas),
         }
     }
 
@@ -87,16 +94,16 @@ impl Record {
         };
         let record = match key.first() {
             Some(&keys::COUNTERS) => {
-                let (revision, last_node, last_replica) = codec::decode(KIND, value)?;
-                Record::Counters(Counters { revision, last_node, last_replica })
+                let (revision, last_node, last_replica, last_operation) = codec::decode(KIND, value)?;
+                Record::Counters(Counters { revision, last_node, last_replica, last_operation })
             }
             Some(&keys::FOUNDING) => Record::Founding(codec::decode(KIND, value)?),
             Some(&keys::NODE) => Record::Node(codec::decode(KIND, value)?),
             Some(&keys::SHARD) => Record::Shard(codec::decode(KIND, value)?),
-            Some(&keys::ALLOCATION) => {
-                let (shard, placement) = codec::decode(KIND, value)?;
-                Record::Allocation(Allocation { shard, placement })
-            }
+            Some(&keys::MOVE) => Record::Move(codec::decode(KIND, value)?),
+            Some(&keys::OPERATION) => Record::Operation(codec::decode(KIND, value)?),
+            Some(&keys::PAUSED) => Record::Paused(codec::decode(KIND, value)?),
+            Some(&keys::TOPOLOGY_REPLICAS) => Record::TopologyReplicas(codec::decode(KIND, value)?),
             _ => return Err(malformed("unknown key")),
         };
         if record.key() != key {
@@ -108,18 +115,24 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use quorate_types::operation::{Intent, OperationState};
     use quorate_types::topology::{ClusterInfo, NodeAddresses, NodeState};
-    use quorate_types::{ClusterId, Token, TokenArc};
+    use quorate_types::{ClusterId, ShardId, Token, TokenArc};
 
     use super::*;
 
-    fn samples() -> [Record; 5] {
+    fn samples() -> [Record; 8] {
         let placement = Placement { replica: ReplicaId(7), node: NodeId(2) };
         let addresses = NodeAddresses { client: "a:1".into(), peer: "a:2".into(), ops: "a:3".into() };
         let node = NodeInfo { id: NodeId(2), addresses, zone: "z".into(), weight: 100, state: NodeState::Draining };
         let cluster = ClusterInfo { id: ClusterId(1), hash_key: [9; 16], replicas: 3, shards: 16 };
         [
-            Record::Counters(Counters { revision: 5, last_node: NodeId(3), last_replica: ReplicaId(51) }),
+            Record::Counters(Counters {
+                revision: 5,
+                last_node: NodeId(3),
+                last_replica: ReplicaId(51),
+                last_operation: OperationId(4),
+            }),
             Record::Founding(Founding { cluster, nodes: vec![node.clone()], topology_replicas: vec![placement] }),
             Record::Node(node),
             Record::Shard(ShardInfo {
@@ -129,7 +142,23 @@ mod tests {
                 replicas: vec![placement],
                 founders: vec![],
             }),
-            Record::Allocation(Allocation { shard: ShardId(4), placement }),
+            Record::Move(ReplicaMove {
+                group: GroupId(4),
+                from: Some(placement),
+                to: None,
+                operation: OperationId(6),
+                cancelled: true,
+            }),
+            Record::Operation(Operation {
+                id: OperationId(6),
+                intent: Intent::Remove { node: NodeId(2), dead: true },
+                state: OperationState::Cancelled,
+                started_ms: 1,
+                ended_ms: 2,
+                moved: 3,
+            }),
+            Record::Paused(true),
+            Record::TopologyReplicas(vec![placement]),
         ]
     }
 
@@ -154,16 +183,19 @@ mod tests {
         let hex = |record: &Record| {
             record.encode()[codec::ENVELOPE_BYTES..].iter().map(|b| format!("{b:02x}")).collect::<String>()
         };
-        let [counters, founding, node, shard, allocation] = samples();
+        let [counters, founding, node, shard, moving, operation, paused, replicas] = samples();
         let placement = "07000000000000000200000000000000";
         let addresses = "0300000000000000613a310300000000000000613a320300000000000000613a33";
         let node_hex = format!("0200000000000000{addresses}01000000000000007a6400000002000000");
         let cluster = format!("01{}{}0300000010000000", "00".repeat(15), "09".repeat(16));
         let one = "0100000000000000";
-        assert_eq!(hex(&counters), "050000000000000003000000000000003300000000000000");
+        assert_eq!(hex(&counters), "0500000000000000030000000000000033000000000000000400000000000000");
         assert_eq!(hex(&node), node_hex);
         assert_eq!(hex(&founding), format!("{cluster}{one}{node_hex}{one}{placement}"));
         assert_eq!(hex(&shard), format!("04000000{one}0200000000000000{one}{one}{placement}{}", "00".repeat(8)));
-        assert_eq!(hex(&allocation), format!("04000000{placement}"));
+        assert_eq!(hex(&moving), format!("0400000001{placement}00060000000000000001"));
+        let times = "0100000000000000020000000000000003000000";
+        assert_eq!(hex(&operation), format!("060000000000000003000000{}0102000000{times}", "0200000000000000"));
+        assert_eq!((hex(&paused), hex(&replicas)), ("01".to_owned(), format!("{one}{placement}")));
     }
 }

@@ -10,8 +10,9 @@ use common::{cluster, node, nodes};
 use proptest::prelude::*;
 use quorate_ring::ArcTable;
 use quorate_topology::{ClusterState, FoundingError, SHARDS_MAX, founding_shards, plan_founding};
+use quorate_types::operation::OperationId;
 use quorate_types::topology::{Command, NodeInfo, NodeState, Outcome, ShardInfo};
-use quorate_types::{NodeId, ReplicaId, ShardId};
+use quorate_types::{GroupId, NodeId, ReplicaId};
 
 fn voters(nodes: &[NodeInfo]) -> Vec<u64> {
     let (founding, _) = plan_founding(&cluster(1, 1), nodes).unwrap();
@@ -136,7 +137,10 @@ proptest! {
         let mut state = ClusterState::default();
         prop_assert_eq!(state.apply(&Command::Found(founding, shards.clone())).0, Outcome::Done);
         prop_assert_eq!(state.topology().unwrap().shards, shards);
-        let next = state.apply(&Command::AllocateReplica { shard: ShardId(1), node: NodeId(1) }).0;
-        prop_assert_eq!(next, Outcome::Replica(ReplicaId(ids.len() as u64 + 1)));
+        let next = Command::StartMove { group: GroupId::TOPOLOGY, from: Some(ReplicaId(1)), to: None, operation: OperationId::UPKEEP };
+        if state.topology().unwrap().topology_replicas.len() > 1 {
+            prop_assert!(matches!(state.apply(&next).0, Outcome::Move(_)));
+        }
+        prop_assert_eq!(state.counters().last_replica, ReplicaId(ids.len() as u64));
     }
 }

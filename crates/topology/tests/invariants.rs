@@ -9,71 +9,109 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use quorate_ring::ArcTable;
 use quorate_topology::{Change, ClusterState, Record};
+use quorate_types::operation::{Intent, OperationId, PlannedMove, ReplicaMove};
 use quorate_types::topology::{Command, NodeState, Outcome, Placement, Topology};
-use quorate_types::{NodeId, ReplicaId, ShardId};
+use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
 
 /// A command that is chosen when the state is known, so that many of them are accepted.
 #[derive(Clone, Debug)]
 enum Step {
     Register(u8),
     Update(u64, u8),
-    State(u64, u8),
-    Allocate(u32, u64),
-    /// Puts the `pick`-th id given out so far in the place of one of the shard's replicas, on the node it was given out for.
-    Replace {
-        shard: u32,
-        pick: usize,
+    Add(u64),
+    Drain(u64),
+    Undrain(u64),
+    Remove(u64, bool),
+    Replace(u64, u64),
+    Shift(u32, u64, u64),
+    Finish(u64),
+    Cancel(u64),
+    Pause(bool),
+    /// Starts to move the replica at a place of a group's list to a node.
+    Start {
+        group: u32,
         place: usize,
+        to: u64,
+        operation: u64,
     },
-    /// Sets a shard's replicas to any ids on any nodes.
+    /// Ends the move of a group.
+    End {
+        group: u32,
+        arrived: bool,
+    },
+    /// Ends a move that nobody started.
     Forge {
-        shard: u32,
-        replicas: Vec<(u64, u64)>,
+        group: u32,
+        from: (u64, u64),
+        to: (u64, u64),
+        arrived: bool,
     },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let node = 1..9_u64;
-    let shard = 1..5_u32;
+    let group = 0..5_u32;
+    let operation = 0..12_u64;
     prop_oneof![
-        1 => (0..6_u8).prop_map(Step::Register),
+        2 => (0..6_u8).prop_map(Step::Register),
         1 => (node.clone(), 0..6_u8).prop_map(|(node, host)| Step::Update(node, host)),
-        4 => (node.clone(), 0..4_u8).prop_map(|(node, state)| Step::State(node, state)),
-        4 => (shard.clone(), node.clone()).prop_map(|(shard, node)| Step::Allocate(shard, node)),
-        6 => (shard.clone(), 0..8_usize, 0..3_usize)
-            .prop_map(|(shard, pick, place)| Step::Replace { shard, pick, place }),
-        1 => (shard, proptest::collection::vec((1..40_u64, node), 2..5))
-            .prop_map(|(shard, replicas)| Step::Forge { shard, replicas }),
+        3 => node.clone().prop_map(Step::Add),
+        3 => node.clone().prop_map(Step::Drain),
+        1 => node.clone().prop_map(Step::Undrain),
+        2 => (node.clone(), any::<bool>()).prop_map(|(node, dead)| Step::Remove(node, dead)),
+        1 => (node.clone(), node.clone()).prop_map(|(old, new)| Step::Replace(old, new)),
+        2 => (group.clone(), node.clone(), node.clone()).prop_map(|(shard, from, to)| Step::Shift(shard, from, to)),
+        3 => operation.clone().prop_map(Step::Finish),
+        1 => operation.clone().prop_map(Step::Cancel),
+        1 => any::<bool>().prop_map(Step::Pause),
+        8 => (group.clone(), 0..4_usize, node.clone(), operation)
+            .prop_map(|(group, place, to, operation)| Step::Start { group, place, to, operation }),
+        8 => (group.clone(), proptest::bool::weighted(0.8)).prop_map(|(group, arrived)| Step::End { group, arrived }),
+        1 => (group, (1..40_u64, node.clone()), (1..40_u64, node), any::<bool>())
+            .prop_map(|(group, from, to, arrived)| Step::Forge { group, from, to, arrived }),
     ]
 }
 
-fn command(step: Step, topology: &Topology, given_out: &[(ShardId, Placement)]) -> Command {
+fn command(step: Step, topology: &Topology) -> Command {
     let addresses = |host: u8| common::addresses(&format!("late-{host}"));
-    let current = |shard: ShardId| topology.shard(shard).map(|shard| shard.replicas.clone()).unwrap_or_default();
+    let intend = |intent| Command::StartOperation { intent, planned_on: 0, now_ms: 1 };
+    let end = |moving, arrived| if arrived { Command::FinishMove(moving) } else { Command::AbandonMove(moving) };
     match step {
         Step::Register(host) => Command::RegisterNode { addresses: addresses(host), zone: "z".into(), weight: 100 },
         Step::Update(node, host) => {
             Command::UpdateNode { id: NodeId(node), addresses: addresses(host), zone: "y".into(), weight: 50 }
         }
-        Step::State(node, state) => {
-            let states = [NodeState::Joining, NodeState::Active, NodeState::Draining, NodeState::Removed];
-            Command::SetNodeState { id: NodeId(node), state: states[state as usize] }
+        Step::Add(node) => intend(Intent::Add { node: NodeId(node) }),
+        Step::Drain(node) => intend(Intent::Drain { node: NodeId(node) }),
+        Step::Undrain(node) => intend(Intent::Undrain { node: NodeId(node) }),
+        Step::Remove(node, dead) => intend(Intent::Remove { node: NodeId(node), dead }),
+        Step::Replace(old, new) => intend(Intent::Replace { old: NodeId(old), new: NodeId(new) }),
+        Step::Shift(shard, from, to) => {
+            intend(Intent::Move { planned: PlannedMove { shard: ShardId(shard), from: NodeId(from), to: NodeId(to) } })
         }
-        Step::Allocate(shard, node) => Command::AllocateReplica { shard: ShardId(shard), node: NodeId(node) },
-        Step::Replace { shard, pick, place } => {
-            let shard = ShardId(shard);
-            let expected = current(shard);
-            let mut replicas = expected.clone();
-            // Mostly the newest ones for this shard; ids that left the map and ids of other shards too.
-            if let Some(&(_, new)) = given_out.iter().rev().filter(|(of, _)| *of == shard || pick > 5).nth(pick / 2) {
-                replicas[place] = new;
-            }
-            Command::PlaceShard { shard, expected, replicas }
+        Step::Finish(id) => Command::FinishOperation { id: OperationId(id), now_ms: 2 },
+        Step::Cancel(id) => Command::CancelOperation { id: OperationId(id), now_ms: 2 },
+        Step::Pause(paused) => Command::PauseMoves { paused },
+        Step::Start { group, place, to, operation } => {
+            let from = topology.replicas(GroupId(group)).nth(place).map(|at| at.replica);
+            // Mostly a move that somebody asked for; group 0 gains and loses voters too.
+            let to = (place < 3 || group > 0).then_some(NodeId(to));
+            Command::StartMove { group: GroupId(group), from, to, operation: OperationId(operation) }
         }
-        Step::Forge { shard, replicas } => {
-            let shard = ShardId(shard);
-            let replicas = replicas.into_iter().map(|(replica, node)| common::placement(replica, node)).collect();
-            Command::PlaceShard { shard, expected: current(shard), replicas }
+        Step::End { group, arrived } => {
+            let none = ReplicaMove {
+                group: GroupId(group),
+                from: None,
+                to: None,
+                operation: OperationId(0),
+                cancelled: false,
+            };
+            end(topology.moves.iter().find(|moving| moving.group == GroupId(group)).copied().unwrap_or(none), arrived)
+        }
+        Step::Forge { group, from, to, arrived } => {
+            let at = |(replica, node)| Some(common::placement(replica, node));
+            let operation = OperationId(0);
+            end(ReplicaMove { group: GroupId(group), from: at(from), to: at(to), operation, cancelled: false }, arrived)
         }
     }
 }
@@ -85,9 +123,8 @@ proptest! {
     fn commands_keep_the_invariants(steps in proptest::collection::vec(step(), 1..80)) {
         let mut state = ClusterState::default();
         let mut records: BTreeMap<Vec<u8>, Record> = BTreeMap::new();
-        let mut given_out: Vec<(ShardId, Placement)> = Vec::new();
         // Where each replica id was first seen, for ever; and those that left the map.
-        let mut homes: BTreeMap<ReplicaId, (ShardId, NodeId)> = BTreeMap::new();
+        let mut homes: BTreeMap<ReplicaId, (GroupId, NodeId)> = BTreeMap::new();
         let mut left: BTreeSet<ReplicaId> = BTreeSet::new();
         let mut ids: BTreeSet<NodeId> = BTreeSet::new();
 
@@ -95,14 +132,19 @@ proptest! {
         for step in std::iter::once(None).chain(steps.into_iter().map(Some)) {
             let before = state.topology();
             let command = match (step, &before) {
-                (Some(step), Some(topology)) => command(step, topology, &given_out),
+                (Some(step), Some(topology)) => command(step, topology),
                 _ => found.clone(),
             };
             let (outcome, changes) = state.apply(&command);
             for change in &changes {
                 match change {
                     Change::Put(record) => drop(records.insert(record.key(), record.clone())),
-                    Change::Forget(id) => records.retain(|_, record| !matches!(record, Record::Allocation(a) if a.placement.replica == *id)),
+                    Change::ForgetMove(group) => {
+                        records.retain(|_, record| !matches!(record, Record::Move(moving) if moving.group == *group));
+                    }
+                    Change::ForgetOperation(id) => {
+                        records.retain(|_, record| !matches!(record, Record::Operation(operation) if operation.id == *id));
+                    }
                 }
             }
             prop_assert_eq!(&ClusterState::from_records(records.values().cloned()), &state, "the records say the state");
@@ -115,25 +157,29 @@ proptest! {
                 prop_assert!(same && changes.is_empty());
             }
 
-            if let (Outcome::Replica(replica), Command::AllocateReplica { shard, node }) = (&outcome, &command) {
-                prop_assert!(!homes.contains_key(replica), "replica {} was given out twice", replica);
-                homes.insert(*replica, (*shard, *node));
-                given_out.push((*shard, Placement { replica: *replica, node: *node }));
+            if let Outcome::Move(ReplicaMove { to: Some(to), .. }) = &outcome {
+                prop_assert!(!homes.contains_key(&to.replica), "replica {} was given out twice", to.replica);
             }
             prop_assert!(ArcTable::new(topology.shards.iter().map(|shard| (shard.id, shard.arc))).is_ok());
-            for shard in &topology.shards {
-                let nodes: BTreeSet<NodeId> = shard.replicas.iter().map(|at| at.node).collect();
-                prop_assert_eq!((nodes.len(), shard.replicas.len()), (3, 3), "replicas on distinct nodes");
-                for &Placement { replica, node } in &shard.replicas {
-                    prop_assert_eq!(*homes.entry(replica).or_insert((shard.id, node)), (shard.id, node), "replica {} stays where it is", replica);
+            let groups = topology.shards.iter().map(|shard| shard.id.group()).chain([GroupId::TOPOLOGY]);
+            for group in groups {
+                let all: Vec<Placement> = topology.replicas(group).collect();
+                let nodes: BTreeSet<NodeId> = all.iter().map(|at| at.node).collect();
+                prop_assert_eq!(nodes.len(), all.len(), "replicas on distinct nodes");
+                let coming = topology.moves.iter().filter(|moving| moving.group == group && moving.to.is_some()).count();
+                prop_assert!(group == GroupId::TOPOLOGY || all.len() == 3 + coming, "three replicas and those that come");
+                prop_assert!(!all.is_empty());
+                for &Placement { replica, node } in &all {
+                    prop_assert_eq!(*homes.entry(replica).or_insert((group, node)), (group, node), "replica {} stays where it is", replica);
                     prop_assert!(!left.contains(&replica), "replica {} came back", replica);
                     prop_assert!(topology.node(node).is_some_and(|node| node.state != NodeState::Removed && node.state != NodeState::Joining));
                 }
+                if let Some(before) = &before {
+                    let gone = before.replicas(group).filter(|at| !all.contains(at));
+                    left.extend(gone.map(|at| at.replica));
+                }
             }
-            for shard in before.iter().flat_map(|before| &before.shards) {
-                let now = &topology.shard(shard.id).unwrap().replicas;
-                left.extend(shard.replicas.iter().filter(|at| !now.contains(at)).map(|at| at.replica));
-            }
+            prop_assert!(topology.moves.len() <= topology.shards.len() + 1, "one move a group");
             for node in &topology.nodes {
                 ids.insert(node.id);
             }

@@ -11,8 +11,9 @@ use quorate_storage::keys::Space;
 use quorate_storage::machine::Replica;
 use quorate_storage::state::{Batch, MemoryState, State, StateError};
 use quorate_topology::{Published, TopologyMachine, read_topology};
-use quorate_types::topology::{Command, NodeState, Outcome, Topology};
-use quorate_types::{Entry, LogId, NodeId, ReplicaId, ShardId};
+use quorate_types::operation::{Intent, OperationId, ReplicaMove};
+use quorate_types::topology::{Command, Outcome, Topology};
+use quorate_types::{Entry, GroupId, LogId, NodeId, ReplicaId};
 
 const REPLICA: ReplicaId = ReplicaId(1);
 
@@ -26,15 +27,26 @@ fn commands() -> Vec<Command> {
         common::founding_of(3, 2),
         register.clone(),
         register,
-        Command::SetNodeState { id: NodeId(4), state: NodeState::Active },
-        Command::AllocateReplica { shard: ShardId(1), node: NodeId(4) },
-        Command::SetNodeState { id: NodeId(4), state: NodeState::Removed },
-        Command::PlaceShard {
-            shard: ShardId(1),
-            expected: vec![common::placement(4, 3), common::placement(5, 2), common::placement(6, 1)],
-            replicas: vec![common::placement(10, 4), common::placement(5, 2), common::placement(6, 1)],
+        Command::StartOperation { intent: Intent::Add { node: NodeId(4) }, planned_on: 0, now_ms: 1 },
+        Command::StartMove {
+            group: GroupId(1),
+            from: Some(ReplicaId(4)),
+            to: Some(NodeId(4)),
+            operation: OperationId(1),
         },
+        Command::StartOperation { intent: Intent::Remove { node: NodeId(3), dead: false }, planned_on: 0, now_ms: 2 },
+        Command::FinishMove(moving()),
     ]
+}
+
+fn moving() -> ReplicaMove {
+    ReplicaMove {
+        group: GroupId(1),
+        from: Some(common::placement(4, 3)),
+        to: Some(common::placement(10, 4)),
+        operation: OperationId(1),
+        cancelled: false,
+    }
 }
 
 fn entries() -> Vec<Entry> {
@@ -79,16 +91,9 @@ fn batches_do_not_matter() {
         (replies[1].clone(), replies[2].clone()),
         (Some(Outcome::Node(NodeId(4))), Some(Outcome::Node(NodeId(4))))
     );
-    assert_eq!(replies[4..], [
-        Some(Outcome::Replica(ReplicaId(10))),
-        Some(Outcome::Refused(
-            "node 4 is active and cannot become removed: a node goes from joining to active to draining to removed, and from \
-             draining back to active"
-                .into()
-        )),
-        Some(Outcome::Done)
-    ]);
-    assert_eq!((topology.revision, *revision), (4, 4));
+    assert_eq!(replies[3], Some(Outcome::Operation { id: OperationId(1), already: false }));
+    assert_eq!((&replies[4], &replies[6]), (&Some(Outcome::Move(moving())), &Some(Outcome::Done)));
+    assert_eq!((topology.revision, *revision), (5, 5));
     assert!(results.iter().all(|result| result == &results[0]));
 }
 
@@ -109,7 +114,7 @@ fn a_change_is_published_after_it_is_stored() {
     for entry in entries() {
         replica.apply(&[entry]).unwrap();
     }
-    assert_eq!(*told.lock().unwrap(), [1, 2, 3, 4]);
+    assert_eq!(*told.lock().unwrap(), [1, 2, 3, 4, 5]);
     assert_eq!(published.latest().as_deref(), stored(&state).as_ref());
     assert_eq!(replica.machine().cluster().topology(), stored(&state));
 }
@@ -128,7 +133,7 @@ fn a_restart_reads_the_state_and_a_replay_is_no_news() {
     let (restarted, told_after_restart) = publisher();
     let replica = open(&state, &restarted).unwrap();
     assert_eq!(replica.machine().cluster().topology(), published.latest().as_deref().cloned());
-    assert_eq!(*told_after_restart.lock().unwrap(), [4]);
+    assert_eq!(*told_after_restart.lock().unwrap(), [5]);
     drop(replica);
 
     state.crash();
@@ -137,8 +142,8 @@ fn a_restart_reads_the_state_and_a_replay_is_no_news() {
     let next = replica.head().applied.unwrap().index as usize + 1;
     assert_eq!(next, 2);
     replica.apply(&entries()[next..]).unwrap();
-    assert_eq!(stored(&state).unwrap().revision, 4);
-    assert_eq!(*told.lock().unwrap(), [2, 4]);
+    assert_eq!(stored(&state).unwrap().revision, 5);
+    assert_eq!(*told.lock().unwrap(), [2, 5]);
 }
 
 /// The counters survive a restart: an id that was given out and given up is not given out again.
@@ -148,8 +153,11 @@ fn ids_are_never_given_out_again_after_a_restart() {
     let (published, _) = publisher();
     open(&state, &published).unwrap().apply(&entries()[..5]).unwrap();
     let mut replica = open(&state, &published).unwrap();
-    let again = Command::AllocateReplica { shard: ShardId(1), node: NodeId(4) };
-    assert_eq!(replica.apply(&[entry(5, &again)]).unwrap(), [Some(Outcome::Replica(ReplicaId(11)))]);
+    let taken_back = Command::AbandonMove(moving());
+    let Command::StartMove { .. } = &commands()[4] else { panic!("the fifth command starts a move") };
+    let replies = replica.apply(&[entry(5, &taken_back), entry(6, &commands()[4])]).unwrap();
+    let Some(Outcome::Move(again)) = &replies[1] else { panic!("{replies:?}") };
+    assert_eq!(again.to.unwrap().replica, ReplicaId(11));
 }
 
 /// What cannot be read stops the replica: a proposal, and a record.

@@ -4,16 +4,18 @@
 
 mod common;
 
-use quorate_topology::ClusterState;
-use quorate_types::topology::{Command, NodeState, Outcome, Placement};
-use quorate_types::{NodeId, ShardId};
+use quorate_topology::{ClusterState, OPERATIONS_KEPT_MAX};
+use quorate_types::operation::{Intent, OperationId, PlannedMove};
+use quorate_types::topology::{Command, Outcome, Placement};
+use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
 
 /// Runs a script on a new cluster and compares every outcome. The commands:
 ///
 /// ```text
-///   found NODES SHARDS                register HOST ZONE            update NODE HOST ZONE
-///   state NODE STATE                  allocate SHARD NODE           place SHARD: REPLICA@NODE … => REPLICA@NODE …
-///   map SHARD                         revision
+///   found NODES SHARDS       register HOST ZONE       update NODE HOST ZONE
+///   add|drain|undrain|remove|dead NODE      replace OLD NEW      shift SHARD FROM TO      finish|cancel OPERATION
+///   start GROUP REPLICA|- NODE|- OPERATION  arrive|abandon GROUP      pause      resume
+///   map SHARD      voters      state NODE      operation ID      revision
 /// ```
 fn story(script: &str) {
     let mut state = ClusterState::default();
@@ -25,21 +27,17 @@ fn story(script: &str) {
 }
 
 fn run(state: &mut ClusterState, line: &str) -> String {
-    if line == "revision" {
-        return state.topology().map_or("none".into(), |topology| topology.revision.to_string());
-    }
-    if let Some(shard) = line.strip_prefix("map ") {
-        let topology = state.topology().unwrap();
-        let shard = topology.shard(ShardId(shard.parse().unwrap())).unwrap();
-        return list(&shard.replicas);
+    if let Some(told) = tell(state, line) {
+        return told;
     }
     let before = state.clone();
-    let (outcome, changes) = state.apply(&command(line));
+    let (outcome, changes) = state.apply(&command(state, line));
     match outcome {
         Outcome::Done if changes.is_empty() => "nothing to do".into(),
         Outcome::Done => "done".into(),
         Outcome::Node(id) => format!("node {id}"),
-        Outcome::Replica(id) => format!("replica {id}"),
+        Outcome::Move(moving) => moving.to.map_or("moving".into(), |to| format!("replica {}", to.replica)),
+        Outcome::Operation { id, already } => format!("operation {id}{}", if already { " already" } else { "" }),
         Outcome::Refused(reason) => {
             assert!(changes.is_empty() && *state == before, "a refused command changes nothing: {line}");
             reason
@@ -47,44 +45,66 @@ fn run(state: &mut ClusterState, line: &str) -> String {
     }
 }
 
-fn command(line: &str) -> Command {
+/// What is the case.
+fn tell(state: &ClusterState, line: &str) -> Option<String> {
+    let (what, which) = line.split_once(' ').unwrap_or((line, ""));
+    let topology = state.topology();
+    Some(match what {
+        "revision" => topology.map_or("none".into(), |topology| topology.revision.to_string()),
+        "map" => list(&topology?.shard(ShardId(which.parse().unwrap()))?.replicas),
+        "voters" => list(&topology?.topology_replicas),
+        "state" => format!("{:?}", topology?.node(NodeId(which.parse().unwrap()))?.state).to_lowercase(),
+        "operation" => {
+            let operation = state.operations().find(|operation| operation.id.to_string() == which)?;
+            format!("{:?}, {} moved", operation.state, operation.moved).to_lowercase()
+        }
+        _ => return None,
+    })
+}
+
+const NOW_MS: u64 = 1_000;
+
+fn command(state: &ClusterState, line: &str) -> Command {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let id = |word: &str| NodeId(word.parse().unwrap());
+    let number = |at: usize| words[at].parse::<u64>().unwrap();
+    let node = |at: usize| NodeId(number(at));
+    let group = |at: usize| GroupId(u32::try_from(number(at)).unwrap());
     let zone = |at: usize| words.get(at).copied().unwrap_or_default().to_string();
+    let intend = |intent| Command::StartOperation { intent, planned_on: 0, now_ms: NOW_MS };
+    let moving = || {
+        let topology = state.topology().unwrap();
+        *topology.moves.iter().find(|moving| moving.group == group(1)).expect("a move to end")
+    };
     match words[0] {
-        "found" => common::founding_of(words[1].parse().unwrap(), words[2].parse().unwrap()),
+        "found" => common::founding_of(number(1), u32::try_from(number(2)).unwrap()),
         "register" => Command::RegisterNode { addresses: common::addresses(words[1]), zone: zone(2), weight: 100 },
         "update" => {
-            Command::UpdateNode { id: id(words[1]), addresses: common::addresses(words[2]), zone: zone(3), weight: 100 }
+            Command::UpdateNode { id: node(1), addresses: common::addresses(words[2]), zone: zone(3), weight: 100 }
         }
-        "state" => Command::SetNodeState { id: id(words[1]), state: node_state(words[2]) },
-        "allocate" => Command::AllocateReplica { shard: ShardId(words[1].parse().unwrap()), node: id(words[2]) },
-        "place" => {
-            let (shard, sets) = line["place ".len()..].split_once(':').unwrap();
-            let (expected, replicas) = sets.split_once("=>").unwrap();
-            let shard = ShardId(shard.parse().unwrap());
-            Command::PlaceShard { shard, expected: placements(expected), replicas: placements(replicas) }
+        "add" => intend(Intent::Add { node: node(1) }),
+        "drain" => intend(Intent::Drain { node: node(1) }),
+        "undrain" => intend(Intent::Undrain { node: node(1) }),
+        "remove" => intend(Intent::Remove { node: node(1), dead: false }),
+        "dead" => intend(Intent::Remove { node: node(1), dead: true }),
+        "replace" => intend(Intent::Replace { old: node(1), new: node(2) }),
+        "shift" => {
+            let shard = group(1).shard().unwrap();
+            intend(Intent::Move { planned: PlannedMove { shard, from: node(2), to: node(3) } })
         }
+        "finish" => Command::FinishOperation { id: OperationId(number(1)), now_ms: NOW_MS },
+        "cancel" => Command::CancelOperation { id: OperationId(number(1)), now_ms: NOW_MS },
+        "start" => Command::StartMove {
+            group: group(1),
+            from: (words[2] != "-").then(|| ReplicaId(number(2))),
+            to: (words[3] != "-").then(|| node(3)),
+            operation: OperationId(number(4)),
+        },
+        "arrive" => Command::FinishMove(moving()),
+        "abandon" => Command::AbandonMove(moving()),
+        "pause" => Command::PauseMoves { paused: true },
+        "resume" => Command::PauseMoves { paused: false },
         other => panic!("unknown command {other}"),
     }
-}
-
-fn node_state(word: &str) -> NodeState {
-    match word {
-        "joining" => NodeState::Joining,
-        "active" => NodeState::Active,
-        "draining" => NodeState::Draining,
-        "removed" => NodeState::Removed,
-        other => panic!("unknown state {other}"),
-    }
-}
-
-fn placements(text: &str) -> Vec<Placement> {
-    let one = |word: &str| {
-        let (replica, node) = word.split_once('@').unwrap();
-        common::placement(replica.parse().unwrap(), node.parse().unwrap())
-    };
-    text.split_whitespace().map(one).collect()
 }
 
 fn list(replicas: &[Placement]) -> String {
@@ -97,7 +117,7 @@ fn a_cluster_is_founded_once() {
     story(
         "
         register host-1   -> the cluster is not founded yet
-        allocate 1 1      -> the cluster is not founded yet
+        drain 1           -> the cluster is not founded yet
         revision          -> none
         found 3 4         -> done
         revision          -> 1
@@ -109,78 +129,120 @@ fn a_cluster_is_founded_once() {
     );
 }
 
-/// A fourth node comes, takes a replica, gives it back, and goes. Ids of nodes and replicas are never given out again.
+/// A fourth node comes, takes a replica, gives it back, and goes. Ids of nodes, replicas and operations are never given out
+/// again.
 #[test]
 fn a_node_comes_and_goes() {
     story(
         "
-        found 3 2                                   -> done
-        map 1                                       -> 4@3 5@2 6@1
-        register host-4 b                           -> node 4
-        register host-4 b                           -> node 4
-        allocate 1 4                                -> node 4 is joining; only an active node is given replicas
-        state 4 active                              -> done
-        state 4 active                              -> nothing to do
-        allocate 1 4                                -> replica 10
-        place 1: 4@3 5@2 6@1 => 4@3 5@2 10@4        -> done
-        place 1: 4@3 5@2 6@1 => 4@3 5@2 10@4        -> nothing to do
-        map 1                                       -> 4@3 5@2 10@4
-        state 4 draining                            -> done
-        allocate 2 4                                -> node 4 is draining; only an active node is given replicas
-        state 4 removed                             -> node 4 still has a replica of shard 1 in the map, and 0 more
-        place 1: 4@3 5@2 10@4 => 4@3 5@2 6@1        -> replica 6 was not given out for shard 1 on node 1, or was used or given up since
-        allocate 1 1                                -> replica 11
-        place 1: 4@3 5@2 10@4 => 4@3 5@2 11@1       -> done
-        state 4 removed                             -> done
-        place 1: 4@3 5@2 11@1 => 4@3 5@2 10@4       -> replica 10 was not given out for shard 1 on node 4, or was used or given up since
-        update 4 host-4                             -> node 4 was removed
-        state 4 active                              -> node 4 is removed and cannot become active: a node goes from joining to active to draining to removed, and from draining back to active
-        register host-4 b                           -> node 5
+        found 3 2            -> done
+        map 1                -> 4@3 5@2 6@1
+        register host-4 b    -> node 4
+        register host-4 b    -> node 4
+        start 1 6 4 0        -> node 4 is joining; only an active node is given replicas
+        add 4                -> operation 1
+        add 4                -> operation 1 already
+        state 4              -> active
+        start 1 6 4 1        -> replica 10
+        start 1 5 4 1        -> shard 1 is in motion already: replica 6 on node 1 → replica 10 on node 4
+        map 1                -> 4@3 5@2 6@1
+        finish 1             -> operation 1 is not done: shard 1 is in motion
+        arrive 1             -> done
+        map 1                -> 4@3 5@2 10@4
+        operation 1          -> running, 1 moved
+        finish 1             -> done
+        finish 1             -> nothing to do
+        operation 1          -> done, 1 moved
+        cancel 1             -> operation 1 (add node 4) is done; it cannot be cancelled
+        remove 4             -> node 4 holds 1 replicas; drain it first: quorate node drain 4; or, if it is dead for good: quorate node remove 4 --dead --confirm host-4:1
+        drain 4              -> operation 2
+        drain 4              -> operation 2 already
+        state 4              -> draining
+        start 1 5 4 2        -> node 4 is draining; only an active node is given replicas
+        finish 2             -> node 4 still holds 1 replicas
+        start 1 10 1 2       -> replica 11
+        arrive 1             -> done
+        finish 2             -> done
+        drain 4              -> nothing to do
+        remove 4             -> operation 3
+        state 4              -> removed
+        remove 4             -> nothing to do
+        drain 4              -> node 4 was removed
+        register host-4 b    -> node 5
+        map 1                -> 4@3 5@2 11@1
         ",
     );
 }
 
-/// The map changes only from where the caller thinks it is, and only to what was given out for exactly that place.
+/// What is taken back turns around where it can.
 #[test]
-fn a_placement_is_compared_and_checked() {
+fn an_operation_is_taken_back() {
     story(
         "
-        found 4 2                                   -> done
-        map 1                                       -> 4@4 5@3 6@2
-        allocate 1 1                                -> replica 10
-        place 1: 4@4 5@3 => 4@4 5@3 10@1            -> the map has shard 1 at [4 on 4, 5 on 3, 6 on 2], not at [4 on 4, 5 on 3]
-        place 1: 4@4 5@3 6@2 => 4@4 5@3 10@2        -> replica 10 was not given out for shard 1 on node 2, or was used or given up since
-        allocate 2 1                                -> replica 11
-        place 1: 4@4 5@3 6@2 => 4@4 5@3 11@1        -> replica 11 was not given out for shard 1 on node 1, or was used or given up since
-        place 1: 4@4 5@3 6@2 => 4@4 5@3 99@1        -> replica 99 was not given out for shard 1 on node 1, or was used or given up since
-        place 1: 4@4 5@3 6@2 => 4@4 5@3 7@1         -> replica 7 was not given out for shard 1 on node 1, or was used or given up since
-        place 1: 4@4 5@3 6@2 => 4@4 5@3 4@4         -> the replicas [4 on 4, 5 on 3, 4 on 4] are not on distinct nodes
-        place 1: 4@4 5@3 6@2 => 4@4 4@3 6@2         -> the replicas [4 on 4, 4 on 3, 6 on 2] are not distinct
-        place 1: 4@4 5@3 6@2 =>                     -> a shard of this cluster has 3 replicas, not 0
-        place 9: => 4@4                             -> there is no shard 9
-        allocate 9 1                                -> there is no shard 9
-        allocate 1 9                                -> there is no node 9
-        place 1: 4@4 5@3 6@2 => 5@3 4@4 6@2         -> done
-        map 1                                       -> 5@3 4@4 6@2
+        found 4 2            -> done
+        map 1                -> 4@4 5@3 6@2
+        drain 2              -> operation 1
+        start 1 6 1 1        -> replica 10
+        start 1 5 1 9        -> shard 1 is in motion already: replica 6 on node 2 → replica 10 on node 1
+        cancel 1             -> done
+        cancel 1             -> nothing to do
+        state 2              -> active
+        operation 1          -> cancelled, 0 moved
+        abandon 1            -> done
+        map 1                -> 4@4 5@3 6@2
+        start 1 6 1 1        -> operation 1 does not run
+        cancel 7             -> there is no operation 7
+        drain 2              -> operation 2
+        undrain 2            -> operation 3
+        operation 2          -> cancelled, 0 moved
+        undrain 2            -> nothing to do
+        state 2              -> active
+        pause                -> done
+        start 1 6 1 0        -> moves are paused
+        resume               -> done
+        resume               -> nothing to do
+        start 1 6 1 0        -> replica 11
+        dead 1               -> operation 4
+        abandon 1            -> done
+        undrain 1            -> operation 4 is to remove dead node 1; cancel it instead: quorate op cancel 4
         ",
     );
 }
 
-/// Allocations show in no topology, so they raise no revision; everything else does, by one.
+/// Nothing is started that would leave a shard with too few nodes, or that another operation is about.
 #[test]
-fn the_revision_counts_what_a_topology_shows() {
+fn what_is_not_safe_is_refused() {
     story(
         "
-        found 4 2                                   -> done
-        revision                                    -> 1
-        allocate 1 1                                -> replica 10
-        revision                                    -> 1
-        place 1: 4@4 5@3 6@2 => 4@4 5@3 10@1        -> done
-        revision                                    -> 2
-        register host-9                             -> node 5
-        revision                                    -> 3
-        state 5 draining                            -> node 5 is joining and cannot become draining: a node goes from joining to active to draining to removed, and from draining back to active
-        revision                                    -> 3
+        found 3 2            -> done
+        drain 1              -> draining node 1 would leave 2 active nodes for 3 replicas of every shard; start another node with --join first
+        dead 1               -> removing node 1 would leave 2 active nodes for 3 replicas of every shard; start another node with --join first
+        replace 1 1          -> node 1 cannot replace itself
+        replace 1 2          -> replacing node 1 would leave 2 active nodes for 3 replicas of every shard; start another node with --join first
+        drain 9              -> there is no node 9
+        shift 1 1 2          -> shard 1 cannot move to node 2: node 2 has a replica of it already
+        shift 7 1 2          -> there is no shard 7
+        register host-4      -> node 4
+        shift 1 1 4          -> shard 1 cannot move to node 4: node 4 is joining; only an active node is given replicas
+        drain 4              -> node 4 is joining and has nothing to give; remove it: quorate node remove 4
+        replace 1 4          -> operation 1
+        state 4              -> active
+        drain 4              -> operation 1 (replace node 1 with node 4) runs already; wait for it, or cancel it: quorate op cancel 1
+        drain 1              -> operation 1 (replace node 1 with node 4) runs already; wait for it, or cancel it: quorate op cancel 1
+        shift 1 2 4          -> operation 2
+        shift 1 3 4          -> another operation moves shard 1; see: quorate op list
+        finish 2             -> shard 1 is still on node 2
+        start 0 1 - 0        -> moving
+        arrive 0             -> done
+        voters               -> 2@2 3@3
+        start 0 2 - 0        -> moving
+        arrive 0             -> done
+        start 0 3 - 0        -> the last replica cannot be removed
+        start 0 - 4 0        -> replica 10
+        arrive 0             -> done
+        voters               -> 3@3 10@4
+        start 1 6 - 0        -> shard 1 has a fixed number of replicas
+        start 1 99 4 0       -> shard 1 has no replica 99
         ",
     );
 }
@@ -203,16 +265,33 @@ fn addresses_are_nobody_elses() {
     );
 }
 
-/// Operations that were abandoned leave ids behind; the oldest of a shard is given up for the next.
+/// A plan is for the cluster that it was made on.
 #[test]
-fn outstanding_replica_ids_are_bounded() {
+fn a_plan_made_on_an_older_map_is_refused() {
     let mut state = ClusterState::default();
     run(&mut state, "found 4 2");
-    let most = quorate_topology::OUTSTANDING_PER_SHARD_MAX as u64;
-    for i in 0..=most {
-        assert_eq!(run(&mut state, "allocate 1 1"), format!("replica {}", 10 + i));
+    let planned_on = state.topology().unwrap().revision;
+    run(&mut state, "register host-5");
+    let moves = vec![PlannedMove { shard: ShardId(1), from: NodeId(2), to: NodeId(1) }];
+    let intent = Intent::Rebalance { moves };
+    let stale = Command::StartOperation { intent: intent.clone(), planned_on, now_ms: NOW_MS };
+    let refused = "the cluster changed since this was planned (revision 1 then, 2 now); plan it again";
+    assert_eq!(state.apply(&stale).0, Outcome::Refused(refused.into()));
+    let fresh = Command::StartOperation { intent, planned_on: 2, now_ms: NOW_MS };
+    assert!(matches!(state.apply(&fresh).0, Outcome::Operation { already: false, .. }));
+    assert!(matches!(state.apply(&fresh).0, Outcome::Operation { already: true, .. }));
+}
+
+/// The list of operations is bounded: what ended long ago is forgotten, what runs never.
+#[test]
+fn old_operations_are_forgotten() {
+    let mut state = ClusterState::default();
+    run(&mut state, "found 5 2");
+    assert_eq!(run(&mut state, "drain 5"), "operation 1");
+    for _ in 0..OPERATIONS_KEPT_MAX {
+        run(&mut state, "drain 4");
+        assert!(run(&mut state, "undrain 4").starts_with("operation"));
     }
-    let given_up = "replica 10 was not given out for shard 1 on node 1, or was used or given up since";
-    assert_eq!(run(&mut state, "place 1: 4@4 5@3 6@2 => 4@4 5@3 10@1"), given_up);
-    assert_eq!(run(&mut state, "place 1: 4@4 5@3 6@2 => 4@4 5@3 11@1"), "done");
+    assert_eq!(state.operations().count(), OPERATIONS_KEPT_MAX);
+    assert_eq!(run(&mut state, "operation 1"), "running, 0 moved");
 }

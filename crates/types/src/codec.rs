@@ -60,6 +60,10 @@ pub enum Kind {
     TopologyImage = 14,
     /// What the log says of a replica that exists: its group.
     Replica = 15,
+    /// A [`crate::report::NodeReport`], on the wire only.
+    Report = 16,
+    /// A [`crate::report::Order`], on the wire only.
+    Order = 17,
 }
 
 /// Why bytes could not be decoded. On disk this is corruption: the caller stops the node. On the wire the message is refused.

@@ -12,7 +12,9 @@
 //!   log        LogId, Vote, Entry, Membership                      what the Raft log is made of
 //!   peer       PeerMessage                                         what nodes say to each other about Raft groups
 //!   topology   ClusterInfo, NodeInfo, ShardInfo, Founding          what group 0 says of the cluster
+//!   operation  Operation, Intent, ReplicaMove                      what operators ask of it, and what moves
 //!   state      Head, StoredMembership, SessionEntry                what a replica remembers of itself
+//!   report     NodeReport, Order                                  what the reconciler hears and says
 //!   clock      Clock                                                time is handed in
 //!   codec      encode, decode                                      the one module that may use bincode
 //! ```
@@ -25,9 +27,11 @@ mod command;
 mod ids;
 mod key;
 mod log;
+pub mod operation;
 pub mod peer;
 mod record;
 mod reply;
+pub mod report;
 pub mod state;
 pub mod topology;
 

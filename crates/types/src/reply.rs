@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::topology::ShardInfo;
@@ -44,7 +45,7 @@ impl FromStr for ReadLevel {
 }
 
 /// What a replica is in its Raft group at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Proposes entries and confirms reads.

@@ -4,7 +4,8 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError, Kind};
-use crate::{ClusterId, NodeId, ReplicaId, ShardId, TokenArc};
+use crate::operation::{Intent, OperationId, ReplicaMove};
+use crate::{ClusterId, GroupId, NodeId, ReplicaId, ShardId, TokenArc};
 
 /// What is fixed when a cluster is made.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -77,7 +78,7 @@ pub struct ShardInfo {
     pub arc: TokenArc,
     /// Grows whenever the arc changes, from 1.
     pub epoch: u64,
-    /// Where its replicas should be. The first one is where its leader should be when all are well.
+    /// Its replicas. While one moves, the one that leaves.
     pub replicas: Vec<Placement>,
     /// The replicas that the shard was founded with: exactly these may start its Raft group, once.
     pub founders: Vec<Placement>,
@@ -153,28 +154,48 @@ pub enum Command {
         /// Its weight.
         weight: u32,
     },
-    /// Gives out a replica id that was never given out before.
-    AllocateReplica {
-        /// The shard that it is for.
-        shard: ShardId,
-        /// The node that it is for.
-        node: NodeId,
+    /// An operator asks for something. What cannot be done safely is refused; what runs already is not started twice.
+    StartOperation {
+        /// What for.
+        intent: Intent,
+        /// The revision of the topology that it was planned on; 0: any. Another one is refused.
+        planned_on: u64,
+        /// The proposer's time, in milliseconds since 1970.
+        now_ms: u64,
     },
-    /// Sets where a shard's replicas should be, if the map still has the shard at `expected` (compare and set).
-    PlaceShard {
-        /// The shard.
-        shard: ShardId,
-        /// The replicas that the map must have now.
-        expected: Vec<Placement>,
-        /// The replicas from here on; every new replica id must have been allocated for this shard and node.
-        replicas: Vec<Placement>,
+    /// An operation has reached what it was for. Refused while it has not.
+    FinishOperation {
+        /// Which.
+        id: OperationId,
+        /// The proposer's time, in milliseconds since 1970.
+        now_ms: u64,
     },
-    /// Moves a node to another state of its life.
-    SetNodeState {
-        /// The node.
-        id: NodeId,
-        /// The state.
-        state: NodeState,
+    /// An operator takes an operation back: nothing more is started for it, and what can be taken back is.
+    CancelOperation {
+        /// Which.
+        id: OperationId,
+        /// The proposer's time, in milliseconds since 1970.
+        now_ms: u64,
+    },
+    /// A replica is to move: gives out a replica id that was never given out before, if one comes.
+    StartMove {
+        /// The group.
+        group: GroupId,
+        /// The replica that leaves.
+        from: Option<ReplicaId>,
+        /// The node that the new one is for.
+        to: Option<NodeId>,
+        /// What it is part of.
+        operation: OperationId,
+    },
+    /// The group's log says that the new replica votes and the old one is no member: the map says so too from here on.
+    FinishMove(ReplicaMove),
+    /// The group's log says that the new replica is no member: the move is forgotten.
+    AbandonMove(ReplicaMove),
+    /// Whether replicas move at all. What is in motion comes to its end.
+    PauseMoves {
+        /// They do not.
+        paused: bool,
     },
 }
 
@@ -185,8 +206,15 @@ pub enum Outcome {
     Done,
     /// The node has this id.
     Node(NodeId),
-    /// The replica id given out.
-    Replica(ReplicaId),
+    /// The replica in motion, with the id that was given out for it.
+    Move(ReplicaMove),
+    /// The operation that was started, or that runs already.
+    Operation {
+        /// Its id.
+        id: OperationId,
+        /// It was there already.
+        already: bool,
+    },
     /// It was refused, and nothing was changed.
     Refused(String),
 }
@@ -214,8 +242,12 @@ pub struct Topology {
     pub nodes: Vec<NodeInfo>,
     /// The shards, by the start of their arcs.
     pub shards: Vec<ShardInfo>,
-    /// Group 0's own replicas as founded.
+    /// Group 0's own replicas.
     pub topology_replicas: Vec<Placement>,
+    /// The replicas in motion, by group.
+    pub moves: Vec<ReplicaMove>,
+    /// No replica starts to move.
+    pub paused: bool,
 }
 
 impl Topology {
@@ -232,6 +264,16 @@ impl Topology {
     /// The node of that id, if the cluster ever had it.
     pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
         self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// The replicas of a group that should exist, the one that comes included: no other may.
+    pub fn replicas(&self, group: GroupId) -> impl Iterator<Item = Placement> {
+        let settled = match group.shard() {
+            Some(shard) => self.shard(shard).map_or(&[][..], |shard| &shard.replicas),
+            None => &self.topology_replicas,
+        };
+        let coming = self.moves.iter().filter(move |moving| moving.group == group).filter_map(|moving| moving.to);
+        settled.iter().copied().chain(coming)
     }
 
     /// The shard of that id.

@@ -6,15 +6,20 @@ use quorate_proto::MESSAGE_BYTES_MAX;
 use quorate_proto::admin::admin_client::AdminClient;
 use quorate_proto::admin::{GetNodeRequest, NodeStatus};
 use quorate_proto::peer::peer_client::PeerClient;
-use quorate_proto::peer::{FoundRequest, Hello, ProposeTopologyRequest, WatchTopologyRequest};
+use quorate_proto::peer::{
+    FoundRequest, Hello, ObeyRequest, ProposeTopologyRequest, ReportRequest, WatchTopologyRequest,
+};
+use quorate_types::NodeId;
+use quorate_types::operation::OperationId;
+use quorate_types::report::{NodeReport, Order};
 use quorate_types::topology::{Command, Founding, Outcome, Topology};
-use quorate_types::{NodeId, ReplicaId};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::Channel;
 
 use super::connection::{connect, describe};
 use super::server::WATCH_WAIT;
+use crate::reconciler::{ORDER_TIMEOUT, REPORT_TIMEOUT};
 
 /// How long a call to another node may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,9 +81,25 @@ impl PeerCaller {
         }
         Ok(Proposed::Outcome(match command {
             Command::RegisterNode { .. } => Outcome::Node(NodeId(reply.id)),
-            Command::AllocateReplica { .. } => Outcome::Replica(ReplicaId(reply.id)),
+            Command::StartOperation { .. } if reply.id != 0 => {
+                Outcome::Operation { id: OperationId(reply.id), already: reply.already }
+            }
             _ => Outcome::Done,
         }))
+    }
+
+    /// Asks for what the reconciler wants to know.
+    pub(crate) async fn report(&mut self, hello: Hello) -> Result<NodeReport, String> {
+        let request = ReportRequest { hello: Some(hello) };
+        let reply = answer(REPORT_TIMEOUT, self.client.report(request)).await?;
+        NodeReport::decode(&reply.report).map_err(|e| e.to_string())
+    }
+
+    /// Gives an order of the reconciler's. After an error it may have been done or not.
+    pub(crate) async fn obey(&mut self, hello: Hello, order: &Order) -> Result<(), String> {
+        let request = ObeyRequest { hello: Some(hello), order: order.encode().into() };
+        let reply = answer(ORDER_TIMEOUT + CALL_TIMEOUT, self.client.obey(request)).await?;
+        if reply.refused.is_empty() { Ok(()) } else { Err(reply.refused) }
     }
 }
 

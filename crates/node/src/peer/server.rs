@@ -7,13 +7,15 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use quorate_proto::peer::peer_server::Peer;
 use quorate_proto::peer::{
-    FoundRequest, FoundResponse, Frame, FramesEnd, Hello, ProposeTopologyRequest, ProposeTopologyResponse,
-    SnapshotChunk, SnapshotReply, WatchTopologyRequest, WatchTopologyResponse,
+    FoundRequest, FoundResponse, Frame, FramesEnd, Hello, ObeyRequest, ObeyResponse, ProposeTopologyRequest,
+    ProposeTopologyResponse, ReportRequest, ReportResponse, SnapshotChunk, SnapshotReply, WatchTopologyRequest,
+    WatchTopologyResponse,
 };
 use quorate_types::NodeId;
 use quorate_types::codec::{self, Kind};
 use quorate_types::peer::{SnapshotHeader, decode_frame};
-use quorate_types::topology::{Command, Founding, Outcome};
+use quorate_types::report::Order;
+use quorate_types::topology::{Command, Founding, NodeState, Outcome};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info, warn};
 
@@ -23,8 +25,8 @@ use crate::founding;
 use crate::handshake::check_peer;
 use crate::member::Member;
 use crate::node::Node;
-use crate::propose;
 use crate::refusal::Refusal;
+use crate::{propose, reconciler};
 
 /// How long a question for a newer topology waits for one.
 pub(crate) const WATCH_WAIT: Duration = Duration::from_secs(5);
@@ -40,6 +42,19 @@ impl PeerService {
         PeerService { node }
     }
 
+    /// As [`greet`](Self::greet), and refuses a node that was removed: it may only ask what became of the cluster.
+    fn greet_living(&self, hello: Option<Hello>) -> Result<(Arc<Member>, NodeId), Refusal> {
+        let (member, from) = self.greet(hello)?;
+        let map = member.feed.latest();
+        let known = map.as_ref().and_then(|map| map.topology.node(from));
+        if known.is_some_and(|node| node.state == NodeState::Removed) {
+            return Err(Refusal::Handshake(format!(
+                "node {from} was removed from this cluster; start it again with an empty data directory and --join"
+            )));
+        }
+        Ok((member, from))
+    }
+
     /// Checks who calls; gives the member that this node is, and the caller's id.
     fn greet(&self, hello: Option<Hello>) -> Result<(Arc<Member>, NodeId), Refusal> {
         let member = self.node.member().ok_or(Refusal::NoCluster)?;
@@ -53,7 +68,8 @@ impl Peer for PeerService {
     async fn frames(&self, request: Request<Streaming<Frame>>) -> Result<Response<FramesEnd>, Status> {
         let mut frames = request.into_inner();
         let first = frames.message().await?.ok_or_else(|| Refusal::Invalid("the stream is empty".to_owned()))?;
-        let (member, from) = self.greet(first.hello).inspect_err(|refusal| warn!(reason = %refusal, "peer refused"))?;
+        let (member, from) =
+            self.greet_living(first.hello).inspect_err(|refusal| warn!(reason = %refusal, "peer refused"))?;
         debug!(%from, "peer connected here");
         loop {
             let frame = tokio::select! {
@@ -71,7 +87,7 @@ impl Peer for PeerService {
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotReply>, Status> {
         let mut chunks = request.into_inner();
         let first = chunks.message().await?.ok_or_else(|| Refusal::Invalid("the stream is empty".to_owned()))?;
-        let (member, from) = self.greet(first.hello)?;
+        let (member, from) = self.greet_living(first.hello)?;
         let header: SnapshotHeader =
             codec::decode(Kind::SnapshotHeader, &first.header).map_err(|e| Refusal::Invalid(e.to_string()))?;
         let (group, replica) = (header.group, header.to);
@@ -121,7 +137,7 @@ impl Peer for PeerService {
         request: Request<ProposeTopologyRequest>,
     ) -> Result<Response<ProposeTopologyResponse>, Status> {
         let ProposeTopologyRequest { hello, command } = request.into_inner();
-        let (member, from) = self.greet(hello)?;
+        let (member, from) = self.greet_living(hello)?;
         let command = Command::decode(&command).map_err(|e| Refusal::Invalid(e.to_string()))?;
         info!(%from, ?command, "topology command");
         Ok(Response::new(match propose::here(&member, &command).await? {
@@ -133,10 +149,28 @@ impl Peer for PeerService {
             Proposed::Outcome(outcome) => match outcome {
                 Outcome::Done => ProposeTopologyResponse::default(),
                 Outcome::Node(node) => ProposeTopologyResponse { id: node.0, ..Default::default() },
-                Outcome::Replica(replica) => ProposeTopologyResponse { id: replica.0, ..Default::default() },
+                Outcome::Operation { id, already } => {
+                    ProposeTopologyResponse { id: id.0, already, ..Default::default() }
+                }
+                Outcome::Move(_) => ProposeTopologyResponse::default(),
                 Outcome::Refused(refused) => ProposeTopologyResponse { refused, ..Default::default() },
             },
         }))
+    }
+
+    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        let (member, _) = self.greet_living(request.into_inner().hello)?;
+        let report = reconciler::own_report(&self.node, &member);
+        Ok(Response::new(ReportResponse { report: report.encode().into() }))
+    }
+
+    async fn obey(&self, request: Request<ObeyRequest>) -> Result<Response<ObeyResponse>, Status> {
+        let ObeyRequest { hello, order } = request.into_inner();
+        let (member, from) = self.greet_living(hello)?;
+        let order = Order::decode(&order).map_err(|e| Refusal::Invalid(e.to_string()))?;
+        info!(%from, ?order, "order of the reconciler");
+        let refused = reconciler::obey(&member, &order).await.err().unwrap_or_default();
+        Ok(Response::new(ObeyResponse { refused }))
     }
 }
 

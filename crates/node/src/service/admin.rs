@@ -2,22 +2,27 @@
 
 use std::sync::Arc;
 
+use quorate_proto::WireError;
 use quorate_proto::admin::admin_server::Admin;
 use quorate_proto::admin::{
-    CompactLogsRequest, CompactLogsResponse, GetNodeRequest, GetTopologyRequest, HashShardRequest, HashShardResponse,
-    InitClusterRequest, InitClusterResponse, NodeStatus, ReplicaStatus, Topology,
+    CancelOperationRequest, CancelOperationResponse, CompactLogsRequest, CompactLogsResponse, GetNodeRequest,
+    GetTopologyRequest, HashShardRequest, HashShardResponse, InitClusterRequest, InitClusterResponse,
+    ListOperationsRequest, ListOperationsResponse, NodeStatus, PauseMovesRequest, PauseMovesResponse, PlanMovesRequest,
+    PlanMovesResponse, ReplicaStatus, StartOperationRequest, StartOperationResponse, Topology, TransferLeaderRequest,
+    TransferLeaderResponse,
 };
 use quorate_proto::kv;
 use quorate_raft::GroupStatus;
 use quorate_storage::machine::state_hash;
+use quorate_types::operation::{Intent, OperationId};
 use quorate_types::{NodeId, ShardId};
 use tonic::{Request, Response, Status};
 
 use crate::fatal::fail_stop;
-use crate::founding;
 use crate::member::Member;
 use crate::node::Node;
 use crate::refusal::Refusal;
+use crate::{founding, operations};
 
 /// Serves the Admin calls.
 pub(crate) struct AdminService {
@@ -104,6 +109,61 @@ impl Admin for AdminService {
     async fn compact_logs(&self, _: Request<CompactLogsRequest>) -> Result<Response<CompactLogsResponse>, Status> {
         let purged_entries = self.member()?.groups.compact().await.map_err(|_| Refusal::Stopping)?;
         Ok(Response::new(CompactLogsResponse { purged_entries }))
+    }
+
+    async fn start_operation(
+        &self,
+        request: Request<StartOperationRequest>,
+    ) -> Result<Response<StartOperationResponse>, Status> {
+        let StartOperationRequest { intent, planned_on } = request.into_inner();
+        let invalid = |error: WireError| Refusal::Invalid(error.to_string());
+        let intent = Intent::try_from(intent.unwrap_or_default()).map_err(invalid)?;
+        let started = operations::start(&*self.member()?, intent, planned_on).await?;
+        Ok(Response::new(StartOperationResponse {
+            operation: started.map_or(0, |(id, _)| id.0),
+            already: started.is_none_or(|(_, already)| already),
+        }))
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<CancelOperationRequest>,
+    ) -> Result<Response<CancelOperationResponse>, Status> {
+        operations::cancel(&*self.member()?, OperationId(request.into_inner().operation)).await?;
+        Ok(Response::new(CancelOperationResponse {}))
+    }
+
+    async fn list_operations(
+        &self,
+        _: Request<ListOperationsRequest>,
+    ) -> Result<Response<ListOperationsResponse>, Status> {
+        let listed = operations::list(&*self.member()?).await?;
+        let operations = listed.into_iter().map(|(operation, progress)| quorate_proto::admin::Operation {
+            moving: progress.moving,
+            left: progress.left,
+            waits: progress.waits,
+            ..operation.into()
+        });
+        Ok(Response::new(ListOperationsResponse { operations: operations.collect() }))
+    }
+
+    async fn pause_moves(&self, request: Request<PauseMovesRequest>) -> Result<Response<PauseMovesResponse>, Status> {
+        operations::pause(&*self.member()?, request.into_inner().paused).await?;
+        Ok(Response::new(PauseMovesResponse {}))
+    }
+
+    async fn plan_moves(&self, _: Request<PlanMovesRequest>) -> Result<Response<PlanMovesResponse>, Status> {
+        let (revision, moves) = operations::plan(&*self.member()?).await?;
+        Ok(Response::new(PlanMovesResponse { revision, moves: moves.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        let TransferLeaderRequest { shard, to_node } = request.into_inner();
+        operations::transfer_leader(&*self.member()?, ShardId(shard), NodeId(to_node)).await?;
+        Ok(Response::new(TransferLeaderResponse {}))
     }
 }
 

@@ -1,0 +1,195 @@
+//! `node list`, `show`, `drain`, `undrain`, `remove`, `replace`: the nodes of a cluster.
+
+use clap::Args;
+use quorate_types::NodeId;
+use quorate_types::operation::Intent;
+
+use crate::args::Connect;
+use crate::failure::{Exit, Failure};
+use crate::operation::{Change, carry_out, confirm};
+use crate::output::{self, Format, Items, Output};
+use crate::status::{NODE_HEADER, NodeRow};
+use crate::survey::Survey;
+
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// The node's id.
+    id: u64,
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct OneArgs {
+    /// The node's id.
+    id: u64,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RemoveArgs {
+    /// The node's id.
+    id: u64,
+    /// It will never come back: its replicas are made anew elsewhere.
+    #[arg(long, requires = "confirm")]
+    dead: bool,
+    /// The node's client address, typed to be sure that it is the right one.
+    #[arg(long, value_name = "HOST:PORT", requires = "dead")]
+    confirm: Option<String>,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReplaceArgs {
+    /// The id of the node that leaves.
+    id: u64,
+    /// The id of the node that takes over.
+    #[arg(long, value_name = "ID")]
+    with: u64,
+    #[command(flatten)]
+    change: Change,
+}
+
+/// Lists the nodes.
+pub(crate) async fn list(args: ListArgs) -> Result<(), Failure> {
+    let survey = Survey::take(&args.connect).await?;
+    let rows: Vec<NodeRow> = survey.nodes.iter().map(|(node, _)| NodeRow::of(&survey, node.id)).collect();
+    output::print(match args.output.output {
+        Format::Json => output::json("NodeList", &Items { items: rows }),
+        Format::Table => output::table(NODE_HEADER, rows.iter().map(NodeRow::row)),
+    })
+}
+
+/// Shows one node.
+pub(crate) async fn show(args: ShowArgs) -> Result<(), Failure> {
+    let survey = Survey::take(&args.connect).await?;
+    known(&survey, args.id)?;
+    let row = NodeRow::of(&survey, args.id);
+    output::print(match args.output.output {
+        Format::Json => output::json("Node", &row),
+        Format::Table => output::table(NODE_HEADER, [row.row()]),
+    })
+}
+
+/// Moves a node's replicas to others.
+pub(crate) async fn drain(OneArgs { id, change }: OneArgs) -> Result<(), Failure> {
+    let survey = Survey::take(&change.connect).await?;
+    known(&survey, id)?;
+    let (leaders, replicas) = holds(&survey, id);
+    eprintln!(
+        "plan: hand over {leaders} leaders, move {replicas} replicas away from node {id}; every shard keeps its quorum"
+    );
+    if change.dry_run {
+        return Ok(());
+    }
+    confirm(&format!("Drain node {id}?"), &change)?;
+    let done = format!("node {id} is drained; it is safe to stop it.  next: quorate node remove {id}");
+    carry_out(&change, Intent::Drain { node: NodeId(id) }, 0, &done).await
+}
+
+/// Lets a node that was draining keep what it has.
+pub(crate) async fn undrain(OneArgs { id, change }: OneArgs) -> Result<(), Failure> {
+    known(&Survey::take(&change.connect).await?, id)?;
+    if change.dry_run {
+        eprintln!("plan: node {id} keeps what it has and takes replicas again");
+        return Ok(());
+    }
+    carry_out(&change, Intent::Undrain { node: NodeId(id) }, 0, &format!("node {id} is active")).await
+}
+
+/// Removes a node for good.
+pub(crate) async fn remove(RemoveArgs { id, dead, confirm: typed, change }: RemoveArgs) -> Result<(), Failure> {
+    let survey = Survey::take(&change.connect).await?;
+    let removed = survey.topology.nodes.iter().any(|node| node.id == id && node.state == "removed");
+    if !removed {
+        known(&survey, id)?;
+    }
+    let (_, replicas) = holds(&survey, id);
+    if dead {
+        eprintln!(
+            "plan: make {replicas} replicas of node {id} anew on other nodes, then forget it; what only it has is lost"
+        );
+    } else {
+        eprintln!("plan: node {id} leaves the cluster for good; its id is never used again");
+    }
+    if change.dry_run {
+        return Ok(());
+    }
+    if dead && !removed {
+        check_dead(&survey, id, typed.as_deref().unwrap_or_default())?;
+    } else if !removed {
+        confirm(&format!("Remove node {id}?"), &change)?;
+    }
+    let intent = Intent::Remove { node: NodeId(id), dead };
+    carry_out(&change, intent, 0, &format!("node {id} is removed")).await
+}
+
+/// Puts one node in the place of another.
+pub(crate) async fn replace(ReplaceArgs { id, with, change }: ReplaceArgs) -> Result<(), Failure> {
+    let survey = Survey::take(&change.connect).await?;
+    known(&survey, id)?;
+    known(&survey, with)?;
+    let (_, replicas) = holds(&survey, id);
+    eprintln!("plan: move {replicas} replicas of node {id} to node {with}, then remove node {id} for good");
+    if change.dry_run {
+        return Ok(());
+    }
+    confirm(&format!("Replace node {id} with node {with}?"), &change)?;
+    let intent = Intent::Replace { old: NodeId(id), new: NodeId(with) };
+    carry_out(&change, intent, 0, &format!("node {id} is replaced by node {with} and removed; it is safe to stop it"))
+        .await
+}
+
+/// A node that answers is not dead, and whoever removes one types its address.
+fn check_dead(survey: &Survey, id: u64, typed: &str) -> Result<(), Failure> {
+    let (node, status) = survey.nodes.iter().find(|(node, _)| node.id == id).expect("it was just found");
+    if status.is_some() {
+        return Err(Failure::new(Exit::Refused, format!("cannot remove node {id} as dead"))
+            .cause(format!("it answers at {}", node.client_address))
+            .hint(format!("drain it, then remove it: quorate node drain {id}")));
+    }
+    if typed != node.client_address {
+        return Err(Failure::new(Exit::Usage, format!("node {id} is at {}, not at '{typed}'", node.client_address))
+            .hint(format!("to be sure, type its address: --confirm {}", node.client_address)));
+    }
+    let hit = survey.topology.shards.iter().filter(|shard| shard.replicas.iter().any(|at| at.node == id));
+    let stuck: Vec<String> =
+        hit.filter(|shard| survey.margin(shard.id).spare < 0).map(|shard| shard.id.to_string()).collect();
+    if stuck.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Refused, format!("cannot remove node {id}"))
+        .cause(format!("shards {} have no quorum; their data may be on it alone", stuck.join(", ")))
+        .hint("start the nodes that are down first: quorate status"))
+}
+
+/// The node, as long as it is in the cluster.
+fn known(survey: &Survey, id: u64) -> Result<(), Failure> {
+    if survey.nodes.iter().any(|(node, _)| node.id == id) {
+        return Ok(());
+    }
+    let removed = survey.topology.nodes.iter().any(|node| node.id == id);
+    let message = if removed { format!("node {id} was removed") } else { format!("the cluster has no node {id}") };
+    let ids: Vec<String> = survey.nodes.iter().map(|(node, _)| node.id.to_string()).collect();
+    Err(Failure::new(Exit::Usage, message).hint(format!("its nodes are {}", ids.join(", "))))
+}
+
+/// How many shards a node leads, and how many replicas it has.
+fn holds(survey: &Survey, id: u64) -> (usize, usize) {
+    let shards = &survey.topology.shards;
+    let leads = shards.iter().filter(|shard| survey.leader(shard.id) == Some(id)).count();
+    let replicas = shards.iter().filter(|shard| shard.replicas.iter().any(|at| at.node == id)).count();
+    (leads, replicas)
+}

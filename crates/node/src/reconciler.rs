@@ -1,0 +1,301 @@
+//! The reconciler: on the node that leads group 0 it compares the map as wanted with the groups as they are, and takes the next
+//! safe steps, until it leads no more. What to do is planned in `quorate_topology`; here it is asked for and done.
+//!
+//! ```text
+//!   round: confirm that it leads → read the cluster → ask every node for its report → plan → propose and order → (again)
+//! ```
+//!
+//! Nothing is remembered from round to round that must be right: whoever leads next starts from the cluster and the reports.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::future::join_all;
+use quorate_raft::Group;
+use quorate_topology::{ClusterState, Plan, Progress, Reports, Step, TopologyMachine, plan, read_cluster};
+use quorate_types::operation::OperationId;
+use quorate_types::report::{NodeReport, Order, OrderKind};
+use quorate_types::topology::{NodeState, Outcome};
+use quorate_types::{GroupId, NodeId, Role};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use crate::fatal::fail_stop;
+use crate::handshake;
+use crate::member::Member;
+use crate::node::Node;
+use crate::peer::PeerCaller;
+
+/// How often it looks whether it leads.
+const WATCH: Duration = Duration::from_millis(100);
+/// The pause between rounds while something is under way.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// The pause between rounds while nothing is: leaders are spread and strays are found at this pace.
+const IDLE_PAUSE: Duration = Duration::from_secs(2);
+/// How long the confirmation that it leads may take.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a node may take to report; one that takes longer counts as down for this round.
+pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long group 0 may take for a command.
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a node may work on an order.
+pub(crate) const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the reconciler last found, for those who ask how far operations are.
+#[derive(Default)]
+pub(crate) struct Reconciler {
+    view: Mutex<HashMap<OperationId, Progress>>,
+    kick: Notify,
+    /// The highest term of group 0 that an order here was given in.
+    obeyed_term: Mutex<u64>,
+}
+
+impl Reconciler {
+    /// How far an operation is, as of the last round here.
+    pub(crate) fn progress(&self, operation: OperationId) -> Progress {
+        self.view().get(&operation).cloned().unwrap_or_default()
+    }
+
+    /// Something was asked for: the next round comes at once.
+    pub(crate) fn kick(&self) {
+        self.kick.notify_one();
+    }
+
+    /// Refuses an order of a reconciler that was deposed.
+    pub(crate) fn check_term(&self, term: u64) -> Result<(), String> {
+        let mut obeyed = self.obeyed_term.lock().expect("nobody panics while holding this lock");
+        if term < *obeyed {
+            return Err(format!(
+                "the order is of term {term} of the topology group, which is in term {obeyed}",
+                obeyed = *obeyed
+            ));
+        }
+        *obeyed = term;
+        Ok(())
+    }
+
+    fn view(&self) -> MutexGuard<'_, HashMap<OperationId, Progress>> {
+        self.view.lock().expect("nobody panics while holding this lock")
+    }
+}
+
+/// Reconciles whenever this node leads group 0, for as long as it runs.
+pub(crate) async fn run(node: Arc<Node>, member: Arc<Member>) {
+    loop {
+        tokio::time::sleep(WATCH).await;
+        let Some(group) = member.topology_group() else { continue };
+        if group.is_leader() {
+            let term = group.status().term;
+            info!(term, "reconciler starts");
+            Round::new(node.clone(), member.clone(), group, term).lead().await;
+            info!(term, "reconciler ends");
+        }
+    }
+}
+
+struct Round {
+    node: Arc<Node>,
+    member: Arc<Member>,
+    group: Group<TopologyMachine>,
+    term: u64,
+    callers: HashMap<NodeId, PeerCaller>,
+    orders: JoinSet<(GroupId, OrderKind, Result<(), String>)>,
+    ordered: HashSet<GroupId>,
+    /// Why the last order for a group failed, until one succeeds.
+    failures: BTreeMap<GroupId, String>,
+}
+
+impl Round {
+    fn new(node: Arc<Node>, member: Arc<Member>, group: Group<TopologyMachine>, term: u64) -> Self {
+        Round {
+            node,
+            member,
+            group,
+            term,
+            callers: HashMap::new(),
+            orders: JoinSet::new(),
+            ordered: HashSet::new(),
+            failures: BTreeMap::new(),
+        }
+    }
+
+    /// Goes on until another leads, or this node is about to stop.
+    async fn lead(&mut self) {
+        while self.leads() && !self.node.is_stopping() {
+            let busy = match self.round().await {
+                Ok(busy) => busy,
+                Err(reason) => {
+                    debug!(reason, "no round");
+                    true
+                }
+            };
+            let pause = if busy { BUSY_PAUSE } else { IDLE_PAUSE };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.member.reconciler.kick.notified() => {}
+                Some(done) = self.orders.join_next(), if !self.orders.is_empty() => self.ordered(done),
+            }
+        }
+        self.member.reconciler.view().clear();
+    }
+
+    fn leads(&self) -> bool {
+        let status = self.group.status();
+        status.role == Role::Leader && status.term == self.term
+    }
+
+    /// One round; true while something is under way.
+    async fn round(&mut self) -> Result<bool, String> {
+        while let Some(done) = self.orders.try_join_next() {
+            self.ordered(done);
+        }
+        // Everything that an earlier leader committed is applied here from now on.
+        self.group.confirm(CONFIRM_TIMEOUT).await.map_err(|reason| reason.to_string())?;
+        let cluster = self.cluster();
+        let reports = self.reports(&cluster).await;
+        let Plan { steps, mut progress } = plan(&cluster, &reports, now_ms());
+        self.explain(&cluster, &mut progress);
+        let busy = !steps.is_empty() || progress.values().any(|progress| progress.moving + progress.left > 0);
+        *self.member.reconciler.view() = progress.into_iter().collect();
+        for step in steps {
+            if !self.leads() {
+                break;
+            }
+            self.take(&cluster, step).await;
+        }
+        Ok(busy)
+    }
+
+    fn cluster(&self) -> ClusterState {
+        let replica = self.group.replica();
+        let mut cluster = None;
+        let read = self.member.storage.state.view(&mut |view| {
+            cluster = Some(read_cluster(view, replica)?);
+            Ok(())
+        });
+        read.unwrap_or_else(|error| fail_stop(&error.to_string()));
+        cluster.expect("the view called back")
+    }
+
+    /// Asks every node that is not removed, all at once.
+    async fn reports(&mut self, cluster: &ClusterState) -> Reports {
+        let Some(topology) = cluster.topology() else { return Reports::default() };
+        let identity = self.member.identity;
+        let mut callers = std::mem::take(&mut self.callers);
+        let others = topology.nodes.iter().filter(|node| node.state != NodeState::Removed && node.id != identity.node);
+        let asked = join_all(others.map(|node| {
+            let caller = callers.remove(&node.id);
+            let hello = handshake::hello(identity.cluster, identity.node, node.id);
+            async move {
+                let report = async {
+                    let mut caller = match caller {
+                        Some(caller) => caller,
+                        None => PeerCaller::connect(&node.addresses.peer).await?,
+                    };
+                    let report = caller.report(hello).await?;
+                    Ok::<_, String>((caller, report))
+                };
+                match tokio::time::timeout(REPORT_TIMEOUT, report).await {
+                    Ok(Ok(answer)) => Some(answer),
+                    Ok(Err(reason)) => {
+                        debug!(node = %node.id, reason, "no report");
+                        None
+                    }
+                    Err(_) => None,
+                }
+            }
+        }))
+        .await;
+        let mut reports = vec![own_report(&self.node, &self.member)];
+        for (caller, report) in asked.into_iter().flatten() {
+            self.callers.insert(report.node, caller);
+            reports.push(report);
+        }
+        Reports::new(reports)
+    }
+
+    /// Adds why orders failed to what stands still.
+    fn explain(&mut self, cluster: &ClusterState, progress: &mut BTreeMap<OperationId, Progress>) {
+        let Some(topology) = cluster.topology() else { return };
+        self.failures.retain(|group, _| topology.moves.iter().any(|moving| moving.group == *group));
+        for moving in &topology.moves {
+            if let Some(reason) = self.failures.get(&moving.group) {
+                progress.entry(moving.operation).or_default().waits.push(format!("group {}: {reason}", moving.group));
+            }
+        }
+    }
+
+    async fn take(&mut self, cluster: &ClusterState, step: Step) {
+        match step {
+            Step::Propose(command) => {
+                let proposed = self.group.propose(command.encode().into(), PROPOSE_TIMEOUT).await;
+                match proposed.map(|applied| applied.reply) {
+                    Ok(Outcome::Refused(reason)) => debug!(?command, reason, "not taken over"),
+                    Ok(_) => info!(?command, "topology command"),
+                    Err(reason) => warn!(?command, %reason, "topology command not done"),
+                }
+            }
+            Step::Order { node, group, what } => {
+                if !self.ordered.insert(group) {
+                    return;
+                }
+                let Some(topology) = cluster.topology() else { return };
+                let Some(address) = topology.node(node).map(|node| node.addresses.peer.clone()) else { return };
+                let order = Order { term: self.term, group, what };
+                let member = self.member.clone();
+                info!(%node, %group, ?what, "order");
+                self.orders.spawn(async move {
+                    let identity = member.identity;
+                    let obeyed = if node == identity.node {
+                        obey(&member, &order).await
+                    } else {
+                        let hello = handshake::hello(identity.cluster, identity.node, node);
+                        match PeerCaller::connect(&address).await {
+                            Ok(mut caller) => caller.obey(hello, &order).await,
+                            Err(reason) => Err(reason),
+                        }
+                    };
+                    (group, what, obeyed)
+                });
+            }
+        }
+    }
+
+    /// An order has come to its end.
+    fn ordered(&mut self, done: Result<(GroupId, OrderKind, Result<(), String>), tokio::task::JoinError>) {
+        let Ok((group, what, obeyed)) = done else { return };
+        self.ordered.remove(&group);
+        match obeyed {
+            Ok(()) => drop(self.failures.remove(&group)),
+            Err(reason) => {
+                debug!(%group, ?what, reason, "order not done");
+                self.failures.insert(group, reason);
+            }
+        }
+    }
+}
+
+/// What this node says of itself.
+pub(crate) fn own_report(node: &Node, member: &Member) -> NodeReport {
+    NodeReport {
+        node: member.identity.node,
+        uptime_ms: node.uptime_ms(),
+        disk_free_bytes: node.disk.free_bytes(),
+        disk_full: node.disk.is_full(),
+        replicas: member.groups.reports(),
+    }
+}
+
+/// Does what a reconciler orders.
+pub(crate) async fn obey(member: &Member, order: &Order) -> Result<(), String> {
+    member.reconciler.check_term(order.term)?;
+    member.groups.obey(order.group, order.what, ORDER_TIMEOUT).await
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

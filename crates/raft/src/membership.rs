@@ -1,0 +1,165 @@
+//! How a group's members change, told to the replica that leads it. Each order is one step of the reconciler's, harmless when it
+//! is done already, and bounded in time; what came of it shows in the next report.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use openraft::ChangeMembers;
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::raft::Precondition;
+use quorate_storage::machine::Machine;
+use quorate_types::ReplicaId;
+use quorate_types::report::{Follower, OrderKind, ReplicaReport};
+
+use crate::convert;
+use crate::group::Inner;
+use crate::openraft_types::{Home, TypeConfig};
+
+/// How often the wait for another leader looks again.
+const POLL: Duration = Duration::from_millis(5);
+/// A follower that answered within this many milliseconds counts as one that answers.
+const ANSWERS_MS_MAX: u64 = 1_000;
+/// Entries that a voter may lack and still be told to take over: it gets them before it does.
+const SUCCESSOR_LAG_MAX: u64 = 256;
+
+impl<M: Machine> Inner<M> {
+    /// What the replica says of itself, and, where it leads, of the others.
+    pub(crate) fn reports(&self) -> ReplicaReport {
+        let log = self.log.state(self.replica).unwrap_or_default();
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let acked = metrics.heartbeat.as_ref();
+        let answers = |id: &u64| {
+            let last = acked.and_then(|acked| acked.get(id)).and_then(|time| time.as_ref());
+            last.is_some_and(|time| time.elapsed() < Duration::from_millis(ANSWERS_MS_MAX))
+        };
+        let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != self.replica.0);
+        ReplicaReport {
+            group: self.group,
+            replica: self.replica,
+            role: convert::role(metrics.state),
+            term: metrics.vote.leader_id.term,
+            last_index: log.last.map_or(0, |last| last.index),
+            members: convert::our_stored_membership(&metrics.membership_config),
+            applied_members: self.progress.applied().snapshot_meta().membership,
+            others: others
+                .map(|(id, matched)| Follower {
+                    replica: ReplicaId(*id),
+                    matched_index: matched.as_ref().map_or(0, |matched| matched.index),
+                    answers: answers(id),
+                })
+                .collect(),
+        }
+    }
+
+    /// Does what the reconciler orders, or says why it could not, at most `within`. After a time-out it may still come true.
+    pub(crate) fn obeys(&self, what: OrderKind, within: Duration) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let obeyed = async {
+                match what {
+                    OrderKind::AddLearner(at) => {
+                        // Not waited for: how far it is shows in the reports.
+                        self.change(self.raft.add_learner(at.replica.0, Home(at.node), false)).await
+                    }
+                    OrderKind::RemoveLearner(id) => {
+                        let gone = ChangeMembers::RemoveNodes(BTreeSet::from([id.0]));
+                        self.change(self.raft.change_membership(gone, false)).await
+                    }
+                    OrderKind::ChangeVoters { add, remove, seen } => {
+                        let add = add.map(|id| ChangeMembers::AddVoterIds(BTreeSet::from([id.0])));
+                        let remove = remove.map(|id| ChangeMembers::RemoveVoters(BTreeSet::from([id.0])));
+                        let both = ChangeMembers::Batch(add.into_iter().chain(remove).collect());
+                        let unchanged =
+                            Precondition::LastMembershipLogId { last_membership_log_id: Some(convert::log_id(seen)) };
+                        self.change(self.raft.change_membership_if(both, false, [unchanged])).await
+                    }
+                    OrderKind::FinishJoint => {
+                        let nothing = ChangeMembers::AddVoterIds(BTreeSet::new());
+                        self.change(self.raft.change_membership(nothing, false)).await
+                    }
+                    OrderKind::TransferLeader(to) => self.transfer(to).await,
+                }
+            };
+            match tokio::time::timeout(within, obeyed).await {
+                Ok(result) => result,
+                Err(_) => Err(format!("not done within {} ms", within.as_millis())),
+            }
+        })
+    }
+
+    async fn change<T>(
+        &self,
+        changing: impl Future<Output = Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>>,
+    ) -> Result<(), String> {
+        changing.await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Hands leadership to a voter that can take it at once. openraft never takes a transfer back: if the voter fails after
+    /// all, the group elects as it does when a leader dies.
+    async fn transfer(&self, to: ReplicaId) -> Result<(), String> {
+        if let Some(reason) = self.cannot_lead(to) {
+            return Err(reason);
+        }
+        self.raft.trigger().transfer_leader(to.0).await.map_err(|fatal| fatal.to_string())?;
+        loop {
+            let leader = self.raft.metrics().borrow_watched().current_leader;
+            match leader {
+                Some(leader) if leader == to.0 => return Ok(()),
+                Some(leader) if leader != self.replica.0 => {
+                    return Err(format!("replica {leader} was elected instead of replica {to}"));
+                }
+                _ => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    fn cannot_lead(&self, to: ReplicaId) -> Option<String> {
+        let report = self.reports();
+        if !report.members.members.voters.iter().all(|voters| voters.contains(&to)) {
+            return Some(format!("replica {to} has no vote"));
+        }
+        if to == self.replica {
+            return Some(format!("replica {to} leads already"));
+        }
+        match report.others.iter().find(|other| other.replica == to) {
+            Some(other) if !other.answers => Some(format!("replica {to} does not answer")),
+            Some(other) if other.matched_index + SUCCESSOR_LAG_MAX < report.last_index => Some(format!(
+                "replica {to} lacks {} entries; wait until it has caught up",
+                report.last_index - other.matched_index
+            )),
+            Some(_) => None,
+            None => Some(format!("replica {} does not lead", self.replica)),
+        }
+    }
+
+    /// A voter that has every entry and answered a moment ago.
+    fn successor(&self) -> Option<ReplicaId> {
+        let report = self.reports();
+        let voters: BTreeMap<ReplicaId, ()> =
+            report.members.members.voters.iter().flatten().map(|id| (*id, ())).collect();
+        let able = report.others.iter().filter(|other| {
+            voters.contains_key(&other.replica) && other.answers && other.matched_index == report.last_index
+        });
+        able.map(|other| other.replica).min()
+    }
+
+    /// Hands leadership to whoever can take it; true when another leads or nobody led here.
+    pub(crate) async fn hands_over(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        while self.standing().role == quorate_types::Role::Leader && Instant::now() < deadline {
+            let Some(to) = self.successor() else {
+                tokio::time::sleep(POLL).await;
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Err(reason) = self.obeys(OrderKind::TransferLeader(to), left).await {
+                tracing::debug!(group = %self.group, reason, "leadership not handed over");
+                break;
+            }
+        }
+        self.standing().role != quorate_types::Role::Leader
+    }
+}

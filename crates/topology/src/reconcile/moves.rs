@@ -1,0 +1,183 @@
+//! Which replicas start to move next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_ring::{ArcTable, Candidate, Move, MoveReason, PlacementRequest, rebalance};
+use quorate_types::operation::{Intent, Operation, OperationId, PlannedMove};
+use quorate_types::topology::{Command, NodeState, Placement};
+use quorate_types::{GroupId, NodeId, ShardId};
+
+use super::{MOVES_PER_NODE_MAX, Plan, Reports, Step};
+use crate::cluster::ClusterState;
+
+/// The moves that would make the map even, from the map as it is with what is in motion at its end: what `rebalance plan`
+/// shows. None where there are not enough nodes.
+pub fn wanted_moves(cluster: &ClusterState) -> Vec<Move> {
+    let Some(founding) = cluster.founding() else { return Vec::new() };
+    let takers = cluster.nodes.values().filter(|node| node.state == NodeState::Active);
+    let nodes: Vec<Candidate> =
+        takers.map(|node| Candidate { id: node.id, zone: node.zone.clone(), weight: node.weight }).collect();
+    let Ok(shards) = ArcTable::new(cluster.shards.values().map(|shard| (shard.id, shard.arc))) else {
+        return Vec::new();
+    };
+    let current: Vec<_> = cluster.shards.keys().map(|&shard| (shard, nodes_after(cluster, shard))).collect();
+    let request = PlacementRequest {
+        hash_key: &founding.cluster.hash_key,
+        nodes: &nodes,
+        shards: &shards,
+        replicas: founding.cluster.replicas,
+    };
+    rebalance(&request, &current).unwrap_or_default()
+}
+
+/// The nodes of a shard once what is in motion has come to its end.
+fn nodes_after(cluster: &ClusterState, shard: ShardId) -> Vec<NodeId> {
+    let replicas = cluster.shards.get(&shard).map_or(&[][..], |shard| &shard.replicas);
+    let moving = cluster.moves.get(&shard.group()).filter(|moving| !moving.cancelled);
+    let after = |at: &Placement| match moving {
+        Some(moving) if moving.from == Some(*at) => moving.to.map_or(at.node, |to| to.node),
+        _ => at.node,
+    };
+    replicas.iter().map(after).collect()
+}
+
+/// Starts what there is room for, the oldest operation first.
+pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
+    let running: Vec<&Operation> = cluster.running_operations().collect();
+    let by_ring = |running: &&&Operation| !matches!(running.intent, Intent::Move { .. } | Intent::Rebalance { .. });
+    let wanted = if running.iter().any(|running| by_ring(&running)) { wanted_moves(cluster) } else { Vec::new() };
+    let mut room = Room::new(cluster, reports);
+    for operation in running {
+        for planned in pending(cluster, reports, operation, &wanted) {
+            plan.progress(operation.id).left += 1;
+            match room.start(planned, operation.id) {
+                Ok(Some(step)) => {
+                    plan.progress(operation.id).left -= 1;
+                    plan.progress(operation.id).moving += 1;
+                    plan.steps.push(step);
+                }
+                Ok(None) => {}
+                Err(reason) => plan.wait(operation.id, reason),
+            }
+        }
+        leaves_topology(cluster, operation, plan);
+    }
+}
+
+/// Replicas of group 0 on a node that leaves: they follow by themselves, and the node is not drained before.
+fn leaves_topology(cluster: &ClusterState, operation: &Operation, plan: &mut Plan) {
+    let leaves = matches!(operation.intent, Intent::Drain { .. } | Intent::Remove { .. } | Intent::Replace { .. });
+    let Some(node) = operation.intent.node().filter(|_| leaves) else { return };
+    if cluster.topology_replicas().iter().any(|at| at.node == node) {
+        plan.progress(operation.id).left += 1;
+    }
+}
+
+/// What an operation still wants moved, without what is in motion.
+fn pending(cluster: &ClusterState, reports: &Reports, operation: &Operation, wanted: &[Move]) -> Vec<PlannedMove> {
+    let planned = |wanted: &Move| PlannedMove { shard: wanted.shard, from: wanted.from, to: wanted.to };
+    let still = |planned: &PlannedMove| !cluster.moves.contains_key(&planned.shard.group());
+    let moves: Vec<PlannedMove> = match &operation.intent {
+        Intent::Add { .. } => {
+            // What somebody asked for by name is not undone for the sake of balance.
+            let named = named(cluster);
+            let even = wanted.iter().filter(|wanted| wanted.reason != MoveReason::Leaves);
+            even.map(planned).filter(|planned| !named.contains(&planned.shard)).collect()
+        }
+        Intent::Drain { node } | Intent::Remove { node, .. } | Intent::Replace { old: node, .. } => {
+            let prefer = match operation.intent {
+                Intent::Replace { new, .. } => Some(new),
+                _ => None,
+            };
+            let leaving = wanted.iter().filter(|wanted| wanted.from == *node).map(planned);
+            leaving.map(|planned| redirect(cluster, reports, planned, prefer)).collect()
+        }
+        Intent::Move { planned } => cluster.pending(std::slice::from_ref(planned)).collect(),
+        Intent::Rebalance { moves } => cluster.pending(moves).collect(),
+        Intent::Undrain { .. } => Vec::new(),
+    };
+    moves.into_iter().filter(still).collect()
+}
+
+/// The shards that running operations still move by name.
+fn named(cluster: &ClusterState) -> BTreeSet<ShardId> {
+    let mut named = BTreeSet::new();
+    for running in cluster.running_operations() {
+        match &running.intent {
+            Intent::Move { planned } => {
+                named.extend(cluster.pending(std::slice::from_ref(planned)).map(|planned| planned.shard));
+            }
+            Intent::Rebalance { moves } => named.extend(cluster.pending(moves).map(|planned| planned.shard)),
+            _ => {}
+        }
+    }
+    named
+}
+
+/// Another target where a better one is known: the node that takes over, or one that answers where the planned one does not.
+fn redirect(cluster: &ClusterState, reports: &Reports, planned: PlannedMove, prefer: Option<NodeId>) -> PlannedMove {
+    let has = nodes_after(cluster, planned.shard);
+    let can = |node: &NodeId| {
+        let active = cluster.nodes.get(node).is_some_and(|node| node.state == NodeState::Active && node.weight > 0);
+        active && !has.contains(node)
+    };
+    if let Some(to) = prefer.filter(can) {
+        return PlannedMove { to, ..planned };
+    }
+    if reports.answers(planned.to) {
+        return planned;
+    }
+    let others = cluster.nodes.keys().copied().filter(|node| can(node) && reports.answers(*node));
+    let to = others.min_by_key(|node| cluster.held_by(*node)).unwrap_or(planned.to);
+    PlannedMove { to, ..planned }
+}
+
+/// How much may start.
+struct Room<'a> {
+    cluster: &'a ClusterState,
+    reports: &'a Reports,
+    leaving: BTreeMap<NodeId, usize>,
+    coming: BTreeMap<NodeId, usize>,
+    started: BTreeSet<GroupId>,
+}
+
+impl<'a> Room<'a> {
+    fn new(cluster: &'a ClusterState, reports: &'a Reports) -> Self {
+        let mut room =
+            Room { cluster, reports, leaving: BTreeMap::new(), coming: BTreeMap::new(), started: BTreeSet::new() };
+        for moving in cluster.moves.values() {
+            room.count(moving.from.map(|at| at.node), moving.to.map(|at| at.node));
+        }
+        room
+    }
+
+    fn count(&mut self, from: Option<NodeId>, to: Option<NodeId>) {
+        from.into_iter().for_each(|node| *self.leaving.entry(node).or_default() += 1);
+        to.into_iter().for_each(|node| *self.coming.entry(node).or_default() += 1);
+    }
+
+    /// Starts a move; none where there is no room yet, an error where something is in its way.
+    fn start(&mut self, planned: PlannedMove, operation: OperationId) -> Result<Option<Step>, String> {
+        let PlannedMove { shard, from, to } = planned;
+        if self.cluster.paused {
+            return Err(format!("shard {shard}: moves are paused; go on with: quorate rebalance resume"));
+        }
+        let report = self.reports.node(to);
+        let Some(report) = report else {
+            return Err(format!("shard {shard}: node {to}, where it should move to, does not answer"));
+        };
+        if report.disk_full {
+            return Err(format!("shard {shard}: node {to}, where it should move to, has no space"));
+        }
+        let of = |counts: &BTreeMap<NodeId, usize>, node| counts.get(&node).copied().unwrap_or_default();
+        let busy = of(&self.leaving, from) >= MOVES_PER_NODE_MAX || of(&self.coming, to) >= MOVES_PER_NODE_MAX;
+        if busy || !self.started.insert(shard.group()) {
+            return Ok(None);
+        }
+        let replicas = &self.cluster.mapped(shard)?.replicas;
+        let Some(leaving) = replicas.iter().find(|at| at.node == from) else { return Ok(None) };
+        self.count(Some(from), Some(to));
+        let command = Command::StartMove { group: shard.group(), from: Some(leaving.replica), to: Some(to), operation };
+        Ok(Some(Step::Propose(command)))
+    }
+}

@@ -1,0 +1,408 @@
+//! The planner against a model of the groups: whatever happens in between, the cluster comes to rest where it should be.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use quorate_topology::{ClusterState, MOVES_PER_NODE_MAX, Reports, Step, plan};
+use quorate_types::operation::{Intent, OperationId, OperationState, PlannedMove};
+use quorate_types::report::{Follower, NodeReport, OrderKind, ReplicaReport};
+use quorate_types::state::StoredMembership;
+use quorate_types::topology::{Command, NodeState, Outcome, Placement};
+use quorate_types::{GroupId, LogId, Membership, NodeId, ReplicaId, Role, ShardId};
+
+/// Rounds after which everything must have come to rest.
+const ROUNDS_MAX: usize = 2_000;
+
+/// A group as it would be in its own log.
+struct Group {
+    members: Membership,
+    index: u64,
+    leader: Option<ReplicaId>,
+    term: u64,
+    /// Learners that have not caught up yet, and for how many rounds.
+    behind: BTreeMap<ReplicaId, u64>,
+}
+
+struct Model {
+    cluster: ClusterState,
+    groups: BTreeMap<GroupId, Group>,
+    /// Replicas that their nodes have made.
+    made: BTreeSet<(GroupId, ReplicaId, NodeId)>,
+    down: BTreeSet<NodeId>,
+    now_ms: u64,
+}
+
+impl Model {
+    fn new(nodes: u64, shards: u32) -> Self {
+        let mut cluster = ClusterState::default();
+        assert_eq!(cluster.apply(&common::founding_of(nodes, shards)).0, Outcome::Done);
+        let topology = cluster.topology().unwrap();
+        let ids = topology.shards.iter().map(|shard| shard.id.group()).chain([GroupId::TOPOLOGY]);
+        let groups = ids.map(|group| {
+            let replicas: Vec<Placement> = topology.replicas(group).collect();
+            let members = Membership {
+                voters: vec![replicas.iter().map(|at| at.replica).collect()],
+                nodes: replicas.iter().map(|at| (at.replica, at.node)).collect(),
+            };
+            let leader = Some(replicas[0].replica);
+            (group, Group { members, index: 10, leader, term: 1, behind: BTreeMap::new() })
+        });
+        let groups = groups.collect();
+        let mut model = Model { cluster, groups, made: BTreeSet::new(), down: BTreeSet::new(), now_ms: 1 };
+        model.follow_map();
+        model
+    }
+
+    /// Nodes that are up make what the map has for them and destroy what it has not; groups with a majority elect.
+    fn follow_map(&mut self) {
+        let topology = self.cluster.topology().unwrap();
+        let groups: Vec<GroupId> = self.groups.keys().copied().collect();
+        for group in groups {
+            let wanted: BTreeSet<_> = topology.replicas(group).map(|at| (group, at.replica, at.node)).collect();
+            self.made.extend(wanted.iter().filter(|(_, _, node)| !self.down.contains(node)));
+            let down = &self.down;
+            self.made.retain(|made| made.0 != group || wanted.contains(made) || down.contains(&made.2));
+            let made = &self.made;
+            let state = self.groups.get_mut(&group).unwrap();
+            let up = |id: &ReplicaId| {
+                let node = state.members.nodes[id];
+                !down.contains(&node) && made.contains(&(group, *id, node))
+            };
+            let voters: Vec<ReplicaId> = state.members.voters[0].iter().copied().collect();
+            let able: Vec<ReplicaId> = voters.iter().copied().filter(|id| up(id)).collect();
+            if !state.leader.is_some_and(|leader| able.contains(&leader)) || 2 * able.len() <= voters.len() {
+                state.leader = (2 * able.len() > voters.len()).then(|| able[0]);
+                state.term += 1;
+            }
+            state.behind.values_mut().for_each(|rounds| *rounds = rounds.saturating_sub(1));
+        }
+    }
+
+    fn reports(&self) -> Reports {
+        let nodes = self.cluster.topology().unwrap().nodes;
+        let up = nodes.iter().filter(|node| node.state != NodeState::Removed && !self.down.contains(&node.id));
+        Reports::new(up.map(|node| NodeReport {
+            node: node.id,
+            uptime_ms: 60_000,
+            disk_free_bytes: 1 << 40,
+            disk_full: false,
+            replicas:
+                self.made.iter().filter(|made| made.2 == node.id).map(|made| self.report(made.0, made.1)).collect(),
+        }))
+    }
+
+    fn report(&self, group: GroupId, replica: ReplicaId) -> ReplicaReport {
+        let Group { members, index, leader, term, behind } = &self.groups[&group];
+        let at = Some(LogId { term: 1, leader: ReplicaId(0), index: *index });
+        let stored = StoredMembership { at, members: members.clone() };
+        let leads = *leader == Some(replica);
+        let other = |(id, node): (&ReplicaId, &NodeId)| Follower {
+            replica: *id,
+            matched_index: if behind.get(id).is_some_and(|rounds| *rounds > 0) { 1 } else { 1_000 },
+            answers: !self.down.contains(node) && self.made.contains(&(group, *id, *node)),
+        };
+        ReplicaReport {
+            group,
+            replica,
+            role: if leads { Role::Leader } else { Role::Follower },
+            term: *term,
+            last_index: 1_000,
+            members: stored.clone(),
+            applied_members: stored,
+            others: if leads {
+                members.nodes.iter().filter(|(id, _)| **id != replica).map(other).collect()
+            } else {
+                vec![]
+            },
+        }
+    }
+
+    /// One round of the reconciler; whether it did anything. `lost` says which steps never arrive.
+    fn round(&mut self, mut lost: impl FnMut() -> bool) -> bool {
+        self.now_ms += 1;
+        let steps = plan(&self.cluster, &self.reports(), self.now_ms).steps;
+        let any = !steps.is_empty();
+        for step in steps {
+            if !lost() {
+                self.take(step);
+            }
+        }
+        self.check();
+        self.follow_map();
+        any
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Propose(command) => drop(self.cluster.apply(&command)),
+            Step::Order { node, group, what } => {
+                let down = self.down.clone();
+                let state = self.groups.get_mut(&group).unwrap();
+                let leader = state.leader.expect("orders go to leaders");
+                assert_eq!(state.members.nodes[&leader], node, "orders go to the leader's node");
+                match what {
+                    OrderKind::AddLearner(at) => {
+                        state.members.nodes.insert(at.replica, at.node);
+                        state.behind.insert(at.replica, 3);
+                        state.index += 1;
+                    }
+                    OrderKind::RemoveLearner(id) => {
+                        assert!(!state.members.voters[0].contains(&id));
+                        state.members.nodes.remove(&id);
+                        state.index += 1;
+                    }
+                    OrderKind::ChangeVoters { add, remove, seen } => {
+                        if seen.index != state.index {
+                            return;
+                        }
+                        let voters = &mut state.members.voters[0];
+                        assert!(add.is_none_or(|id| state.behind[&id] == 0), "only what has caught up votes");
+                        voters.extend(add);
+                        if let Some(id) = remove {
+                            voters.remove(&id);
+                            state.members.nodes.remove(&id);
+                            assert!(leader != id || voters.len() == 1, "a leader is not removed");
+                            if leader == id {
+                                state.leader = None;
+                            }
+                        }
+                        state.index += 1;
+                        let up = voters.iter().filter(|id| !down.contains(&state.members.nodes[id])).count();
+                        assert!(2 * up > voters.len(), "a change leaves a majority that is up");
+                    }
+                    OrderKind::FinishJoint => {}
+                    OrderKind::TransferLeader(to) => {
+                        assert!(state.members.voters[0].contains(&to) && !down.contains(&state.members.nodes[&to]));
+                        state.leader = Some(to);
+                        state.term += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What holds after every step.
+    fn check(&self) {
+        let topology = self.cluster.topology().unwrap();
+        let (mut leaving, mut coming) = (BTreeMap::<NodeId, usize>::new(), BTreeMap::<NodeId, usize>::new());
+        for moving in topology.moves.iter().filter(|moving| moving.group != GroupId::TOPOLOGY) {
+            moving.from.into_iter().for_each(|at| *leaving.entry(at.node).or_default() += 1);
+            moving.to.into_iter().for_each(|at| *coming.entry(at.node).or_default() += 1);
+        }
+        let most = leaving.values().chain(coming.values()).max().copied().unwrap_or_default();
+        assert!(most <= MOVES_PER_NODE_MAX, "{most} moves of one node");
+        for (group, state) in &self.groups {
+            // Whoever votes is in the map: nobody destroys it.
+            for id in &state.members.voters[0] {
+                let at = Placement { replica: *id, node: state.members.nodes[id] };
+                assert!(
+                    topology.replicas(*group).any(|mapped| mapped == at),
+                    "voter {id} of group {group} left the map"
+                );
+            }
+        }
+    }
+
+    fn rest(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            let caught_up = self.groups.values().all(|group| group.behind.values().all(|rounds| *rounds == 0));
+            if !self.round(|| false) && caught_up {
+                return;
+            }
+        }
+        let running: Vec<_> = self.cluster.running_operations().collect();
+        panic!("no rest: {running:?} {:?}", plan(&self.cluster, &self.reports(), self.now_ms));
+    }
+
+    fn start(&mut self, intent: Intent) -> Outcome {
+        self.now_ms += 1;
+        self.cluster.apply(&Command::StartOperation { intent, planned_on: 0, now_ms: self.now_ms }).0
+    }
+
+    fn register(&mut self, host: u64) {
+        let addresses = common::addresses(&format!("late-{host}"));
+        self.cluster.apply(&Command::RegisterNode { addresses, zone: String::new(), weight: 100 });
+    }
+
+    fn replicas_on(&self, node: u64) -> usize {
+        let topology = self.cluster.topology().unwrap();
+        topology.shards.iter().flat_map(|shard| &shard.replicas).filter(|at| at.node == NodeId(node)).count()
+    }
+
+    fn led_by(&self, node: u64) -> usize {
+        let leads = |(group, state): &(&GroupId, &Group)| {
+            **group != GroupId::TOPOLOGY && state.leader.is_some_and(|id| state.members.nodes[&id] == NodeId(node))
+        };
+        self.groups.iter().filter(leads).count()
+    }
+
+    fn voters(&self) -> Vec<u64> {
+        let mut nodes: Vec<u64> =
+            self.cluster.topology().unwrap().topology_replicas.iter().map(|at| at.node.0).collect();
+        nodes.sort_unstable();
+        nodes
+    }
+}
+
+/// A node that joins gets its share, of leaders too.
+#[test]
+fn a_new_node_gets_its_share() {
+    let mut model = Model::new(3, 32);
+    model.register(4);
+    model.rest();
+    let held: Vec<usize> = (1..=4).map(|node| model.replicas_on(node)).collect();
+    assert_eq!(held.iter().sum::<usize>(), 96);
+    assert!(held.iter().all(|held| (22..=27).contains(held)), "{held:?}");
+    let led: Vec<usize> = (1..=4).map(|node| model.led_by(node)).collect();
+    assert!(led.iter().all(|led| (7..=9).contains(led)), "{led:?}");
+    assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
+}
+
+/// 3 → 5 → 4 → 3 nodes: group 0 follows, and a drained node holds nothing.
+#[test]
+fn the_cluster_grows_and_shrinks() {
+    let mut model = Model::new(3, 16);
+    model.register(4);
+    model.register(5);
+    model.rest();
+    assert_eq!(model.voters(), [1, 2, 3, 4, 5]);
+    assert!(matches!(model.start(Intent::Drain { node: NodeId(1) }), Outcome::Operation { .. }));
+    model.rest();
+    assert_eq!((model.replicas_on(1), model.led_by(1)), (0, 0));
+    assert_eq!(model.voters().len(), 3);
+    assert!(!model.voters().contains(&1));
+    assert!(matches!(model.start(Intent::Remove { node: NodeId(1), dead: false }), Outcome::Operation { .. }));
+    model.down.insert(NodeId(2));
+    model.follow_map();
+    assert!(matches!(model.start(Intent::Remove { node: NodeId(2), dead: true }), Outcome::Operation { .. }));
+    model.rest();
+    assert_eq!(model.cluster.topology().unwrap().node(NodeId(2)).unwrap().state, NodeState::Removed);
+    assert_eq!(model.voters(), [3, 4, 5]);
+}
+
+/// A node takes over all of another's replicas.
+#[test]
+fn a_node_replaces_another() {
+    let mut model = Model::new(3, 16);
+    model.register(4);
+    assert!(matches!(model.start(Intent::Replace { old: NodeId(2), new: NodeId(4) }), Outcome::Operation { .. }));
+    model.rest();
+    assert_eq!((model.replicas_on(2), model.replicas_on(4)), (0, 16));
+    assert_eq!(model.voters(), [1, 3, 4]);
+    assert_eq!(model.cluster.topology().unwrap().node(NodeId(2)).unwrap().state, NodeState::Removed);
+}
+
+/// What stands still says why, and goes on when that has changed.
+#[test]
+fn what_stands_still_says_why() {
+    let mut model = Model::new(4, 4);
+    let shard = model.cluster.topology().unwrap().shards[0].clone();
+    let free = (1..=4).map(NodeId).find(|node| !shard.replicas.iter().any(|at| at.node == *node)).unwrap();
+    let planned = PlannedMove { shard: shard.id, from: shard.replicas[0].node, to: free };
+    model.down.insert(free);
+    let Outcome::Operation { id, .. } = model.start(Intent::Move { planned }) else { panic!("it starts") };
+    model.round(|| false);
+    let waits = |model: &Model| plan(&model.cluster, &model.reports(), 0).progress[&id].waits.clone();
+    assert_eq!(waits(&model), [format!("shard {}: node {free}, where it should move to, does not answer", shard.id)]);
+    model.cluster.apply(&Command::PauseMoves { paused: true });
+    assert!(waits(&model)[0].contains("moves are paused"), "{:?}", waits(&model));
+    model.cluster.apply(&Command::PauseMoves { paused: false });
+    model.down.clear();
+    model.rest();
+    assert!(model.cluster.topology().unwrap().shard(shard.id).unwrap().replicas.iter().any(|at| at.node == free));
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Register(u64),
+    Kill(u64),
+    Revive,
+    Drain(u64),
+    Undrain(u64),
+    RemoveDead(u64),
+    Replace(u64, u64),
+    Move(u32, u64, u64),
+    Cancel(u64),
+    /// So many rounds; every so many-th step is lost.
+    Rounds(usize, usize),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let node = 1..8_u64;
+    prop_oneof![
+        2 => (4..7_u64).prop_map(Event::Register),
+        2 => node.clone().prop_map(Event::Kill),
+        2 => Just(Event::Revive),
+        2 => node.clone().prop_map(Event::Drain),
+        1 => node.clone().prop_map(Event::Undrain),
+        1 => node.clone().prop_map(Event::RemoveDead),
+        1 => (node.clone(), node.clone()).prop_map(|(old, new)| Event::Replace(old, new)),
+        1 => (1..9_u32, node.clone(), node).prop_map(|(shard, from, to)| Event::Move(shard, from, to)),
+        1 => (1..9_u64).prop_map(Event::Cancel),
+        8 => (1..12_usize, 2..5_usize).prop_map(|(rounds, every)| Event::Rounds(rounds, every)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Nodes come, go and die while steps are lost. In the end every shard has three replicas that vote, on distinct nodes that
+    /// are to have some, and nothing else is left.
+    #[test]
+    fn whatever_happens_the_cluster_comes_to_rest(events in proptest::collection::vec(event(), 1..40)) {
+        let mut model = Model::new(3, 8);
+        for event in events {
+            match event {
+                Event::Register(host) => model.register(host),
+                // One at a time: with two of three down nothing is safe, and nothing moves.
+                Event::Kill(node) => {
+                    model.down = BTreeSet::from([NodeId(node)]);
+                }
+                Event::Revive => model.down.clear(),
+                Event::Drain(node) => drop(model.start(Intent::Drain { node: NodeId(node) })),
+                Event::Undrain(node) => drop(model.start(Intent::Undrain { node: NodeId(node) })),
+                Event::RemoveDead(node) if model.down.contains(&NodeId(node)) => {
+                    drop(model.start(Intent::Remove { node: NodeId(node), dead: true }));
+                }
+                Event::RemoveDead(_) => {}
+                Event::Replace(old, new) => drop(model.start(Intent::Replace { old: NodeId(old), new: NodeId(new) })),
+                Event::Move(shard, from, to) => {
+                    let planned = PlannedMove { shard: ShardId(shard), from: NodeId(from), to: NodeId(to) };
+                    drop(model.start(Intent::Move { planned }));
+                }
+                Event::Cancel(id) => {
+                    drop(model.cluster.apply(&Command::CancelOperation { id: OperationId(id), now_ms: 1 }));
+                }
+                Event::Rounds(rounds, every) => {
+                    let mut count = 0;
+                    for _ in 0..rounds {
+                        model.follow_map();
+                        model.round(|| { count += 1; count % every == 0 });
+                    }
+                }
+            }
+            model.follow_map();
+        }
+        model.down.clear();
+        model.follow_map();
+        model.rest();
+        let topology = model.cluster.topology().unwrap();
+        prop_assert!(topology.moves.is_empty(), "{:?}", topology.moves);
+        prop_assert_eq!(model.cluster.running_operations().count(), 0);
+        for (group, state) in &model.groups {
+            let mapped: BTreeSet<ReplicaId> = topology.replicas(*group).map(|at| at.replica).collect();
+            prop_assert_eq!(&state.members.voters[0], &mapped, "group {}", group);
+            prop_assert_eq!(state.members.nodes.len(), mapped.len(), "no learner is left behind");
+            let nodes: BTreeSet<NodeId> = state.members.nodes.values().copied().collect();
+            prop_assert_eq!(nodes.len(), mapped.len());
+            prop_assert!(*group == GroupId::TOPOLOGY || mapped.len() == 3);
+            for node in nodes {
+                prop_assert_eq!(topology.node(node).unwrap().state, NodeState::Active, "node {}", node);
+            }
+        }
+    }
+}

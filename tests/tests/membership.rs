@@ -1,0 +1,257 @@
+//! Nodes come and go under load, and die in the middle of it: nothing acknowledged is lost, nothing is wrong, and in the end
+//! every shard has three equal replicas on distinct nodes and nobody else has any.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use quorate_client::Client;
+use quorate_proto::admin::NodeStatus;
+use quorate_router::admin;
+use quorate_tests::{Cluster, ClusterOptions, eventually, run_cli};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+const SHARDS: u32 = 8;
+const PATIENCE: Duration = Duration::from_secs(120);
+const ASK: Duration = Duration::from_secs(5);
+/// So that a move takes long enough to be interrupted.
+const VALUE_BYTES: usize = 4 << 10;
+const PRELOADED: usize = 4_000;
+const WRITERS: usize = 4;
+
+/// Writes without a pause, each key once, and remembers what was acknowledged.
+struct Load {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    writers: JoinSet<anyhow::Result<Vec<String>>>,
+}
+
+impl Load {
+    fn start(client: &Client) -> Self {
+        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut writers = JoinSet::new();
+        for writer in 0..WRITERS {
+            let (client, stop, count) = (client.clone(), stop.clone(), acknowledged.clone());
+            writers.spawn(async move {
+                let mut written = Vec::new();
+                for number in 0_u64.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let key = format!("load-{writer}-{number}");
+                    // What is not acknowledged promises nothing; the next key goes on.
+                    if client.put(&key, key.clone()).deadline(PATIENCE).await.is_ok() {
+                        count.fetch_add(1, Ordering::Relaxed);
+                        let read = client.get(&key).deadline(PATIENCE).await?.value;
+                        let value = read.with_context(|| format!("{key} was acknowledged and is gone"))?.value;
+                        ensure!(value.as_bytes() == key.as_bytes(), "{key} has another value");
+                        written.push(key);
+                    }
+                }
+                Ok(written)
+            });
+        }
+        Load { stop, acknowledged, writers }
+    }
+
+    /// Waits until so many more writes were acknowledged.
+    async fn progress(&self, more: u64) -> anyhow::Result<()> {
+        let wanted = self.acknowledged.load(Ordering::Relaxed) + more;
+        eventually("the load goes on", PATIENCE, || async { self.acknowledged.load(Ordering::Relaxed) >= wanted }).await
+    }
+
+    /// Ends it, reads everything back, and prints the counts.
+    async fn end(mut self, client: &Client) -> anyhow::Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut keys = Vec::new();
+        while let Some(written) = self.writers.join_next().await {
+            keys.extend(written??);
+        }
+        let (mut lost, mut wrong) = (0, 0);
+        for key in &keys {
+            match client.get(key).deadline(PATIENCE).await?.value {
+                None => lost += 1,
+                Some(record) if record.value.as_bytes() != key.as_bytes() => wrong += 1,
+                Some(_) => {}
+            }
+        }
+        println!("acknowledged {}, lost {lost}, wrong {wrong}", keys.len());
+        ensure!(lost == 0 && wrong == 0 && !keys.is_empty(), "acknowledged {}, lost {lost}, wrong {wrong}", keys.len());
+        Ok(())
+    }
+}
+
+async fn preload(client: &Client) -> anyhow::Result<()> {
+    let value = "x".repeat(VALUE_BYTES);
+    let mut writes = JoinSet::new();
+    for key in 0..PRELOADED {
+        let (client, value) = (client.clone(), value.clone());
+        writes.spawn(async move { client.put(format!("preloaded-{key}"), value).deadline(PATIENCE).await });
+        if writes.len() >= 64 {
+            writes.join_next().await.context("a write is under way")???;
+        }
+    }
+    while let Some(write) = writes.join_next().await {
+        write??;
+    }
+    Ok(())
+}
+
+async fn status(cluster: &Cluster, node: usize) -> Option<NodeStatus> {
+    admin(&cluster.endpoint(node), ASK).await.ok()?.node(ASK).await.ok()
+}
+
+/// The node that leads the topology group, as its nodes say.
+async fn reconciler(cluster: &Cluster) -> anyhow::Result<usize> {
+    for _ in 0..200 {
+        for node in 1..=cluster.len() {
+            let Some(status) = status(cluster, node).await else { continue };
+            let leads = status.replicas.iter().any(|replica| replica.group == 0 && replica.leader == status.id);
+            if leads {
+                return Ok(node);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    anyhow::bail!("nobody leads the topology group")
+}
+
+/// Runs a verb to its end; the cluster may be in turmoil meanwhile.
+async fn verb(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<()> {
+    let output = run_cli(&cluster.endpoints(), arguments).await?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "quorate {arguments:?}: {said}\n{}", cluster.log_tail(3));
+    Ok(())
+}
+
+async fn json(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Value> {
+    let arguments: Vec<&str> = arguments.iter().copied().chain(["-o", "json"]).collect();
+    let output = run_cli(&cluster.endpoints(), &arguments).await?;
+    serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Waits until nothing that was asked for runs any more.
+async fn at_rest(cluster: &Cluster) -> anyhow::Result<()> {
+    let rest = eventually("every operation is done", PATIENCE, || async {
+        let Ok(list) = json(cluster, &["op", "list"]).await else { return false };
+        let Some(operations) = list["items"].as_array() else { return false };
+        !operations.is_empty() && operations.iter().all(|operation| operation["state"] == "done")
+    });
+    if let Err(error) = rest.await {
+        let operations = json(cluster, &["op", "list"]).await?;
+        return Err(error.context(operations.to_string()).context(cluster.log_tail(3)));
+    }
+    Ok(())
+}
+
+/// Every shard has three replicas on distinct nodes of these, they are equal, and nobody else has any.
+async fn is_whole(cluster: &Cluster, nodes: &[usize]) -> anyhow::Result<()> {
+    let shards = json(cluster, &["shard", "list"]).await?;
+    let shards = shards["items"].as_array().context("a list of shards")?.clone();
+    ensure!(shards.len() == SHARDS as usize);
+    let allowed: BTreeSet<String> = nodes.iter().map(usize::to_string).collect();
+    for shard in &shards {
+        let replicas = shard["replicas"].as_array().context("a list of replicas")?;
+        let on: BTreeSet<String> = replicas.iter().filter_map(|at| at["node"].as_str().map(str::to_owned)).collect();
+        ensure!(on.len() == 3 && replicas.len() == 3 && on.is_subset(&allowed), "shard {} is on {on:?}", shard["id"]);
+    }
+    verb(cluster, &["shard", "verify", "--deadline", "30s"]).await?;
+    eventually("nobody else has a replica", PATIENCE, || async {
+        let mut held = 0;
+        for node in 1..=cluster.len() {
+            if let Some(status) = status(cluster, node).await {
+                let shards = status.replicas.iter().filter(|replica| replica.group != 0).count();
+                if !nodes.contains(&node) && shards > 0 {
+                    return false;
+                }
+                held += shards;
+            }
+        }
+        held == 3 * SHARDS as usize
+    })
+    .await
+}
+
+/// 3 → 5 → 4 → 4 → 3 nodes: added, drained and removed, replaced, removed as dead. In the middle of each a node is killed and
+/// comes back, twice the one that leads the topology group.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_come_and_go_under_load_and_die_in_the_middle() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(ClusterOptions { shards: SHARDS, ..ClusterOptions::default() }).await?;
+    let client = cluster.client(PATIENCE).await?;
+    preload(&client).await?;
+    let load = Load::start(&client);
+    load.progress(100).await?;
+
+    for number in [4, 5] {
+        ensure!(cluster.add().await? == number);
+        eventually("the node is added", PATIENCE, || async {
+            let Ok(list) = json(&cluster, &["op", "list"]).await else { return false };
+            list["items"].as_array().is_some_and(|items| items.len() >= number - 3)
+        })
+        .await?;
+        cluster.kill(number).await?;
+        load.progress(50).await?;
+        cluster.restart(number).await?;
+        at_rest(&cluster).await?;
+    }
+    is_whole(&cluster, &[1, 2, 3, 4, 5]).await?;
+
+    verb(&cluster, &["node", "drain", "1", "--yes", "--no-wait"]).await?;
+    let leader = reconciler(&cluster).await?;
+    cluster.kill(leader).await?;
+    load.progress(50).await?;
+    cluster.restart(leader).await?;
+    at_rest(&cluster).await?;
+    verb(&cluster, &["node", "remove", "1", "--yes"]).await?;
+    is_whole(&cluster, &[2, 3, 4, 5]).await?;
+    ensure!(cluster.stop(1).await? == Some(0));
+
+    ensure!(cluster.add().await? == 6);
+    eventually("the node is added", PATIENCE, || async {
+        let Ok(list) = json(&cluster, &["node", "list"]).await else { return false };
+        list["items"]
+            .as_array()
+            .is_some_and(|nodes| nodes.iter().any(|node| node["id"] == "6" && node["state"] == "active"))
+    })
+    .await?;
+    verb(&cluster, &["node", "replace", "2", "--with", "6", "--yes", "--no-wait"]).await?;
+    cluster.kill(3).await?;
+    load.progress(50).await?;
+    cluster.restart(3).await?;
+    at_rest(&cluster).await?;
+    is_whole(&cluster, &[3, 4, 5, 6]).await?;
+    ensure!(cluster.stop(2).await? == Some(0));
+
+    let address = cluster.endpoint(5);
+    cluster.kill(5).await?;
+    verb(&cluster, &["node", "remove", "5", "--dead", "--confirm", &address, "--no-wait"]).await?;
+    let leader = reconciler(&cluster).await?;
+    cluster.kill(leader).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.restart(leader).await?;
+    load.progress(50).await?;
+    at_rest(&cluster).await?;
+    is_whole(&cluster, &[3, 4, 6]).await?;
+
+    load.end(&client).await
+}
+
+/// A node that was removed while it was away destroys what it has when it comes back, and is told what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_that_wakes_up_deletes_its_replicas() -> anyhow::Result<()> {
+    let options = ClusterOptions { nodes: 4, shards: SHARDS, ..ClusterOptions::default() };
+    let mut cluster = Cluster::start(options).await?;
+    let address = cluster.endpoint(2);
+    cluster.kill(2).await?;
+    verb(&cluster, &["node", "remove", "2", "--dead", "--confirm", &address]).await?;
+    is_whole(&cluster, &[1, 3, 4]).await?;
+    cluster.restart(2).await?;
+    is_whole(&cluster, &[1, 3, 4]).await?;
+    eventually("it knows that it was removed", PATIENCE, || async {
+        cluster.log_tail(2).contains("this node was removed from its cluster")
+    })
+    .await
+}
