@@ -199,8 +199,8 @@ impl Cluster {
         .with_context(|| self.log_tail(number))
     }
 
-    /// Starts one node more, which joins the cluster by itself. Gives its number, which is its id where every node before it has
-    /// joined.
+    /// Starts one node more, which joins the cluster by itself. Gives its number; its id is the same where every node before it
+    /// is in the cluster.
     pub async fn add(&mut self) -> anyhow::Result<usize> {
         let number = self.nodes.len() + 1;
         let (client, peer, ops) = (free_port()?, free_port()?, free_port()?);
@@ -244,10 +244,15 @@ impl Cluster {
         self.shortener.as_ref().map(|(address, _)| address.as_str())
     }
 
+    /// What a node has logged, in all its lives.
+    pub fn log(&self, number: usize) -> String {
+        std::fs::read_to_string(self.dir.path().join(format!("n{number}.log"))).unwrap_or_default()
+    }
+
     /// The end of a node's log, for error messages.
     pub fn log_tail(&self, number: usize) -> String {
         const LINES: usize = 20;
-        let log = std::fs::read_to_string(self.dir.path().join(format!("n{number}.log"))).unwrap_or_default();
+        let log = self.log(number);
         let lines: Vec<&str> = log.lines().collect();
         format!("node {number}:\n{}", lines[lines.len().saturating_sub(LINES)..].join("\n"))
     }

@@ -104,6 +104,11 @@ async fn status(cluster: &Cluster, node: usize) -> Option<NodeStatus> {
     admin(&cluster.endpoint(node), ASK).await.ok()?.node(ASK).await.ok()
 }
 
+/// The id of a node that runs: founders are numbered by their addresses.
+async fn id(cluster: &Cluster, node: usize) -> anyhow::Result<String> {
+    Ok(status(cluster, node).await.context("the node answers")?.id.to_string())
+}
+
 /// The node that leads the topology group, as its nodes say.
 async fn reconciler(cluster: &Cluster) -> anyhow::Result<usize> {
     for _ in 0..200 {
@@ -152,14 +157,17 @@ async fn is_whole(cluster: &Cluster, nodes: &[usize]) -> anyhow::Result<()> {
     let shards = json(cluster, &["shard", "list"]).await?;
     let shards = shards["items"].as_array().context("a list of shards")?.clone();
     ensure!(shards.len() == SHARDS as usize);
-    let allowed: BTreeSet<String> = nodes.iter().map(usize::to_string).collect();
+    let mut allowed = BTreeSet::new();
+    for node in nodes {
+        allowed.insert(id(cluster, *node).await?);
+    }
     for shard in &shards {
         let replicas = shard["replicas"].as_array().context("a list of replicas")?;
         let on: BTreeSet<String> = replicas.iter().filter_map(|at| at["node"].as_str().map(str::to_owned)).collect();
         ensure!(on.len() == 3 && replicas.len() == 3 && on.is_subset(&allowed), "shard {} is on {on:?}", shard["id"]);
     }
     verb(cluster, &["shard", "verify", "--deadline", "30s"]).await?;
-    eventually("nobody else has a replica", PATIENCE, || async {
+    let alone = eventually("nobody else has a replica", PATIENCE, || async {
         let mut held = 0;
         for node in 1..=cluster.len() {
             if let Some(status) = status(cluster, node).await {
@@ -171,8 +179,17 @@ async fn is_whole(cluster: &Cluster, nodes: &[usize]) -> anyhow::Result<()> {
             }
         }
         held == 3 * SHARDS as usize
-    })
-    .await
+    });
+    if let Err(error) = alone.await {
+        let mut said = String::new();
+        for node in 1..=cluster.len() {
+            let status = status(cluster, node).await.map(|status| status.replicas).unwrap_or_default();
+            let held: Vec<_> = status.iter().map(|replica| (replica.group, replica.replica, replica.leader)).collect();
+            said += &format!("node {node}: {held:?}\n{}\n", cluster.log_tail(node));
+        }
+        return Err(error.context(said).context(shards.len()));
+    }
+    Ok(())
 }
 
 /// 3 → 5 → 4 → 4 → 3 nodes: added, drained and removed, replaced, removed as dead. In the middle of each a node is killed and
@@ -199,13 +216,14 @@ async fn nodes_come_and_go_under_load_and_die_in_the_middle() -> anyhow::Result<
     }
     is_whole(&cluster, &[1, 2, 3, 4, 5]).await?;
 
-    verb(&cluster, &["node", "drain", "1", "--yes", "--no-wait"]).await?;
+    let first = id(&cluster, 1).await?;
+    verb(&cluster, &["node", "drain", &first, "--yes", "--no-wait"]).await?;
     let leader = reconciler(&cluster).await?;
     cluster.kill(leader).await?;
     load.progress(50).await?;
     cluster.restart(leader).await?;
     at_rest(&cluster).await?;
-    verb(&cluster, &["node", "remove", "1", "--yes"]).await?;
+    verb(&cluster, &["node", "remove", &first, "--yes"]).await?;
     is_whole(&cluster, &[2, 3, 4, 5]).await?;
     ensure!(cluster.stop(1).await? == Some(0));
 
@@ -217,7 +235,8 @@ async fn nodes_come_and_go_under_load_and_die_in_the_middle() -> anyhow::Result<
             .is_some_and(|nodes| nodes.iter().any(|node| node["id"] == "6" && node["state"] == "active"))
     })
     .await?;
-    verb(&cluster, &["node", "replace", "2", "--with", "6", "--yes", "--no-wait"]).await?;
+    let second = id(&cluster, 2).await?;
+    verb(&cluster, &["node", "replace", &second, "--with", "6", "--yes", "--no-wait"]).await?;
     cluster.kill(3).await?;
     load.progress(50).await?;
     cluster.restart(3).await?;
@@ -244,14 +263,15 @@ async fn nodes_come_and_go_under_load_and_die_in_the_middle() -> anyhow::Result<
 async fn a_removed_node_that_wakes_up_deletes_its_replicas() -> anyhow::Result<()> {
     let options = ClusterOptions { nodes: 4, shards: SHARDS, ..ClusterOptions::default() };
     let mut cluster = Cluster::start(options).await?;
-    let address = cluster.endpoint(2);
+    let (address, second) = (cluster.endpoint(2), id(&cluster, 2).await?);
     cluster.kill(2).await?;
-    verb(&cluster, &["node", "remove", "2", "--dead", "--confirm", &address]).await?;
+    verb(&cluster, &["node", "remove", &second, "--dead", "--confirm", &address]).await?;
     is_whole(&cluster, &[1, 3, 4]).await?;
     cluster.restart(2).await?;
     is_whole(&cluster, &[1, 3, 4]).await?;
     eventually("it knows that it was removed", PATIENCE, || async {
-        cluster.log_tail(2).contains("this node was removed from its cluster")
+        cluster.log(2).contains("this node was removed from its cluster")
     })
     .await
+    .with_context(|| cluster.log_tail(2))
 }
