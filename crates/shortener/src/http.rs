@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
@@ -20,6 +21,9 @@ use crate::{Code, target};
 
 /// The largest body of a request, in bytes: the longest target, escaped, with room to spare.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 10;
+/// What is read of a larger one, and thrown away: a client that is still sending when the connection is closed would see a
+/// broken pipe, and not why.
+const DISCARDED_BYTES_MAX: usize = 16 << 20;
 
 /// What every request shares.
 struct App<L> {
@@ -40,7 +44,6 @@ pub(crate) fn routes<L: Links>(links: L, base_url: &str) -> Router {
         .route("/{code}", get(redirect::<L>))
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(Arc::new(app))
 }
 
@@ -56,8 +59,8 @@ struct Link<'a> {
     long_url: &'a str,
 }
 
-async fn shorten<L: Links>(State(app): Shared<L>, uri: Uri, body: Result<Bytes, BytesRejection>) -> Response {
-    let new = match read(body) {
+async fn shorten<L: Links>(State(app): Shared<L>, uri: Uri, body: Body) -> Response {
+    let new = match collect(body).await.and_then(|body| read(&body)) {
         Ok(new) => new,
         Err(problem) => return problem.at(&uri),
     };
@@ -78,16 +81,31 @@ async fn shorten<L: Links>(State(app): Shared<L>, uri: Uri, body: Result<Bytes, 
     (StatusCode::CREATED, headers, json).into_response()
 }
 
-/// The request's body as what it must be, whatever it says of itself in a header.
-fn read(body: Result<Bytes, BytesRejection>) -> Result<NewLink, Problem> {
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(Kind::BodyTooLarge, format!("a body has at most {BODY_BYTES_MAX} bytes"))
+/// The request's body, if it is not too large.
+async fn collect(body: Body) -> Result<Vec<u8>, Problem> {
+    let mut parts = body.into_data_stream();
+    let (mut collected, mut discarded) = (Vec::new(), 0);
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|error| Problem::new(Kind::BodyUnreadable, error.to_string()))?;
+        if discarded == 0 && collected.len() + part.len() <= BODY_BYTES_MAX {
+            collected.extend_from_slice(&part);
+            continue;
         }
-        _ => Problem::new(Kind::BodyUnreadable, rejection.body_text()),
-    })?;
+        discarded += part.len();
+        if discarded > DISCARDED_BYTES_MAX {
+            break;
+        }
+    }
+    if discarded == 0 {
+        return Ok(collected);
+    }
+    Err(Problem::new(Kind::BodyTooLarge, format!("a body has at most {BODY_BYTES_MAX} bytes")))
+}
+
+/// The body as what it must be, whatever the request says of it in a header.
+fn read(body: &[u8]) -> Result<NewLink, Problem> {
     // By way of an object: a struct alone would be read from a list, too.
-    let object: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(&body);
+    let object: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(body);
     let new = object.and_then(|object| NewLink::deserialize(serde_json::Value::Object(object)));
     new.map_err(|error| {
         let kind = if error.is_data() { Kind::MissingField } else { Kind::NotJson };
