@@ -144,6 +144,24 @@ impl Cluster {
         Ok(())
     }
 
+    /// The process of a node that runs.
+    pub fn pid(&self, number: usize) -> Option<u32> {
+        self.nodes[number - 1].process.as_ref().and_then(Child::id)
+    }
+
+    /// Whether a node's process has ended by itself; it can be restarted then.
+    pub fn has_died(&mut self, number: usize) -> anyhow::Result<bool> {
+        let node = &mut self.nodes[number - 1];
+        let ended = match &mut node.process {
+            Some(process) => process.try_wait()?.is_some(),
+            None => return Ok(false),
+        };
+        if ended {
+            node.process = None;
+        }
+        Ok(ended)
+    }
+
     /// Kills all nodes at the same instant.
     pub async fn kill_all(&mut self) -> anyhow::Result<()> {
         for node in &self.nodes {

@@ -3,11 +3,12 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::failure::{Exit, Failure};
 use crate::{
-    bench, cluster, duration, endpoint, kv, node, operation, playground, rebalance, shard, shortener, signals, status,
+    bench, cluster, doctor, duration, endpoint, kv, manual, node, operation, playground, rebalance, shard, shortener,
+    signals, status,
 };
 
 const EXAMPLES: &str = "\
@@ -23,6 +24,7 @@ Examples:
   quorate node remove 3                           let it go for good
   quorate rebalance plan                          what would make the load even
   quorate op list                                 what runs, how far it is, and what it waits for
+  quorate doctor                                  what is not well, and what to do about it
   quorate bench kv --op put --clients 64          measure
 
 Exit codes: 0 ok, 1 other failure, 2 usage or confirmation needed, 3 unreachable or no quorum (nothing applied), 4 stopped
@@ -63,9 +65,15 @@ enum Command {
     /// Watch and cancel what the cluster was asked for.
     #[command(subcommand)]
     Op(operation::OperationCommand),
+    /// Check the cluster, and say what to do about what is not well.
+    Doctor(doctor::DoctorArgs),
     /// Measure throughput and latency.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Print completions for a shell.
+    Completions(manual::CompletionsArgs),
+    /// Print or write man pages.
+    Man(manual::ManArgs),
 }
 
 /// Which cluster a command speaks to, and for how long it tries.
@@ -112,7 +120,10 @@ impl Cli {
             Command::Shard(command) => on_runtime(command.run()),
             Command::Rebalance(command) => on_runtime(command.run()),
             Command::Op(command) => on_runtime(command.run()),
+            Command::Doctor(args) => on_runtime(signals::or_interrupted(args.run())),
             Command::Bench(command) => on_runtime(command.run()),
+            Command::Completions(args) => manual::completions(&args, Cli::command()),
+            Command::Man(args) => manual::man(&args, Cli::command()),
         }
     }
 }
@@ -132,8 +143,6 @@ fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     pub(crate) fn parse(line: &str) -> Result<Cli, clap::Error> {

@@ -5,7 +5,8 @@
 //!   failure     what went wrong, and with which exit code: the one place that maps errors to codes
 //!   kv          put, get, del, cas                        ── quorate_client
 //!   survey      topology and nodes as they are now        ── Admin of every node
-//!   status, shard, nodes, cluster                         on top of survey and admin
+//!   status, doctor, shard, nodes, cluster                 on top of survey and admin
+//!   manual      completions and man pages
 //!   operation, rebalance                                  what changes the cluster, and goes on by itself
 //!   node, shortener                                       long-running processes
 //!   playground  a cluster of child processes
@@ -18,11 +19,13 @@ mod admin;
 mod args;
 mod bench;
 mod cluster;
+mod doctor;
 mod duration;
 mod endpoint;
 mod failure;
 mod kv;
 mod log;
+mod manual;
 mod node;
 mod nodes;
 mod operation;

@@ -325,9 +325,22 @@ async fn all(connect: &Connect) -> Result<Vec<Row>, Failure> {
     listed.operations.into_iter().map(Row::new).collect()
 }
 
+/// What running operations wait for, as far as anybody can say now: a line each, with the operation.
+pub(crate) async fn waits(connect: &Connect, survey: &Survey) -> Vec<String> {
+    let Ok(mut node) = leader_of(connect, survey).await else { return Vec::new() };
+    let Ok(listed) = node.list_operations(Request::new(ListOperationsRequest {})).await else { return Vec::new() };
+    let rows = listed.into_inner().operations.into_iter().filter_map(|wire| Row::new(wire).ok());
+    rows.filter(Row::runs)
+        .flat_map(|row| row.waits.iter().map(|wait| format!("{} – {wait}", row.what)).collect::<Vec<_>>())
+        .collect()
+}
+
 /// A connection to the node that leads the topology group.
 pub(crate) async fn topology_leader(connect: &Connect) -> Result<admin::Client, Failure> {
-    let survey = Survey::take(connect).await?;
+    leader_of(connect, &Survey::take(connect).await?).await
+}
+
+async fn leader_of(connect: &Connect, survey: &Survey) -> Result<admin::Client, Failure> {
     let leader = survey.leader(0).and_then(|id| survey.nodes.iter().find(|(node, _)| node.id == id));
     let Some((leader, _)) = leader else {
         return Err(Failure::new(Exit::Unreachable, "nobody leads the topology group just now")

@@ -1,32 +1,60 @@
 //! `status`: is the cluster well, and how many more failures does it survive?
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
 use crate::args::Connect;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::{self, Format, Output, id};
 use crate::survey::Survey;
-use crate::{duration, output::print};
+use crate::{duration, operation, output::print};
 
 #[derive(Args, Debug)]
 pub(crate) struct StatusArgs {
+    /// Exit 8 unless the cluster is well.
+    #[arg(long)]
+    check: bool,
+    /// Again and again, every so often, until Ctrl-C.
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s",
+          value_parser = duration::parse)]
+    watch: Option<Duration>,
     #[command(flatten)]
     connect: Connect,
     #[command(flatten)]
     output: Output,
 }
 
+/// Moves the cursor home and clears the screen.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
 impl StatusArgs {
-    /// Asks the cluster and prints. A cluster that is not well is no failure of the command.
+    /// Asks the cluster and prints. A cluster that is not well is a failure of the command only if that was asked.
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let status = Status::of(&Survey::take(&self.connect).await?);
+        loop {
+            let shown = self.show().await;
+            let Some(pause) = self.watch else { return shown };
+            if let Err(failure) = shown {
+                eprint!("{failure}");
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn show(&self) -> Result<(), Failure> {
+        let survey = Survey::take(&self.connect).await?;
+        let status = Status::of(&survey, operation::waits(&self.connect, &survey).await);
+        let clear = if self.watch.is_some() && std::io::stdout().is_terminal() { CLEAR } else { "" };
         print(match self.output.output {
             Format::Json => output::json("ClusterStatus", &status),
-            Format::Table => status.screen(),
-        })
+            Format::Table => format!("{clear}{}", status.screen()),
+        })?;
+        if self.check && status.health != Health::Ok {
+            return Err(Failure::new(Exit::CheckFailed, "the cluster is not well").hint("quorate doctor"));
+        }
+        Ok(())
     }
 }
 
@@ -53,6 +81,14 @@ struct Status {
     degraded_shards: Vec<String>,
     /// Nodes that may still fail, whichever they are, before a shard or the topology group stops.
     failures_tolerated: u64,
+    /// Replicas in motion.
+    moving: usize,
+    /// No replica starts to move.
+    paused: bool,
+    /// What running operations wait for.
+    waits: Vec<String>,
+    /// Shards whose replicas share a zone though there are others.
+    crowded_shards: Vec<String>,
     shards: usize,
     replicas: u32,
     nodes: Vec<NodeRow>,
@@ -76,7 +112,7 @@ pub(crate) struct NodeRow {
 }
 
 impl Status {
-    fn of(survey: &Survey) -> Status {
+    fn of(survey: &Survey, waits: Vec<String>) -> Status {
         let shards: Vec<u32> = survey.topology.shards.iter().map(|shard| shard.id).collect();
         let margins: Vec<_> = shards.iter().map(|&shard| (shard, survey.margin(shard))).collect();
         let topology = survey.margin(0);
@@ -101,6 +137,10 @@ impl Status {
             unavailable_shards,
             degraded_shards,
             failures_tolerated: u64::try_from(spare).unwrap_or(0),
+            moving: survey.topology.moves.len(),
+            paused: survey.topology.paused,
+            waits,
+            crowded_shards: survey.crowded_shards().iter().map(ToString::to_string).collect(),
             shards: shards.len(),
             replicas: survey.topology.replicas,
             nodes: survey.nodes.iter().map(|(node, _)| NodeRow::of(survey, node.id)).collect(),
@@ -116,10 +156,12 @@ impl Status {
         format!(
             "cluster  {cluster_id}   revision {revision}   {} nodes, {shards} shards × {replicas} replicas\n\
              health   {}\n\
-             failures tolerated now: {tolerated}\n\n\
+             failures tolerated now: {tolerated}\n\
+             {}\n\
              {}{}",
             nodes.len(),
             self.verdict(),
+            self.motion(),
             output::table(NODE_HEADER, nodes.iter().map(NodeRow::row)),
             self.next().map(|line| format!("next: {line}\n")).unwrap_or_default(),
         )
@@ -141,6 +183,26 @@ impl Status {
         }
     }
 
+    /// What moves, what stands still and why, and what is not as it should be though all data is there. Whole lines.
+    fn motion(&self) -> String {
+        let mut lines = String::new();
+        if self.moving > 0 {
+            lines += &format!("moving   {} replicas   (quorate op list)\n", self.moving);
+        }
+        if self.paused {
+            lines += "paused   no replica starts to move   (quorate rebalance resume)\n";
+        }
+        for wait in self.waits.iter().take(WAITS_SHOWN_MAX) {
+            lines += &format!("waits    {wait}\n");
+        }
+        if !self.crowded_shards.is_empty() {
+            let shards = self.crowded_shards.join(", ");
+            lines +=
+                &format!("zones    shards {shards} share a zone though there are others   (quorate rebalance plan)\n");
+        }
+        lines
+    }
+
     fn next(&self) -> Option<String> {
         let down: Vec<String> = self
             .nodes
@@ -150,7 +212,10 @@ impl Status {
             .collect();
         match down.len() {
             0 => None,
-            1 => Some(format!("node {} does not answer: start it again; it catches up by itself", down[0])),
+            1 => Some(format!(
+                "node {} does not answer: start it again; it catches up by itself. Dead for good?  quorate node remove --help",
+                down[0]
+            )),
             _ => {
                 Some(format!("nodes {} do not answer: start them again; they catch up by themselves", down.join(", ")))
             }
@@ -158,6 +223,8 @@ impl Status {
     }
 }
 
+/// What stands still and is shown.
+const WAITS_SHOWN_MAX: usize = 5;
 /// The columns of a table of nodes.
 pub(crate) const NODE_HEADER: [&str; 9] =
     ["NODE", "ADDRESS", "STATE", "LEADERS", "REPLICAS", "DISK FREE", "LAG", "UP", "VERSION"];
@@ -220,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_screen_of_a_cluster_that_is_well() {
-        let screen = Status::of(&survey(&[])).screen();
+        let screen = Status::of(&survey(&[]), vec![]).screen();
         let lines: Vec<&str> = screen.lines().map(str::trim_end).collect();
         assert_eq!(lines[0], format!("cluster  {}   revision 5   3 nodes, 2 shards × 3 replicas", "7c1e".repeat(8)));
         assert_eq!(lines[1], "health   OK – all data available, every replica is there");
@@ -232,20 +299,21 @@ mod tests {
 
     #[test]
     fn one_node_down_is_degraded_and_the_next_step_is_named() {
-        let status = Status::of(&survey(&[3]));
+        let status = Status::of(&survey(&[3]), vec![]);
         assert_eq!((status.health, status.failures_tolerated), (Health::Degraded, 0));
         let screen = status.screen();
         assert!(screen.contains("DEGRADED – all data available, 2 of 2 shards miss a replica"), "{screen}");
         assert!(screen.contains("failures tolerated now: 0 more nodes"), "{screen}");
         assert!(
-            screen
-                .ends_with("next: node 3 (127.0.0.1:7120) does not answer: start it again; it catches up by itself\n")
+            screen.contains(
+                "next: node 3 (127.0.0.1:7120) does not answer: start it again; it catches up by itself. Dead"
+            )
         );
     }
 
     #[test]
     fn without_a_quorum_it_is_unavailable() {
-        let status = Status::of(&survey(&[1, 3]));
+        let status = Status::of(&survey(&[1, 3]), vec![]);
         assert_eq!(status.health, Health::Unavailable);
         assert_eq!(status.unavailable_shards, ["1", "2"]);
         assert!(status.screen().contains("nodes 1 (127.0.0.1:7100), 3 (127.0.0.1:7120) do not answer"));
@@ -253,7 +321,7 @@ mod tests {
 
     #[test]
     fn json_has_the_same_facts() {
-        let text = output::json("ClusterStatus", &Status::of(&survey(&[3])));
+        let text = output::json("ClusterStatus", &Status::of(&survey(&[3]), vec![]));
         let document: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(document["kind"], "ClusterStatus");
         assert_eq!((&document["health"], &document["failures_tolerated"]), (&json!("degraded"), &json!(0)));

@@ -2,6 +2,7 @@
 //!
 //! Taking a survey is I/O; what follows from it (leaders, lag, how many more failures are survived) is computed here without any.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -18,6 +19,8 @@ use crate::output::{id, id_or_null};
 const NODE_DEADLINE_MAX: Duration = Duration::from_secs(2);
 /// The state of a node that is gone for good.
 const REMOVED: &str = "removed";
+/// The state of a node that holds replicas.
+const ACTIVE: &str = "active";
 
 /// A topology, and each of its nodes with what it answered; none: it did not.
 #[derive(Debug)]
@@ -158,6 +161,23 @@ impl Survey {
             complete: working == voters.len(),
             led: self.leader(group).is_some(),
         }
+    }
+
+    /// The ids of the shards.
+    pub(crate) fn shard_ids(&self) -> impl Iterator<Item = u32> {
+        self.topology.shards.iter().map(|shard| shard.id)
+    }
+
+    /// Shards whose replicas are in fewer zones than the active nodes would allow.
+    pub(crate) fn crowded_shards(&self) -> Vec<u32> {
+        let zone = |id: u64| self.nodes.iter().find(|(node, _)| node.id == id).map(|(node, _)| node.zone.as_str());
+        let active = self.nodes.iter().filter(|(node, _)| node.state == ACTIVE);
+        let zones: BTreeSet<&str> = active.map(|(node, _)| node.zone.as_str()).collect();
+        let crowded = self.topology.shards.iter().filter(|shard| {
+            let used: BTreeSet<&str> = shard.replicas.iter().filter_map(|at| zone(at.node)).collect();
+            used.len() < zones.len().min(shard.replicas.len())
+        });
+        crowded.map(|shard| shard.id).collect()
     }
 
     /// The largest number of entries by which a replica of the node is behind its leader.

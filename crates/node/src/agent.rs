@@ -9,6 +9,7 @@ use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream;
 use quorate_raft::{KvGroup, OpenError};
+use quorate_storage::fail_point;
 use quorate_storage::machine::KvMachine;
 use quorate_types::topology::{Placement, ShardInfo, Topology};
 use quorate_types::{Command, GroupId, NodeId, ReplicaId, ShardId};
@@ -113,6 +114,7 @@ impl Agent {
             if let Some(shard) = group.shard() {
                 self.unstarted.remove(&shard);
             }
+            fail_point("replica-leaves");
             match self.member.destroy(group, replica).await {
                 Ok(()) => info!(%group, %replica, "replica destroyed: it is no member of its group any more"),
                 Err(error) => fail_stop(&format!("replica {replica} of group {group} cannot be destroyed: {error}")),
@@ -146,7 +148,10 @@ impl Agent {
         let member = &self.member;
         stream::iter(replicas)
             .for_each_concurrent(OPENING_MAX, async |(shard, replica)| match open(member, shard, replica).await {
-                Ok(group) => member.shards.insert(shard, group),
+                Ok(group) => {
+                    fail_point("replica-made");
+                    member.shards.insert(shard, group);
+                }
                 Err(error) => fail_stop(&format!("replica {replica} of shard {shard} does not open: {error}")),
             })
             .await;

@@ -41,6 +41,7 @@ mod refusal;
 mod run;
 mod service;
 mod telemetry;
+mod throttle;
 mod topology_feed;
 mod topology_watch;
 

@@ -22,6 +22,7 @@ use crate::node::Node;
 use crate::peer::PeerTransport;
 use crate::reconciler::Reconciler;
 use crate::run::only_handle;
+use crate::throttle::Foreground;
 use crate::topology_feed::TopologyFeed;
 
 /// A node as a member of its cluster.
@@ -42,6 +43,8 @@ pub(crate) struct Member {
     pub(crate) shards: OpenShards,
     /// What it does as the leader of group 0.
     pub(crate) reconciler: Reconciler,
+    /// How fast clients are served.
+    pub(crate) foreground: Foreground,
     topology_group: ArcSwapOption<Group<TopologyMachine>>,
 }
 
@@ -127,9 +130,19 @@ impl Member {
         };
         let for_raft: Arc<dyn Transport> = transport.clone();
         let groups = Groups::new(options, storage.log.clone(), storage.state.clone(), for_raft, Arc::new(SystemClock));
-        let (shards, reconciler, topology_group) = Default::default();
-        let member =
-            Member { identity, founding, storage, transport, groups, feed, shards, reconciler, topology_group };
+        let (shards, reconciler, foreground, topology_group) = Default::default();
+        let member = Member {
+            identity,
+            founding,
+            storage,
+            transport,
+            groups,
+            feed,
+            shards,
+            reconciler,
+            foreground,
+            topology_group,
+        };
         if let Some(replica) = member.own_topology_replica(cached.as_ref()) {
             member.open_topology_replica(replica).await.map_err(|error| {
                 NodeError::Corrupt(format!("the replica of the topology group does not open: {error}"))

@@ -21,7 +21,7 @@ use crate::disk::Disk;
 use crate::error::NodeError;
 use crate::member::Member;
 use crate::peer::Staging;
-use crate::{agent, announce, reconciler, topology_watch};
+use crate::{agent, announce, reconciler, throttle, topology_watch};
 
 /// One running node.
 pub(crate) struct Node {
@@ -104,6 +104,7 @@ impl Node {
         self.spawn(agent::run(self.clone(), member.clone()));
         self.spawn(announce::run(self.clone(), member.clone()));
         self.spawn(topology_watch::run(self.clone(), member.clone()));
+        self.spawn(throttle::run(member.clone()));
         self.spawn(reconciler::run(self.clone(), member));
         Ok(())
     }

@@ -13,10 +13,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
 use quorate_raft::Group;
+use quorate_storage::fail_point;
 use quorate_topology::{ClusterState, Plan, Progress, Reports, Step, TopologyMachine, plan, read_cluster};
 use quorate_types::operation::OperationId;
 use quorate_types::report::{NodeReport, Order, OrderKind};
-use quorate_types::topology::{NodeState, Outcome};
+use quorate_types::topology::{Command, NodeState, Outcome};
 use quorate_types::{GroupId, NodeId, Role};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -230,10 +231,15 @@ impl Round {
     async fn take(&mut self, cluster: &ClusterState, step: Step) {
         match step {
             Step::Propose(command) => {
+                let name = command_name(&command);
+                fail_point(&format!("{name}-planned"));
                 let proposed = self.group.propose(command.encode().into(), PROPOSE_TIMEOUT).await;
                 match proposed.map(|applied| applied.reply) {
                     Ok(Outcome::Refused(reason)) => debug!(?command, reason, "not taken over"),
-                    Ok(_) => info!(?command, "topology command"),
+                    Ok(_) => {
+                        info!(?command, "topology command");
+                        fail_point(&format!("{name}-done"));
+                    }
                     Err(reason) => warn!(?command, %reason, "topology command not done"),
                 }
             }
@@ -243,6 +249,7 @@ impl Round {
                 }
                 let Some(topology) = cluster.topology() else { return };
                 let Some(address) = topology.node(node).map(|node| node.addresses.peer.clone()) else { return };
+                fail_point(&format!("{}-planned", order_name(what)));
                 let order = Order { term: self.term, group, what };
                 let member = self.member.clone();
                 info!(%node, %group, ?what, "order");
@@ -284,6 +291,7 @@ pub(crate) fn own_report(node: &Node, member: &Member) -> NodeReport {
         uptime_ms: node.uptime_ms(),
         disk_free_bytes: node.disk.free_bytes(),
         disk_full: node.disk.is_full(),
+        throttled: member.foreground.is_throttled(),
         replicas: member.groups.reports(),
     }
 }
@@ -291,7 +299,33 @@ pub(crate) fn own_report(node: &Node, member: &Member) -> NodeReport {
 /// Does what a reconciler orders.
 pub(crate) async fn obey(member: &Member, order: &Order) -> Result<(), String> {
     member.reconciler.check_term(order.term)?;
-    member.groups.obey(order.group, order.what, ORDER_TIMEOUT).await
+    let name = order_name(order.what);
+    fail_point(&format!("{name}-received"));
+    let obeyed = member.groups.obey(order.group, order.what, ORDER_TIMEOUT).await;
+    fail_point(&format!("{name}-done"));
+    obeyed
+}
+
+/// What the fail points around an order are called.
+fn order_name(what: OrderKind) -> &'static str {
+    match what {
+        OrderKind::AddLearner(_) => "add-learner",
+        OrderKind::RemoveLearner(_) => "remove-learner",
+        OrderKind::ChangeVoters { .. } => "change-voters",
+        OrderKind::FinishJoint => "finish-joint",
+        OrderKind::TransferLeader(_) => "transfer-leader",
+    }
+}
+
+/// What the fail points around a command of the reconciler's are called.
+fn command_name(command: &Command) -> &'static str {
+    match command {
+        Command::StartMove { .. } => "start-move",
+        Command::FinishMove(_) => "finish-move",
+        Command::AbandonMove(_) => "abandon-move",
+        Command::FinishOperation { .. } => "finish-operation",
+        _ => "command",
+    }
 }
 
 /// Milliseconds since 1970.

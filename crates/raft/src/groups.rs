@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use openraft::{Config, SnapshotPolicy};
+use quorate_storage::fail_point;
 use quorate_storage::log::Log;
 use quorate_storage::machine::{Machine, Replica};
 use quorate_storage::state::{State, StateError, View};
@@ -205,6 +206,7 @@ impl Groups {
         // First the tombstone: what a crash leaves of the state is swept at the next start.
         tokio::task::block_in_place(|| {
             log.destroy(replica)?;
+            fail_point("tombstone-written");
             state.destroy(replica)?;
             Ok(())
         })

@@ -15,10 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
+use quorate_storage::fail_point;
 use quorate_storage::machine::{Machine, Replica};
 use quorate_storage::state::{Pinned, StateError};
 use quorate_types::state::{Head, StoredMembership};
-use quorate_types::{Entry, peer};
+use quorate_types::{Entry, Payload, peer};
 
 use crate::convert;
 use crate::openraft_types::{self as raft, LogId, Reply, SnapshotMeta, TypeConfig};
@@ -114,6 +115,9 @@ impl<M: Machine> StateMachine<M> {
     fn apply_chunk(&mut self, chunk: &mut Chunk) -> io::Result<()> {
         let replies = self.replica.apply(&chunk.entries).map_err(|error| self.fatal("applying entries", error))?;
         self.publish();
+        if chunk.entries.iter().any(is_joint) {
+            fail_point("joint-change-applied");
+        }
         let head = self.replica.head();
         for (reply, responder) in replies.into_iter().zip(chunk.responders.drain(..)) {
             if let Some(responder) = responder {
@@ -125,6 +129,11 @@ impl<M: Machine> StateMachine<M> {
         chunk.bytes = 0;
         Ok(())
     }
+}
+
+/// Whether the entry begins a change of voters that another one ends.
+fn is_joint(entry: &Entry) -> bool {
+    matches!(&entry.payload, Payload::Membership(members) if members.voters.len() > 1)
 }
 
 /// Entries on their way into one batch, with whoever waits for each.

@@ -16,7 +16,10 @@
 //!
 //! Read `keys` next (what is on disk), then `log`, `state`, `machine`.
 
+mod fail_point;
 pub mod keys;
 pub mod log;
 pub mod machine;
 pub mod state;
+
+pub use fail_point::fail_point;

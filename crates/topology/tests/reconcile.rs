@@ -90,6 +90,7 @@ impl Model {
             uptime_ms: 60_000,
             disk_free_bytes: 1 << 40,
             disk_full: false,
+            throttled: false,
             replicas:
                 self.made.iter().filter(|made| made.2 == node.id).map(|made| self.report(made.0, made.1)).collect(),
         }))

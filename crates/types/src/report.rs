@@ -18,6 +18,8 @@ pub struct NodeReport {
     pub disk_free_bytes: u64,
     /// Its disk is below the reserve: it refuses writes.
     pub disk_full: bool,
+    /// What it sends gives way to users, who wait.
+    pub throttled: bool,
     /// Its replicas.
     pub replicas: Vec<ReplicaReport>,
 }

@@ -11,6 +11,7 @@ use quorate_proto::peer::{
     ProposeTopologyResponse, ReportRequest, ReportResponse, SnapshotChunk, SnapshotReply, WatchTopologyRequest,
     WatchTopologyResponse,
 };
+use quorate_storage::fail_point;
 use quorate_types::NodeId;
 use quorate_types::codec::{self, Kind};
 use quorate_types::peer::{SnapshotHeader, decode_frame};
@@ -99,6 +100,7 @@ impl Peer for PeerService {
                 Unstaged::Broken(reason) => Refusal::Unavailable(reason),
             }
         })?;
+        fail_point("snapshot-staged");
         let groups = member.groups.clone();
         // Goes on when the sender hangs up: Raft installs what it was once given, and needs the files to its end.
         let install = tokio::spawn(async move {
@@ -109,6 +111,7 @@ impl Peer for PeerService {
         let installed = install.await.map_err(|e| Refusal::Unavailable(e.to_string()))?;
         let vote = installed.map_err(Refusal::Unavailable)?;
         info!(%from, %group, %replica, "snapshot installed");
+        fail_point("snapshot-installed");
         Ok(Response::new(SnapshotReply { vote: codec::encode(Kind::Vote, &vote).into() }))
     }
 

@@ -18,6 +18,7 @@ use tracing::info;
 
 use super::connection::{connect, describe};
 use super::pace::Pace;
+use crate::throttle::RATE_MAX;
 
 /// Snapshots that a node sends at the same time; more would only make each of them slower.
 const SENDING_MAX: usize = 2;
@@ -25,8 +26,6 @@ const SENDING_MAX: usize = 2;
 const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks that may wait for the connection.
 const CHUNKS_AHEAD: usize = 4;
-/// What all snapshots together may take of the network and of the disks at both ends, in bytes per second.
-const BYTES_PER_SECOND: u64 = 200 << 20;
 /// After a pause so much time's worth of bytes passes at once.
 const BURST: Duration = Duration::from_millis(100);
 /// A transfer is given up when the receiver takes no chunk for so long.
@@ -43,12 +42,17 @@ pub(crate) struct SnapshotSender {
 
 impl Default for SnapshotSender {
     fn default() -> Self {
-        let pace = Pace::new(BYTES_PER_SECOND, BURST);
+        let pace = Pace::new(RATE_MAX, BURST);
         SnapshotSender { permits: Arc::new(Semaphore::new(SENDING_MAX)), pace: Arc::new(pace) }
     }
 }
 
 impl SnapshotSender {
+    /// What all snapshots together may take from here on, in bytes per second.
+    pub(crate) fn set_rate(&self, bytes_per_second: u64) {
+        self.pace.set_rate(bytes_per_second);
+    }
+
     /// Sends a snapshot and waits until it is installed; gives the receiver's vote. Dropping the future cancels the transfer.
     pub(crate) async fn send(
         &self,

@@ -47,6 +47,11 @@ impl PeerTransport {
         }
     }
 
+    /// What all snapshots that are sent from here may take together, in bytes per second.
+    pub(crate) fn set_snapshot_rate(&self, bytes_per_second: u64) {
+        self.snapshots.set_rate(bytes_per_second);
+    }
+
     /// Takes note of the cluster's nodes: connects to new ones, again to those whose address changed, and no more to removed
     /// ones. Called by one task at a time, inside a tokio runtime.
     pub(crate) fn update(&self, nodes: &[NodeInfo]) {

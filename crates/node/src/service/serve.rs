@@ -57,7 +57,9 @@ impl Server {
             }
         };
         kind.count(&last.replies);
-        kind.seconds.record(started.elapsed());
+        let took = started.elapsed();
+        kind.seconds.record(took);
+        self.member.foreground.took(took);
         queue.send(Batch { requests: Some(room), ..last }).await;
     }
 

@@ -133,15 +133,14 @@ impl Moving<'_> {
         }
         let matched =
             self.report.others.iter().find(|other| other.replica == to.replica).map(|other| other.matched_index);
+        let throttled = self.reports.node(self.leader.node).is_some_and(|report| report.throttled);
+        let throttled = if throttled { "; throttled, as users wait" } else { "" };
         Err(match matched {
             Some(matched) if matched > 0 => {
-                format!(
-                    "catching up on node {}, {} entries behind",
-                    to.node,
-                    self.report.last_index.saturating_sub(matched)
-                )
+                let behind = self.report.last_index.saturating_sub(matched);
+                format!("catching up on node {}, {behind} entries behind{throttled}", to.node)
             }
-            _ => format!("receiving a snapshot on node {}", to.node),
+            _ => format!("receiving a snapshot on node {}{throttled}", to.node),
         })
     }
 

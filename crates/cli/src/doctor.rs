@@ -1,0 +1,211 @@
+//! `doctor`: one line a check, and what to do about what is not well.
+
+use clap::Args;
+use quorate_proto::admin::Node;
+use serde::Serialize;
+
+use crate::args::Connect;
+use crate::failure::{Exit, Failure};
+use crate::operation;
+use crate::output::{self, Format, Items, Output};
+use crate::survey::Survey;
+
+/// Less free disk than this is worth a warning, in bytes.
+const DISK_FREE_MIN: u64 = 2 << 30;
+/// A replica that lacks more entries than this is worth a warning.
+const LAG_ENTRIES_MAX: u64 = 10_000;
+
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What a check found.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    /// `ok`, `warning`, `failed`.
+    verdict: &'static str,
+    detail: String,
+    fix: String,
+}
+
+impl DoctorArgs {
+    /// Checks and prints. Exit 8 if a check failed; warnings alone are no failure.
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let survey = Survey::take(&self.connect).await?;
+        let waits = operation::waits(&self.connect, &survey).await;
+        let checks = checks(&survey, &waits);
+        let failed = checks.iter().filter(|check| check.verdict == "failed").count();
+        output::print(match self.output.output {
+            Format::Json => output::json("Diagnosis", &Items { items: checks }),
+            Format::Table => checks.iter().map(line).collect::<String>(),
+        })?;
+        if failed == 0 {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::CheckFailed, format!("{failed} checks failed")))
+    }
+}
+
+fn line(check: &Check) -> String {
+    let sign = match check.verdict {
+        "ok" => '✓',
+        "warning" => '!',
+        _ => '✗',
+    };
+    let fix = if check.fix.is_empty() { String::new() } else { format!("\n    fix: {}", check.fix) };
+    format!("{sign} {}: {}{fix}\n", check.name, check.detail)
+}
+
+fn checks(survey: &Survey, waits: &[String]) -> Vec<Check> {
+    vec![
+        nodes_answer(survey),
+        groups_are_led(survey),
+        replicas_are_there(survey),
+        survives_a_node(survey),
+        topology_group(survey),
+        zones(survey),
+        versions(survey),
+        disks(survey),
+        lag(survey),
+        operations(survey, waits),
+    ]
+}
+
+fn check(name: &'static str, bad: &[String], verdict: &'static str, well: &str, fix: &str) -> Check {
+    if bad.is_empty() {
+        return Check { name, verdict: "ok", detail: well.to_owned(), fix: String::new() };
+    }
+    Check { name, verdict, detail: bad.join("; "), fix: fix.to_owned() }
+}
+
+fn nodes_answer(survey: &Survey) -> Check {
+    let down = survey.nodes.iter().filter(|(_, status)| status.is_none());
+    let down: Vec<String> =
+        down.map(|(node, _)| format!("node {} ({}) does not answer", node.id, node.client_address)).collect();
+    let fix = "start it again; if it is dead for good: quorate node remove ID --dead --confirm HOST:PORT";
+    check("nodes", &down, "failed", "every node answers", fix)
+}
+
+fn groups_are_led(survey: &Survey) -> Check {
+    let unled = survey.shard_ids().filter(|shard| !survey.margin(*shard).led);
+    let unled: Vec<String> = unled.map(|shard| format!("shard {shard} has no leader")).collect();
+    let fix = "start the nodes that are down; a shard without a majority of its replicas cannot elect";
+    check("leaders", &unled, "failed", "every shard has a leader", fix)
+}
+
+fn replicas_are_there(survey: &Survey) -> Check {
+    let short = survey.shard_ids().filter(|shard| !survey.margin(*shard).complete);
+    let short: Vec<String> = short.map(|shard| format!("shard {shard} misses a replica")).collect();
+    check("replicas", &short, "failed", "every replica is there", "start the nodes that are down, or replace them")
+}
+
+fn survives_a_node(survey: &Survey) -> Check {
+    let spare = survey.shard_ids().chain([0]).map(|group| survey.margin(group).spare).min().unwrap_or(0);
+    let bad = if spare < 1 {
+        vec!["the next node that fails stops a shard or the topology group".to_owned()]
+    } else {
+        vec![]
+    };
+    let fix = match survey.topology.replicas {
+        1 => "the cluster was made with one replica a shard; nothing but a new cluster changes that",
+        _ => "start the nodes that are down, or add one: quorate node start --join …",
+    };
+    check("failures", &bad, "warning", "any one node may fail", fix)
+}
+
+fn topology_group(survey: &Survey) -> Check {
+    let voters = survey.topology.topology_replicas.len();
+    let bad = if voters.is_multiple_of(2) { vec![format!("the topology group has {voters} voters")] } else { vec![] };
+    check(
+        "topology",
+        &bad,
+        "warning",
+        "the topology group has an odd number of voters",
+        "it follows the nodes by itself: wait",
+    )
+}
+
+fn zones(survey: &Survey) -> Check {
+    let crowded = survey.crowded_shards();
+    let bad: Vec<String> = crowded
+        .iter()
+        .map(|shard| format!("shard {shard} has replicas in one zone that could be in several"))
+        .collect();
+    check(
+        "zones",
+        &bad,
+        "warning",
+        "replicas are spread over the zones",
+        "quorate rebalance plan, then: quorate rebalance apply",
+    )
+}
+
+fn versions(survey: &Survey) -> Check {
+    let mut versions: Vec<&str> =
+        survey.nodes.iter().filter_map(|(_, status)| Some(status.as_ref()?.version.as_str())).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    let bad = if versions.len() > 1 { vec![format!("the nodes run versions {}", versions.join(", "))] } else { vec![] };
+    check("versions", &bad, "warning", "every node runs the same version", "finish the upgrade, a node at a time")
+}
+
+fn disks(survey: &Survey) -> Check {
+    let full = |(node, status): &(Node, Option<quorate_proto::admin::NodeStatus>)| {
+        let free = status.as_ref()?.disk_free_bytes;
+        (free < DISK_FREE_MIN).then(|| format!("node {} has {} MiB of disk left", node.id, free >> 20))
+    };
+    let bad: Vec<String> = survey.nodes.iter().filter_map(full).collect();
+    check("disks", &bad, "warning", "every disk has room", "make room, or add a node: quorate node start --join …")
+}
+
+fn lag(survey: &Survey) -> Check {
+    let behind = survey.nodes.iter().filter_map(|(node, _)| {
+        let entries = survey.lag_entries(node.id)?;
+        (entries > LAG_ENTRIES_MAX).then(|| format!("node {} lacks up to {entries} entries", node.id))
+    });
+    check(
+        "lag",
+        &behind.collect::<Vec<_>>(),
+        "warning",
+        "every replica keeps up",
+        "wait; a slow disk or network shows as lag that grows",
+    )
+}
+
+fn operations(survey: &Survey, waits: &[String]) -> Check {
+    let mut bad = waits.to_vec();
+    if survey.topology.paused {
+        bad.push("moves are paused".to_owned());
+    }
+    check("operations", &bad, "warning", "nothing stands still", "quorate op list; quorate rebalance resume")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::survey::tests::survey;
+
+    #[test]
+    fn a_cluster_that_is_well_passes_every_check() {
+        let checks = checks(&survey(&[]), &[]);
+        let bad: Vec<&Check> = checks.iter().filter(|check| check.verdict == "failed").collect();
+        assert!(bad.is_empty(), "{bad:?}");
+    }
+
+    #[test]
+    fn what_is_not_well_comes_with_a_fix() {
+        let checks = checks(&survey(&[3]), &["shard 1: node 3 does not answer".to_owned()]);
+        let failed: Vec<&str> =
+            checks.iter().filter(|check| check.verdict == "failed").map(|check| check.name).collect();
+        assert_eq!(failed, ["nodes", "replicas"]);
+        assert!(checks.iter().filter(|check| check.verdict != "ok").all(|check| !check.fix.is_empty()));
+        let text: String = checks.iter().map(line).collect();
+        assert!(text.contains("✗ nodes: node 3 (127.0.0.1:7120) does not answer"), "{text}");
+        assert!(text.contains("! operations: shard 1: node 3 does not answer"), "{text}");
+    }
+}

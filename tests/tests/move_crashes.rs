@@ -1,0 +1,225 @@
+//! A replica moves, and the node that leads the topology group, the one that leads the shard, the one that gets the replica or
+//! the one that gives it away dies at a named step. Each time the move comes to its end: three equal replicas, no orphan.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use quorate_proto::admin::{CompactLogsRequest, NodeStatus};
+use quorate_router::admin;
+use quorate_tests::{Cluster, ClusterOptions, eventually, run_cli};
+use serde_json::Value;
+
+const SHARDS: u32 = 2;
+/// Enough entries that some are purged, so that a new replica needs a snapshot.
+const KEYS: usize = 3_000;
+const PATIENCE: Duration = Duration::from_secs(60);
+const ASK: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    /// The node that leads the topology group.
+    Reconciler,
+    /// The node that leads the shard.
+    Leader,
+    /// The node that gets a replica.
+    Target,
+    /// The node that gives its replica away.
+    Source,
+}
+
+/// Who dies where. Every one of these steps is come by.
+const STEPS: &[(Victim, &str)] = &[
+    (Victim::Reconciler, "start-move-planned"),
+    (Victim::Reconciler, "start-move-done"),
+    (Victim::Reconciler, "add-learner-planned"),
+    (Victim::Leader, "add-learner-received"),
+    (Victim::Leader, "add-learner-done"),
+    (Victim::Target, "replica-made"),
+    (Victim::Target, "snapshot-staged"),
+    (Victim::Target, "snapshot-installed"),
+    (Victim::Leader, "transfer-leader-received"),
+    (Victim::Leader, "transfer-leader-done"),
+    (Victim::Reconciler, "change-voters-planned"),
+    (Victim::Leader, "change-voters-received"),
+    (Victim::Leader, "joint-change-applied"),
+    (Victim::Target, "joint-change-applied"),
+    (Victim::Leader, "change-voters-done"),
+    (Victim::Reconciler, "finish-move-planned"),
+    (Victim::Reconciler, "finish-move-done"),
+    (Victim::Source, "replica-leaves"),
+    (Victim::Source, "tombstone-written"),
+    (Victim::Reconciler, "finish-operation-planned"),
+    (Victim::Reconciler, "finish-operation-done"),
+];
+
+struct Lab {
+    cluster: Cluster,
+    points: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Lab {
+    async fn start() -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let points = dir.path().join("points");
+        let environment = vec![("QUORATE_FAIL_POINTS".to_owned(), points.display().to_string())];
+        let options = ClusterOptions { nodes: 4, shards: SHARDS, environment, ..ClusterOptions::default() };
+        Ok(Lab { cluster: Cluster::start(options).await?, points, _dir: dir })
+    }
+
+    async fn write(&self, round: usize) -> anyhow::Result<()> {
+        let client = self.cluster.client(PATIENCE).await?;
+        let mut writes = tokio::task::JoinSet::new();
+        let keys = if round == 0 { KEYS } else { 50 };
+        for key in 0..keys {
+            let client = client.clone();
+            writes.spawn(async move { client.put(format!("key-{key}"), format!("round {round}")).await });
+            if writes.len() >= 4 {
+                writes.join_next().await.context("a write is under way")???;
+            }
+        }
+        while let Some(write) = writes.join_next().await {
+            write??;
+        }
+        Ok(())
+    }
+
+    async fn status(&self, number: usize) -> Option<NodeStatus> {
+        admin(&self.cluster.endpoint(number), ASK).await.ok()?.node(ASK).await.ok()
+    }
+
+    /// The number of the node with an id, and of the one that leads a group.
+    async fn numbered(&self, id: u64) -> anyhow::Result<usize> {
+        for number in 1..=self.cluster.len() {
+            if self.status(number).await.is_some_and(|status| status.id == id) {
+                return Ok(number);
+            }
+        }
+        anyhow::bail!("no node has the id {id}")
+    }
+
+    async fn leader(&self, group: u32) -> anyhow::Result<u64> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            for number in 1..=self.cluster.len() {
+                let Some(status) = self.status(number).await else { continue };
+                if status.replicas.iter().any(|replica| replica.group == group && replica.leader == status.id) {
+                    return Ok(status.id);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::bail!("nobody leads group {group}")
+    }
+
+    async fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["-o", "json"]).collect();
+        let output = run_cli(&self.cluster.endpoints(), &arguments).await?;
+        serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// The ids of the nodes that have a replica of shard 1.
+    async fn replicas(&self) -> anyhow::Result<BTreeSet<u64>> {
+        let shard = self.json(&["shard", "show", "1"]).await?;
+        let replicas = shard["replicas"].as_array().context("a list of replicas")?;
+        replicas.iter().map(|at| Ok(at["node"].as_str().context("a node")?.parse()?)).collect()
+    }
+
+    /// Moves a replica of shard 1 while the victim dies at the step; whether it came by.
+    async fn run(&mut self, victim: Victim, step: &str) -> anyhow::Result<bool> {
+        let has = self.replicas().await?;
+        let target = (1..=4).find(|id| !has.contains(id)).context("one node has no replica")?;
+        let (leader, reconciler) = (self.leader(1).await?, self.leader(0).await?);
+        // A leader that leaves hands over first; elsewhere the leader is to die as the leader.
+        let leaves = step.starts_with("transfer-leader");
+        let source = *has.iter().find(|id| (**id == leader) == leaves).context("a shard has three replicas")?;
+        let victim_id = match victim {
+            Victim::Reconciler => reconciler,
+            Victim::Leader => leader,
+            Victim::Target => target,
+            Victim::Source => source,
+        };
+        let number = self.numbered(victim_id).await?;
+        // A new replica needs a snapshot where the log of its leader begins late.
+        for number in 1..=4 {
+            admin(&self.cluster.endpoint(number), PATIENCE)
+                .await?
+                .compact_logs(CompactLogsRequest {}, PATIENCE)
+                .await?;
+        }
+        let pid = self.cluster.pid(number).context("the victim runs")?;
+        std::fs::write(&self.points, format!("{pid} {step}"))?;
+        let (from, to) = (source.to_string(), target.to_string());
+        let arguments = ["shard", "move", "1", "--from", &from, "--to", &to, "--yes", "--no-wait"];
+        let started = run_cli(&self.cluster.endpoints(), &arguments).await?;
+        let said = String::from_utf8_lossy(&started.stderr).into_owned();
+        // The node that was asked may be the one that died.
+        let deadline = Instant::now() + PATIENCE;
+        let mut died = false;
+        while Instant::now() < deadline {
+            died = self.cluster.has_died(number)?;
+            let done = self.replicas().await.is_ok_and(|has| has.contains(&target) && !has.contains(&source));
+            if died || (done && self.at_rest().await) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        std::fs::write(&self.points, "")?;
+        if died {
+            // What the others do without it, for a while.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            self.cluster.restart(number).await?;
+        }
+        let moved = eventually("the move is done", PATIENCE, || async {
+            self.at_rest().await && self.replicas().await.is_ok_and(|has| has.contains(&target))
+        });
+        if let Err(error) = moved.await {
+            let list = self.json(&["op", "list"]).await?;
+            return Err(error.context(format!("{said}\n{list}\n{}", self.cluster.log_tail(number))));
+        }
+        Ok(died)
+    }
+
+    async fn at_rest(&self) -> bool {
+        let Ok(list) = self.json(&["op", "list"]).await else { return false };
+        list["items"]
+            .as_array()
+            .is_some_and(|operations| operations.iter().all(|operation| operation["state"] == "done"))
+    }
+
+    /// Three equal replicas of each shard, and nothing else.
+    async fn check(&self) -> anyhow::Result<()> {
+        let whole = eventually("three replicas each, and no orphan", PATIENCE, || async {
+            let mut held = 0;
+            for number in 1..=4 {
+                let Some(status) = self.status(number).await else { return false };
+                held += status.replicas.iter().filter(|replica| replica.group != 0).count();
+            }
+            held == 3 * SHARDS as usize
+        });
+        whole.await?;
+        let verified = run_cli(&self.cluster.endpoints(), &["shard", "verify", "--deadline", "30s"]).await?;
+        ensure!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_survives_a_crash_at_every_step() -> anyhow::Result<()> {
+    let mut lab = Lab::start().await?;
+    lab.write(0).await?;
+    let mut missed = Vec::new();
+    for (round, (victim, step)) in STEPS.iter().enumerate() {
+        let died = lab.run(*victim, step).await.with_context(|| format!("{victim:?} dies at {step}"))?;
+        lab.write(round + 1).await.with_context(|| format!("writes after {victim:?} died at {step}"))?;
+        lab.check().await.with_context(|| format!("after {victim:?} died at {step}"))?;
+        println!("{victim:?} at {step}: {}", if died { "died" } else { "not come by" });
+        if !died {
+            missed.push((victim, step));
+        }
+    }
+    ensure!(missed.is_empty(), "steps that were not come by: {missed:?}");
+    Ok(())
+}
