@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::during::Phases;
 use super::report::{Report, Tally, Window};
 use super::target::{ErrorKind, Target};
 use super::{Op, Workload};
@@ -79,6 +80,7 @@ pub(super) async fn run<T: Target>(
     target: T,
     workload: &Workload,
     warm_up: Duration,
+    phases: Option<&Phases>,
     stop: impl Future<Output = ()>,
 ) -> Report {
     let start = Instant::now() + warm_up;
@@ -86,6 +88,7 @@ pub(super) async fn run<T: Target>(
     let shared = Arc::new(Shared {
         workload: workload.clone(),
         window,
+        phases: phases.cloned(),
         stop: CancellationToken::new(),
         done: AtomicU64::new(0),
     });
@@ -112,13 +115,15 @@ pub(super) async fn run<T: Target>(
 struct Shared {
     workload: Workload,
     window: Window,
+    phases: Option<Phases>,
     stop: CancellationToken,
     /// Operations that succeeded so far, for the progress line.
     done: AtomicU64,
 }
 
 async fn client<T: Target>(number: usize, target: T, shared: Arc<Shared>) -> Tally {
-    let Workload { op, read, value_bytes, keys, .. } = shared.workload;
+    let Workload { op, read, value_bytes, keys, rate, clients, .. } = shared.workload;
+    let pause = rate.map(|rate| Duration::from_secs_f64(f64::from(clients) / f64::from(rate)));
     let value = value(value_bytes);
     let mut tally = Tally::default();
     while !shared.stop.is_cancelled() {
@@ -133,12 +138,20 @@ async fn client<T: Target>(number: usize, target: T, shared: Arc<Shared>) -> Tal
             true => target.put(number, key, value.clone()).await,
             false => target.get(number, key, read).await,
         };
-        tally.record(&shared.window, begun, Instant::now(), result);
+        let ended = Instant::now();
+        tally.record(&shared.window, begun, ended, result);
+        if let Some(phases) = &shared.phases {
+            phases.record(begun, ended, result);
+        }
         match result {
             Ok(()) => {
                 shared.done.fetch_add(1, Ordering::Relaxed);
             }
             Err(_) => sleep(PAUSE_AFTER_ERROR).await,
+        }
+        if let Some(pause) = pause {
+            // Around the pause, so that the clients do not march in step.
+            sleep_until(begun + pause.mul_f64(rand::random_range(0.5..1.5))).await;
         }
     }
     tally
@@ -191,7 +204,7 @@ mod tests {
     }
 
     fn workload(op: Op) -> Workload {
-        Workload { op, read: ReadLevel::Strong, clients: 4, value_bytes: 16, keys: 300, seconds: 2 }
+        Workload { op, read: ReadLevel::Strong, clients: 4, value_bytes: 16, keys: 300, rate: None, seconds: 2 }
     }
 
     const WARM_UP: Duration = Duration::from_millis(500);
@@ -199,7 +212,7 @@ mod tests {
     /// Four clients, 10 ms an operation: 400 operations a second, each of 10 ms. Time is moved, not waited for.
     #[tokio::test(start_paused = true)]
     async fn a_known_store_is_measured_right() {
-        let report = run(Fake::default(), &workload(Op::Put), WARM_UP, std::future::pending()).await;
+        let report = run(Fake::default(), &workload(Op::Put), WARM_UP, None, std::future::pending()).await;
         assert!((396.0..=408.0).contains(&report.throughput), "{report:?}");
         assert!((9.9..=12.0).contains(&report.p50_ms) && report.max_ms < 13.0, "{report:?}");
         assert!((1.99..=2.01).contains(&report.measured_seconds), "{report:?}");
@@ -212,14 +225,14 @@ mod tests {
         let fake = Fake::default();
         preload(&fake, &workload(Op::Get)).await.unwrap();
         assert_eq!(fake.keys.lock().unwrap().len(), 300);
-        let report = run(fake, &workload(Op::Get), WARM_UP, std::future::pending()).await;
+        let report = run(fake, &workload(Op::Get), WARM_UP, None, std::future::pending()).await;
         assert!(report.errors.is_empty() && report.throughput > 390.0, "{report:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn errors_are_counted_by_kind_and_do_not_spin() {
         let failing = Fake { failing: Some("unknown"), ..Fake::default() };
-        let report = run(failing.clone(), &workload(Op::Put), WARM_UP, std::future::pending()).await;
+        let report = run(failing.clone(), &workload(Op::Put), WARM_UP, None, std::future::pending()).await;
         assert!(report.nothing_succeeded());
         let count = report.errors["unknown"];
         assert!((350..=410).contains(&count), "10 ms for the operation, 10 ms of rest: {count}");
@@ -231,14 +244,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_early_end_reports_what_was_measured() {
         let stop = sleep(WARM_UP + Duration::from_secs(1));
-        let report = run(Fake::default(), &workload(Op::Put), WARM_UP, stop).await;
+        let report = run(Fake::default(), &workload(Op::Put), WARM_UP, None, stop).await;
         assert!((0.99..=1.01).contains(&report.measured_seconds), "{report:?}");
         assert!((390.0..=420.0).contains(&report.throughput), "{report:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_end_in_the_warm_up_measures_nothing() {
-        let report = run(Fake::default(), &workload(Op::Put), WARM_UP, sleep(Duration::from_millis(20))).await;
+        let report = run(Fake::default(), &workload(Op::Put), WARM_UP, None, sleep(Duration::from_millis(20))).await;
         assert_eq!((report.throughput, report.operations), (0.0, 0));
+    }
+
+    /// Four clients that could do 400 operations a second are held to 100.
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_kept() {
+        let held = Workload { rate: Some(100), ..workload(Op::Put) };
+        let report = run(Fake::default(), &held, WARM_UP, None, std::future::pending()).await;
+        assert!((85.0..=115.0).contains(&report.throughput), "{report:?}");
     }
 }

@@ -8,6 +8,7 @@
 //! Closed loop means that a slow store is asked less often: latencies are what N busy clients see, not what an open stream of
 //! arrivals would. The same loop drives Quorate and, for a comparison in the same run, etcd.
 
+mod during;
 mod etcd;
 mod load;
 mod report;
@@ -18,7 +19,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use quorate_types::{ReadLevel, VALUE_BYTES_MAX};
 use serde::Serialize;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use self::during::{Impact, Phases};
 use self::etcd::Etcd;
 use self::report::Report;
 use self::target::{Quorate, Target};
@@ -66,6 +70,12 @@ pub(crate) struct KvArgs {
     /// Connections to each etcd endpoint.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     etcd_connections: u32,
+    /// Run this command of quorate a third into the measurement, such as "node drain 3 --yes", and say what it cost.
+    #[arg(long, value_name = "COMMAND")]
+    during: Option<String>,
+    /// Keys that are probed every 5 ms beside the load, to find the longest time without a write. Only with --during.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(0..=1024))]
+    probes: u32,
     /// How long to run before the measurement begins.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration::parse)]
     warm_up: Duration,
@@ -93,6 +103,9 @@ pub(crate) struct Workload {
     /// Different keys, each as likely as the others.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     keys: u64,
+    /// Operations a second of all clients together, at most; without it, as many as they can.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate: Option<u32>,
     /// Seconds to measure.
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
@@ -108,6 +121,8 @@ fn value_bytes(text: &str) -> Result<usize, String> {
 struct Document<'a> {
     #[serde(flatten)]
     report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    impact: Option<&'a Impact>,
     parameters: Parameters<'a>,
 }
 
@@ -123,15 +138,17 @@ impl BenchCommand {
     /// Runs the load and prints what was measured. Ctrl-C ends it early, with what was measured so far.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let BenchCommand::Kv(args) = self;
-        let report = match args.target {
+        let (report, impact) = match args.target {
             Store::Quorate => args.measure(Quorate::new(args.connect.client().await?.0)).await?,
             Store::Etcd => args.measure(Etcd::connect(&args.connect, args.etcd_connections).await?).await?,
         };
         let parameters =
             Parameters { target: args.target, workload: &args.workload, endpoints: &args.connect.endpoints };
         output::print(match args.output.output {
-            Format::Json => output::json("BenchResult", &Document { report: &report, parameters }),
-            Format::Table => report.screen(),
+            Format::Json => {
+                output::json("BenchResult", &Document { report: &report, impact: impact.as_ref(), parameters })
+            }
+            Format::Table => report.screen() + &impact.as_ref().map(Impact::screen).unwrap_or_default(),
         })?;
         if report.nothing_succeeded() {
             return Err(Failure::new(Exit::Unreachable, "no operation succeeded")
@@ -143,7 +160,7 @@ impl BenchCommand {
 }
 
 impl KvArgs {
-    async fn measure(&self, target: impl Target) -> Result<Report, Failure> {
+    async fn measure(&self, target: impl Target) -> Result<(Report, Option<Impact>), Failure> {
         let stop = signals::shutdown()?;
         tokio::pin!(stop);
         if self.workload.op != Op::Put {
@@ -152,7 +169,24 @@ impl KvArgs {
                 () = &mut stop => return Err(Failure::new(Exit::Interrupted, "interrupted while the keys were written")),
             }
         }
-        Ok(load::run(target, &self.workload, self.warm_up, stop).await)
+        let Some(command) = &self.during else {
+            return Ok((load::run(target, &self.workload, self.warm_up, None, stop).await, None));
+        };
+        let start = Instant::now() + self.warm_up;
+        let phases = Phases::new(start);
+        let probing = CancellationToken::new();
+        let probes = during::probe(&target, self.probes, &phases, &probing);
+        let at = start + Duration::from_secs(self.workload.seconds) / 3;
+        let acting = during::run(command, &self.connect.endpoints, at, &phases);
+        let loading = load::run(target, &self.workload, self.warm_up, Some(&phases), stop);
+        tokio::pin!(acting, loading);
+        let (report, exit) = tokio::select! {
+            report = &mut loading => (report, None),
+            exit = &mut acting => (loading.await, Some(exit?)),
+        };
+        probing.cancel();
+        probes.join_all().await;
+        Ok((report, phases.impact(command, exit)))
     }
 }
 

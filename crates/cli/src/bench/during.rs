@@ -1,0 +1,184 @@
+//! What an admin action costs: `--during "node drain 3 --yes"` runs the command a third into the window, and the report says
+//! what it was like before it and during it.
+//!
+//! Beside the load, some keys are probed every few milliseconds, each by a writer of its own: the longest silence of a probe is
+//! how long a shard took no writes.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::report::{Report, Tally, Window};
+use super::target::{ErrorKind, Target};
+use crate::failure::{Exit, Failure};
+
+/// How often each probe writes.
+const PROBE_PERIOD: Duration = Duration::from_millis(5);
+
+/// What an admin action cost, as JSON has it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Impact {
+    /// The command.
+    pub(super) command: String,
+    /// What it exited with; null: it was still running when the load ended.
+    pub(super) exit: Option<i32>,
+    /// How long it ran.
+    pub(super) took_seconds: f64,
+    pub(super) before: Phase,
+    pub(super) during: Phase,
+}
+
+/// The load and the probes in one part of the window.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Phase {
+    #[serde(flatten)]
+    pub(super) report: Report,
+    /// The longest time between two writes of one probe.
+    pub(super) longest_gap_ms: f64,
+}
+
+impl Phase {
+    fn line(&self) -> String {
+        let Report { throughput, p50_ms, p99_ms, max_ms, .. } = self.report;
+        let (gap, errors) = (self.longest_gap_ms, self.report.errors_line());
+        format!(
+            "{throughput:.0} operations/s   p50 {p50_ms:.2}   p99 {p99_ms:.2}   max {max_ms:.2} ms   longest gap {gap:.0} ms   errors {errors}"
+        )
+    }
+}
+
+impl Impact {
+    /// For people.
+    pub(super) fn screen(&self) -> String {
+        let exit = self.exit.map_or_else(|| "still running".to_owned(), |code| format!("exit {code}"));
+        format!(
+            "\nquorate {}: {exit} after {:.1} s\nbefore  {}\nduring  {}\n",
+            self.command,
+            self.took_seconds,
+            self.before.line(),
+            self.during.line()
+        )
+    }
+}
+
+/// Sorts what is measured into before and during.
+#[derive(Clone)]
+pub(super) struct Phases {
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    start: Instant,
+    begun: Option<Instant>,
+    ended: Option<Instant>,
+    before: Tally,
+    during: Tally,
+    gap_before: Duration,
+    gap_during: Duration,
+}
+
+impl Phases {
+    pub(super) fn new(start: Instant) -> Self {
+        let (before, during) = (Tally::default(), Tally::default());
+        let gaps = Duration::ZERO;
+        let inner = Inner { start, begun: None, ended: None, before, during, gap_before: gaps, gap_during: gaps };
+        Phases { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().expect("nobody panics while holding this lock")
+    }
+
+    /// Counts one operation of the load.
+    pub(super) fn record(&self, begun: Instant, ended: Instant, result: Result<(), ErrorKind>) {
+        let mut inner = self.lock();
+        let far = begun + Duration::from_secs(86_400);
+        let (start, at, end) = (inner.start, inner.begun.unwrap_or(far), inner.ended.unwrap_or(far));
+        inner.before.record(&Window { start, end: at }, begun, ended, result);
+        inner.during.record(&Window { start: at, end }, begun, ended, result);
+    }
+
+    /// Counts the silence of a probe between two of its writes.
+    fn silent(&self, from: Instant, to: Instant) {
+        let mut inner = self.lock();
+        if from < inner.start {
+            return;
+        }
+        let gap = to - from;
+        match (inner.begun, inner.ended) {
+            (Some(begun), ended) if to > begun && ended.is_none_or(|ended| from < ended) => {
+                inner.gap_during = inner.gap_during.max(gap);
+            }
+            (Some(_), _) => {}
+            (None, _) => inner.gap_before = inner.gap_before.max(gap),
+        }
+    }
+
+    fn begin(&self) -> Instant {
+        *self.lock().begun.insert(Instant::now())
+    }
+
+    fn end(&self) {
+        self.lock().ended = Some(Instant::now());
+    }
+
+    /// What it came to.
+    pub(super) fn impact(&self, command: &str, exit: Option<i32>) -> Option<Impact> {
+        let inner = self.lock();
+        let begun = inner.begun?;
+        let ended = inner.ended.unwrap_or_else(Instant::now);
+        let phase = |tally: &Tally, window, gap: Duration| Phase {
+            report: tally.clone().report(window),
+            longest_gap_ms: gap.as_secs_f64() * 1_000.0,
+        };
+        Some(Impact {
+            command: command.to_owned(),
+            exit,
+            took_seconds: (ended - begun).as_secs_f64(),
+            before: phase(&inner.before, Window { start: inner.start, end: begun }, inner.gap_before),
+            during: phase(&inner.during, Window { start: begun, end: ended }, inner.gap_during),
+        })
+    }
+}
+
+/// Probes so many keys until told to stop.
+pub(super) fn probe<T: Target>(target: &T, probes: u32, phases: &Phases, stop: &CancellationToken) -> JoinSet<()> {
+    let mut running = JoinSet::new();
+    for probe in 0..probes {
+        let (target, phases, stop) = (target.clone(), phases.clone(), stop.clone());
+        running.spawn(async move {
+            let mut beat = interval(PROBE_PERIOD);
+            beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut last = Instant::now();
+            while stop.run_until_cancelled(beat.tick()).await.is_some() {
+                let key = format!("bench/probe/{probe}").into();
+                if target.put(probe as usize, key, bytes::Bytes::from_static(b"probe")).await.is_ok() {
+                    let now = Instant::now();
+                    phases.silent(last, now);
+                    last = now;
+                }
+            }
+        });
+    }
+    running
+}
+
+/// Runs a command of this binary at a time; gives its exit code.
+pub(super) async fn run(command: &str, endpoints: &[String], at: Instant, phases: &Phases) -> Result<i32, Failure> {
+    let failed =
+        |error: std::io::Error| Failure::new(Exit::Other, format!("cannot run 'quorate {command}'")).cause(error);
+    let binary = std::env::current_exe().map_err(failed)?;
+    sleep_until(at).await;
+    phases.begin();
+    let mut child = Command::new(binary);
+    child.args(command.split_whitespace()).env("QUORATE_ENDPOINTS", endpoints.join(",")).kill_on_drop(true);
+    child.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    let status = child.status().await.map_err(failed)?;
+    phases.end();
+    Ok(status.code().unwrap_or(-1))
+}
