@@ -10,6 +10,8 @@ use crate::operation;
 use crate::output::{self, Format, Items, Output};
 use crate::survey::Survey;
 
+/// What stands still and is shown.
+const WAITS_SHOWN_MAX: usize = 3;
 /// Less free disk than this is worth a warning, in bytes.
 const DISK_FREE_MIN: u64 = 2 << 30;
 /// A replica that lacks more entries than this is worth a warning.
@@ -100,7 +102,8 @@ fn groups_are_led(survey: &Survey) -> Check {
 
 fn replicas_are_there(survey: &Survey) -> Check {
     let short = survey.shard_ids().filter(|shard| !survey.margin(*shard).complete);
-    let short: Vec<String> = short.map(|shard| format!("shard {shard} misses a replica")).collect();
+    let short: Vec<String> = short.map(|shard| shard.to_string()).collect();
+    let short = if short.is_empty() { vec![] } else { vec![format!("shards {} miss a replica", short.join(", "))] };
     check("replicas", &short, "failed", "every replica is there", "start the nodes that are down, or replace them")
 }
 
@@ -178,7 +181,10 @@ fn lag(survey: &Survey) -> Check {
 }
 
 fn operations(survey: &Survey, waits: &[String]) -> Check {
-    let mut bad = waits.to_vec();
+    let mut bad: Vec<String> = waits.iter().take(WAITS_SHOWN_MAX).cloned().collect();
+    if waits.len() > WAITS_SHOWN_MAX {
+        bad.push(format!("and {} more", waits.len() - WAITS_SHOWN_MAX));
+    }
     if survey.topology.paused {
         bad.push("moves are paused".to_owned());
     }

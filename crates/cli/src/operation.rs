@@ -192,7 +192,7 @@ async fn cancel(args: OneArgs) -> Result<(), Failure> {
     let mut node = admin::any(&args.connect).await?;
     let request = CancelOperationRequest { operation: args.id };
     let cancelled = node.cancel_operation(Request::new(request)).await;
-    cancelled.map_err(|status| refused(format!("cannot cancel operation {}", args.id), &status))?;
+    cancelled.map_err(|status| unanswered(format!("cannot cancel operation {}", args.id), &status))?;
     let row = find(&args.connect, args.id).await?;
     output::print(match args.output.output {
         Format::Json => output::json("Operation", &row),
@@ -224,7 +224,7 @@ pub(crate) async fn carry_out(change: &Change, what: Meaning, planned_on: u64, d
     let mut node = admin::any(&change.connect).await?;
     let request = StartOperationRequest { intent: Some(Intent::from(what)), planned_on };
     let started = signals::or_unknown_value(node.start_operation(Request::new(request))).await?;
-    let started = started.map_err(|status| refused(format!("cannot {named}"), &status))?.into_inner();
+    let started = started.map_err(|status| unanswered(format!("cannot {named}"), &status))?.into_inner();
     if started.operation == 0 {
         return output::print(match change.output.output {
             Format::Json => output::json("Operation", &Nothing { id: None, what: named, state: "done" }),
@@ -351,6 +351,18 @@ async fn leader_of(connect: &Connect, survey: &Survey) -> Result<admin::Client, 
 
 fn lost(status: &Status) -> Failure {
     Failure::new(Exit::Unreachable, "the leader of the topology group does not answer").cause(status.message())
+}
+
+/// Why a change of the cluster has no answer: it may have been taken all the same.
+pub(crate) fn unanswered(message: String, status: &Status) -> Failure {
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
+            Failure::new(Exit::Unknown, format!("{message}: nobody knows whether it was taken"))
+                .cause(status.message())
+                .hint("see: quorate op list; asking again is harmless")
+        }
+        _ => refused(message, status),
+    }
 }
 
 /// A refusal of the cluster's: for safety, as a conflict, or because it cannot be reached.

@@ -10,7 +10,7 @@ use tonic::Request;
 
 use crate::args::Connect;
 use crate::failure::{Exit, Failure};
-use crate::operation::{Change, carry_out, confirm, refused, topology_leader};
+use crate::operation::{Change, carry_out, confirm, refused, topology_leader, unanswered};
 use crate::output::{self, Format, Output};
 use crate::{admin, signals};
 
@@ -114,7 +114,7 @@ fn read(file: &PathBuf) -> Result<Plan, Failure> {
 async fn pause(args: PauseArgs, paused: bool) -> Result<(), Failure> {
     let mut node = admin::any(&args.connect).await?;
     let done = node.pause_moves(Request::new(PauseMovesRequest { paused })).await;
-    done.map_err(|status| refused("cannot pause or resume".to_owned(), &status))?;
+    done.map_err(|status| unanswered("cannot pause or resume".to_owned(), &status))?;
     output::print(if paused {
         "no replica starts to move; go on with: quorate rebalance resume\n"
     } else {

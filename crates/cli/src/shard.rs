@@ -22,7 +22,7 @@ pub(crate) enum ShardCommand {
     Show(ShowArgs),
     /// Move a replica to another node.
     Move(MoveArgs),
-    /// Let another replica of a shard lead. It must have caught up and answer.
+    /// Let another replica of a shard lead. It must have caught up and answer. The cluster spreads leaders evenly again by and by.
     TransferLeader(TransferArgs),
     /// Compare the states of all replicas at one index. Exit 8 if they differ.
     Verify(VerifyArgs),

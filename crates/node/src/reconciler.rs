@@ -18,7 +18,7 @@ use quorate_topology::{ClusterState, Plan, Progress, Reports, Step, TopologyMach
 use quorate_types::operation::OperationId;
 use quorate_types::report::{NodeReport, Order, OrderKind};
 use quorate_types::topology::{Command, NodeState, Outcome};
-use quorate_types::{GroupId, NodeId, Role};
+use quorate_types::{GroupId, NodeId, ReplicaId, Role};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
@@ -104,6 +104,8 @@ struct Round {
     callers: HashMap<NodeId, PeerCaller>,
     orders: JoinSet<(GroupId, OrderKind, Result<(), String>)>,
     ordered: HashSet<GroupId>,
+    /// Replicas that the leader of their group confirmed to be no members, after their moves were taken back.
+    absent: HashSet<ReplicaId>,
     /// Why the last order for a group failed, until one succeeds.
     failures: BTreeMap<GroupId, String>,
 }
@@ -118,6 +120,7 @@ impl Round {
             callers: HashMap::new(),
             orders: JoinSet::new(),
             ordered: HashSet::new(),
+            absent: HashSet::new(),
             failures: BTreeMap::new(),
         }
     }
@@ -230,52 +233,75 @@ impl Round {
 
     async fn take(&mut self, cluster: &ClusterState, step: Step) {
         match step {
-            Step::Propose(command) => {
-                let name = command_name(&command);
-                fail_point(&format!("{name}-planned"));
-                let proposed = self.group.propose(command.encode().into(), PROPOSE_TIMEOUT).await;
-                match proposed.map(|applied| applied.reply) {
-                    Ok(Outcome::Refused(reason)) => debug!(?command, reason, "not taken over"),
-                    Ok(_) => {
-                        info!(?command, "topology command");
-                        fail_point(&format!("{name}-done"));
-                    }
-                    Err(reason) => warn!(?command, %reason, "topology command not done"),
+            Step::Propose(command) => self.propose(command).await,
+            Step::Order { node, group, what } => self.order(cluster, node, group, what),
+            Step::Abandon { node, moving } => match moving.to.map(|to| to.replica) {
+                Some(replica) if !self.absent.contains(&replica) => {
+                    self.order(cluster, node, moving.group, OrderKind::ConfirmAbsent(replica));
                 }
-            }
-            Step::Order { node, group, what } => {
-                if !self.ordered.insert(group) {
-                    return;
-                }
-                let Some(topology) = cluster.topology() else { return };
-                let Some(address) = topology.node(node).map(|node| node.addresses.peer.clone()) else { return };
-                fail_point(&format!("{}-planned", order_name(what)));
-                let order = Order { term: self.term, group, what };
-                let member = self.member.clone();
-                info!(%node, %group, ?what, "order");
-                self.orders.spawn(async move {
-                    let identity = member.identity;
-                    let obeyed = if node == identity.node {
-                        obey(&member, &order).await
-                    } else {
-                        let hello = handshake::hello(identity.cluster, identity.node, node);
-                        match PeerCaller::connect(&address).await {
-                            Ok(mut caller) => caller.obey(hello, &order).await,
-                            Err(reason) => Err(reason),
-                        }
-                    };
-                    (group, what, obeyed)
-                });
-            }
+                _ => self.propose(Command::AbandonMove(moving)).await,
+            },
         }
+    }
+
+    async fn propose(&self, command: Command) {
+        let name = command_name(&command);
+        fail_point(&format!("{name}-planned"));
+        let proposed = self.group.propose(command.encode().into(), PROPOSE_TIMEOUT).await;
+        match proposed.map(|applied| applied.reply) {
+            Ok(Outcome::Refused(reason)) => debug!(?command, reason, "not taken over"),
+            Ok(_) => {
+                info!(?command, "topology command");
+                fail_point(&format!("{name}-done"));
+            }
+            Err(reason) => warn!(?command, %reason, "topology command not done"),
+        }
+    }
+
+    /// Gives an order, unless one is under way for the group.
+    fn order(&mut self, cluster: &ClusterState, node: NodeId, group: GroupId, what: OrderKind) {
+        let Some(topology) = cluster.topology() else { return };
+        let Some(address) = topology.node(node).map(|node| node.addresses.peer.clone()) else { return };
+        if !self.ordered.insert(group) {
+            return;
+        }
+        fail_point(&format!("{}-planned", order_name(what)));
+        let order = Order { term: self.term, group, what };
+        let member = self.member.clone();
+        info!(%node, %group, ?what, "order");
+        self.orders.spawn(async move {
+            let identity = member.identity;
+            let obeyed = if node == identity.node {
+                obey(&member, &order).await
+            } else {
+                let hello = handshake::hello(identity.cluster, identity.node, node);
+                match PeerCaller::connect(&address).await {
+                    Ok(mut caller) => caller.obey(hello, &order).await,
+                    Err(reason) => Err(reason),
+                }
+            };
+            (group, what, obeyed)
+        });
     }
 
     /// An order has come to its end.
     fn ordered(&mut self, done: Result<(GroupId, OrderKind, Result<(), String>), tokio::task::JoinError>) {
-        let Ok((group, what, obeyed)) = done else { return };
+        let (group, what, obeyed) = match done {
+            Ok(done) => done,
+            Err(ended) => {
+                // Nobody knows which one it was: orders may be given twice.
+                debug!(%ended, "an order ended without a word");
+                return self.ordered.clear();
+            }
+        };
         self.ordered.remove(&group);
         match obeyed {
-            Ok(()) => drop(self.failures.remove(&group)),
+            Ok(()) => {
+                self.failures.remove(&group);
+                if let OrderKind::ConfirmAbsent(replica) = what {
+                    self.absent.insert(replica);
+                }
+            }
             Err(reason) => {
                 debug!(%group, ?what, reason, "order not done");
                 self.failures.insert(group, reason);
@@ -288,7 +314,8 @@ impl Round {
 pub(crate) fn own_report(node: &Node, member: &Member) -> NodeReport {
     NodeReport {
         node: member.identity.node,
-        uptime_ms: node.uptime_ms(),
+        // One that is about to stop is given no leadership, as one that has just started.
+        uptime_ms: if node.is_stopping() { 0 } else { node.uptime_ms() },
         disk_free_bytes: node.disk.free_bytes(),
         disk_full: node.disk.is_full(),
         throttled: member.foreground.is_throttled(),
@@ -314,6 +341,7 @@ fn order_name(what: OrderKind) -> &'static str {
         OrderKind::ChangeVoters { .. } => "change-voters",
         OrderKind::FinishJoint => "finish-joint",
         OrderKind::TransferLeader(_) => "transfer-leader",
+        OrderKind::ConfirmAbsent(_) => "confirm-absent",
     }
 }
 

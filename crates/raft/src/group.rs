@@ -359,6 +359,8 @@ pub(crate) trait AnyGroup: Send + Sync {
     /// Purges the log below `flushed`, which is durable, but keeps about `keep_bytes` of it. Gives the entries purged.
     fn purge(self: Arc<Self>, flushed: quorate_types::peer::SnapshotMeta, keep_bytes: u64) -> BoxFuture<'static, u64>;
     fn shutdown(self: Arc<Self>) -> BoxFuture<'static, ()>;
+    /// Waits for the write to the state that is under way, if there is one, and lets no other begin.
+    fn retire(&self);
 }
 
 impl<M: Machine> AnyGroup for Inner<M> {
@@ -433,6 +435,11 @@ impl<M: Machine> AnyGroup for Inner<M> {
 
     fn applied(&self) -> quorate_types::peer::SnapshotMeta {
         self.progress.applied().snapshot_meta()
+    }
+
+    fn retire(&self) {
+        self.progress.retire();
+        self.standing_lock().is_voter = false;
     }
 
     fn purge(self: Arc<Self>, flushed: quorate_types::peer::SnapshotMeta, keep_bytes: u64) -> BoxFuture<'static, u64> {

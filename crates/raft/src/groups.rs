@@ -200,7 +200,8 @@ impl Groups {
     pub async fn destroy(&self, replica: ReplicaId) -> Result<(), OpenError> {
         let open = self.shared.replicas_mut().remove(&replica);
         if let Some(open) = open {
-            open.shutdown().await;
+            open.clone().shutdown().await;
+            tokio::task::block_in_place(|| open.retire());
         }
         let (log, state) = (self.shared.log.clone(), self.shared.state.clone());
         // First the tombstone: what a crash leaves of the state is swept at the next start.

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use openraft::ChangeMembers;
 use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::Precondition;
+use openraft::{ChangeMembers, LinearizerOption};
 use quorate_storage::machine::Machine;
 use quorate_types::ReplicaId;
 use quorate_types::report::{Follower, OrderKind, ReplicaReport};
@@ -81,6 +81,7 @@ impl<M: Machine> Inner<M> {
                         self.change(self.raft.change_membership(nothing, false)).await
                     }
                     OrderKind::TransferLeader(to) => self.transfer(to).await,
+                    OrderKind::ConfirmAbsent(id) => self.confirm_absent(id, within).await,
                 }
             };
             match tokio::time::timeout(within, obeyed).await {
@@ -113,6 +114,22 @@ impl<M: Machine> Inner<M> {
                 }
                 _ => tokio::time::sleep(POLL).await,
             }
+        }
+    }
+
+    /// A leader of old may not know yet that somebody else made the replica a member. So a quorum confirms this one first, and
+    /// what it had committed by then is applied here: that membership is looked at.
+    async fn confirm_absent(&self, id: ReplicaId, within: Duration) -> Result<(), String> {
+        let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(within);
+        let linearizer = self.raft.get_read_linearizer(option).await.map_err(|error| error.to_string())?;
+        linearizer.await_ready(&self.raft).await.map_err(|fatal| fatal.to_string())?;
+        let ReplicaReport { members, applied_members, .. } = self.reports();
+        if members.at != applied_members.at {
+            return Err("a change of the members is not committed yet".to_owned());
+        }
+        match applied_members.members.nodes.contains_key(&id) {
+            true => Err(format!("replica {id} is a member")),
+            false => Ok(()),
         }
     }
 

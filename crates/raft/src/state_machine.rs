@@ -58,9 +58,22 @@ impl AppliedState {
 pub(crate) struct Progress {
     applied: Arc<Mutex<AppliedState>>,
     flushed: Arc<Mutex<peer::SnapshotMeta>>,
+    /// Held while the state is written; true once the replica is about to be destroyed.
+    retired: Arc<Mutex<bool>>,
 }
 
 impl Progress {
+    /// Nothing is written to the state from here on: what would come late would outlive the replica.
+    pub(crate) fn retire(&self) {
+        *lock(&self.retired) = true;
+    }
+
+    /// The right to write to the state, unless the replica is about to be destroyed.
+    fn writing(&self) -> io::Result<MutexGuard<'_, bool>> {
+        let retired = lock(&self.retired);
+        if *retired { Err(io::Error::other("the replica is destroyed")) } else { Ok(retired) }
+    }
+
     pub(crate) fn applied(&self) -> AppliedState {
         lock(&self.applied).clone()
     }
@@ -113,7 +126,10 @@ impl<M: Machine> StateMachine<M> {
     }
 
     fn apply_chunk(&mut self, chunk: &mut Chunk) -> io::Result<()> {
+        let progress = self.progress.clone();
+        let writing = progress.writing()?;
         let replies = self.replica.apply(&chunk.entries).map_err(|error| self.fatal("applying entries", error))?;
+        drop(writing);
         self.publish();
         if chunk.entries.iter().any(is_joint) {
             fail_point("joint-change-applied");
@@ -197,7 +213,14 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
         };
         let meta = convert::our_snapshot_meta(meta);
         // Ingesting flushes what overlaps it: let the other tasks of this thread go elsewhere meanwhile.
-        let installed = tokio::task::block_in_place(|| self.replica.install(&files, &meta));
+        let progress = self.progress.clone();
+        let installed = tokio::task::block_in_place(|| {
+            let _writing = progress.writing();
+            if _writing.is_err() {
+                return Ok(());
+            }
+            self.replica.install(&files, &meta)
+        });
         installed.map_err(|error| self.fatal("installing a snapshot", error))?;
         self.publish();
         lock(&self.progress.applied).snapshots_installed += 1;

@@ -171,25 +171,24 @@ impl ClusterState {
         Ok(Some(self.leaves(id, now_ms)?))
     }
 
-    /// The node drains. What is on its way to it turns back, and plans that want something there are taken back as a whole:
-    /// they were made for another cluster.
+    /// The node drains, and what is on its way to it turns back.
     fn leaves(&self, id: NodeId, now_ms: u64) -> Result<Vec<Change>, String> {
-        let wants = |moves| self.pending(moves).any(|planned| planned.to == id);
-        let mut changes = Vec::new();
-        for running in self.running_operations() {
-            let spoilt = match &running.intent {
-                Intent::Move { planned } => wants(std::slice::from_ref(planned)),
-                Intent::Rebalance { moves } => wants(moves),
-                _ => false,
-            };
-            if spoilt {
-                changes.extend(self.take_back(running, now_ms));
-            }
-        }
+        let mut changes = self.take_back_plans_for(id, now_ms);
         let coming = self.moves.values().filter(|moving| moving.to.is_some_and(|to| to.node == id));
         changes.extend(coming.map(|moving| Change::Put(Record::Move(ReplicaMove { cancelled: true, ..*moving }))));
         changes.push(self.with_state(id, NodeState::Draining)?);
         Ok(changes)
+    }
+
+    /// Plans that want something on a node that leaves are taken back as a whole: they were made for another cluster.
+    fn take_back_plans_for(&self, id: NodeId, now_ms: u64) -> Vec<Change> {
+        let wants = |moves| self.pending(moves).any(|planned| planned.to == id);
+        let spoilt = self.running_operations().filter(|running| match &running.intent {
+            Intent::Move { planned } => wants(std::slice::from_ref(planned)),
+            Intent::Rebalance { moves } => wants(moves),
+            _ => false,
+        });
+        spoilt.flat_map(|running| self.take_back(running, now_ms)).collect()
     }
 
     /// None: it is active already.
@@ -231,7 +230,12 @@ impl ClusterState {
             _ => self.check_no_other(id)?,
         }
         if !dead {
-            return Ok(Some(vec![self.with_state(id, NodeState::Removed)?]));
+            if node.state == NodeState::Active {
+                self.check_enough_without(id, "removing")?;
+            }
+            let mut changes = self.take_back_plans_for(id, now_ms);
+            changes.push(self.with_state(id, NodeState::Removed)?);
+            return Ok(Some(changes));
         }
         self.check_enough_without(id, "removing")?;
         Ok(Some(self.leaves(id, now_ms)?))

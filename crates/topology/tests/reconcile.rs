@@ -140,6 +140,12 @@ impl Model {
     fn take(&mut self, step: Step) {
         match step {
             Step::Propose(command) => drop(self.cluster.apply(&command)),
+            Step::Abandon { moving, .. } => {
+                let members = &self.groups[&moving.group].members;
+                if moving.to.is_none_or(|to| !members.nodes.contains_key(&to.replica)) {
+                    drop(self.cluster.apply(&Command::AbandonMove(moving)));
+                }
+            }
             Step::Order { node, group, what } => {
                 let down = self.down.clone();
                 let state = self.groups.get_mut(&group).unwrap();
@@ -175,7 +181,7 @@ impl Model {
                         let up = voters.iter().filter(|id| !down.contains(&state.members.nodes[id])).count();
                         assert!(2 * up > voters.len(), "a change leaves a majority that is up");
                     }
-                    OrderKind::FinishJoint => {}
+                    OrderKind::FinishJoint | OrderKind::ConfirmAbsent(_) => {}
                     OrderKind::TransferLeader(to) => {
                         assert!(state.members.voters[0].contains(&to) && !down.contains(&state.members.nodes[&to]));
                         state.leader = Some(to);

@@ -99,6 +99,8 @@ pub enum OrderKind {
     FinishJoint,
     /// Another voter is to lead.
     TransferLeader(ReplicaId),
+    /// Says, confirmed by a quorum, that this replica is no member.
+    ConfirmAbsent(ReplicaId),
 }
 
 impl Order {

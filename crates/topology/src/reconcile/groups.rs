@@ -86,7 +86,7 @@ impl Moving<'_> {
         }
         if cancelled && !(arrived && to.is_some()) {
             let Some(learner) = to.filter(|to| self.members.nodes.contains_key(&to.replica)) else {
-                plan.steps.push(Step::Propose(Command::AbandonMove(*self.moving)));
+                plan.steps.push(Step::Abandon { node, moving: *self.moving });
                 return Ok(());
             };
             plan.order(node, group, OrderKind::RemoveLearner(learner.replica));

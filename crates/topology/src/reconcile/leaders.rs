@@ -28,7 +28,12 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
     let mut led: BTreeMap<NodeId, u64> = BTreeMap::new();
     leads.iter().for_each(|(_, at)| *led.entry(at.node).or_default() += 1);
     let weight = |node: NodeId| match cluster.nodes.get(&node) {
-        Some(node) if node.state == NodeState::Active => u64::from(node.weight),
+        // Where the disk is full the leader refuses writes that another one would take.
+        Some(node)
+            if node.state == NodeState::Active && !reports.node(node.id).is_some_and(|report| report.disk_full) =>
+        {
+            u64::from(node.weight)
+        }
         _ => 0,
     };
     let settled = |node: NodeId| reports.node(node).is_some_and(|report| report.uptime_ms >= SETTLED_MS);

@@ -10,9 +10,9 @@
 //! A pure function: the same state and the same reports give the same steps. Every step is safe whenever it is taken, also
 //! twice, late, or by a reconciler that was deposed meanwhile; so whoever leads group 0 next simply goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use quorate_types::operation::{Intent, OperationId, OperationState};
+use quorate_types::operation::{Intent, OperationId, OperationState, ReplicaMove};
 use quorate_types::report::{NodeReport, OrderKind, ReplicaReport};
 use quorate_types::topology::{Command, NodeState, Placement};
 use quorate_types::{GroupId, NodeId, ReplicaId, Role};
@@ -33,12 +33,19 @@ pub const MOVES_PER_NODE_MAX: usize = 2;
 #[derive(Clone, Debug, Default)]
 pub struct Reports {
     nodes: BTreeMap<NodeId, NodeReport>,
+    /// Where each replica stands in the report of its node.
+    places: HashMap<(NodeId, ReplicaId), usize>,
 }
 
 impl Reports {
     /// The reports of those nodes that answered.
     pub fn new(reports: impl IntoIterator<Item = NodeReport>) -> Self {
-        Reports { nodes: reports.into_iter().map(|report| (report.node, report)).collect() }
+        let nodes: BTreeMap<NodeId, NodeReport> = reports.into_iter().map(|report| (report.node, report)).collect();
+        let all = nodes.values().flat_map(|report| {
+            let replicas = report.replicas.iter().enumerate();
+            replicas.map(|(place, replica)| ((report.node, replica.replica), place))
+        });
+        Reports { places: all.collect(), nodes }
     }
 
     /// What a node said.
@@ -53,7 +60,8 @@ impl Reports {
 
     /// What a replica said of itself.
     fn replica(&self, at: Placement) -> Option<&ReplicaReport> {
-        self.node(at.node)?.replicas.iter().find(|report| report.replica == at.replica)
+        let place = *self.places.get(&(at.node, at.replica))?;
+        self.node(at.node)?.replicas.get(place)
     }
 
     /// The leader of a group among these replicas: the one of the highest term, as an older one may not know yet.
@@ -77,6 +85,14 @@ pub enum Step {
         group: GroupId,
         /// What it is to do.
         what: OrderKind,
+    },
+    /// A move that was taken back is forgotten, once the node that leads its group has confirmed, after this was planned, that
+    /// the new replica is no member: a leader of old may only not know it yet.
+    Abandon {
+        /// That node.
+        node: NodeId,
+        /// The move.
+        moving: ReplicaMove,
     },
 }
 
@@ -128,6 +144,7 @@ pub fn plan(cluster: &ClusterState, reports: &Reports, now_ms: u64) -> Plan {
     voters::plan(cluster, reports, &mut plan);
     moves::plan(cluster, reports, &mut plan);
     leaders::plan(cluster, reports, &mut plan);
+    explain(cluster, &mut plan);
     finish(cluster, now_ms, &mut plan);
     plan
 }
@@ -138,6 +155,22 @@ fn admit(cluster: &ClusterState, reports: &Reports, now_ms: u64, plan: &mut Plan
     plan.steps.extend(joining.map(|node| {
         Step::Propose(Command::StartOperation { intent: Intent::Add { node: node.id }, planned_on: 0, now_ms })
     }));
+}
+
+/// What says that it is done although its node still holds something.
+fn explain(cluster: &ClusterState, plan: &mut Plan) {
+    for running in cluster.running_operations() {
+        let leaves = matches!(running.intent, Intent::Drain { .. } | Intent::Remove { .. } | Intent::Replace { .. });
+        let Some(node) = running.intent.node().filter(|_| leaves) else { continue };
+        let progress = plan.progress(running.id);
+        let held = cluster.held_by(node);
+        if held > 0 && progress.moving + progress.left == 0 {
+            progress.left = u32::try_from(held).unwrap_or(u32::MAX);
+            progress.waits.push(format!(
+                "node {node} holds {held} replicas that move for another operation, or that too few active nodes can take"
+            ));
+        }
+    }
 }
 
 /// Operations that have nothing left to do.

@@ -57,7 +57,8 @@ fn newcomer(cluster: &ClusterState, reports: &Reports) -> Option<NodeId> {
         active.into_iter().for_each(|node| *of_zone.entry(&node.zone).or_default() += 1);
     }
     let can = |node: &&NodeInfo| {
-        node.state == NodeState::Active && reports.answers(node.id) && !voters.iter().any(|at| at.node == node.id)
+        let able = reports.node(node.id).is_some_and(|report| !report.disk_full);
+        node.state == NodeState::Active && able && !voters.iter().any(|at| at.node == node.id)
     };
     let able = cluster.nodes.values().filter(can);
     let next = able.min_by_key(|node| (of_zone.get(node.zone.as_str()).copied().unwrap_or_default(), node.id));
