@@ -4,15 +4,16 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use quorate_raft::{Group, Groups, KvGroup, OpenError, Options, Transport};
 use quorate_storage::log::{Log, LogError, LogOptions, RocksLog};
 use quorate_storage::state::{RocksState, State, StateError, StateOptions, View};
-use quorate_topology::{Published, TopologyMachine};
+use quorate_topology::{ClusterState, Published, TopologyMachine, read_cluster};
 use quorate_types::clock::SystemClock;
 use quorate_types::topology::{Founding, Identity, Topology};
-use quorate_types::{GroupId, ReplicaId, ShardId};
+use quorate_types::{GroupId, Rejection, ReplicaId, ShardId};
 
 use tracing::info;
 
@@ -154,6 +155,20 @@ impl Member {
     /// This node's replica of the topology group, if it has one.
     pub(crate) fn topology_group(&self) -> Option<Group<TopologyMachine>> {
         self.topology_group.load().as_deref().cloned()
+    }
+
+    /// The cluster as its leader has it: everything that was committed before is in it. Refused where this node does not lead
+    /// the topology group.
+    pub(crate) async fn confirmed_cluster(&self, within: Duration) -> Result<ClusterState, Rejection> {
+        let group = self.topology_group().ok_or(Rejection::NotLeader { leader: None })?;
+        group.confirm(within).await?;
+        let mut cluster = None;
+        let read = self.storage.state.view(&mut |view| {
+            cluster = Some(read_cluster(view, group.replica())?);
+            Ok(())
+        });
+        read.unwrap_or_else(|error| fail_stop(&error.to_string()));
+        Ok(cluster.expect("the view called back"))
     }
 
     /// Opens this node's replica of the topology group.

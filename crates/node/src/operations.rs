@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use quorate_storage::state::View;
-use quorate_topology::{ClusterState, Progress, read_cluster, wanted_moves};
+use quorate_topology::{Progress, wanted_moves};
 use quorate_types::operation::{Intent, Operation, OperationId, PlannedMove};
 use quorate_types::report::OrderKind;
 use quorate_types::topology::{Command, Outcome};
 use quorate_types::{NodeId, ShardId};
 
-use crate::fatal::fail_stop;
 use crate::member::Member;
 use crate::propose::Proposer;
 use crate::reconciler::now_ms;
@@ -47,13 +45,13 @@ pub(crate) async fn pause(member: &Member, paused: bool) -> Result<(), Refusal> 
 
 /// The operations, oldest first, and how far they are.
 pub(crate) async fn list(member: &Member) -> Result<Vec<(Operation, Progress)>, Refusal> {
-    let cluster = cluster(member).await?;
+    let cluster = member.confirmed_cluster(CONFIRM_TIMEOUT).await?;
     Ok(cluster.operations().map(|operation| (operation.clone(), member.reconciler.progress(operation.id))).collect())
 }
 
 /// The moves that would make the map even, and the revision that they are planned on.
 pub(crate) async fn plan(member: &Member) -> Result<(u64, Vec<PlannedMove>), Refusal> {
-    let cluster = cluster(member).await?;
+    let cluster = member.confirmed_cluster(CONFIRM_TIMEOUT).await?;
     let moves = wanted_moves(&cluster).into_iter();
     let planned = moves.map(|wanted| PlannedMove { shard: wanted.shard, from: wanted.from, to: wanted.to });
     Ok((cluster.counters().revision, planned.collect()))
@@ -90,19 +88,4 @@ async fn propose(member: &Member, command: Command) -> Result<Outcome, Refusal> 
             Ok(outcome)
         }
     }
-}
-
-/// The cluster as its leader has it, everything that was committed before included.
-async fn cluster(member: &Member) -> Result<ClusterState, Refusal> {
-    let group =
-        member.topology_group().ok_or(Refusal::Rejected(quorate_types::Rejection::NotLeader { leader: None }))?;
-    group.confirm(CONFIRM_TIMEOUT).await?;
-    let replica = group.replica();
-    let mut cluster = None;
-    let read = member.storage.state.view(&mut |view: &dyn View| {
-        cluster = Some(read_cluster(view, replica)?);
-        Ok(())
-    });
-    read.unwrap_or_else(|error| fail_stop(&error.to_string()));
-    Ok(cluster.expect("the view called back"))
 }

@@ -14,16 +14,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures::future::join_all;
 use quorate_raft::Group;
 use quorate_storage::fail_point;
-use quorate_topology::{ClusterState, Plan, Progress, Reports, Step, TopologyMachine, plan, read_cluster};
+use quorate_topology::{Plan, Progress, Reports, Step, TopologyMachine, plan};
 use quorate_types::operation::OperationId;
 use quorate_types::report::{NodeReport, Order, OrderKind};
-use quorate_types::topology::{Command, NodeState, Outcome};
+use quorate_types::topology::{Command, NodeState, Outcome, Topology};
 use quorate_types::{GroupId, NodeId, ReplicaId, Role};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::fatal::fail_stop;
 use crate::handshake;
 use crate::member::Member;
 use crate::node::Node;
@@ -156,36 +155,24 @@ impl Round {
             self.ordered(done);
         }
         // Everything that an earlier leader committed is applied here from now on.
-        self.group.confirm(CONFIRM_TIMEOUT).await.map_err(|reason| reason.to_string())?;
-        let cluster = self.cluster();
-        let reports = self.reports(&cluster).await;
+        let cluster = self.member.confirmed_cluster(CONFIRM_TIMEOUT).await.map_err(|reason| reason.to_string())?;
+        let Some(topology) = cluster.topology() else { return Ok(false) };
+        let reports = self.reports(&topology).await;
         let Plan { steps, mut progress } = plan(&cluster, &reports, now_ms());
-        self.explain(&cluster, &mut progress);
+        self.explain(&topology, &mut progress);
         let busy = !steps.is_empty() || progress.values().any(|progress| progress.moving + progress.left > 0);
         *self.member.reconciler.view() = progress.into_iter().collect();
         for step in steps {
             if !self.leads() {
                 break;
             }
-            self.take(&cluster, step).await;
+            self.take(&topology, step).await;
         }
         Ok(busy)
     }
 
-    fn cluster(&self) -> ClusterState {
-        let replica = self.group.replica();
-        let mut cluster = None;
-        let read = self.member.storage.state.view(&mut |view| {
-            cluster = Some(read_cluster(view, replica)?);
-            Ok(())
-        });
-        read.unwrap_or_else(|error| fail_stop(&error.to_string()));
-        cluster.expect("the view called back")
-    }
-
     /// Asks every node that is not removed, all at once.
-    async fn reports(&mut self, cluster: &ClusterState) -> Reports {
-        let Some(topology) = cluster.topology() else { return Reports::default() };
+    async fn reports(&mut self, topology: &Topology) -> Reports {
         let identity = self.member.identity;
         let mut callers = std::mem::take(&mut self.callers);
         let others = topology.nodes.iter().filter(|node| node.state != NodeState::Removed && node.id != identity.node);
@@ -221,8 +208,7 @@ impl Round {
     }
 
     /// Adds why orders failed to what stands still.
-    fn explain(&mut self, cluster: &ClusterState, progress: &mut BTreeMap<OperationId, Progress>) {
-        let Some(topology) = cluster.topology() else { return };
+    fn explain(&mut self, topology: &Topology, progress: &mut BTreeMap<OperationId, Progress>) {
         self.failures.retain(|group, _| topology.moves.iter().any(|moving| moving.group == *group));
         for moving in &topology.moves {
             if let Some(reason) = self.failures.get(&moving.group) {
@@ -231,13 +217,13 @@ impl Round {
         }
     }
 
-    async fn take(&mut self, cluster: &ClusterState, step: Step) {
+    async fn take(&mut self, topology: &Topology, step: Step) {
         match step {
             Step::Propose(command) => self.propose(command).await,
-            Step::Order { node, group, what } => self.order(cluster, node, group, what),
+            Step::Order { node, group, what } => self.order(topology, node, group, what),
             Step::Abandon { node, moving } => match moving.to.map(|to| to.replica) {
                 Some(replica) if !self.absent.contains(&replica) => {
-                    self.order(cluster, node, moving.group, OrderKind::ConfirmAbsent(replica));
+                    self.order(topology, node, moving.group, OrderKind::ConfirmAbsent(replica));
                 }
                 _ => self.propose(Command::AbandonMove(moving)).await,
             },
@@ -259,8 +245,7 @@ impl Round {
     }
 
     /// Gives an order, unless one is under way for the group.
-    fn order(&mut self, cluster: &ClusterState, node: NodeId, group: GroupId, what: OrderKind) {
-        let Some(topology) = cluster.topology() else { return };
+    fn order(&mut self, topology: &Topology, node: NodeId, group: GroupId, what: OrderKind) {
         let Some(address) = topology.node(node).map(|node| node.addresses.peer.clone()) else { return };
         if !self.ordered.insert(group) {
             return;

@@ -126,10 +126,11 @@ impl<M: Machine> StateMachine<M> {
     }
 
     fn apply_chunk(&mut self, chunk: &mut Chunk) -> io::Result<()> {
-        let progress = self.progress.clone();
-        let writing = progress.writing()?;
-        let replies = self.replica.apply(&chunk.entries).map_err(|error| self.fatal("applying entries", error))?;
-        drop(writing);
+        let applied = {
+            let _writing = self.progress.writing()?;
+            self.replica.apply(&chunk.entries)
+        };
+        let replies = applied.map_err(|error| self.fatal("applying entries", error))?;
         self.publish();
         if chunk.entries.iter().any(is_joint) {
             fail_point("joint-change-applied");
@@ -213,14 +214,10 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
         };
         let meta = convert::our_snapshot_meta(meta);
         // Ingesting flushes what overlaps it: let the other tasks of this thread go elsewhere meanwhile.
-        let progress = self.progress.clone();
         let installed = tokio::task::block_in_place(|| {
-            let _writing = progress.writing();
-            if _writing.is_err() {
-                return Ok(());
-            }
-            self.replica.install(&files, &meta)
-        });
+            let _writing = self.progress.writing()?;
+            Ok::<_, io::Error>(self.replica.install(&files, &meta))
+        })?;
         installed.map_err(|error| self.fatal("installing a snapshot", error))?;
         self.publish();
         lock(&self.progress.applied).snapshots_installed += 1;
