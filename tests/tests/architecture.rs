@@ -18,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["types", "router"]),
     ("shortener", &["client"]),
     ("cli", &["types", "proto", "node", "router", "client", "shortener"]),
+    ("jepsen", &["types", "proto", "router", "client"]),
     ("tests", &["proto", "router", "client"]),
 ];
 
@@ -31,7 +32,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("tonic", &["proto", "node", "router", "cli"]),
     ("axum", &["node", "shortener"]),
     ("moka", &["shortener"]),
-    ("clap", &["cli"]),
+    ("clap", &["cli", "jepsen"]),
 ];
 
 /// Crates that stay plain: no runtime and no network.
