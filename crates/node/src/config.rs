@@ -83,11 +83,10 @@ impl NodeConfig {
         for address in self.join.iter().chain(advertised(&self.advertise)) {
             check_host_port(address)?;
         }
-        let Timing { heartbeat_ms, election_min_ms, election_max_ms } = self.timing;
-        if heartbeat_ms == 0 || heartbeat_ms >= election_min_ms || election_min_ms >= election_max_ms {
+        let Timing { heartbeat_ms, lease_ms } = self.timing;
+        if heartbeat_ms == 0 || heartbeat_ms * 2 > lease_ms {
             return Err(format!(
-                "heartbeat {heartbeat_ms} ms, election {election_min_ms} to {election_max_ms} ms: the heartbeat must be \
-                 shorter than the shortest election time-out, and that shorter than the longest"
+                "heartbeat {heartbeat_ms} ms, lease {lease_ms} ms: a lease must be at least two heartbeats long"
             ));
         }
         let Limits { log_retained_bytes_per_group: group, log_retained_bytes_per_node: node, .. } = self.limits;

@@ -6,30 +6,34 @@ use std::time::Duration;
 
 use quorate_types::NodeId;
 
-/// The three times that pull against each other: idle cost, tolerance of slow disks, and the time to a new leader.
+/// The two times that pull against each other: idle cost, tolerance of slow disks, and the time to a new leader.
 ///
-/// The same on every node of a cluster: the leader's lease is the largest election time-out.
+/// The same on every node of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How often a leader proves that it leads, in milliseconds.
     pub heartbeat_ms: u64,
-    /// The shortest time without a leader after which a follower campaigns, in milliseconds.
-    pub election_min_ms: u64,
-    /// The longest such time, and the length of the leader's lease, in milliseconds.
-    pub election_max_ms: u64,
+    /// How long a follower that heard of its leader votes for nobody else and does not campaign, and how long a leader that a
+    /// quorum answered takes proposals, in milliseconds. At least twice the heartbeat.
+    pub lease_ms: u64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Timing { heartbeat_ms: 150, election_min_ms: 350, election_max_ms: 550 }
+        Timing { heartbeat_ms: 150, lease_ms: 550 }
     }
 }
 
 impl Timing {
+    /// How long a leader is waited for.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+
     /// The time after a node's start during which its replicas neither vote nor campaign: a restarted follower no longer
     /// knows which leader it promised to wait for.
     pub fn vote_freeze(&self) -> Duration {
-        Duration::from_millis(self.election_max_ms)
+        self.lease()
     }
 }
 

@@ -22,8 +22,8 @@ use quorate_types::topology::Placement;
 use quorate_types::{GroupId, LogId, NodeId, Rejection, ReplicaId, Role, Vote};
 
 use crate::convert;
+use crate::election::Election;
 use crate::inbound::Inbound;
-use crate::network::Wire;
 use crate::openraft_types::{Command, Fatal, Home, Reply, Responder, TypeConfig};
 use crate::state_machine::{Progress, SnapshotData, StateMachine};
 
@@ -128,6 +128,7 @@ pub(crate) struct Inner<M: Machine> {
     standing: Mutex<Standing>,
     recovered_at: Option<LogId>,
     inbound: Inbound<M>,
+    election: Arc<Election>,
     installing: tokio::sync::Mutex<()>,
 }
 
@@ -138,11 +139,10 @@ impl<M: Machine> Group<M> {
         raft: Raft<M>,
         log: Arc<dyn Log>,
         progress: Progress,
-        wire: Arc<Wire>,
-        votes_from: Instant,
+        inbound: Inbound<M>,
+        election: Arc<Election>,
     ) -> Result<Self, OpenError> {
         let recovered_at = log.state(replica)?.committed;
-        let inbound = Inbound::new(raft.clone(), wire, group, replica, votes_from);
         let standing = Standing { role: Role::Learner, term: 0, leader: None, voters: vec![], is_voter: false };
         let inner = Inner {
             group,
@@ -153,6 +153,7 @@ impl<M: Machine> Group<M> {
             standing: Mutex::new(standing),
             recovered_at,
             inbound,
+            election,
             installing: tokio::sync::Mutex::new(()),
         };
         inner.refresh_standing();
@@ -349,6 +350,8 @@ pub(crate) trait AnyGroup: Send + Sync {
     fn status(&self) -> GroupStatus;
     fn is_leader(&self) -> bool;
     fn heartbeat(self: Arc<Self>) -> BoxFuture<'static, ()>;
+    /// Asks for votes, if it has heard from no leader for too long.
+    fn campaign_if_due(self: Arc<Self>, now: tokio::time::Instant) -> Option<BoxFuture<'static, ()>>;
     /// What the reconciler wants to know of it.
     fn report(&self) -> ReplicaReport;
     /// Does what the reconciler orders.
@@ -418,6 +421,16 @@ impl<M: Machine> AnyGroup for Inner<M> {
         Box::pin(async move {
             // It fails only when the core has stopped, which supervision notices.
             let _ = self.raft.trigger().heartbeat().await;
+        })
+    }
+
+    fn campaign_if_due(self: Arc<Self>, now: tokio::time::Instant) -> Option<BoxFuture<'static, ()>> {
+        let due = self.election.is_due(now, &self.standing_lock());
+        due.then(|| -> BoxFuture<'static, ()> {
+            Box::pin(async move {
+                // As above.
+                let _ = self.raft.trigger().elect(true).await;
+            })
         })
     }
 

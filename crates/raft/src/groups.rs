@@ -21,13 +21,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::calls::Answer;
 use crate::config::Options;
+use crate::election::Election;
 use crate::group::{AnyGroup, Group, GroupStatus, OpenError};
+use crate::inbound::Inbound;
 use crate::log_store::LogStore;
 use crate::network::{Networks, Wire};
 use crate::openraft_types::TypeConfig;
 use crate::state_machine::{Progress, StateMachine};
 use crate::transport::{Lane, Transport};
-use crate::{pacer, retention};
+use crate::{election, pacer, retention};
 
 /// The node's groups have stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +42,8 @@ const APPEND_ENTRIES_MAX: u64 = 1024;
 const CORE_QUEUE_MAX: u64 = 4096;
 /// openraft's heartbeat interval, in our heartbeats: 5/3.
 const CORE_HEARTBEATS: (u64, u64) = (5, 3);
-/// How often a follower that hears from nobody asks whether there is a quorum, in election time-outs.
-const QUORUM_PROBE_ELECTIONS: u64 = 4;
+/// How long a leader without a quorum is silent, and how long it tries again, in leases.
+const QUORUM_PROBE_LEASES: u64 = 4;
 
 /// All replicas of a node. Cheap to clone.
 #[derive(Clone)]
@@ -87,6 +89,7 @@ impl Groups {
             tasks: TaskTracker::new(),
         });
         shared.spawn(pacer::run(shared.clone()));
+        shared.spawn(election::run(shared.clone()));
         shared.spawn(retention::run(shared.clone()));
         Groups { shared }
     }
@@ -113,7 +116,7 @@ impl Groups {
         }
         let progress = Progress::default();
         let machine = StateMachine::new(machine, progress.clone(), shared.options.on_fatal.clone());
-        let config = shared.raft_config(existed);
+        let config = shared.raft_config();
         let raft = openraft::Raft::<TypeConfig, StateMachine<M>>::build(
             replica.0,
             Arc::new(config),
@@ -125,11 +128,13 @@ impl Groups {
         .map_err(|fatal| OpenError::Raft(fatal.to_string()))?;
         let freeze = if existed { shared.options.timing.vote_freeze() } else { Duration::ZERO };
         let votes_from = shared.started + freeze;
-        let opened = Group::new(group, replica, raft, shared.log.clone(), progress, shared.wire.clone(), votes_from)?;
+        let Options { node, timing, .. } = shared.options;
+        let election = Arc::new(Election::new(node, group, replica, timing.lease(), votes_from.into()));
+        let inbound = Inbound::new(raft.clone(), shared.wire.clone(), group, replica, votes_from, election.clone());
+        let opened = Group::new(group, replica, raft, shared.log.clone(), progress, inbound, election)?;
         let inner = opened.inner().clone();
         shared.replicas_mut().insert(replica, inner.clone());
         inner.raft.run();
-        shared.spawn(thaw(inner.raft.clone(), votes_from));
         shared.spawn(supervise(shared.clone(), inner));
         tracing::info!(%group, %replica, existed, "replica opened");
         Ok(opened)
@@ -267,22 +272,23 @@ impl Shared {
         });
     }
 
-    fn raft_config(&self, existed: bool) -> Config {
+    fn raft_config(&self) -> Config {
         let timing = self.options.timing;
         let config = Config {
             cluster_name: "quorate".to_owned(),
-            // Only openraft's own timers hang on this: how long a heartbeat may take, and (13/64 of it) how often a core looks
-            // at its clock, which is most of what an idle group costs.
+            // Only openraft's own time-outs hang on this: how long a heartbeat may take.
             heartbeat_interval: timing.heartbeat_ms * CORE_HEARTBEATS.0 / CORE_HEARTBEATS.1,
-            election_timeout_min: timing.election_min_ms,
-            election_timeout_max: timing.election_max_ms,
-            // The pacer sends the heartbeats of all groups together.
+            // The longest of openraft's election time-outs is its lease; the time-outs themselves are not used.
+            election_timeout_min: timing.lease_ms - 1,
+            election_timeout_max: timing.lease_ms,
+            // No core looks at its clock: the pacer sends the heartbeats of all groups together, and `election` campaigns.
+            enable_tick: false,
             enable_heartbeat: false,
-            enable_elect: !existed,
+            enable_elect: false,
             enable_pre_vote: Some(true),
             // A restarted leader may have lost what it had applied: it asks for votes like everybody else.
             enable_leader_restore: Some(false),
-            quorum_loss_probe_interval: Some(QUORUM_PROBE_ELECTIONS * timing.election_max_ms),
+            quorum_loss_probe_interval: Some(QUORUM_PROBE_LEASES * timing.lease_ms),
             // Snapshots and purges are the retention task's, for all groups together.
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,
@@ -292,12 +298,6 @@ impl Shared {
         };
         config.validate().expect("the timing was checked when the node was configured")
     }
-}
-
-/// Lets a replica that existed before campaign once its promise of an earlier life must have ended.
-async fn thaw<M: Machine>(raft: crate::group::Raft<M>, votes_from: Instant) {
-    tokio::time::sleep_until(votes_from.into()).await;
-    raft.runtime_config().elect(true);
 }
 
 /// Follows a replica's core; a dead one ends the process: clients would hang on it.

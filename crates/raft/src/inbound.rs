@@ -16,6 +16,7 @@ use quorate_types::{GroupId, NodeId, ReplicaId, Vote};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::convert;
+use crate::election::Election;
 use crate::group::Raft;
 use crate::network::Wire;
 use crate::openraft_types::AppendRequest;
@@ -34,6 +35,7 @@ pub(crate) struct Inbound<M: Machine> {
     raft: Raft<M>,
     back: Back,
     votes_from: Instant,
+    election: Arc<Election>,
     heartbeats: Arc<Semaphore>,
     /// By leader, the newest last.
     streams: Mutex<HashMap<ReplicaId, VecDeque<AppendStream>>>,
@@ -85,9 +87,23 @@ impl AppendStream {
 }
 
 impl<M: Machine> Inbound<M> {
-    pub(crate) fn new(raft: Raft<M>, wire: Arc<Wire>, group: GroupId, replica: ReplicaId, votes_from: Instant) -> Self {
+    pub(crate) fn new(
+        raft: Raft<M>,
+        wire: Arc<Wire>,
+        group: GroupId,
+        replica: ReplicaId,
+        votes_from: Instant,
+        election: Arc<Election>,
+    ) -> Self {
         let heartbeats = Arc::new(Semaphore::new(HEARTBEATS_MAX));
-        Inbound { raft, back: Back { wire, group, replica }, votes_from, heartbeats, streams: Mutex::default() }
+        Inbound {
+            raft,
+            back: Back { wire, group, replica },
+            votes_from,
+            election,
+            heartbeats,
+            streams: Mutex::default(),
+        }
     }
 
     /// Handles a request of another replica. Never blocks.
@@ -131,7 +147,7 @@ impl<M: Machine> Inbound<M> {
 
     /// Feeds a stream's requests to openraft and answers each in order, until the stream is replaced or broken.
     fn serve_stream(&self, node: NodeId, from: ReplicaId, stream: u64, requests: mpsc::Receiver<AppendRequest>) {
-        let back = self.back.clone();
+        let (back, election) = (self.back.clone(), self.election.clone());
         let requests = futures::stream::unfold(requests, |mut requests| async {
             let request = requests.recv().await?;
             Some((request, requests))
@@ -142,7 +158,11 @@ impl<M: Machine> Inbound<M> {
             let mut sequence = 0;
             while let Some(answer) = answers.next().await {
                 let body = match answer {
-                    Ok(result) => PeerBody::AppendReply { stream, sequence, reply: convert::our_append_reply(&result) },
+                    Ok(result) => {
+                        let reply = convert::our_append_reply(&result);
+                        note_leader(&election, &reply);
+                        PeerBody::AppendReply { stream, sequence, reply }
+                    }
                     Err(_stopped) => PeerBody::Unreachable { call: stream },
                 };
                 back.send(node, from, body);
@@ -153,13 +173,17 @@ impl<M: Machine> Inbound<M> {
 
     fn heartbeat(&self, node: NodeId, from: ReplicaId, call: u64, request: peer::AppendRequest) {
         let Ok(room) = self.heartbeats.clone().try_acquire_owned() else { return };
-        let (raft, back) = (self.raft.clone(), self.back.clone());
+        let (raft, back, election) = (self.raft.clone(), self.back.clone(), self.election.clone());
         let prev = request.prev;
         tokio::spawn(async move {
             let answer = raft.append_entries(convert::append_request(request)).await;
             drop(room);
             let body = match answer {
-                Ok(response) => PeerBody::HeartbeatReply { call, reply: heartbeat_reply(response, prev) },
+                Ok(response) => {
+                    let reply = heartbeat_reply(response, prev);
+                    note_leader(&election, &reply);
+                    PeerBody::HeartbeatReply { call, reply }
+                }
                 Err(_stopped) => PeerBody::Unreachable { call },
             };
             back.send(node, from, body);
@@ -171,20 +195,23 @@ impl<M: Machine> Inbound<M> {
         if Instant::now() < self.votes_from {
             return self.back.send(node, from, PeerBody::Unreachable { call });
         }
-        let (raft, back) = (self.raft.clone(), self.back.clone());
+        let (raft, back, election) = (self.raft.clone(), self.back.clone(), self.election.clone());
         tokio::spawn(async move {
             let mut rpc = VoteRequest::new(convert::vote(request.vote), request.last.map(convert::log_id));
             rpc.leadership_transfer = request.leadership_transfer;
             let answer = if pre { raft.pre_vote(rpc).await } else { raft.vote(rpc).await };
             let body = match answer {
-                Ok(response) => PeerBody::VoteReply {
-                    call,
-                    reply: VoteReply {
+                Ok(response) => {
+                    if response.vote_granted && !pre {
+                        election.heard(tokio::time::Instant::now());
+                    }
+                    let reply = VoteReply {
                         vote: convert::our_vote(&response.vote),
                         granted: response.vote_granted,
                         last: response.last_log_id.as_ref().map(convert::our_log_id),
-                    },
-                },
+                    };
+                    PeerBody::VoteReply { call, reply }
+                }
                 Err(_stopped) => PeerBody::Unreachable { call },
             };
             back.send(node, from, body);
@@ -209,6 +236,13 @@ impl<M: Machine> Inbound<M> {
             };
             back.send(node, from, body);
         });
+    }
+}
+
+/// Whoever sent what was answered so is the leader, unless this replica knows of a higher vote.
+fn note_leader(election: &Election, reply: &AppendReply) {
+    if !matches!(reply, AppendReply::HigherVote(_)) {
+        election.heard(tokio::time::Instant::now());
     }
 }
 

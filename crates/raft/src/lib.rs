@@ -6,7 +6,7 @@
 //!     │          reads: what arrives while a round is in flight joins the next round
 //!   Group<M>   one replica of one Raft group with its state machine: propose, confirm, status, transfer
 //!     │
-//!   Groups     all replicas of a node: open, close, deliver messages, pace heartbeats, purge logs, supervise
+//!   Groups     all replicas of a node: open, close, deliver messages, pace heartbeats, campaign, purge logs, supervise
 //!     │
 //!   openraft ── log_store ──→ storage::log       state_machine ──→ storage::machine       network ──→ Transport (trait)
 //! ```
@@ -17,6 +17,7 @@ mod append_stream;
 mod calls;
 mod config;
 mod convert;
+mod election;
 mod group;
 mod groups;
 mod inbound;

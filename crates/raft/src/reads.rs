@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quorate_storage::Bug;
 use quorate_storage::machine::{KvMachine, kv};
 use quorate_storage::state::State;
 use quorate_types::state::Head;
@@ -61,6 +62,8 @@ impl Reads {
     /// Waits until whatever this replica applied answers a read of the level that began before.
     pub(crate) async fn may_answer(&self, level: ReadLevel, within: Duration) -> Result<(), Rejection> {
         match level {
+            ReadLevel::Strong if Bug::ReadAnywhere.is_on() => Ok(()),
+            ReadLevel::Strong if Bug::ReadUnconfirmed.is_on() => self.group.check_leads(),
             ReadLevel::Strong => self.confirmed(within).await,
             ReadLevel::Eventual if self.group.serves_eventual() => Ok(()),
             ReadLevel::Eventual => {
@@ -88,6 +91,7 @@ impl Reads {
     /// Reads from one view. A point read of warm data takes microseconds, less than moving it to another thread would.
     pub(crate) fn read(&self, keys: &[Key], bytes_max: usize) -> Result<ReadReply, Rejection> {
         let mut found = None;
+        let head_before = Bug::HeadBeforeRead.is_on().then(|| self.group.head());
         self.state
             .view(&mut |view| {
                 found = Some(kv::read(view, self.group.replica(), keys, bytes_max)?);
@@ -95,6 +99,7 @@ impl Reads {
             })
             .map_err(|error| Rejection::Unavailable { reason: error.to_string() })?;
         let (head, records) = found.expect("the view was read, or the error was returned");
+        let head = head_before.unwrap_or(head);
         Ok(ReadReply { head, role: self.group.role(), records })
     }
 }

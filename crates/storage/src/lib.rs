@@ -16,10 +16,12 @@
 //!
 //! Read `keys` next (what is on disk), then `log`, `state`, `machine`.
 
+mod bug;
 mod fail_point;
 pub mod keys;
 pub mod log;
 pub mod machine;
 pub mod state;
 
+pub use bug::Bug;
 pub use fail_point::fail_point;

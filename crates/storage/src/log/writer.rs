@@ -13,6 +13,7 @@ use super::queue::{Item, Queue};
 use super::reclaim::Reclaimer;
 use super::records::{BatchBuilder, io};
 use super::replica::Change;
+use crate::Bug;
 
 /// What a process exits with when its log failed.
 const EXIT_CODE: i32 = 74;
@@ -61,7 +62,7 @@ impl Writer {
         while let Some(bytes) = self.queue.drain(items) {
             metrics::gauge!("quorate_log_queue_bytes").set(self.queue.bytes() as f64);
             // Nobody waits for purges and commit marks: they can ride along with the next sync.
-            let sync = items.iter().any(|item| item.done.is_some());
+            let sync = items.iter().any(must_be_synced);
             builder.start(bytes);
             items.iter().for_each(|item| builder.add(&item.operation));
             let (batch, entries) = builder.finish();
@@ -89,4 +90,14 @@ impl Writer {
         }
         items.drain(..).for_each(|item| item.answer(Ok(())));
     }
+}
+
+/// Whether somebody waits for it to be durable.
+fn must_be_synced(item: &Item) -> bool {
+    let forgotten = match item.operation.change {
+        Change::Append(_) => Bug::AckBeforeSync.is_on(),
+        Change::Vote(_) => Bug::VoteNotSynced.is_on(),
+        _ => false,
+    };
+    item.done.is_some() && !forgotten
 }

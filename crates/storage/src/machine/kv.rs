@@ -10,6 +10,7 @@ use quorate_types::{
 
 use super::sessions::{Admission, Sessions};
 use super::{Draft, Machine};
+use crate::Bug;
 use crate::keys::Space;
 use crate::state::{StateError, View, meta};
 
@@ -48,7 +49,7 @@ pub struct KvMachine {
 impl KvMachine {
     /// Reads what the machine keeps in memory from a replica's state.
     pub fn open(replica: ReplicaId, view: &dyn View) -> Result<Self, StateError> {
-        Ok(KvMachine { sessions: Sessions::open(replica, view)?, deduplicate: !session_table_off() })
+        Ok(KvMachine { sessions: Sessions::open(replica, view)?, deduplicate: !Bug::SessionTableOff.is_on() })
     }
 
     fn apply_command(&mut self, command: Command, draft: &mut Draft<'_>) -> Result<Outcome, StateError> {
@@ -165,6 +166,7 @@ fn apply_write(draft: &mut Draft<'_>, write: Write) -> Result<Outcome, StateErro
     let looks = condition.is_some() || mutation == Mutation::Delete;
     let current = if looks { current(draft, &key)? } else { None };
     if let Some(condition) = condition
+        && !Bug::ConditionIgnored.is_on()
         && !holds(&condition, current.as_ref())
     {
         return Ok(Outcome::Refused { version: version_of(current.as_ref()), current });
@@ -212,14 +214,6 @@ fn decode(bytes: &[u8]) -> Result<Record, CodecError> {
 
 fn is_live(record: &Record, clock_ms: u64) -> bool {
     record.expires_at_ms.is_none_or(|expires_at_ms| expires_at_ms > clock_ms)
-}
-
-/// The defect that a whole-cluster test switches on to show that it would notice: writes that are sent again are applied
-/// again. Only a build with the feature `bugs` can have it.
-fn session_table_off() -> bool {
-    static OFF: std::sync::LazyLock<bool> =
-        std::sync::LazyLock::new(|| std::env::var_os("QUORATE_BUG").is_some_and(|bug| bug == "session-table-off"));
-    cfg!(feature = "bugs") && *OFF
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! keys of the file itself, so each file has one over exactly its own part: the parts cover the whole range, and no two files
 //! overlap.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -18,8 +19,9 @@ use rocksdb::{Options, SstFileWriter};
 
 use super::view::RocksView;
 use super::{StateOptions, io};
-use crate::keys::state_range;
-use crate::state::StateError;
+use crate::Bug;
+use crate::keys::{STATE_PREFIX_BYTES, Space, state_range};
+use crate::state::{StateError, View};
 
 /// A file that has reached this size is finished and the next one begun.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -49,7 +51,16 @@ fn write_files_of(
     let mut files = Vec::new();
     let mut part = Part::begin(&tables, dir, 0, start.clone())?;
     let mut target_key = Vec::new();
-    view.scan_replica(replica, |key, value| {
+    let newer = Bug::SnapshotOlderThanData.is_on().then(|| view.newer());
+    newer.as_ref().unwrap_or(view).scan_replica(replica, |key, value| {
+        let space = key[STATE_PREFIX_BYTES - 1];
+        if space == Space::Table as u8 && Bug::SessionsNotInSnapshot.is_on() {
+            return Ok(());
+        }
+        let mut value = Cow::Borrowed(value);
+        if space == Space::Meta as u8 && newer.is_some() {
+            view.get_with(replica, Space::Meta, &key[STATE_PREFIX_BYTES..], &mut |old| value = old.to_vec().into())?;
+        }
         target_key.clear();
         target_key.extend_from_slice(&start);
         target_key.extend_from_slice(&key[start.len()..]);
@@ -57,7 +68,7 @@ fn write_files_of(
             let next = Part::begin(&tables, dir, files.len() + 1, target_key.clone())?;
             files.push(std::mem::replace(&mut part, next).finish(&target_key)?);
         }
-        part.writer.put(&target_key, value).map_err(io)
+        part.writer.put(&target_key, &value).map_err(io)
     })?;
     files.push(part.finish(&end)?);
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
@@ -93,7 +104,6 @@ mod tests {
     use quorate_types::peer::SnapshotMeta;
 
     use super::*;
-    use crate::keys::Space;
     use crate::machine::state_hash;
     use crate::state::{Batch, RocksState, State};
 

@@ -30,6 +30,11 @@ impl<'a> RocksView<'a> {
         RocksView { db, snapshot: OnceCell::new(), key: RefCell::default() }
     }
 
+    /// A view of the same database as it is by now.
+    pub(super) fn newer(&self) -> Self {
+        RocksView::new(self.db)
+    }
+
     fn taken(&self) -> &Taken<'a> {
         self.snapshot.get_or_init(|| {
             let snapshot = self.db.snapshot();

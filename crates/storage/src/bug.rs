@@ -1,0 +1,94 @@
+//! Defects that a test switches on to show that it would notice them. Only in builds with the feature `bugs`.
+
+use std::sync::LazyLock;
+
+/// A defect that `QUORATE_BUG` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Appends are answered before they are synced.
+    AckBeforeSync,
+    /// Votes are answered before they are synced.
+    VoteNotSynced,
+    /// A leader answers `strong` reads without asking a quorum.
+    ReadUnconfirmed,
+    /// Every replica answers `strong` reads.
+    ReadAnywhere,
+    /// The head of a read is read before its records, from another state.
+    HeadBeforeRead,
+    /// The applied index is written first, and the data a moment later.
+    AppliedBeforeData,
+    /// A snapshot's data is newer than what it says of itself.
+    SnapshotOlderThanData,
+    /// Snapshots carry no session table.
+    SessionsNotInSnapshot,
+    /// Writes that are sent again are applied again.
+    SessionTableOff,
+    /// Conditions always hold.
+    ConditionIgnored,
+    /// The log is purged without a flush of the state.
+    PurgePastFlush,
+    /// A node that lost its disk gets its old id back, and with it its old replicas.
+    WipedKeepsIdentity,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 12] = [
+        Bug::AckBeforeSync,
+        Bug::VoteNotSynced,
+        Bug::ReadUnconfirmed,
+        Bug::ReadAnywhere,
+        Bug::HeadBeforeRead,
+        Bug::AppliedBeforeData,
+        Bug::SnapshotOlderThanData,
+        Bug::SessionsNotInSnapshot,
+        Bug::SessionTableOff,
+        Bug::ConditionIgnored,
+        Bug::PurgePastFlush,
+        Bug::WipedKeepsIdentity,
+    ];
+
+    /// What `QUORATE_BUG` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Bug::AckBeforeSync => "ack-before-sync",
+            Bug::VoteNotSynced => "vote-not-synced",
+            Bug::ReadUnconfirmed => "read-unconfirmed",
+            Bug::ReadAnywhere => "read-anywhere",
+            Bug::HeadBeforeRead => "head-before-read",
+            Bug::AppliedBeforeData => "applied-before-data",
+            Bug::SnapshotOlderThanData => "snapshot-older-than-data",
+            Bug::SessionsNotInSnapshot => "sessions-not-in-snapshot",
+            Bug::SessionTableOff => "session-table-off",
+            Bug::ConditionIgnored => "condition-ignored",
+            Bug::PurgePastFlush => "purge-past-flush",
+            Bug::WipedKeepsIdentity => "wiped-keeps-identity",
+        }
+    }
+
+    /// Whether this process has it. Never in a build without the feature `bugs`.
+    pub fn is_on(self) -> bool {
+        cfg!(feature = "bugs") && *ON == Some(self)
+    }
+}
+
+static ON: LazyLock<Option<Bug>> = LazyLock::new(|| {
+    let wanted = std::env::var("QUORATE_BUG").ok()?;
+    let known = Bug::ALL.into_iter().find(|bug| bug.name() == wanted);
+    Some(known.unwrap_or_else(|| {
+        let names: Vec<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        panic!("QUORATE_BUG names no defect: '{wanted}'; there are {}", names.join(", "))
+    }))
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_no_defect_is_on_by_itself() {
+        let names: std::collections::BTreeSet<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        assert_eq!(names.len(), Bug::ALL.len());
+        assert!(std::env::var_os("QUORATE_BUG").is_some() || Bug::ALL.iter().all(|bug| !bug.is_on()));
+    }
+}
