@@ -6,8 +6,9 @@
 //!   kv          put, get, del, cas                        ── quorate_client
 //!   survey      topology and nodes as they are now        ── Admin of every node
 //!   status, doctor, shard, nodes, cluster                 on top of survey and admin
-//!   manual      completions and man pages
+//!   manual, explain                                       completions, man pages, exit codes
 //!   operation, rebalance                                  what changes the cluster, and goes on by itself
+//!   progress    how far an operation is
 //!   node, shortener                                       long-running processes
 //!   playground  a cluster of child processes
 //!   bench       closed-loop load, on Quorate or etcd
@@ -22,6 +23,7 @@ mod cluster;
 mod doctor;
 mod duration;
 mod endpoint;
+mod explain;
 mod failure;
 mod kv;
 mod log;
@@ -32,6 +34,7 @@ mod operation;
 mod orphan;
 mod output;
 mod playground;
+mod progress;
 mod rebalance;
 mod shard;
 mod shortener;

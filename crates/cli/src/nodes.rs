@@ -4,19 +4,20 @@ use clap::Args;
 use quorate_types::NodeId;
 use quorate_types::operation::Intent;
 
-use crate::args::Connect;
+use crate::args::Ask;
 use crate::failure::{Exit, Failure};
 use crate::operation::{Change, carry_out, confirm};
-use crate::output::{self, Format, Items, Output};
-use crate::status::{NODE_HEADER, NodeRow};
+use crate::output::{self, Format, Kinds};
+use crate::status::NodeRow;
 use crate::survey::Survey;
 
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
+    /// Only nodes of this zone.
+    #[arg(long, value_name = "NAME")]
+    zone: Option<String>,
     #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    output: Output,
+    ask: Ask,
 }
 
 #[derive(Args, Debug)]
@@ -24,9 +25,7 @@ pub(crate) struct ShowArgs {
     /// The node's id.
     id: u64,
     #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    output: Output,
+    ask: Ask,
 }
 
 #[derive(Args, Debug)]
@@ -64,23 +63,43 @@ pub(crate) struct ReplaceArgs {
 
 /// Lists the nodes.
 pub(crate) async fn list(args: ListArgs) -> Result<(), Failure> {
-    let survey = Survey::take(&args.connect).await?;
-    let rows: Vec<NodeRow> = survey.nodes.iter().map(|(node, _)| NodeRow::of(&survey, node.id)).collect();
-    output::print(match args.output.output {
-        Format::Json => output::json("NodeList", &Items { items: rows }),
-        Format::Table => output::table(NODE_HEADER, rows.iter().map(NodeRow::row)),
-    })
+    let survey = Survey::take(&args.ask.connect).await?;
+    let rows = of_zone(&survey, args.zone.as_deref())?;
+    output::show_all(args.ask.format(), KINDS, rows, |rows| NodeRow::table(rows, args.ask.format() == Format::Wide))
 }
 
 /// Shows one node.
 pub(crate) async fn show(args: ShowArgs) -> Result<(), Failure> {
-    let survey = Survey::take(&args.connect).await?;
+    let survey = Survey::take(&args.ask.connect).await?;
     known(&survey, args.id)?;
     let row = NodeRow::of(&survey, args.id);
-    output::print(match args.output.output {
-        Format::Json => output::json("Node", &row),
-        Format::Table => output::table(NODE_HEADER, [row.row()]),
-    })
+    let format = args.ask.format();
+    output::show(format, KINDS.item, &row, || NodeRow::table(std::slice::from_ref(&row), format == Format::Wide))
+}
+
+const KINDS: Kinds = Kinds { list: "NodeList", item: "Node" };
+
+/// The nodes of a zone, or all. A zone that no node names is a slip of the keyboard.
+fn of_zone(survey: &Survey, zone: Option<&str>) -> Result<Vec<NodeRow>, Failure> {
+    let zones = survey.zones();
+    if let Some(unknown) = zone.filter(|zone| !zones.contains(zone)) {
+        let known: Vec<&str> = zones.into_iter().collect();
+        return Err(Failure::new(Exit::Usage, format!("no node is in a zone '{}'", unknown.escape_debug())).hint(
+            match known.is_empty() {
+                true => "no node names a zone: quorate node start --zone NAME".to_owned(),
+                false => format!("the zones are {}", known.join(", ")),
+            },
+        ));
+    }
+    let of_zone = survey.nodes.iter().filter(|(node, _)| zone.is_none_or(|zone| node.zone == zone));
+    Ok(of_zone.map(|(node, _)| NodeRow::of(survey, node.id)).collect())
+}
+
+/// Warns if the replicas of a shard cannot be in distinct zones any more when a node has left.
+fn warn_of_zones(survey: &Survey, leaving: u64) {
+    if let Some(scarce) = survey.scarce_zones(Some(leaving)) {
+        eprintln!("warning: {scarce}; they will be as far apart as is possible");
+    }
 }
 
 /// Moves a node's replicas to others.
@@ -88,9 +107,12 @@ pub(crate) async fn drain(OneArgs { id, change }: OneArgs) -> Result<(), Failure
     let survey = Survey::take(&change.connect).await?;
     known(&survey, id)?;
     let (leaders, replicas) = holds(&survey, id);
+    let size = output::bytes(held_bytes(&survey, id));
     eprintln!(
-        "plan: hand over {leaders} leaders, move {replicas} replicas away from node {id}; every shard keeps its quorum"
+        "plan: hand over {leaders} leaders, move {replicas} replicas ({size}) away from node {id}; every shard keeps its \
+         quorum"
     );
+    warn_of_zones(&survey, id);
     if change.dry_run {
         return Ok(());
     }
@@ -124,6 +146,7 @@ pub(crate) async fn remove(RemoveArgs { id, dead, confirm: typed, change }: Remo
     } else {
         eprintln!("plan: node {id} leaves the cluster for good; its id is never used again");
     }
+    warn_of_zones(&survey, id);
     if change.dry_run {
         return Ok(());
     }
@@ -142,7 +165,9 @@ pub(crate) async fn replace(ReplaceArgs { id, with, change }: ReplaceArgs) -> Re
     known(&survey, id)?;
     known(&survey, with)?;
     let (_, replicas) = holds(&survey, id);
-    eprintln!("plan: move {replicas} replicas of node {id} to node {with}, then remove node {id} for good");
+    let size = output::bytes(held_bytes(&survey, id));
+    eprintln!("plan: move {replicas} replicas ({size}) of node {id} to node {with}, then remove node {id} for good");
+    warn_of_zones(&survey, id);
     if change.dry_run {
         return Ok(());
     }
@@ -192,4 +217,37 @@ fn holds(survey: &Survey, id: u64) -> (usize, usize) {
     let leads = shards.iter().filter(|shard| survey.leader(shard.id) == Some(id)).count();
     let replicas = shards.iter().filter(|shard| shard.replicas.iter().any(|at| at.node == id)).count();
     (leads, replicas)
+}
+
+/// About how many bytes the replicas on a node have.
+pub(crate) fn held_bytes(survey: &Survey, id: u64) -> u64 {
+    let held = survey.topology.shards.iter().filter(|shard| shard.replicas.iter().any(|at| at.node == id));
+    held.map(|shard| survey.size_bytes(shard.id)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::survey::tests::survey;
+
+    #[test]
+    fn an_unknown_zone_is_refused_with_those_that_there_are() {
+        let mut survey = survey(&[]);
+        let refused = |survey: &Survey, zone| of_zone(survey, Some(zone)).unwrap_err().to_string();
+        assert!(refused(&survey, "east").contains("no node names a zone"));
+        survey.nodes[0].0.zone = "west".into();
+        survey.nodes[1].0.zone = "north".into();
+        assert_eq!(
+            refused(&survey, "east"),
+            "error: no node is in a zone 'east'\n  hint:  the zones are north, west\n"
+        );
+        assert_eq!(of_zone(&survey, Some("west")).unwrap().len(), 1);
+        assert_eq!(of_zone(&survey, None).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_node_has_the_bytes_of_its_shards() {
+        assert_eq!(held_bytes(&survey(&[]), 2), 9 << 20);
+        assert_eq!(held_bytes(&survey(&[]), 7), 0);
+    }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Shard {
     /// The first token after the arc.
     pub(crate) arc_end: String,
     pub(crate) epoch: u64,
+    /// About how many bytes a replica has on disk.
+    pub(crate) size_bytes: u64,
     /// The node that leads; null: none does, or it did not answer.
     #[serde(serialize_with = "id_or_null")]
     pub(crate) leader: Option<u64>,
@@ -58,6 +60,8 @@ pub(crate) struct Replica {
     pub(crate) term: Option<u64>,
     pub(crate) applied_index: Option<u64>,
     pub(crate) last_log_index: Option<u64>,
+    /// About how many bytes it has on disk.
+    pub(crate) size_bytes: Option<u64>,
 }
 
 /// How well a Raft group is.
@@ -102,6 +106,7 @@ impl Survey {
             arc_start: format!("{:016x}", shard.arc_start),
             arc_end: format!("{:016x}", shard.arc_end),
             epoch: shard.epoch,
+            size_bytes: self.size_bytes(shard.id),
             leader: self.leader(shard.id),
             replicas,
         }
@@ -123,6 +128,7 @@ impl Survey {
             term: report.map(|report| report.term),
             applied_index: report.map(|report| report.applied_index),
             last_log_index: report.map(|report| report.last_log_index),
+            size_bytes: report.map(|report| report.data_bytes),
         }
     }
 
@@ -161,6 +167,36 @@ impl Survey {
             complete: working == voters.len(),
             led: self.leader(group).is_some(),
         }
+    }
+
+    /// About how many bytes a replica of a group has on disk: what its largest one reports, since one that is on its way has
+    /// little yet. What was not flushed yet counts nowhere.
+    pub(crate) fn size_bytes(&self, group: u32) -> u64 {
+        self.reports(group).map(|(_, report)| report.data_bytes).max().unwrap_or(0)
+    }
+
+    /// Says so if the replicas of a shard cannot all be in distinct zones, though zones are named: of the nodes as they are, or
+    /// without one that is about to leave.
+    pub(crate) fn scarce_zones(&self, without: Option<u64>) -> Option<String> {
+        let staying = self.nodes.iter().filter(|(node, _)| node.state == ACTIVE && Some(node.id) != without);
+        let zones: BTreeSet<&str> = staying.map(|(node, _)| node.zone.as_str()).collect();
+        let replicas = self.topology.replicas;
+        if zones.iter().all(|zone| zone.is_empty()) || zones.len() >= replicas as usize {
+            return None;
+        }
+        let named = |zone: &&str| if zone.is_empty() { "no zone".to_owned() } else { (*zone).to_owned() };
+        let named: Vec<String> = zones.iter().map(named).collect();
+        let whence = without.map(|id| format!(" without node {id}")).unwrap_or_default();
+        Some(format!(
+            "the {replicas} replicas of a shard cannot be in distinct zones: the active nodes{whence} are in {} ({})",
+            if zones.len() == 1 { "one zone".to_owned() } else { format!("{} zones", zones.len()) },
+            named.join(", ")
+        ))
+    }
+
+    /// The zones of the nodes; an empty one is none.
+    pub(crate) fn zones(&self) -> BTreeSet<&str> {
+        self.nodes.iter().map(|(node, _)| node.zone.as_str()).filter(|zone| !zone.is_empty()).collect()
     }
 
     /// The ids of the shards.
@@ -252,6 +288,7 @@ pub(crate) mod tests {
             last_log_index: 100,
             applied_index: 100 - id,
             voters: vec![1, 2, 3],
+            data_bytes: u64::from(group) * (3 << 20),
             ..ReplicaStatus::default()
         };
         NodeStatus {
@@ -275,6 +312,27 @@ pub(crate) mod tests {
         assert_eq!((shards[1].id, shards[1].leader), (2, Some(2)));
         assert_eq!(shards[1].arc_end, "8000000000000000");
         assert_eq!(survey.lag_entries(3), Some(3));
+    }
+
+    #[test]
+    fn too_few_zones_are_told_where_zones_are_named() {
+        let mut survey = survey(&[]);
+        assert_eq!(survey.scarce_zones(None), None, "nobody names a zone");
+        let name = |survey: &mut Survey, zones: [&str; 3]| {
+            for ((node, _), zone) in survey.nodes.iter_mut().zip(zones) {
+                node.zone = zone.to_owned();
+            }
+        };
+        name(&mut survey, ["a", "b", "c"]);
+        assert_eq!(survey.scarce_zones(None), None);
+        assert!(
+            survey.scarce_zones(Some(3)).unwrap().ends_with("the active nodes without node 3 are in 2 zones (a, b)")
+        );
+        name(&mut survey, ["a", "a", "a"]);
+        assert!(survey.scarce_zones(None).unwrap().ends_with("the active nodes are in one zone (a)"));
+        name(&mut survey, ["a", "", ""]);
+        assert!(survey.scarce_zones(None).unwrap().contains("(no zone, a)"));
+        assert_eq!(survey.zones().len(), 1);
     }
 
     #[test]
