@@ -16,7 +16,7 @@ use quorate_proto::peer::{
     Frame, Hello, ObeyRequest, ProposeTopologyRequest, ReportRequest, SnapshotChunk, WatchTopologyRequest,
 };
 use quorate_router::admin;
-use quorate_tests::{Cluster, ClusterOptions, eventually, quorate};
+use quorate_tests::{Cluster, ClusterOptions, eventually, quorate, run_cli};
 use tokio::process::Child;
 use tonic::{Code, Response, Status};
 
@@ -164,5 +164,9 @@ async fn a_node_belongs_to_one_cluster() -> anyhow::Result<()> {
     ensure!(nodes_of(&cluster).await? == 3);
     // Its data is as it was.
     other.restart(1).await?;
+    eventually("the other cluster serves", PATIENCE, || async {
+        run_cli(&other.endpoints(), &["status", "--check"]).await.is_ok_and(|output| output.status.success())
+    })
+    .await?;
     other.wait_until_serving().await
 }

@@ -221,6 +221,7 @@ mod tests {
             answer.send(Ok(done)).unwrap();
             let (_, answer) = control.next().await;
             answer.send(Err(Failure::new(Exit::Conflict, "node 2 does not run").hint("h"))).unwrap();
+            control
         });
         assert!(running().await.unwrap().contains(&base));
         let done = ask(base, &Request::Partition(vec![1, 3])).await.unwrap();
@@ -230,7 +231,7 @@ mod tests {
             (failure.exit(), failure.to_string().as_str()),
             (Exit::Conflict, "error: node 2 does not run\n  hint:  h\n")
         );
-        playground.await.unwrap();
+        drop(playground.await.unwrap());
         let failure = ask(base, &Request::Heal).await.unwrap_err();
         assert_eq!(failure.exit(), Exit::Unreachable);
         assert!(!running().await.unwrap().contains(&base));

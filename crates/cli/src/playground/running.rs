@@ -68,11 +68,11 @@ impl Running {
         let node = Layout::new(self.home.path(), shape, None, self.layout.proxied)?.nodes.swap_remove(place);
         node.check_ports()?;
         self.home.record(shape)?;
-        self.shape = shape;
         if let Some(links) = &mut self.links {
             links.add(&node).await?;
         }
         let address = node.client.clone();
+        self.shape = shape;
         self.layout.nodes.push(node);
         self.ids.push(None);
         start_node(place, &self.layout, &mut self.children, self.links.as_ref())?;
@@ -96,6 +96,8 @@ impl Running {
             });
         }
         start_node(place, &self.layout, &mut self.children, self.links.as_ref())?;
+        // It may have died while it was paused.
+        self.paused.remove(&place);
         Ok(format!("node {id} is started; it catches up by itself"))
     }
 
