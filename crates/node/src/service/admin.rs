@@ -36,7 +36,7 @@ impl AdminService {
     }
 
     fn member(&self) -> Result<Arc<Member>, Refusal> {
-        self.node.member().ok_or(Refusal::NoCluster)
+        self.node.require_member()
     }
 }
 
