@@ -4,7 +4,7 @@
 //!   args        what can be typed; each command group has a file of its own
 //!   failure     what went wrong, and with which exit code: the one place that maps errors to codes
 //!   kv          put, get, del, cas                        ── quorate_client
-//!   survey      topology and nodes as they are now        ── Admin of every node
+//!   survey      topology and nodes as they are now        ── Admin of every node;  zones: what it says of them
 //!   status, doctor, shard, nodes, cluster                 on top of survey and admin
 //!   manual, explain                                       completions, man pages, exit codes
 //!   operation, rebalance                                  what changes the cluster, and goes on by itself
@@ -42,6 +42,7 @@ mod signals;
 mod status;
 mod survey;
 mod verify;
+mod zones;
 
 use std::process::ExitCode;
 

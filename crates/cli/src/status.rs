@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::args::Ask;
 use crate::failure::{Exit, Failure};
-use crate::output::{self, Format, id};
+use crate::nodes::NodeRow;
+use crate::output::{self, Format};
 use crate::progress::{self, Progress};
 use crate::survey::Survey;
 use crate::{duration, operation};
@@ -96,26 +97,6 @@ struct Status {
     shards: usize,
     replicas: u32,
     nodes: Vec<NodeRow>,
-}
-
-/// A node as it is printed.
-#[derive(Debug, Serialize)]
-pub(crate) struct NodeRow {
-    #[serde(serialize_with = "id")]
-    id: u64,
-    client_address: String,
-    zone: String,
-    state: String,
-    up: bool,
-    version: Option<String>,
-    leaders: Option<usize>,
-    replicas: Option<usize>,
-    disk_free_bytes: Option<u64>,
-    lag_entries: Option<u64>,
-    uptime_ms: Option<u64>,
-    weight: u32,
-    /// About how many bytes its replicas have on disk.
-    data_bytes: Option<u64>,
 }
 
 impl Status {
@@ -247,73 +228,6 @@ impl Status {
 
 /// What stands still and is shown.
 const WAITS_SHOWN_MAX: usize = 5;
-/// The columns of a table of nodes.
-const NODE_HEADER: [&str; 9] = ["NODE", "ADDRESS", "STATE", "LEADERS", "REPLICAS", "DISK FREE", "LAG", "UP", "VERSION"];
-/// The columns of a wide one.
-const WIDE_NODE_HEADER: [&str; 12] =
-    ["NODE", "ADDRESS", "STATE", "LEADERS", "REPLICAS", "DISK FREE", "LAG", "UP", "VERSION", "ZONE", "WEIGHT", "DATA"];
-
-impl NodeRow {
-    /// A node of the survey.
-    pub(crate) fn of(survey: &Survey, id: u64) -> NodeRow {
-        let (node, status) = survey.nodes.iter().find(|(node, _)| node.id == id).expect("the id comes from this list");
-        let status = status.as_ref();
-        let shards =
-            |status: &quorate_proto::admin::NodeStatus| status.replicas.iter().filter(|r| r.group != 0).count();
-        let leads = |_: &quorate_proto::admin::NodeStatus| {
-            survey.topology.shards.iter().filter(|shard| survey.leader(shard.id) == Some(id)).count()
-        };
-        NodeRow {
-            id,
-            client_address: node.client_address.clone(),
-            zone: node.zone.clone(),
-            state: node.state.clone(),
-            up: status.is_some(),
-            version: status.map(|status| status.version.clone()),
-            leaders: status.map(leads),
-            replicas: status.map(shards),
-            disk_free_bytes: status.map(|status| status.disk_free_bytes),
-            lag_entries: survey.lag_entries(id),
-            uptime_ms: status.map(|status| status.uptime_ms),
-            weight: node.weight,
-            data_bytes: status.map(|status| status.replicas.iter().map(|replica| replica.data_bytes).sum()),
-        }
-    }
-
-    /// A table of nodes.
-    pub(crate) fn table(rows: &[NodeRow], wide: bool) -> String {
-        match wide {
-            false => output::table(NODE_HEADER, rows.iter().map(NodeRow::row)),
-            true => output::table(WIDE_NODE_HEADER, rows.iter().map(NodeRow::wide_row)),
-        }
-    }
-
-    fn wide_row(&self) -> [String; 12] {
-        let [id, address, state, leaders, replicas, disk, lag, up, version] = self.row();
-        let zone = if self.zone.is_empty() { "-".to_owned() } else { self.zone.clone() };
-        let data = self.data_bytes.map_or_else(|| "-".to_owned(), output::bytes);
-        [id, address, state, leaders, replicas, disk, lag, up, version, zone, self.weight.to_string(), data]
-    }
-
-    /// Its row.
-    fn row(&self) -> [String; 9] {
-        fn or_dash<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
-            value.map_or_else(|| "-".to_owned(), show)
-        }
-        [
-            self.id.to_string(),
-            self.client_address.clone(),
-            if self.up { self.state.clone() } else { "down".to_owned() },
-            or_dash(self.leaders, |count| count.to_string()),
-            or_dash(self.replicas, |count| count.to_string()),
-            or_dash(self.disk_free_bytes, output::bytes),
-            or_dash(self.lag_entries, |entries| entries.to_string()),
-            or_dash(self.uptime_ms, |ms| duration::rough(Duration::from_millis(ms))),
-            or_dash(self.version.clone(), |version| version),
-        ]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
