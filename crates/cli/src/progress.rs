@@ -113,7 +113,7 @@ impl Progress {
     /// `replicas ███████░░░░░ 6/10   1.7 GiB left   58.0 MiB/s   ~30s`
     fn bar(&self) -> String {
         let all = self.moved + self.moving + self.left;
-        let filled = if all == 0 { BAR_CELLS } else { BAR_CELLS * self.moved / all };
+        let filled = (BAR_CELLS * self.moved).checked_div(all).unwrap_or(BAR_CELLS);
         let bar = "█".repeat(filled as usize) + &"░".repeat((BAR_CELLS - filled) as usize);
         format!("replicas {bar} {}/{all}{}", self.moved, self.pace())
     }
@@ -175,7 +175,7 @@ fn pending_bytes(moves: &[PlannedMove], survey: &Survey) -> u64 {
 /// The bytes of a replica in the mean.
 fn mean_bytes(survey: &Survey) -> u64 {
     let (count, sum) = survey.shard_ids().fold((0, 0), |(count, sum), id| (count + 1, sum + survey.size_bytes(id)));
-    if count == 0 { 0 } else { sum / count }
+    u64::checked_div(sum, count).unwrap_or(0)
 }
 
 /// Milliseconds since 1970.
