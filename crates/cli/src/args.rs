@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::failure::{Exit, Failure};
+use crate::output::{Format, Output};
 use crate::{
-    bench, cluster, doctor, duration, endpoint, kv, manual, node, operation, playground, rebalance, shard, shortener,
-    signals, status,
+    bench, cluster, doctor, duration, endpoint, explain, kv, manual, node, operation, playground, rebalance, shard,
+    shortener, signals, status,
 };
 
 const EXAMPLES: &str = "\
@@ -25,6 +26,7 @@ Examples:
   quorate rebalance plan                          what would make the load even
   quorate op list                                 what runs, how far it is, and what it waits for
   quorate doctor                                  what is not well, and what to do about it
+  quorate explain 5                               what an exit code means
   quorate bench kv --op put --clients 64          measure
 
 Exit codes: 0 ok, 1 other failure, 2 usage or confirmation needed, 3 unreachable or no quorum (nothing applied), 4 stopped
@@ -70,6 +72,8 @@ enum Command {
     /// Measure throughput and latency.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Say what an exit code means, and what to do next.
+    Explain(explain::ExplainArgs),
     /// Print completions for a shell.
     Completions(manual::CompletionsArgs),
     /// Print or write man pages.
@@ -93,6 +97,22 @@ pub(crate) struct Connect {
     /// How long to try before giving up, such as 500ms, 5s or 1m.
     #[arg(long, env = "QUORATE_DEADLINE", value_name = "TIME", default_value = "5s", value_parser = duration::parse)]
     pub(crate) deadline: Duration,
+}
+
+/// A question to the cluster: whom to ask, and how to write the answer.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Ask {
+    #[command(flatten)]
+    pub(crate) connect: Connect,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+impl Ask {
+    /// How the answer is written.
+    pub(crate) fn format(&self) -> Format {
+        self.output.output
+    }
 }
 
 impl Connect {
@@ -122,6 +142,7 @@ impl Cli {
             Command::Op(command) => on_runtime(command.run()),
             Command::Doctor(args) => on_runtime(signals::or_interrupted(args.run())),
             Command::Bench(command) => on_runtime(command.run()),
+            Command::Explain(args) => args.run(),
             Command::Completions(args) => manual::completions(&args, Cli::command()),
             Command::Man(args) => manual::man(&args, Cli::command()),
         }

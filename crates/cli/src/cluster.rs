@@ -8,7 +8,7 @@ use serde::Serialize;
 use tonic::{Code, Request, Status};
 
 use crate::failure::{Exit, Failure};
-use crate::output::{self, Format, Output};
+use crate::output::{self, Output};
 use crate::{admin, duration, endpoint};
 
 /// Replicas of a shard when nothing else is said.
@@ -131,15 +131,12 @@ impl ClusterCommand {
         let founding = Founding::new(args.nodes, replicas, shards)?;
         let endpoints = founding.nodes.join(",");
         let response = founding.make(args.deadline).await?;
-        output::print(match args.output.output {
-            Format::Json => {
-                let made = Made { cluster_id: &response.cluster_id, already: response.already, replicas, shards };
-                output::json("ClusterInit", &made)
-            }
-            Format::Table if response.already => {
+        let made = Made { cluster_id: &response.cluster_id, already: response.already, replicas, shards };
+        output::show(args.output.output, "ClusterInit", &made, || match response.already {
+            true => {
                 format!("cluster {} is there already, of the same nodes; nothing was changed\n", response.cluster_id)
             }
-            Format::Table => format!(
+            false => format!(
                 "cluster {} is made: {shards} shards × {replicas} replicas\n\
                  replicas and shards are fixed from now on; no command changes them yet\n\
                  try:  export QUORATE_ENDPOINTS={endpoints}\n      quorate status\n",

@@ -4,11 +4,11 @@ use clap::Args;
 use quorate_proto::admin::Node;
 use serde::Serialize;
 
-use crate::args::Connect;
+use crate::args::Ask;
 use crate::failure::{Exit, Failure};
-use crate::operation;
-use crate::output::{self, Format, Items, Output};
+use crate::output::{self, Kinds};
 use crate::survey::Survey;
+use crate::{operation, progress};
 
 /// What stands still and is shown.
 const WAITS_SHOWN_MAX: usize = 3;
@@ -20,10 +20,10 @@ const LAG_ENTRIES_MAX: u64 = 10_000;
 #[derive(Args, Debug)]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    output: Output,
+    ask: Ask,
 }
+
+const KINDS: Kinds = Kinds { list: "Diagnosis", item: "Check" };
 
 /// What a check found.
 #[derive(Debug, Serialize)]
@@ -38,14 +38,11 @@ struct Check {
 impl DoctorArgs {
     /// Checks and prints. Exit 8 if a check failed; warnings alone are no failure.
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let survey = Survey::take(&self.connect).await?;
-        let waits = operation::waits(&self.connect, &survey).await;
+        let survey = Survey::take(&self.ask.connect).await?;
+        let waits = progress::reasons(&operation::running(&self.ask.connect, &survey).await);
         let checks = checks(&survey, &waits);
         let failed = checks.iter().filter(|check| check.verdict == "failed").count();
-        output::print(match self.output.output {
-            Format::Json => output::json("Diagnosis", &Items { items: checks }),
-            Format::Table => checks.iter().map(line).collect::<String>(),
-        })?;
+        output::show_all(self.ask.format(), KINDS, checks, |checks| checks.iter().map(line).collect())?;
         if failed == 0 {
             return Ok(());
         }
@@ -139,6 +136,10 @@ fn zones(survey: &Survey) -> Check {
         .iter()
         .map(|shard| format!("shard {shard} has replicas in one zone that could be in several"))
         .collect();
+    if let (true, Some(scarce)) = (bad.is_empty(), survey.scarce_zones(None)) {
+        let fix = "start nodes in other zones: quorate node start --zone NAME --join …";
+        return check("zones", &[scarce], "warning", "", fix);
+    }
     check(
         "zones",
         &bad,

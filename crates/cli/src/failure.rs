@@ -4,9 +4,10 @@ use std::fmt;
 use std::process::ExitCode;
 
 use quorate_client::Error;
+use serde::{Deserialize, Serialize};
 
 /// Exit codes, by what a script does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub(crate) enum Exit {
     /// Anything without a code of its own.
@@ -39,8 +40,8 @@ pub(crate) enum Exit {
     Interrupted = 130,
 }
 
-/// Why a command failed.
-#[derive(Debug)]
+/// Why a command failed. (A playground sends these to who told it what to do.)
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Failure {
     exit: Exit,
     message: String,

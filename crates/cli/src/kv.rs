@@ -299,21 +299,18 @@ struct RecordDocument<'a> {
 
 fn print_record(key: &str, record: &Record, by: &ServedBy, format: Option<Format>) -> Result<(), Failure> {
     let value = record.value.as_bytes();
-    match format {
-        None => output::print([value, b"\n"].concat()),
-        Some(Format::Json) => output::print(output::json("Record", &document(key, record, by))),
-        Some(Format::Table) => {
-            let row = [
-                key.to_owned(),
-                value.escape_ascii().to_string(),
-                record.version.to_string(),
-                by.level.to_string(),
-                format!("{} ({})", by.node, by.role),
-                by.shard.to_string(),
-            ];
-            output::print(output::table(["KEY", "VALUE", "VERSION", "LEVEL", "NODE", "SHARD"], [row]))
-        }
-    }
+    let Some(format) = format else { return output::print([value, b"\n"].concat()) };
+    output::show(format, "Record", &document(key, record, by), || {
+        let row = [
+            key.to_owned(),
+            value.escape_ascii().to_string(),
+            record.version.to_string(),
+            by.level.to_string(),
+            format!("{} ({})", by.node, by.role),
+            by.shard.to_string(),
+        ];
+        output::table(["KEY", "VALUE", "VERSION", "LEVEL", "NODE", "SHARD"], [row])
+    })
 }
 
 fn document<'a>(key: &'a str, record: &'a Record, by: &ServedBy) -> RecordDocument<'a> {
@@ -344,14 +341,13 @@ fn print_written(operation: &str, key: &str, served: &Served<Written>, format: O
     let Written { version, replaced, .. } = served.value;
     let printed = match format {
         None => output::print(format!("{}\n", written_line(operation, version, replaced))),
-        Some(Format::Json) => {
+        Some(format) => {
             let by = By::from(&served.by);
             let document = WrittenDocument { operation, key, version, replaced_version: replaced, served_by: by };
-            output::print(output::json("Written", &document))
-        }
-        Some(Format::Table) => {
-            let row = [key.to_owned(), version.to_string(), served.by.node.to_string(), served.by.shard.to_string()];
-            output::print(output::table(["KEY", "VERSION", "NODE", "SHARD"], [row]))
+            output::show(format, "Written", &document, || {
+                let (node, shard) = (served.by.node.to_string(), served.by.shard.to_string());
+                output::table(["KEY", "VERSION", "NODE", "SHARD"], [[key.to_owned(), version.to_string(), node, shard]])
+            })
         }
     };
     printed.map_err(|failure| failure.hint(format!("the write was applied all the same, as version {version}")))

@@ -4,10 +4,11 @@
 //!   args        what can be typed; each command group has a file of its own
 //!   failure     what went wrong, and with which exit code: the one place that maps errors to codes
 //!   kv          put, get, del, cas                        ── quorate_client
-//!   survey      topology and nodes as they are now        ── Admin of every node
+//!   survey      topology and nodes as they are now        ── Admin of every node;  zones: what it says of them
 //!   status, doctor, shard, nodes, cluster                 on top of survey and admin
-//!   manual      completions and man pages
+//!   manual, explain                                       completions, man pages, exit codes
 //!   operation, rebalance                                  what changes the cluster, and goes on by itself
+//!   progress    how far an operation is
 //!   node, shortener                                       long-running processes
 //!   playground  a cluster of child processes
 //!   bench       closed-loop load, on Quorate or etcd
@@ -22,6 +23,7 @@ mod cluster;
 mod doctor;
 mod duration;
 mod endpoint;
+mod explain;
 mod failure;
 mod kv;
 mod log;
@@ -32,6 +34,7 @@ mod operation;
 mod orphan;
 mod output;
 mod playground;
+mod progress;
 mod rebalance;
 mod shard;
 mod shortener;
@@ -39,6 +42,7 @@ mod signals;
 mod status;
 mod survey;
 mod verify;
+mod zones;
 
 use std::process::ExitCode;
 

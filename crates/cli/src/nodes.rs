@@ -1,22 +1,27 @@
 //! `node list`, `show`, `drain`, `undrain`, `remove`, `replace`: the nodes of a cluster.
 
+use std::time::Duration;
+
 use clap::Args;
+use quorate_proto::admin::NodeStatus;
 use quorate_types::NodeId;
 use quorate_types::operation::Intent;
+use serde::Serialize;
 
-use crate::args::Connect;
+use crate::args::Ask;
+use crate::duration;
 use crate::failure::{Exit, Failure};
 use crate::operation::{Change, carry_out, confirm};
-use crate::output::{self, Format, Items, Output};
-use crate::status::{NODE_HEADER, NodeRow};
+use crate::output::{self, Format, Kinds, id};
 use crate::survey::Survey;
 
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
+    /// Only nodes of this zone.
+    #[arg(long, value_name = "NAME")]
+    zone: Option<String>,
     #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    output: Output,
+    ask: Ask,
 }
 
 #[derive(Args, Debug)]
@@ -24,9 +29,7 @@ pub(crate) struct ShowArgs {
     /// The node's id.
     id: u64,
     #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    output: Output,
+    ask: Ask,
 }
 
 #[derive(Args, Debug)]
@@ -64,23 +67,43 @@ pub(crate) struct ReplaceArgs {
 
 /// Lists the nodes.
 pub(crate) async fn list(args: ListArgs) -> Result<(), Failure> {
-    let survey = Survey::take(&args.connect).await?;
-    let rows: Vec<NodeRow> = survey.nodes.iter().map(|(node, _)| NodeRow::of(&survey, node.id)).collect();
-    output::print(match args.output.output {
-        Format::Json => output::json("NodeList", &Items { items: rows }),
-        Format::Table => output::table(NODE_HEADER, rows.iter().map(NodeRow::row)),
-    })
+    let survey = Survey::take(&args.ask.connect).await?;
+    let rows = of_zone(&survey, args.zone.as_deref())?;
+    output::show_all(args.ask.format(), KINDS, rows, |rows| NodeRow::table(rows, args.ask.format() == Format::Wide))
 }
 
 /// Shows one node.
 pub(crate) async fn show(args: ShowArgs) -> Result<(), Failure> {
-    let survey = Survey::take(&args.connect).await?;
+    let survey = Survey::take(&args.ask.connect).await?;
     known(&survey, args.id)?;
     let row = NodeRow::of(&survey, args.id);
-    output::print(match args.output.output {
-        Format::Json => output::json("Node", &row),
-        Format::Table => output::table(NODE_HEADER, [row.row()]),
-    })
+    let format = args.ask.format();
+    output::show(format, KINDS.item, &row, || NodeRow::table(std::slice::from_ref(&row), format == Format::Wide))
+}
+
+const KINDS: Kinds = Kinds { list: "NodeList", item: "Node" };
+
+/// The nodes of a zone, or all. A zone that no node names is a slip of the keyboard.
+fn of_zone(survey: &Survey, zone: Option<&str>) -> Result<Vec<NodeRow>, Failure> {
+    let zones = survey.zones();
+    if let Some(unknown) = zone.filter(|zone| !zones.contains(zone)) {
+        let known: Vec<&str> = zones.into_iter().collect();
+        return Err(Failure::new(Exit::Usage, format!("no node is in a zone '{}'", unknown.escape_debug())).hint(
+            match known.is_empty() {
+                true => "no node names a zone: quorate node start --zone NAME".to_owned(),
+                false => format!("the zones are {}", known.join(", ")),
+            },
+        ));
+    }
+    let of_zone = survey.nodes.iter().filter(|(node, _)| zone.is_none_or(|zone| node.zone == zone));
+    Ok(of_zone.map(|(node, _)| NodeRow::of(survey, node.id)).collect())
+}
+
+/// Warns if the replicas of a shard cannot be in distinct zones any more when a node has left.
+fn warn_of_zones(survey: &Survey, leaving: u64) {
+    if let Some(scarce) = survey.scarce_zones(Some(leaving)) {
+        eprintln!("warning: {scarce}; they will be as far apart as is possible");
+    }
 }
 
 /// Moves a node's replicas to others.
@@ -88,9 +111,12 @@ pub(crate) async fn drain(OneArgs { id, change }: OneArgs) -> Result<(), Failure
     let survey = Survey::take(&change.connect).await?;
     known(&survey, id)?;
     let (leaders, replicas) = holds(&survey, id);
+    let size = output::bytes(held_bytes(&survey, id));
     eprintln!(
-        "plan: hand over {leaders} leaders, move {replicas} replicas away from node {id}; every shard keeps its quorum"
+        "plan: hand over {leaders} leaders, move {replicas} replicas ({size}) away from node {id}; every shard keeps its \
+         quorum"
     );
+    warn_of_zones(&survey, id);
     if change.dry_run {
         return Ok(());
     }
@@ -124,6 +150,7 @@ pub(crate) async fn remove(RemoveArgs { id, dead, confirm: typed, change }: Remo
     } else {
         eprintln!("plan: node {id} leaves the cluster for good; its id is never used again");
     }
+    warn_of_zones(&survey, id);
     if change.dry_run {
         return Ok(());
     }
@@ -142,7 +169,9 @@ pub(crate) async fn replace(ReplaceArgs { id, with, change }: ReplaceArgs) -> Re
     known(&survey, id)?;
     known(&survey, with)?;
     let (_, replicas) = holds(&survey, id);
-    eprintln!("plan: move {replicas} replicas of node {id} to node {with}, then remove node {id} for good");
+    let size = output::bytes(held_bytes(&survey, id));
+    eprintln!("plan: move {replicas} replicas ({size}) of node {id} to node {with}, then remove node {id} for good");
+    warn_of_zones(&survey, id);
     if change.dry_run {
         return Ok(());
     }
@@ -186,10 +215,128 @@ fn known(survey: &Survey, id: u64) -> Result<(), Failure> {
     Err(Failure::new(Exit::Usage, message).hint(format!("its nodes are {}", ids.join(", "))))
 }
 
+/// A node as it is printed.
+#[derive(Debug, Serialize)]
+pub(crate) struct NodeRow {
+    #[serde(serialize_with = "id")]
+    pub(crate) id: u64,
+    pub(crate) client_address: String,
+    zone: String,
+    state: String,
+    pub(crate) up: bool,
+    version: Option<String>,
+    leaders: Option<usize>,
+    replicas: Option<usize>,
+    disk_free_bytes: Option<u64>,
+    lag_entries: Option<u64>,
+    uptime_ms: Option<u64>,
+    weight: u32,
+    /// About how many bytes its replicas have on disk.
+    data_bytes: Option<u64>,
+}
+
+/// The columns of a table of nodes.
+const NODE_HEADER: [&str; 9] = ["NODE", "ADDRESS", "STATE", "LEADERS", "REPLICAS", "DISK FREE", "LAG", "UP", "VERSION"];
+/// The columns of a wide one.
+const WIDE_NODE_HEADER: [&str; 12] =
+    ["NODE", "ADDRESS", "STATE", "LEADERS", "REPLICAS", "DISK FREE", "LAG", "UP", "VERSION", "ZONE", "WEIGHT", "DATA"];
+
+impl NodeRow {
+    /// A node of the survey.
+    pub(crate) fn of(survey: &Survey, id: u64) -> NodeRow {
+        let (node, status) = survey.nodes.iter().find(|(node, _)| node.id == id).expect("the id comes from this list");
+        let status = status.as_ref();
+        let shards = |status: &NodeStatus| status.replicas.iter().filter(|r| r.group != 0).count();
+        let leads =
+            |_: &NodeStatus| survey.topology.shards.iter().filter(|shard| survey.leader(shard.id) == Some(id)).count();
+        NodeRow {
+            id,
+            client_address: node.client_address.clone(),
+            zone: node.zone.clone(),
+            state: node.state.clone(),
+            up: status.is_some(),
+            version: status.map(|status| status.version.clone()),
+            leaders: status.map(leads),
+            replicas: status.map(shards),
+            disk_free_bytes: status.map(|status| status.disk_free_bytes),
+            lag_entries: survey.lag_entries(id),
+            uptime_ms: status.map(|status| status.uptime_ms),
+            weight: node.weight,
+            data_bytes: status.map(|status| status.replicas.iter().map(|replica| replica.data_bytes).sum()),
+        }
+    }
+
+    /// A table of nodes.
+    pub(crate) fn table(rows: &[NodeRow], wide: bool) -> String {
+        match wide {
+            false => output::table(NODE_HEADER, rows.iter().map(NodeRow::row)),
+            true => output::table(WIDE_NODE_HEADER, rows.iter().map(NodeRow::wide_row)),
+        }
+    }
+
+    fn wide_row(&self) -> [String; 12] {
+        let [id, address, state, leaders, replicas, disk, lag, up, version] = self.row();
+        let zone = if self.zone.is_empty() { "-".to_owned() } else { self.zone.clone() };
+        let data = self.data_bytes.map_or_else(|| "-".to_owned(), output::bytes);
+        [id, address, state, leaders, replicas, disk, lag, up, version, zone, self.weight.to_string(), data]
+    }
+
+    /// Its row.
+    fn row(&self) -> [String; 9] {
+        fn or_dash<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
+            value.map_or_else(|| "-".to_owned(), show)
+        }
+        [
+            self.id.to_string(),
+            self.client_address.clone(),
+            if self.up { self.state.clone() } else { "down".to_owned() },
+            or_dash(self.leaders, |count| count.to_string()),
+            or_dash(self.replicas, |count| count.to_string()),
+            or_dash(self.disk_free_bytes, output::bytes),
+            or_dash(self.lag_entries, |entries| entries.to_string()),
+            or_dash(self.uptime_ms, |ms| duration::rough(Duration::from_millis(ms))),
+            or_dash(self.version.clone(), |version| version),
+        ]
+    }
+}
+
 /// How many shards a node leads, and how many replicas it has.
 fn holds(survey: &Survey, id: u64) -> (usize, usize) {
     let shards = &survey.topology.shards;
     let leads = shards.iter().filter(|shard| survey.leader(shard.id) == Some(id)).count();
     let replicas = shards.iter().filter(|shard| shard.replicas.iter().any(|at| at.node == id)).count();
     (leads, replicas)
+}
+
+/// About how many bytes the replicas on a node have.
+pub(crate) fn held_bytes(survey: &Survey, id: u64) -> u64 {
+    let held = survey.topology.shards.iter().filter(|shard| shard.replicas.iter().any(|at| at.node == id));
+    held.map(|shard| survey.size_bytes(shard.id)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::survey::tests::survey;
+
+    #[test]
+    fn an_unknown_zone_is_refused_with_those_that_there_are() {
+        let mut survey = survey(&[]);
+        let refused = |survey: &Survey, zone| of_zone(survey, Some(zone)).unwrap_err().to_string();
+        assert!(refused(&survey, "east").contains("no node names a zone"));
+        survey.nodes[0].0.zone = "west".into();
+        survey.nodes[1].0.zone = "north".into();
+        assert_eq!(
+            refused(&survey, "east"),
+            "error: no node is in a zone 'east'\n  hint:  the zones are north, west\n"
+        );
+        assert_eq!(of_zone(&survey, Some("west")).unwrap().len(), 1);
+        assert_eq!(of_zone(&survey, None).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_node_has_the_bytes_of_its_shards() {
+        assert_eq!(held_bytes(&survey(&[]), 2), 9 << 20);
+        assert_eq!(held_bytes(&survey(&[]), 7), 0);
+    }
 }

@@ -1,6 +1,7 @@
 //! Results on stdout: tables for people, JSON for programs.
 //!
-//! JSON documents begin with `apiVersion` and `kind`; ids are strings, since 64-bit numbers lose digits in many readers.
+//! `wide` is a table with more columns; `ndjson` has one document a line, so that a stream of them can be read as it comes. Both
+//! JSON forms have the same documents. They begin with `apiVersion` and `kind`; ids are strings, since 64-bit numbers lose digits in many readers.
 
 use std::io::{self, Write as _};
 
@@ -15,8 +16,19 @@ use crate::failure::{Exit, Failure};
 pub(crate) enum Format {
     /// For people.
     Table,
-    /// For programs.
+    /// For people with a wide terminal: more columns.
+    Wide,
+    /// For programs: one document.
     Json,
+    /// For programs that read as it comes: one document a line.
+    Ndjson,
+}
+
+impl Format {
+    /// Whether people read it.
+    pub(crate) fn for_people(self) -> bool {
+        matches!(self, Format::Table | Format::Wide)
+    }
 }
 
 /// How a command writes its result.
@@ -46,12 +58,63 @@ pub(crate) struct Items<T> {
     pub(crate) items: Vec<T>,
 }
 
+/// What a list and one of its items are called.
+#[derive(Clone, Copy)]
+pub(crate) struct Kinds {
+    pub(crate) list: &'static str,
+    pub(crate) item: &'static str,
+}
+
+/// Writes one thing: a document for programs, else what `text` makes of it.
+pub(crate) fn show<T: Serialize>(
+    format: Format,
+    kind: &str,
+    body: &T,
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    print(match format {
+        Format::Table | Format::Wide => text(),
+        Format::Json => json(kind, body),
+        Format::Ndjson => line(kind, body),
+    })
+}
+
+/// Writes a list: one document, or one for each item, or what `text` makes of all.
+pub(crate) fn show_all<T: Serialize>(
+    format: Format,
+    kinds: Kinds,
+    items: Vec<T>,
+    text: impl FnOnce(&[T]) -> String,
+) -> Result<(), Failure> {
+    print(match format {
+        Format::Table | Format::Wide => text(&items),
+        Format::Json => json(kinds.list, &Items { items }),
+        Format::Ndjson => items.iter().map(|item| line(kinds.item, item)).collect(),
+    })
+}
+
 /// A document's text, with a line end.
 pub(crate) fn json<T: Serialize>(kind: &str, body: &T) -> String {
     let document = Document { api_version: API_VERSION, kind, body };
-    let mut text = serde_json::to_string_pretty(&document).expect("our documents hold nothing that JSON cannot");
-    text.push('\n');
-    text
+    serde_json::to_string_pretty(&document).expect("our documents hold nothing that JSON cannot") + "\n"
+}
+
+/// The same in one line.
+fn line<T: Serialize>(kind: &str, body: &T) -> String {
+    let document = Document { api_version: API_VERSION, kind, body };
+    serde_json::to_string(&document).expect("our documents hold nothing that JSON cannot") + "\n"
+}
+
+/// Bytes as people read them, with one decimal.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.into_iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => {
+            let tenths = u128::from(bytes) * 10 / u128::from(unit);
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
 }
 
 /// Serializes an id as a string.
@@ -108,6 +171,23 @@ mod tests {
             "items": [{"id": "18446744073709551615", "leader": null}, {"id": "2", "leader": "1"}],
         });
         assert_eq!(parsed, expected);
+    }
+
+    #[test]
+    fn a_stream_has_one_document_a_line() {
+        let thing = Thing { id: 2, leader: Some(1) };
+        assert_eq!(
+            line("Thing", &thing),
+            "{\"apiVersion\":\"quorate/v1\",\"kind\":\"Thing\",\"id\":\"2\",\"leader\":\"1\"}\n"
+        );
+    }
+
+    #[test]
+    fn bytes_have_one_decimal_and_the_largest_unit() {
+        for (count, text) in [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (5 << 30, "5.0 GiB")] {
+            assert_eq!(bytes(count), text);
+        }
+        assert_eq!(bytes((3 << 30) + (1 << 29)), "3.5 GiB");
     }
 
     #[test]

@@ -8,31 +8,24 @@ use quorate_types::operation::{Intent, PlannedMove};
 use serde::{Deserialize, Serialize};
 use tonic::Request;
 
-use crate::args::Connect;
+use crate::args::{Ask, Connect};
 use crate::failure::{Exit, Failure};
-use crate::operation::{Change, carry_out, confirm, refused, topology_leader, unanswered};
-use crate::output::{self, Format, Output};
+use crate::operation::{Change, carry_out, confirm, leader_of, refused, unanswered};
+use crate::output;
+use crate::survey::Survey;
 use crate::{admin, signals};
 
 /// Make the load even.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RebalanceCommand {
     /// Show every move that would make the load even.
-    Plan(PlanArgs),
+    Plan(Ask),
     /// Make exactly the moves of a plan (`rebalance plan -o json > FILE`), or of one made now; refused if the cluster changed.
     Apply(ApplyArgs),
     /// Let no replica start to move; what is in motion comes to its end.
     Pause(PauseArgs),
     /// Let replicas move again.
     Resume(PauseArgs),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct PlanArgs {
-    #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    output: Output,
 }
 
 #[derive(Args, Debug)]
@@ -54,7 +47,22 @@ pub(crate) struct PauseArgs {
 struct Plan {
     /// The revision of the topology that it was made on.
     revision: u64,
-    moves: Vec<PlannedMove>,
+    moves: Vec<SizedMove>,
+    /// About how many bytes move in all.
+    #[serde(default)]
+    size_bytes: u64,
+    /// What is worth knowing before.
+    #[serde(default)]
+    warnings: Vec<String>,
+}
+
+/// A move, and about how many bytes it is.
+#[derive(Debug, Serialize, Deserialize)]
+struct SizedMove {
+    #[serde(flatten)]
+    planned: PlannedMove,
+    #[serde(default)]
+    size_bytes: u64,
 }
 
 impl RebalanceCommand {
@@ -69,19 +77,17 @@ impl RebalanceCommand {
     }
 }
 
-async fn plan(args: PlanArgs) -> Result<(), Failure> {
-    let plan = planned(&args.connect).await?;
-    output::print(match args.output.output {
-        Format::Json => output::json("RebalancePlan", &plan),
-        Format::Table => format!("{}{}", table(&plan), summary(&plan)),
-    })
+async fn plan(ask: Ask) -> Result<(), Failure> {
+    let plan = planned(&ask.connect).await?;
+    output::show(ask.format(), "RebalancePlan", &plan, || plan.screen())
 }
 
 async fn planned(connect: &Connect) -> Result<Plan, Failure> {
-    let mut leader = topology_leader(connect).await?;
+    let survey = Survey::take(connect).await?;
+    let mut leader = leader_of(connect, &survey).await?;
     let planned = leader.plan_moves(Request::new(PlanMovesRequest {})).await;
     let planned = planned.map_err(|status| refused("cannot plan".to_owned(), &status))?.into_inner();
-    Ok(Plan { revision: planned.revision, moves: planned.moves.into_iter().map(Into::into).collect() })
+    Ok(Plan::new(planned.revision, planned.moves.into_iter().map(Into::into).collect(), &survey))
 }
 
 async fn apply(ApplyArgs { file, change }: ApplyArgs) -> Result<(), Failure> {
@@ -92,13 +98,14 @@ async fn apply(ApplyArgs { file, change }: ApplyArgs) -> Result<(), Failure> {
     if plan.moves.is_empty() {
         return output::print("the load is even: nothing to move\n");
     }
-    eprint!("{}{}", table(&plan), summary(&plan));
+    eprint!("{}", plan.screen());
     if change.dry_run {
         return Ok(());
     }
     confirm("Move them?", &change)?;
     let count = plan.moves.len();
-    carry_out(&change, Intent::Rebalance { moves: plan.moves }, plan.revision, &format!("{count} replicas moved")).await
+    let moves = plan.moves.into_iter().map(|sized| sized.planned).collect();
+    carry_out(&change, Intent::Rebalance { moves }, plan.revision, &format!("{count} replicas moved")).await
 }
 
 fn read(file: &PathBuf) -> Result<Plan, Failure> {
@@ -122,11 +129,54 @@ async fn pause(args: PauseArgs, paused: bool) -> Result<(), Failure> {
     })
 }
 
-fn table(plan: &Plan) -> String {
-    let row = |planned: &PlannedMove| [planned.shard.to_string(), planned.from.to_string(), planned.to.to_string()];
-    output::table(["SHARD", "FROM", "TO"], plan.moves.iter().map(row))
+impl Plan {
+    fn new(revision: u64, moves: Vec<PlannedMove>, survey: &Survey) -> Plan {
+        let sized = |planned: PlannedMove| SizedMove { planned, size_bytes: survey.size_bytes(planned.shard.0) };
+        let moves: Vec<SizedMove> = moves.into_iter().map(sized).collect();
+        let size_bytes = moves.iter().map(|sized| sized.size_bytes).sum();
+        Plan { revision, moves, size_bytes, warnings: survey.scarce_zones(None).into_iter().collect() }
+    }
+
+    fn screen(&self) -> String {
+        let row = |SizedMove { planned: PlannedMove { shard, from, to }, size_bytes }: &SizedMove| {
+            [shard.to_string(), from.to_string(), to.to_string(), output::bytes(*size_bytes)]
+        };
+        let warnings: String = self.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+        format!(
+            "{}{} replicas would move, {} in all (planned on revision {})\n{warnings}",
+            output::table(["SHARD", "FROM", "TO", "SIZE"], self.moves.iter().map(row)),
+            self.moves.len(),
+            output::bytes(self.size_bytes),
+            self.revision,
+        )
+    }
 }
 
-fn summary(plan: &Plan) -> String {
-    format!("{} replicas would move (planned on revision {})\n", plan.moves.len(), plan.revision)
+#[cfg(test)]
+mod tests {
+    use quorate_types::{NodeId, ShardId};
+
+    use super::*;
+    use crate::survey::tests::survey;
+
+    /// The file of a plan is read back as it was written, and one of before there were sizes too.
+    #[test]
+    fn a_plan_has_the_bytes_of_every_move_and_of_all() {
+        let moves = [(1, 1, 4), (2, 3, 4)].map(|(shard, from, to)| PlannedMove {
+            shard: ShardId(shard),
+            from: NodeId(from),
+            to: NodeId(to),
+        });
+        let plan = Plan::new(7, moves.to_vec(), &survey(&[]));
+        assert_eq!(plan.size_bytes, 9 << 20);
+        let screen = plan.screen();
+        assert!(screen.contains(" 1      1     4   3.0 MiB\n"), "{screen}");
+        assert!(screen.ends_with("2 replicas would move, 9.0 MiB in all (planned on revision 7)\n"), "{screen}");
+
+        let read: Plan = serde_json::from_str(&output::json("RebalancePlan", &plan)).unwrap();
+        assert_eq!(read.moves[1].planned, moves[1]);
+        let old = r#"{"revision": 7, "moves": [{"shard": 1, "from": 1, "to": 4}]}"#;
+        let read: Plan = serde_json::from_str(old).unwrap();
+        assert_eq!((read.moves[0].planned, read.size_bytes), (moves[0], 0));
+    }
 }

@@ -6,10 +6,10 @@ use quorate_proto::admin::TransferLeaderRequest;
 use quorate_types::operation::{Intent, PlannedMove};
 use quorate_types::{NodeId, ShardId};
 
-use crate::args::Connect;
+use crate::args::{Ask, Connect};
 use crate::failure::{Exit, Failure};
 use crate::operation::{Change, carry_out, confirm, refused};
-use crate::output::{self, Format, Items, Output};
+use crate::output::{self, Format, Kinds};
 use crate::survey::{Replica, Shard, Survey};
 use crate::{admin, signals, verify};
 
@@ -33,9 +33,7 @@ pub(crate) struct ShowArgs {
     /// The shard's id.
     id: u32,
     #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    output: Output,
+    ask: Ask,
 }
 
 #[derive(Args, Debug)]
@@ -68,9 +66,7 @@ pub(crate) struct VerifyArgs {
     /// The shard's id; without one all shards.
     id: Option<u32>,
     #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    output: Output,
+    ask: Ask,
 }
 
 #[derive(Args, Debug)]
@@ -79,9 +75,7 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "ID")]
     node: Option<u64>,
     #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    output: Output,
+    ask: Ask,
 }
 
 impl ShardCommand {
@@ -92,29 +86,23 @@ impl ShardCommand {
             ShardCommand::Show(args) => signals::or_interrupted(show(args)).await,
             ShardCommand::Move(args) => move_replica(args).await,
             ShardCommand::TransferLeader(args) => signals::or_interrupted(transfer_leader(args)).await,
-            ShardCommand::Verify(args) => {
-                signals::or_interrupted(verify::run(args.id, &args.connect, args.output)).await
-            }
+            ShardCommand::Verify(args) => signals::or_interrupted(verify::run(args.id, &args.ask)).await,
         }
     }
 }
 
 async fn list(args: ListArgs) -> Result<(), Failure> {
-    let survey = Survey::take(&args.connect).await?;
+    let survey = Survey::take(&args.ask.connect).await?;
     let shards = selected(&survey, args.node)?;
-    output::print(match args.output.output {
-        Format::Json => output::json("ShardList", &Items { items: shards }),
-        Format::Table => output::table(HEADER, shards.iter().map(row)),
-    })
+    let format = args.ask.format();
+    output::show_all(format, KINDS, shards, |shards| table(shards, format == Format::Wide))
 }
 
 async fn show(args: ShowArgs) -> Result<(), Failure> {
-    let survey = Survey::take(&args.connect).await?;
+    let survey = Survey::take(&args.ask.connect).await?;
     let shard = known(&survey, args.id)?;
-    output::print(match args.output.output {
-        Format::Json => output::json("Shard", &shard),
-        Format::Table => output::table(HEADER, [row(&shard)]),
-    })
+    let format = args.ask.format();
+    output::show(format, KINDS.item, &shard, || table(std::slice::from_ref(&shard), format == Format::Wide))
 }
 
 async fn move_replica(MoveArgs { id, from, to, change }: MoveArgs) -> Result<(), Failure> {
@@ -168,17 +156,32 @@ fn selected(survey: &Survey, node: Option<u64>) -> Result<Vec<Shard>, Failure> {
     Ok(survey.shards().into_iter().filter(on_node).collect())
 }
 
-const HEADER: [&str; 5] = ["SHARD", "ARC", "EPOCH", "LEADER", "REPLICAS"];
+const KINDS: Kinds = Kinds { list: "ShardList", item: "Shard" };
+const HEADER: [&str; 6] = ["SHARD", "ARC", "EPOCH", "LEADER", "SIZE", "REPLICAS"];
 
-fn row(shard: &Shard) -> [String; 5] {
-    let replicas: Vec<String> = shard.replicas.iter().map(cell).collect();
+fn table(shards: &[Shard], wide: bool) -> String {
+    output::table(HEADER, shards.iter().map(|shard| row(shard, wide)))
+}
+
+fn row(shard: &Shard, wide: bool) -> [String; 6] {
+    let replicas: Vec<String> = shard.replicas.iter().map(if wide { wide_cell } else { cell }).collect();
     [
         shard.id.to_string(),
         format!("{}..{}", shard.arc_start, shard.arc_end),
         shard.epoch.to_string(),
         shard.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string()),
+        output::bytes(shard.size_bytes),
         replicas.join("  "),
     ]
+}
+
+/// As [`cell`], with the replica's id, its term and its size.
+fn wide_cell(replica: &Replica) -> String {
+    let (term, size) = match (replica.term, replica.size_bytes) {
+        (Some(term), Some(size)) => (format!(" term {term}"), format!(" {}", output::bytes(size))),
+        _ => Default::default(),
+    };
+    format!("{} (replica {}{term}{size})", cell(replica), replica.replica)
 }
 
 /// A replica in one word: its node, its role, and how far it has applied its log.
@@ -199,23 +202,26 @@ mod tests {
     #[test]
     fn the_table_shows_who_leads_and_who_is_down() {
         let shards = selected(&survey(&[3]), None).unwrap();
-        let table = output::table(HEADER, shards.iter().map(row));
+        let wide = table(&shards, true);
+        assert!(wide.contains("1:leader 99/100 (replica 11 term 3 3.0 MiB)"), "{wide}");
+        let table = table(&shards, false);
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines.len(), 3);
         let words: Vec<&str> = lines[1].split_whitespace().collect();
         let arc = "8000000000000000..0000000000000000";
-        assert_eq!(words, ["1", arc, "1", "1", "1:leader", "99/100", "2:follower", "98/100", "3:down"]);
+        assert_eq!(words, ["1", arc, "1", "1", "3.0", "MiB", "1:leader", "99/100", "2:follower", "98/100", "3:down"]);
     }
 
     #[test]
     fn json_lists_items_with_ids_as_strings() {
         let items = selected(&survey(&[3]), None).unwrap();
-        let document: Value = serde_json::from_str(&output::json("ShardList", &Items { items })).unwrap();
+        let document: Value = serde_json::from_str(&output::json("ShardList", &output::Items { items })).unwrap();
         assert_eq!(document["kind"], "ShardList");
         let shard = &document["items"][0];
         assert_eq!((&shard["id"], &shard["leader"], &shard["epoch"]), (&json!("1"), &json!("1"), &json!(1)));
         let down = json!({
             "replica": "13", "node": "3", "role": "down", "term": null, "applied_index": null, "last_log_index": null,
+            "size_bytes": null,
         });
         assert_eq!(shard["replicas"][2], down);
     }

@@ -6,11 +6,13 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use crate::args::Connect;
+use crate::args::Ask;
 use crate::failure::{Exit, Failure};
-use crate::output::{self, Format, Output, id};
+use crate::nodes::NodeRow;
+use crate::output::{self, Format};
+use crate::progress::{self, Progress};
 use crate::survey::Survey;
-use crate::{duration, operation, output::print};
+use crate::{duration, operation};
 
 #[derive(Args, Debug)]
 pub(crate) struct StatusArgs {
@@ -22,9 +24,7 @@ pub(crate) struct StatusArgs {
           value_parser = duration::parse)]
     watch: Option<Duration>,
     #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    output: Output,
+    ask: Ask,
 }
 
 /// Moves the cursor home and clears the screen.
@@ -44,13 +44,12 @@ impl StatusArgs {
     }
 
     async fn show(&self) -> Result<(), Failure> {
-        let survey = Survey::take(&self.connect).await?;
-        let status = Status::of(&survey, operation::waits(&self.connect, &survey).await);
+        let Ask { connect, .. } = &self.ask;
+        let survey = Survey::take(connect).await?;
+        let status = Status::of(&survey, &operation::running(connect, &survey).await);
         let clear = if self.watch.is_some() && std::io::stdout().is_terminal() { CLEAR } else { "" };
-        print(match self.output.output {
-            Format::Json => output::json("ClusterStatus", &status),
-            Format::Table => format!("{clear}{}", status.screen()),
-        })?;
+        let format = self.ask.format();
+        output::show(format, "ClusterStatus", &status, || format!("{clear}{}", status.screen(format == Format::Wide)))?;
         if self.check && status.health != Health::Ok {
             return Err(Failure::new(Exit::CheckFailed, "the cluster is not well").hint("quorate doctor"));
         }
@@ -83,36 +82,25 @@ struct Status {
     failures_tolerated: u64,
     /// Replicas in motion.
     moving: usize,
+    /// About how many bytes running operations still have to move.
+    left_bytes: u64,
+    /// How long they will take, where that can be known.
+    time_left_ms: Option<u64>,
     /// No replica starts to move.
     paused: bool,
     /// What running operations wait for.
     waits: Vec<String>,
     /// Shards whose replicas share a zone though there are others.
     crowded_shards: Vec<String>,
+    /// Why the replicas of a shard cannot be in distinct zones, though zones are named.
+    scarce_zones: Option<String>,
     shards: usize,
     replicas: u32,
     nodes: Vec<NodeRow>,
 }
 
-/// A node as it is printed.
-#[derive(Debug, Serialize)]
-pub(crate) struct NodeRow {
-    #[serde(serialize_with = "id")]
-    id: u64,
-    client_address: String,
-    zone: String,
-    state: String,
-    up: bool,
-    version: Option<String>,
-    leaders: Option<usize>,
-    replicas: Option<usize>,
-    disk_free_bytes: Option<u64>,
-    lag_entries: Option<u64>,
-    uptime_ms: Option<u64>,
-}
-
 impl Status {
-    fn of(survey: &Survey, waits: Vec<String>) -> Status {
+    fn of(survey: &Survey, running: &[Progress]) -> Status {
         let shards: Vec<u32> = survey.topology.shards.iter().map(|shard| shard.id).collect();
         let margins: Vec<_> = shards.iter().map(|&shard| (shard, survey.margin(shard))).collect();
         let topology = survey.margin(0);
@@ -139,7 +127,15 @@ impl Status {
             failures_tolerated: u64::try_from(spare).unwrap_or(0),
             moving: survey.topology.moves.len(),
             paused: survey.topology.paused,
-            waits,
+            left_bytes: running.iter().map(|progress| progress.left_bytes).sum(),
+            // As long as the longest of those that have any left; unknown if one of them is.
+            time_left_ms: running
+                .iter()
+                .map(|progress| progress.time_left_ms)
+                .max_by_key(|left| left.unwrap_or(u64::MAX))
+                .flatten(),
+            waits: progress::reasons(running),
+            scarce_zones: survey.scarce_zones(None),
             crowded_shards: survey.crowded_shards().iter().map(ToString::to_string).collect(),
             shards: shards.len(),
             replicas: survey.topology.replicas,
@@ -147,7 +143,7 @@ impl Status {
         }
     }
 
-    fn screen(&self) -> String {
+    fn screen(&self, wide: bool) -> String {
         let Status { cluster_id, revision, shards, replicas, nodes, .. } = self;
         let tolerated = match self.failures_tolerated {
             1 => "1 more node".to_owned(),
@@ -162,7 +158,7 @@ impl Status {
             nodes.len(),
             self.verdict(),
             self.motion(),
-            output::table(NODE_HEADER, nodes.iter().map(NodeRow::row)),
+            NodeRow::table(nodes, wide),
             self.next().map(|line| format!("next: {line}\n")).unwrap_or_default(),
         )
     }
@@ -187,7 +183,11 @@ impl Status {
     fn motion(&self) -> String {
         let mut lines = String::new();
         if self.moving > 0 {
-            lines += &format!("moving   {} replicas   (quorate op list)\n", self.moving);
+            let size =
+                if self.left_bytes > 0 { format!(", {} left", output::bytes(self.left_bytes)) } else { String::new() };
+            let left = self.time_left_ms.map(|ms| format!(", ~{}", duration::rough(Duration::from_millis(ms))));
+            lines +=
+                &format!("moving   {} replicas{size}{}   (quorate op list)\n", self.moving, left.unwrap_or_default());
         }
         if self.paused {
             lines += "paused   no replica starts to move   (quorate rebalance resume)\n";
@@ -199,6 +199,9 @@ impl Status {
             let shards = self.crowded_shards.join(", ");
             lines +=
                 &format!("zones    shards {shards} share a zone though there are others   (quorate rebalance plan)\n");
+        }
+        if let Some(scarce) = &self.scarce_zones {
+            lines += &format!("zones    {scarce}\n");
         }
         lines
     }
@@ -225,59 +228,6 @@ impl Status {
 
 /// What stands still and is shown.
 const WAITS_SHOWN_MAX: usize = 5;
-/// The columns of a table of nodes.
-pub(crate) const NODE_HEADER: [&str; 9] =
-    ["NODE", "ADDRESS", "STATE", "LEADERS", "REPLICAS", "DISK FREE", "LAG", "UP", "VERSION"];
-
-impl NodeRow {
-    /// A node of the survey.
-    pub(crate) fn of(survey: &Survey, id: u64) -> NodeRow {
-        let (node, status) = survey.nodes.iter().find(|(node, _)| node.id == id).expect("the id comes from this list");
-        let status = status.as_ref();
-        let shards =
-            |status: &quorate_proto::admin::NodeStatus| status.replicas.iter().filter(|r| r.group != 0).count();
-        let leads = |_: &quorate_proto::admin::NodeStatus| {
-            survey.topology.shards.iter().filter(|shard| survey.leader(shard.id) == Some(id)).count()
-        };
-        NodeRow {
-            id,
-            client_address: node.client_address.clone(),
-            zone: node.zone.clone(),
-            state: node.state.clone(),
-            up: status.is_some(),
-            version: status.map(|status| status.version.clone()),
-            leaders: status.map(leads),
-            replicas: status.map(shards),
-            disk_free_bytes: status.map(|status| status.disk_free_bytes),
-            lag_entries: survey.lag_entries(id),
-            uptime_ms: status.map(|status| status.uptime_ms),
-        }
-    }
-
-    /// Its row.
-    pub(crate) fn row(&self) -> [String; 9] {
-        fn or_dash<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
-            value.map_or_else(|| "-".to_owned(), show)
-        }
-        [
-            self.id.to_string(),
-            self.client_address.clone(),
-            if self.up { self.state.clone() } else { "down".to_owned() },
-            or_dash(self.leaders, |count| count.to_string()),
-            or_dash(self.replicas, |count| count.to_string()),
-            or_dash(self.disk_free_bytes, gibibytes),
-            or_dash(self.lag_entries, |entries| entries.to_string()),
-            or_dash(self.uptime_ms, |ms| duration::rough(Duration::from_millis(ms))),
-            or_dash(self.version.clone(), |version| version),
-        ]
-    }
-}
-
-fn gibibytes(bytes: u64) -> String {
-    let tenths = bytes / (1 << 30) * 10 + bytes % (1 << 30) * 10 / (1 << 30);
-    format!("{}.{} GiB", tenths / 10, tenths % 10)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -287,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_screen_of_a_cluster_that_is_well() {
-        let screen = Status::of(&survey(&[]), vec![]).screen();
+        let screen = Status::of(&survey(&[]), &[]).screen(false);
         let lines: Vec<&str> = screen.lines().map(str::trim_end).collect();
         assert_eq!(lines[0], format!("cluster  {}   revision 5   3 nodes, 2 shards × 3 replicas", "7c1e".repeat(8)));
         assert_eq!(lines[1], "health   OK – all data available, every replica is there");
@@ -299,9 +249,9 @@ mod tests {
 
     #[test]
     fn one_node_down_is_degraded_and_the_next_step_is_named() {
-        let status = Status::of(&survey(&[3]), vec![]);
+        let status = Status::of(&survey(&[3]), &[]);
         assert_eq!((status.health, status.failures_tolerated), (Health::Degraded, 0));
-        let screen = status.screen();
+        let screen = status.screen(false);
         assert!(screen.contains("DEGRADED – all data available, 2 of 2 shards miss a replica"), "{screen}");
         assert!(screen.contains("failures tolerated now: 0 more nodes"), "{screen}");
         assert!(
@@ -313,15 +263,15 @@ mod tests {
 
     #[test]
     fn without_a_quorum_it_is_unavailable() {
-        let status = Status::of(&survey(&[1, 3]), vec![]);
+        let status = Status::of(&survey(&[1, 3]), &[]);
         assert_eq!(status.health, Health::Unavailable);
         assert_eq!(status.unavailable_shards, ["1", "2"]);
-        assert!(status.screen().contains("nodes 1 (127.0.0.1:7100), 3 (127.0.0.1:7120) do not answer"));
+        assert!(status.screen(false).contains("nodes 1 (127.0.0.1:7100), 3 (127.0.0.1:7120) do not answer"));
     }
 
     #[test]
     fn json_has_the_same_facts() {
-        let text = output::json("ClusterStatus", &Status::of(&survey(&[3]), vec![]));
+        let text = output::json("ClusterStatus", &Status::of(&survey(&[3]), &[]));
         let document: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(document["kind"], "ClusterStatus");
         assert_eq!((&document["health"], &document["failures_tolerated"]), (&json!("degraded"), &json!(0)));
@@ -331,8 +281,26 @@ mod tests {
     }
 
     #[test]
-    fn free_disk_has_one_decimal() {
-        assert_eq!(gibibytes(0), "0.0 GiB");
-        assert_eq!(gibibytes((3 << 30) + (1 << 29)), "3.5 GiB");
+    fn what_moves_is_told_with_its_bytes_and_its_time() {
+        let mut survey = survey(&[]);
+        survey.topology.moves.push(quorate_proto::admin::ReplicaMove::default());
+        let moving = Progress { left_bytes: 3 << 29, time_left_ms: Some(200_000), ..Progress::default() };
+        let screen = Status::of(&survey, std::slice::from_ref(&moving)).screen(false);
+        assert!(screen.contains("moving   1 replicas, 1.5 GiB left, ~3m   (quorate op list)"), "{screen}");
+        let unknown = Progress { time_left_ms: None, waits: vec!["node 4 is down".into()], ..moving.clone() };
+        let screen = Status::of(&survey, &[moving, unknown]).screen(false);
+        assert!(screen.contains("moving   1 replicas, 3.0 GiB left   (quorate op list)"), "{screen}");
+        assert!(screen.contains("waits     – node 4 is down"), "{screen}");
+    }
+
+    #[test]
+    fn zones_that_are_too_few_are_a_line_of_the_screen() {
+        let mut survey = survey(&[]);
+        for (node, _) in &mut survey.nodes {
+            node.zone = "a".into();
+        }
+        let screen = Status::of(&survey, &[]).screen(true);
+        assert!(screen.contains("zones    the 3 replicas of a shard cannot be in distinct zones"), "{screen}");
+        assert!(screen.contains("ZONE") && screen.contains("9.0 MiB"), "{screen}");
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Taking a survey is I/O; what follows from it (leaders, lag, how many more failures are survived) is computed here without any.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -19,8 +18,6 @@ use crate::output::{id, id_or_null};
 const NODE_DEADLINE_MAX: Duration = Duration::from_secs(2);
 /// The state of a node that is gone for good.
 const REMOVED: &str = "removed";
-/// The state of a node that holds replicas.
-const ACTIVE: &str = "active";
 
 /// A topology, and each of its nodes with what it answered; none: it did not.
 #[derive(Debug)]
@@ -39,6 +36,8 @@ pub(crate) struct Shard {
     /// The first token after the arc.
     pub(crate) arc_end: String,
     pub(crate) epoch: u64,
+    /// About how many bytes a replica has on disk.
+    pub(crate) size_bytes: u64,
     /// The node that leads; null: none does, or it did not answer.
     #[serde(serialize_with = "id_or_null")]
     pub(crate) leader: Option<u64>,
@@ -58,6 +57,8 @@ pub(crate) struct Replica {
     pub(crate) term: Option<u64>,
     pub(crate) applied_index: Option<u64>,
     pub(crate) last_log_index: Option<u64>,
+    /// About how many bytes it has on disk.
+    pub(crate) size_bytes: Option<u64>,
 }
 
 /// How well a Raft group is.
@@ -102,6 +103,7 @@ impl Survey {
             arc_start: format!("{:016x}", shard.arc_start),
             arc_end: format!("{:016x}", shard.arc_end),
             epoch: shard.epoch,
+            size_bytes: self.size_bytes(shard.id),
             leader: self.leader(shard.id),
             replicas,
         }
@@ -123,6 +125,7 @@ impl Survey {
             term: report.map(|report| report.term),
             applied_index: report.map(|report| report.applied_index),
             last_log_index: report.map(|report| report.last_log_index),
+            size_bytes: report.map(|report| report.data_bytes),
         }
     }
 
@@ -163,21 +166,15 @@ impl Survey {
         }
     }
 
+    /// About how many bytes a replica of a group has on disk: what its largest one reports, since one that is on its way has
+    /// little yet. What was not flushed yet counts nowhere.
+    pub(crate) fn size_bytes(&self, group: u32) -> u64 {
+        self.reports(group).map(|(_, report)| report.data_bytes).max().unwrap_or(0)
+    }
+
     /// The ids of the shards.
     pub(crate) fn shard_ids(&self) -> impl Iterator<Item = u32> {
         self.topology.shards.iter().map(|shard| shard.id)
-    }
-
-    /// Shards whose replicas are in fewer zones than the active nodes would allow.
-    pub(crate) fn crowded_shards(&self) -> Vec<u32> {
-        let zone = |id: u64| self.nodes.iter().find(|(node, _)| node.id == id).map(|(node, _)| node.zone.as_str());
-        let active = self.nodes.iter().filter(|(node, _)| node.state == ACTIVE);
-        let zones: BTreeSet<&str> = active.map(|(node, _)| node.zone.as_str()).collect();
-        let crowded = self.topology.shards.iter().filter(|shard| {
-            let used: BTreeSet<&str> = shard.replicas.iter().filter_map(|at| zone(at.node)).collect();
-            used.len() < zones.len().min(shard.replicas.len())
-        });
-        crowded.map(|shard| shard.id).collect()
     }
 
     /// The largest number of entries by which a replica of the node is behind its leader.
@@ -252,6 +249,7 @@ pub(crate) mod tests {
             last_log_index: 100,
             applied_index: 100 - id,
             voters: vec![1, 2, 3],
+            data_bytes: u64::from(group) * (3 << 20),
             ..ReplicaStatus::default()
         };
         NodeStatus {

@@ -12,9 +12,9 @@ use serde::Serialize;
 use tonic::Request;
 
 use crate::admin;
-use crate::args::Connect;
+use crate::args::Ask;
 use crate::failure::{Exit, Failure};
-use crate::output::{self, Format, Items, Output, id};
+use crate::output::{self, Kinds, id};
 use crate::survey::Survey;
 
 /// The pause before replicas that were apart are asked again.
@@ -35,7 +35,7 @@ struct Verdict {
 }
 
 /// Verifies one shard or all, and prints a line each.
-pub(crate) async fn run(shard: Option<u32>, connect: &Connect, output: Output) -> Result<(), Failure> {
+pub(crate) async fn run(shard: Option<u32>, Ask { connect, output }: &Ask) -> Result<(), Failure> {
     let survey = Survey::take(connect).await?;
     let shards: Vec<_> =
         survey.shards().into_iter().filter(|known| shard.is_none_or(|id| u64::from(id) == known.id)).collect();
@@ -55,10 +55,7 @@ pub(crate) async fn run(shard: Option<u32>, connect: &Connect, output: Output) -
     }
     let differ = verdicts.iter().filter(|verdict| verdict.verdict == "different").count();
     let unknown = verdicts.iter().filter(|verdict| verdict.verdict == "unknown").count();
-    output::print(match output.output {
-        Format::Json => output::json("ShardVerification", &Items { items: verdicts }),
-        Format::Table => output::table(HEADER, verdicts.iter().map(row)),
-    })?;
+    output::show_all(output.output, KINDS, verdicts, |verdicts| output::table(HEADER, verdicts.iter().map(row)))?;
     match (differ, unknown) {
         (0, 0) => Ok(()),
         (0, unknown) => Err(Failure::new(Exit::CheckFailed, format!("{unknown} shards could not be compared"))
@@ -68,6 +65,7 @@ pub(crate) async fn run(shard: Option<u32>, connect: &Connect, output: Output) -
     }
 }
 
+const KINDS: Kinds = Kinds { list: "ShardVerification", item: "ShardVerdict" };
 const HEADER: [&str; 5] = ["SHARD", "VERDICT", "INDEX", "RECORDS", "HASH"];
 
 fn row(verdict: &Verdict) -> [String; 5] {

@@ -8,10 +8,11 @@ use crate::refusal::Refusal;
 
 /// What a node says first to another. `to` is 0 where any node will do.
 pub(crate) fn hello(cluster: ClusterId, from: NodeId, to: NodeId) -> peer::Hello {
+    let wire_version = WIRE_VERSION + u32::from(is_of_next_release());
     peer::Hello {
         cluster_id: cluster.to_string(),
-        wire_version_min: WIRE_VERSION,
-        wire_version_max: WIRE_VERSION,
+        wire_version_min: wire_version,
+        wire_version_max: wire_version,
         from_node: from.0,
         to_node: to.0,
     }
@@ -43,7 +44,8 @@ pub(crate) fn greet_client(hello: Option<kv::ClientHello>, own: Identity) -> Res
 fn check_version(min: u32, max: u32) -> Result<u32, Refusal> {
     quorate_proto::negotiate(min, max).ok_or_else(|| {
         Refusal::Handshake(format!(
-            "the other side speaks wire versions {min} to {max}, this one speaks {WIRE_VERSION}"
+            "the caller speaks wire versions {min} to {max}, this node speaks {WIRE_VERSION}: run the same release of \
+             quorate on both sides"
         ))
     })
 }
@@ -53,6 +55,12 @@ fn check_cluster(theirs: &str, own: ClusterId) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::Handshake(format!("this node belongs to cluster {own}, not to cluster {}", theirs.escape_debug())))
+}
+
+/// What a whole-cluster test switches on to have a node that the others do not understand. Only a build with the feature `bugs`
+/// can be one.
+fn is_of_next_release() -> bool {
+    cfg!(feature = "bugs") && std::env::var_os("QUORATE_BUG").is_some_and(|bug| bug == "next-wire-version")
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::disk::Disk;
 use crate::error::NodeError;
 use crate::member::Member;
 use crate::peer::Staging;
+use crate::refusal::Refusal;
 use crate::{agent, announce, reconciler, throttle, topology_watch};
 
 /// One running node.
@@ -81,6 +82,15 @@ impl Node {
     /// This node as a member of its cluster; none as long as it is in none.
     pub(crate) fn member(&self) -> Option<Arc<Member>> {
         self.member.borrow().clone()
+    }
+
+    /// As [`member`](Self::member), or why there is none: a node that opens its data must not say that it is in no cluster.
+    pub(crate) fn require_member(&self) -> Result<Arc<Member>, Refusal> {
+        self.member().ok_or_else(|| match self.data.identity() {
+            _ if self.is_stopping() => Refusal::Stopping,
+            Ok(Some(_)) => Refusal::Unavailable("this node is starting: its data is not open yet".to_owned()),
+            _ => Refusal::NoCluster,
+        })
     }
 
     /// Waits until the node is in a cluster.

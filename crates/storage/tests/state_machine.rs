@@ -402,6 +402,9 @@ impl State for Counting {
     fn destroy(&self, replica: ReplicaId) -> Result<(), StateError> {
         self.state.destroy(replica)
     }
+    fn approximate_bytes(&self, replica: ReplicaId) -> u64 {
+        self.state.approximate_bytes(replica)
+    }
     fn replicas(&self) -> Result<Vec<ReplicaId>, StateError> {
         self.state.replicas()
     }
@@ -507,4 +510,28 @@ fn a_machine_publishes_what_readers_see() {
     replica.install(&files, pinned.meta()).unwrap();
     assert_eq!((seen.load(Ordering::Relaxed), opened.load(Ordering::Relaxed)), (2, 2));
     assert_eq!(replica.membership(), &StoredMembership::default());
+}
+
+/// Half a megabyte of one replica, flushed, is seen as about that, and not as somebody else's.
+#[test]
+fn the_size_of_a_replica_is_about_what_was_flushed() {
+    for twin in TWINS {
+        let store = Store::new(twin);
+        let (large, other) = (ReplicaId(7), ReplicaId(8));
+        let mut random = 1_u64;
+        let mut operations = Vec::new();
+        for key in 0..512_u64 {
+            // Bytes that do not compress.
+            let value = (0..1_024).map(|_| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (random >> 56) as u8
+            });
+            operations.push((Space::Data, key.to_be_bytes().to_vec(), Some(value.collect())));
+        }
+        store.state.write(large, Batch { operations }).unwrap();
+        store.state.flush().unwrap();
+        let bytes = store.state.approximate_bytes(large);
+        assert!((256 << 10..1 << 20).contains(&bytes), "{twin:?}: {bytes} bytes");
+        assert!(store.state.approximate_bytes(other) < 64 << 10, "{twin:?}");
+    }
 }

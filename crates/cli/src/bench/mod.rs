@@ -28,7 +28,7 @@ use self::report::Report;
 use self::target::{Quorate, Target};
 use crate::args::Connect;
 use crate::failure::{Exit, Failure};
-use crate::output::{self, Format, Output};
+use crate::output::{self, Output};
 use crate::{duration, signals};
 
 /// Measure throughput and latency.
@@ -144,11 +144,9 @@ impl BenchCommand {
         };
         let parameters =
             Parameters { target: args.target, workload: &args.workload, endpoints: &args.connect.endpoints };
-        output::print(match args.output.output {
-            Format::Json => {
-                output::json("BenchResult", &Document { report: &report, impact: impact.as_ref(), parameters })
-            }
-            Format::Table => report.screen() + &impact.as_ref().map(Impact::screen).unwrap_or_default(),
+        let document = Document { report: &report, impact: impact.as_ref(), parameters };
+        output::show(args.output.output, "BenchResult", &document, || {
+            report.screen() + &impact.as_ref().map(Impact::screen).unwrap_or_default()
         })?;
         if report.nothing_succeeded() {
             return Err(Failure::new(Exit::Unreachable, "no operation succeeded")

@@ -75,7 +75,12 @@ impl Children {
         let process = command.spawn().map_err(|error| failure("the system refuses").cause(error))?;
         let id = process.id().expect("it was not waited for yet");
         let command = shell_line(&program, args);
-        self.children.push(Child { name: name.to_owned(), process, command, log, told: false });
+        let child = Child { name: name.to_owned(), process, command, log, told: false };
+        // One that is started again takes its old place: the order is the order of stopping.
+        match self.children.iter_mut().find(|child| child.name == name) {
+            Some(ended) => *ended = child,
+            None => self.children.push(child),
+        }
         Ok(id)
     }
 
@@ -102,6 +107,31 @@ impl Children {
             }
             sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Kills a child at once, and waits until it is gone. That it ended is no news.
+    pub(super) async fn kill(&mut self, name: &str) {
+        if let Some(child) = self.children.iter_mut().find(|child| child.name == name) {
+            child.told = true;
+            // Fails only where it has ended by itself a moment ago.
+            let _ = child.process.kill().await;
+        }
+    }
+
+    /// Stops a child where it is.
+    pub(super) fn pause(&self, name: &str) -> Result<(), Failure> {
+        self.signal(name, Signal::STOP)
+    }
+
+    /// Lets a child that was paused go on.
+    pub(super) fn resume(&self, name: &str) -> Result<(), Failure> {
+        self.signal(name, Signal::CONT)
+    }
+
+    fn signal(&self, name: &str, signal: Signal) -> Result<(), Failure> {
+        let child = self.children.iter().find(|child| child.name == name).and_then(Child::pid);
+        let sent = child.map_or(Err(rustix::io::Errno::SRCH), |child| kill_process(child, signal));
+        sent.map_err(|error| Failure::new(Exit::Other, format!("cannot signal {name}")).cause(error))
     }
 
     /// The process id of a child that still runs.
@@ -142,12 +172,15 @@ impl Children {
 }
 
 impl Child {
+    /// A process that was reaped has no id any more: its number may be somebody else's.
+    fn pid(&self) -> Option<Pid> {
+        self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+    }
+
     fn terminate(&self) {
-        // A process that was reaped has no id any more: its number may be somebody else's.
-        let id = self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        if let Some(id) = id
-            && let Err(error) = kill_process(id, Signal::TERM)
-        {
+        let Some(id) = self.pid() else { return };
+        // One that is paused hears of it when it goes on.
+        if let Err(error) = kill_process(id, Signal::TERM).and_then(|()| kill_process(id, Signal::CONT)) {
             eprintln!("cannot stop {}: {error}", self.name);
         }
     }

@@ -95,7 +95,7 @@ fn cannot(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Failure {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape { nodes: 3, shards: 16, port_base: 7100 };
+    const SHAPE: Shape = Shape { nodes: 3, shards: 16, port_base: 7100, added: 0 };
 
     #[test]
     fn a_temporary_home_is_removed_and_a_named_one_is_kept() {

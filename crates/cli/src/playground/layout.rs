@@ -11,6 +11,8 @@ use crate::failure::{Exit, Failure};
 
 /// Ports from one node to the next.
 const PORTS_EACH: u32 = 10;
+/// Nodes of a playground: they share a machine.
+pub(super) const NODES_MAX: u32 = 9;
 
 /// What the command line asks for; none: as recorded, else the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +28,9 @@ pub(super) struct Shape {
     pub(super) nodes: u32,
     pub(super) shards: u32,
     pub(super) port_base: u16,
+    /// Nodes that were added since.
+    #[serde(default)]
+    pub(super) added: u32,
 }
 
 impl Wish {
@@ -36,15 +41,17 @@ impl Wish {
                 nodes: self.nodes.unwrap_or(NODES_DEFAULT),
                 shards: self.shards.unwrap_or(SHARDS_DEFAULT),
                 port_base: self.port_base.unwrap_or(PORT_BASE_DEFAULT),
+                added: 0,
             });
         };
         let asked = Shape {
             nodes: self.nodes.unwrap_or(recorded.nodes),
             shards: self.shards.unwrap_or(recorded.shards),
             port_base: self.port_base.unwrap_or(recorded.port_base),
+            added: recorded.added,
         };
         if asked != recorded {
-            let Shape { nodes, shards, port_base } = recorded;
+            let Shape { nodes, shards, port_base, .. } = recorded;
             return Err(Failure::new(Exit::Usage, "the directory holds a cluster of another shape")
                 .cause(format!("it has --nodes {nodes} --shards {shards} --port-base {port_base}"))
                 .hint("leave these flags away to start it again, or give another --dir"));
@@ -54,10 +61,13 @@ impl Wish {
 }
 
 /// A node to be started.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct NodePlan {
     pub(super) client: String,
+    /// Where other nodes reach it.
     pub(super) peer: String,
+    /// Where it listens for them: behind its proxy, if it has one.
+    pub(super) peer_listen: String,
     pub(super) ops: String,
     pub(super) data_dir: PathBuf,
 }
@@ -67,6 +77,9 @@ pub(super) struct NodePlan {
 pub(super) struct Layout {
     pub(super) nodes: Vec<NodePlan>,
     pub(super) shards: u32,
+    pub(super) replicas: u32,
+    /// The nodes' peer ports are behind proxies that can cut them from each other.
+    pub(super) proxied: bool,
     /// Where the shortener listens; none: it is not wanted.
     pub(super) shortener: Option<String>,
     /// Where the processes' logs go.
@@ -74,10 +87,11 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn new(home: &Path, shape: Shape, shortener_port: Option<u16>) -> Result<Self, Failure> {
-        let last = u32::from(shape.port_base) + PORTS_EACH * (shape.nodes - 1) + 2;
+    pub(super) fn new(home: &Path, shape: Shape, shortener_port: Option<u16>, proxied: bool) -> Result<Self, Failure> {
+        let nodes = shape.nodes + shape.added;
+        let last = u32::from(shape.port_base) + PORTS_EACH * (nodes - 1) + 3;
         if last > u32::from(u16::MAX) {
-            return Err(Failure::new(Exit::Usage, format!("{} nodes would need ports up to {last}", shape.nodes))
+            return Err(Failure::new(Exit::Usage, format!("{nodes} nodes would need ports up to {last}"))
                 .hint("give a smaller --port-base"));
         }
         let address = |port: u32| format!("{}:{port}", Ipv4Addr::LOCALHOST);
@@ -86,21 +100,20 @@ impl Layout {
             NodePlan {
                 client: address(port),
                 peer: address(port + 1),
+                peer_listen: address(if proxied { port + 3 } else { port + 1 }),
                 ops: address(port + 2),
                 data_dir: home.join(format!("node-{}", number + 1)),
             }
         };
         Ok(Layout {
-            nodes: (0..shape.nodes).map(node).collect(),
+            nodes: (0..nodes).map(node).collect(),
             shards: shape.shards,
+            // Three where there were nodes for them when the cluster was made.
+            replicas: if shape.nodes >= REPLICAS_DEFAULT { REPLICAS_DEFAULT } else { 1 },
+            proxied,
             shortener: shortener_port.map(|port| address(port.into())),
             logs: home.join("logs"),
         })
-    }
-
-    /// Three replicas where there are nodes for them.
-    pub(super) fn replicas(&self) -> u32 {
-        if self.nodes.len() >= REPLICAS_DEFAULT as usize { REPLICAS_DEFAULT } else { 1 }
     }
 
     /// Client addresses of all nodes.
@@ -110,17 +123,22 @@ impl Layout {
 
     /// Refuses ports that somebody else has, before anything is started.
     pub(super) fn check_ports(&self) -> Result<(), Failure> {
-        let nodes = self.nodes.iter().flat_map(|node| [&node.client, &node.peer, &node.ops]);
-        for address in nodes {
-            free(address)
-                .map_err(|failure| failure.hint("is another playground running? or give another --port-base"))?;
-        }
+        self.nodes.iter().try_for_each(NodePlan::check_ports)?;
         match &self.shortener {
             Some(address) => {
                 free(address).map_err(|failure| failure.hint("give another --shortener-port, or --no-shortener"))
             }
             None => Ok(()),
         }
+    }
+}
+
+impl NodePlan {
+    /// Refuses ports that somebody else has.
+    pub(super) fn check_ports(&self) -> Result<(), Failure> {
+        [&self.client, &self.peer, &self.peer_listen, &self.ops].into_iter().try_for_each(|address| {
+            free(address).map_err(|failure| failure.hint("is another playground running? or give another --port-base"))
+        })
     }
 }
 
@@ -134,35 +152,46 @@ fn free(address: &str) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape { nodes: 3, shards: 16, port_base: 7100 };
+    const SHAPE: Shape = Shape { nodes: 3, shards: 16, port_base: 7100, added: 0 };
 
     #[test]
     fn three_nodes_have_the_ports_of_the_manual() {
-        let layout = Layout::new(Path::new("/p"), SHAPE, Some(8080)).unwrap();
+        let layout = Layout::new(Path::new("/p"), SHAPE, Some(8080), true).unwrap();
         assert_eq!(layout.endpoints(), ["127.0.0.1:7100", "127.0.0.1:7110", "127.0.0.1:7120"]);
         assert_eq!((layout.nodes[1].peer.as_str(), layout.nodes[1].ops.as_str()), ("127.0.0.1:7111", "127.0.0.1:7112"));
+        assert_eq!(layout.nodes[1].peer_listen, "127.0.0.1:7113", "behind its proxy");
+        let direct = Layout::new(Path::new("/p"), SHAPE, None, false).unwrap();
+        assert_eq!(direct.nodes[1].peer_listen, direct.nodes[1].peer);
         assert_eq!(layout.nodes[2].data_dir, Path::new("/p/node-3"));
         assert_eq!(layout.shortener.as_deref(), Some("127.0.0.1:8080"));
-        assert_eq!(layout.replicas(), 3);
+        assert_eq!(layout.replicas, 3);
     }
 
     #[test]
     fn fewer_than_three_nodes_have_one_replica() {
-        let layout = Layout::new(Path::new("/p"), Shape { nodes: 2, ..SHAPE }, None).unwrap();
-        assert_eq!((layout.replicas(), layout.shortener), (1, None));
+        let layout = Layout::new(Path::new("/p"), Shape { nodes: 2, ..SHAPE }, None, true).unwrap();
+        assert_eq!((layout.replicas, layout.shortener), (1, None));
+    }
+
+    #[test]
+    fn nodes_that_were_added_do_not_change_what_the_cluster_was_made_with() {
+        let shape = Shape { nodes: 2, added: 2, ..SHAPE };
+        let layout = Layout::new(Path::new("/p"), shape, None, true).unwrap();
+        assert_eq!((layout.nodes.len(), layout.replicas), (4, 1));
+        assert_eq!(Wish { nodes: Some(2), ..Wish::default() }.over(Some(shape)).unwrap(), shape);
     }
 
     #[test]
     fn ports_beyond_the_last_are_refused() {
-        let failure = Layout::new(Path::new("/p"), Shape { port_base: 65_530, ..SHAPE }, None).unwrap_err();
+        let failure = Layout::new(Path::new("/p"), Shape { port_base: 65_530, ..SHAPE }, None, true).unwrap_err();
         assert_eq!(failure.exit(), Exit::Usage);
-        assert!(Layout::new(Path::new("/p"), Shape { port_base: 65_513, ..SHAPE }, None).is_ok());
+        assert!(Layout::new(Path::new("/p"), Shape { port_base: 65_512, ..SHAPE }, None, true).is_ok());
     }
 
     #[test]
     fn a_directory_keeps_its_shape() {
         assert_eq!(Wish::default().over(None).unwrap(), SHAPE);
-        let recorded = Shape { nodes: 5, shards: 4, port_base: 9000 };
+        let recorded = Shape { nodes: 5, shards: 4, port_base: 9000, added: 0 };
         assert_eq!(Wish::default().over(Some(recorded)).unwrap(), recorded);
         assert_eq!(Wish { nodes: Some(5), ..Wish::default() }.over(Some(recorded)).unwrap(), recorded);
         let failure = Wish { nodes: Some(3), ..Wish::default() }.over(Some(recorded)).unwrap_err();
@@ -172,7 +201,7 @@ mod tests {
     #[test]
     fn a_busy_port_is_named() {
         let busy = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut layout = Layout::new(Path::new("/p"), SHAPE, None).unwrap();
+        let mut layout = Layout::new(Path::new("/p"), SHAPE, None, true).unwrap();
         layout.nodes.truncate(1);
         layout.nodes[0].client = busy.local_addr().unwrap().to_string();
         let failure = layout.check_ports().unwrap_err();

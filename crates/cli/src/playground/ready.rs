@@ -74,7 +74,7 @@ pub(super) fn screen(layout: &Layout, started: &Started, temporary: bool) -> Str
         "\n✓ {} nodes, {} shards × {} replicas ready in {:.1} s{}        data: {home}{}\n\n",
         layout.nodes.len(),
         layout.shards,
-        layout.replicas(),
+        layout.replicas,
         took.as_secs_f64(),
         if *restarted { " (the cluster that was here)" } else { "" },
         if temporary { " (removed on exit)" } else { "" },
@@ -94,7 +94,11 @@ pub(super) fn screen(layout: &Layout, started: &Started, temporary: bool) -> Str
             url(address)
         );
     }
-    text += "        kill -9 a node (quorate status shows what that means), read on, start it again\n\n";
+    text += "        quorate playground kill 2    and then: quorate status; quorate playground start 2\n";
+    if layout.proxied {
+        text += "        quorate playground partition 1    and then: quorate kv get hello --read eventual; quorate playground heal\n";
+    }
+    text += "        quorate playground add    and then: quorate op list; quorate status\n\n";
     text += "  Ctrl-C stops everything; twice kills it\n";
     if endpoints[0] != endpoint::DEFAULT {
         text += "  (the ports are not the usual ones: export QUORATE_ENDPOINTS first)\n";
@@ -120,8 +124,8 @@ mod tests {
     use super::*;
 
     fn playground() -> (Layout, Started) {
-        let shape = Shape { nodes: 3, shards: 16, port_base: 7100 };
-        let layout = Layout::new(Path::new("/p"), shape, Some(8080)).unwrap();
+        let shape = Shape { nodes: 3, shards: 16, port_base: 7100, added: 0 };
+        let layout = Layout::new(Path::new("/p"), shape, Some(8080), true).unwrap();
         let started = Started { node_ids: vec![1, 2, 3], restarted: false, took: Duration::from_millis(1_900) };
         (layout, started)
     }
@@ -148,6 +152,7 @@ mod tests {
         assert!(screen.contains("✓ 3 nodes, 16 shards × 3 replicas ready in 1.9 s        data: /p (removed on exit)"));
         assert!(screen.contains("export QUORATE_ENDPOINTS=127.0.0.1:7100,127.0.0.1:7110,127.0.0.1:7120"));
         assert!(screen.contains("curl -s http://127.0.0.1:8080/v1/urls"));
+        assert!(screen.contains("quorate playground partition 1"));
         assert!(!screen.contains("not the usual ones"));
     }
 }

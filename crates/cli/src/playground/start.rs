@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::children::Children;
 use super::layout::{Layout, NodePlan};
+use super::links::Links;
+use super::running::Running;
 use crate::admin;
 use crate::args::Connect;
 use crate::cluster::Founding;
@@ -21,7 +23,7 @@ use crate::survey::Survey;
 /// How long each step may take. A node with much data to replay is the slowest of them.
 const STEP_DEADLINE: Duration = Duration::from_secs(60);
 /// How long one question to a process may take.
-const ASK_DEADLINE: Duration = Duration::from_secs(2);
+pub(super) const ASK_DEADLINE: Duration = Duration::from_secs(2);
 /// The pause between two questions.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// Written and deleted again to see that the cluster takes writes.
@@ -38,18 +40,24 @@ pub(super) struct Started {
 }
 
 /// Starts everything and waits until it serves. A process that ends meanwhile ends the start, with the tail of its log.
-pub(super) async fn start(layout: &Layout, children: &mut Children) -> Result<Started, Failure> {
+pub(super) async fn start(running: &mut Running) -> Result<Started, Failure> {
     let began = Instant::now();
-    for (number, node) in layout.nodes.iter().enumerate() {
-        children.start(&node_name(number), &node_args(layout, node), &layout.logs)?;
+    let Running { layout, children, links, .. } = running;
+    for node in &layout.nodes {
+        if let Some(links) = links.as_mut() {
+            links.add(node).await?;
+        }
+    }
+    for place in 0..layout.nodes.len() {
+        start_node(place, layout, children, links.as_ref())?;
     }
     eprintln!("starting {} nodes …", layout.nodes.len());
     let statuses = alive(children, "the nodes did not answer", || nodes(layout)).await?;
 
     let restarted = statuses.iter().all(|status| !status.cluster_id.is_empty());
     if !restarted {
-        eprintln!("making the cluster: {} shards × {} replicas …", layout.shards, layout.replicas());
-        let founding = Founding::new(layout.endpoints(), layout.replicas(), layout.shards)?;
+        eprintln!("making the cluster: {} shards × {} replicas …", layout.shards, layout.replicas);
+        let founding = Founding::new(layout.endpoints(), layout.replicas, layout.shards)?;
         alive(children, "the cluster was not made", || founding.clone().make(STEP_DEADLINE)).await?;
     }
     eprintln!("waiting for a leader of every shard and for a test write …");
@@ -75,15 +83,33 @@ pub(super) fn node_name(number: usize) -> String {
     format!("node-{}", number + 1)
 }
 
+/// Starts the process of a node.
+pub(super) fn start_node(
+    place: usize,
+    layout: &Layout,
+    children: &mut Children,
+    links: Option<&Links>,
+) -> Result<(), Failure> {
+    let args = node_args(layout, &layout.nodes[place]);
+    let process = children.start(&node_name(place), &args, &layout.logs)?;
+    if let Some(links) = links {
+        links.runs_as(place, Some(process));
+    }
+    Ok(())
+}
+
 fn node_args(layout: &Layout, node: &NodePlan) -> Vec<OsString> {
     let others: Vec<&str> =
         layout.nodes.iter().filter(|other| *other != node).map(|other| other.client.as_str()).collect();
     let mut args: Vec<OsString> = ["node", "start", "--data-dir"].map(OsString::from).to_vec();
     args.push(node.data_dir.clone().into());
     for (flag, address) in
-        [("--client-listen", &node.client), ("--peer-listen", &node.peer), ("--ops-listen", &node.ops)]
+        [("--client-listen", &node.client), ("--peer-listen", &node.peer_listen), ("--ops-listen", &node.ops)]
     {
         args.extend([flag.into(), address.into()]);
+    }
+    if node.peer_listen != node.peer {
+        args.extend(["--advertise-peer".into(), node.peer.clone().into()]);
     }
     if !others.is_empty() {
         args.extend(["--join".into(), others.join(",").into()]);
@@ -176,8 +202,8 @@ mod tests {
     use crate::args::tests::parse;
 
     fn layout() -> Layout {
-        let shape = Shape { nodes: 3, shards: 16, port_base: 7100 };
-        Layout::new(Path::new("/p"), shape, Some(8080)).unwrap()
+        let shape = Shape { nodes: 3, shards: 16, port_base: 7100, added: 0 };
+        Layout::new(Path::new("/p"), shape, Some(8080), true).unwrap()
     }
 
     fn typed(args: &[OsString]) -> String {
@@ -192,8 +218,9 @@ mod tests {
         let line = typed(&node_args(&layout, &layout.nodes[1]));
         assert_eq!(
             line,
-            "quorate node start --data-dir /p/node-2 --client-listen 127.0.0.1:7110 --peer-listen 127.0.0.1:7111 \
-             --ops-listen 127.0.0.1:7112 --join 127.0.0.1:7100,127.0.0.1:7120 --log-format text"
+            "quorate node start --data-dir /p/node-2 --client-listen 127.0.0.1:7110 --peer-listen 127.0.0.1:7113 \
+             --ops-listen 127.0.0.1:7112 --advertise-peer 127.0.0.1:7111 --join 127.0.0.1:7100,127.0.0.1:7120 \
+             --log-format text"
         );
         parse(&line).unwrap();
         parse(&typed(&shortener_args(&layout, "127.0.0.1:8080"))).unwrap();

@@ -58,7 +58,7 @@ impl PeerService {
 
     /// Checks who calls; gives the member that this node is, and the caller's id.
     fn greet(&self, hello: Option<Hello>) -> Result<(Arc<Member>, NodeId), Refusal> {
-        let member = self.node.member().ok_or(Refusal::NoCluster)?;
+        let member = self.node.require_member()?;
         let from = check_peer(hello, member.identity)?;
         Ok((member, from))
     }

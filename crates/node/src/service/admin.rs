@@ -36,7 +36,7 @@ impl AdminService {
     }
 
     fn member(&self) -> Result<Arc<Member>, Refusal> {
-        self.node.member().ok_or(Refusal::NoCluster)
+        self.node.require_member()
     }
 }
 
@@ -61,10 +61,19 @@ impl Admin for AdminService {
             ..NodeStatus::default()
         };
         let Some(member) = node.member() else { return Ok(Response::new(alone)) };
+        let (statuses, state) = (member.groups.statuses(), member.storage.state.clone());
+        // Looks into indexes that may be on disk.
+        let replicas = tokio::task::spawn_blocking(move || {
+            let sized = |status: GroupStatus| {
+                let data_bytes = state.approximate_bytes(status.replica);
+                ReplicaStatus { data_bytes, ..replica_status(status) }
+            };
+            statuses.into_iter().map(sized).collect()
+        });
         Ok(Response::new(NodeStatus {
             id: member.identity.node.0,
             cluster_id: member.identity.cluster.to_string(),
-            replicas: member.groups.statuses().into_iter().map(replica_status).collect(),
+            replicas: replicas.await.map_err(|error| Refusal::Unavailable(error.to_string()))?,
             ..alone
         }))
     }
@@ -182,5 +191,6 @@ fn replica_status(status: GroupStatus) -> ReplicaStatus {
         log_bytes: status.log_bytes,
         voters: status.voters.into_iter().map(|NodeId(node)| node).collect(),
         snapshots_installed: status.snapshots_installed,
+        ..ReplicaStatus::default()
     }
 }

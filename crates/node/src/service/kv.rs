@@ -59,7 +59,7 @@ impl Kv for KvService {
         if self.node.is_draining() {
             return Err(Refusal::Stopping.into());
         }
-        let member = self.node.member().ok_or(Refusal::NoCluster)?;
+        let member = self.node.require_member()?;
         let frames = request.into_inner();
         let (queue, replies) = reply_queue();
         let (greeting, greeted) = oneshot::channel();

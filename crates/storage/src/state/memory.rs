@@ -110,6 +110,12 @@ impl State for MemoryState {
         Ok(())
     }
 
+    fn approximate_bytes(&self, replica: ReplicaId) -> u64 {
+        let durable = self.halves().durable.clone();
+        let keys = durable.get(&replica).into_iter().flat_map(|keys| keys.iter());
+        keys.map(|((_, key), value)| (key.len() + value.len()) as u64).sum()
+    }
+
     fn replicas(&self) -> Result<Vec<ReplicaId>, StateError> {
         Ok(self.now().0.iter().filter(|(_, keys)| !keys.is_empty()).map(|(replica, _)| *replica).collect())
     }

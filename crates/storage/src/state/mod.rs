@@ -114,6 +114,10 @@ pub trait State: Send + Sync + 'static {
     /// Deletes the replica's whole state. Durable some time later: whoever destroys a replica first writes the log's tombstone.
     fn destroy(&self, replica: ReplicaId) -> Result<(), StateError>;
 
+    /// About how many bytes the replica's state takes, as of the last flush: for people and plans, not for decisions about
+    /// data.
+    fn approximate_bytes(&self, replica: ReplicaId) -> u64;
+
     /// The replicas that have any state here, by id; for the sweep at start.
     fn replicas(&self) -> Result<Vec<ReplicaId>, StateError>;
 }

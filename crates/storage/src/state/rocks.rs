@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use quorate_types::ReplicaId;
 use quorate_types::peer::SnapshotMeta;
-use rocksdb::{DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{DB, DBRawIterator, FlushOptions, Range, ReadOptions, WriteBatch, WriteOptions};
 
 use self::pinned::RocksPinned;
 use self::view::RocksView;
@@ -109,6 +109,12 @@ impl State for RocksState {
         let mut writes = WriteBatch::default();
         writes.delete_range(start, end);
         self.db.write_opt(writes, &self.unlogged).map_err(io)
+    }
+
+    /// What its keys take in files: compressed, and without what is in memory only.
+    fn approximate_bytes(&self, replica: ReplicaId) -> u64 {
+        let (start, end) = state_range(replica);
+        self.db.get_approximate_sizes(&[Range::new(&start, &end)]).into_iter().sum()
     }
 
     /// Skips from one replica's first key to the next one's: one seek a replica.
