@@ -4,3 +4,11 @@
 //! It knows the store only from outside: the client library, the command line and the processes. Read `history` next.
 
 pub mod history;
+pub mod check;
+pub mod cluster;
+pub mod nemesis;
+pub mod workload;
+pub mod run;
+pub mod report;
+pub mod suite;
+pub mod command;

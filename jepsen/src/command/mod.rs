@@ -1,0 +1,4 @@
+//! The commands of `quorate-jepsen`.
+
+pub mod run;
+pub mod suite;
