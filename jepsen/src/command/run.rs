@@ -2,15 +2,15 @@
 
 use tokio_util::sync::CancellationToken;
 
-use crate::report::{Outcome, PAGE, summary};
-use crate::run::{self, Options};
+use quorate_jepsen::report::{Outcome, PAGE, summary};
+use quorate_jepsen::run::{self, Options};
 
 /// Makes one run and prints what it found; the exit code says it too.
 ///
 /// # Errors
 ///
 /// The run could not be made.
-pub async fn run(options: &Options) -> anyhow::Result<u8> {
+pub(super) async fn run(options: &Options) -> anyhow::Result<u8> {
     let interrupt = on_interrupt();
     let (results, dir) = run::run(options, false, &interrupt).await?;
     print!("{}", summary::text(&results));

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::run::on_interrupt;
-use crate::cluster::Abilities;
-use crate::report::{Outcome, Results};
-use crate::run;
-use crate::suite::{Entry, Suite};
+use quorate_jepsen::cluster::Abilities;
+use quorate_jepsen::report::{Outcome, Results};
+use quorate_jepsen::run;
+use quorate_jepsen::suite::{Entry, Suite};
 
-/// Which suite, and how.
+/// Makes many runs, one after the other, and prints a table.
+///
+/// Exits with the worst code of its runs.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Which table of runs
     suite: Suite,
     /// Where the runs' directories go: one that does not exist or is empty
@@ -42,7 +44,7 @@ struct Row {
 /// # Errors
 ///
 /// There is nothing to run.
-pub async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let entries: Vec<&Entry> = arguments.suite.entries().iter().filter(|entry| matches(entry, arguments)).collect();
     anyhow::ensure!(!entries.is_empty(), "no run of the suite has such a name");
     let seed = arguments.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
@@ -62,10 +64,16 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         let ran = run::run(&entry.options(&arguments.out, seed), excuse, &interrupt).await;
         let took = started.elapsed();
         let row = match ran {
-            Ok((results, _)) => Row { name: entry.name, outcome: results.outcome, said: said(&results), results: Some(results), took },
-            Err(error) => {
-                Row { name: entry.name, outcome: Outcome::HarnessFailure, said: format!("{error:#}"), results: None, took }
+            Ok((results, _)) => {
+                Row { name: entry.name, outcome: results.outcome, said: said(&results), results: Some(results), took }
             }
+            Err(error) => Row {
+                name: entry.name,
+                outcome: Outcome::HarnessFailure,
+                said: format!("{error:#}"),
+                results: None,
+                took,
+            },
         };
         eprintln!("{}: {} {}", row.name, row.outcome.headline(), row.said);
         rows.push(row);

@@ -11,7 +11,7 @@ use crate::report::{Outcome, Results};
 use crate::workload::Done;
 
 /// What the account needs beside the operations.
-pub struct Facts<'a> {
+pub(super) struct Facts<'a> {
     /// The faults.
     pub faults: &'a Faults,
     /// What the nodes' metrics said.
@@ -29,7 +29,7 @@ pub struct Facts<'a> {
 }
 
 /// The results, still without checks.
-pub fn account(operations: &[Done<'_>], facts: Facts<'_>) -> Results {
+pub(super) fn account(operations: &[Done<'_>], facts: Facts<'_>) -> Results {
     let mut by_name: BTreeMap<String, Ended> = BTreeMap::new();
     let mut total = Ended::default();
     for done in operations {

@@ -39,7 +39,7 @@ pub enum Pace {
 
 /// Counted while the clients work.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(super) struct Tally {
     /// Planned, which is also the number of the next operation.
     pub planned: AtomicU64,
     /// Ended as `ok`.
@@ -53,7 +53,7 @@ pub struct Tally {
 }
 
 /// What clients need to do their work.
-pub struct Clients {
+pub(super) struct Clients {
     /// The workloads; operations go to them in turn.
     pub workloads: Vec<Arc<dyn Workload>>,
     /// The run's seed.
@@ -76,7 +76,7 @@ pub struct Clients {
 
 impl Clients {
     /// Works at that pace until it is told to stop, and then until what is under way has ended.
-    pub async fn work(self: &Arc<Self>, pace: Pace, stop: &CancellationToken) {
+    pub(super) async fn work(self: &Arc<Self>, pace: Pace, stop: &CancellationToken) {
         match pace {
             Pace::Closed { concurrency } => self.closed(concurrency, stop).await,
             Pace::Open { rate } => self.open(rate, stop).await,
@@ -131,12 +131,12 @@ impl Clients {
     }
 
     /// A process number that nobody has.
-    pub fn new_process(&self) -> u64 {
+    pub(super) fn new_process(&self) -> u64 {
         self.processes.fetch_add(1, Ordering::Relaxed)
     }
 
     /// How many operations each workload has planned so far.
-    pub fn planned_each(&self) -> u64 {
+    pub(super) fn planned_each(&self) -> u64 {
         self.tally.planned.load(Ordering::Relaxed).div_ceil(self.workloads.len() as u64)
     }
 
@@ -159,7 +159,7 @@ impl Clients {
     }
 
     /// Performs one operation and records both of its events.
-    pub async fn perform(&self, workload: &dyn Workload, process: u64, op: &Op) -> Completion {
+    pub(super) async fn perform(&self, workload: &dyn Workload, process: u64, op: &Op) -> Completion {
         let pinned = usize::try_from(process).unwrap_or(0) % self.connections.len();
         let access = Access {
             client: self.connections[pinned].clone(),

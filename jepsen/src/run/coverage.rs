@@ -10,7 +10,7 @@ const OK_PERCENT_MIN: u64 = 20;
 
 /// The check, of the results that are complete but for it. `named`: what was asked for, each name with the faults that it means.
 /// With `excuse`, a name whose faults were all skipped is left out: this machine does not allow them, and the caller accepts it.
-pub fn check(required: &Required, named: &[(String, Vec<Fault>)], excuse: bool, results: &Results) -> Check {
+pub(super) fn check(required: &Required, named: &[(String, Vec<Fault>)], excuse: bool, results: &Results) -> Check {
     let mut excused = Vec::new();
     let mut missing = Vec::new();
     let mut at_least = |what: &str, seen: u64, wanted: u64| {

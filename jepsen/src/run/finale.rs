@@ -17,7 +17,7 @@ use crate::history::EventKind;
 use crate::workload::{Op, Workload};
 
 /// How long after healing every shard must take writes again: many times what a failover and a replay of the log need.
-pub const SERVING_MAX: Duration = Duration::from_secs(90);
+pub(super) const SERVING_MAX: Duration = Duration::from_secs(90);
 /// How long the replicas may take to become equal.
 const CONVERGING_MAX: Duration = Duration::from_secs(60);
 /// Reads under way at a time at the end.
@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// # Errors
 ///
 /// One does not, after [`SERVING_MAX`]: healed, and yet not available.
-pub async fn serving(client: &Client, within: Duration) -> anyhow::Result<()> {
+pub(super) async fn serving(client: &Client, within: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + within;
     let topology = loop {
         match client.router().refresh(Duration::from_secs(2)).await {
@@ -64,7 +64,7 @@ pub async fn serving(client: &Client, within: Duration) -> anyhow::Result<()> {
 
 /// What the final reads found: how many keys there were, and which could not be read.
 #[derive(Debug, Default)]
-pub struct FinalReads {
+pub(super) struct FinalReads {
     /// Keys that were read.
     pub read: usize,
     /// Keys that nobody would read.
@@ -72,7 +72,7 @@ pub struct FinalReads {
 }
 
 /// Reads every key of every workload, strongly and in the history.
-pub async fn final_reads(clients: &Arc<Clients>) -> FinalReads {
+pub(super) async fn final_reads(clients: &Arc<Clients>) -> FinalReads {
     let planned = clients.planned_each();
     let mut reads = FinalReads::default();
     for workload in &clients.workloads {
@@ -101,7 +101,7 @@ async fn read(clients: &Arc<Clients>, workload: &Arc<dyn Workload>, op: &Op) -> 
 
 /// Reads keys eventually from every connection until each answers what a strong read answers. Gives the keys that do not
 /// converge, with what is read.
-pub async fn converge(clients: &Arc<Clients>) -> Vec<String> {
+pub(super) async fn converge(clients: &Arc<Clients>) -> Vec<String> {
     let deadline = Instant::now() + CONVERGING_MAX;
     let mut apart = Vec::new();
     for workload in clients.workloads.iter().filter(|workload| workload.model().is_some()) {
@@ -153,7 +153,7 @@ struct Shard {
 
 /// What `quorate shard verify` says of the replicas of all shards.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Hashes {
+pub(super) enum Hashes {
     /// All are equal; so many shards.
     Equal(usize),
     /// Some replicas have other states at the same index: which.
@@ -167,7 +167,7 @@ pub enum Hashes {
 /// # Errors
 ///
 /// The command cannot be run at all.
-pub async fn hashes(command: impl Fn() -> anyhow::Result<Command>, endpoints: &[String]) -> anyhow::Result<Hashes> {
+pub(super) async fn hashes(command: impl Fn() -> anyhow::Result<Command>, endpoints: &[String]) -> anyhow::Result<Hashes> {
     let deadline = Instant::now() + CONVERGING_MAX;
     loop {
         let mut command = command()?;
@@ -207,7 +207,7 @@ fn compare(verification: Verification) -> Hashes {
 }
 
 /// Lines of a node's log that no run may produce.
-pub fn panics(log: &str) -> Vec<String> {
+pub(super) fn panics(log: &str) -> Vec<String> {
     log.lines().filter(|line| line.contains("panicked at")).map(|line| line.chars().take(400).collect()).collect()
 }
 

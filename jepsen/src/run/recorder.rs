@@ -26,7 +26,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 /// What clients record with. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Recorder {
+pub(super) struct Recorder {
     started: Instant,
     /// None: nothing is kept, to measure what recording costs.
     events: Option<mpsc::Sender<Event>>,
@@ -34,7 +34,7 @@ pub struct Recorder {
 
 /// The thread that writes.
 #[derive(Debug)]
-pub struct Writer {
+pub(super) struct Writer {
     thread: JoinHandle<std::io::Result<u64>>,
 }
 
@@ -44,7 +44,7 @@ impl Recorder {
     /// # Errors
     ///
     /// The file cannot be made.
-    pub fn create(path: &Path, started: Instant) -> anyhow::Result<(Self, Writer)> {
+    pub(super) fn create(path: &Path, started: Instant) -> anyhow::Result<(Self, Writer)> {
         let file = File::create_new(path).with_context(|| format!("making {}", path.display()))?;
         let (events, received) = mpsc::channel(QUEUE_MAX);
         let thread = std::thread::Builder::new().name("history".into()).spawn(move || write(file, received))?;
@@ -52,24 +52,24 @@ impl Recorder {
     }
 
     /// A recorder that keeps nothing.
-    pub fn none(started: Instant) -> Self {
+    pub(super) fn none(started: Instant) -> Self {
         Recorder { started, events: None }
     }
 
     /// Nanoseconds since the run began.
-    pub fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         nanos(self.started.elapsed())
     }
 
     /// A process begins an operation. When this returns, it may.
-    pub async fn invoke(&self, process: u64, op: &Op) {
+    pub(super) async fn invoke(&self, process: u64, op: &Op) {
         let Some(events) = &self.events else { return };
         // The writer ends only when every recorder is gone.
         _ = events.send(event(self.now(), process, EventKind::Invoke, op, op.value.clone())).await;
     }
 
     /// A process's operation ended.
-    pub async fn complete(&self, process: u64, op: &Op, completion: &Completion) {
+    pub(super) async fn complete(&self, process: u64, op: &Op, completion: &Completion) {
         let Some(events) = &self.events else { return };
         let by = completion.by;
         let event = Event {
@@ -93,7 +93,7 @@ impl Writer {
     /// # Errors
     ///
     /// Writing failed: the history is not complete.
-    pub fn finish(self) -> anyhow::Result<u64> {
+    pub(super) fn finish(self) -> anyhow::Result<u64> {
         let written = self.thread.join().map_err(|_| anyhow::anyhow!("the history's writer panicked"))?;
         written.context("writing the history")
     }

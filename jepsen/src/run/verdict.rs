@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::check::{self, Limits, ModelName, Verdict, Violation};
-use crate::history::{Event, Operation};
 use crate::history::operation::pair;
+use crate::history::{Event, Operation};
 use crate::report::{Check, Outcome};
 use crate::workload::Workload;
 
@@ -20,14 +20,14 @@ const FINDINGS_MAX: usize = 20;
 /// # Errors
 ///
 /// The file cannot be read, or a line is no event.
-pub fn read(path: &Path) -> anyhow::Result<Vec<Event>> {
+pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Event>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let event = |(number, line)| serde_json::from_str(line).with_context(|| format!("{} line {}", path.display(), number + 1));
     text.lines().enumerate().map(event).collect()
 }
 
 /// Every check of every workload.
-pub fn check(workloads: &[Arc<dyn Workload>], events: &[Event]) -> Vec<Check> {
+pub(super) fn check(workloads: &[Arc<dyn Workload>], events: &[Event]) -> Vec<Check> {
     workloads.iter().flat_map(|workload| check_one(workload.as_ref(), events)).collect()
 }
 
@@ -76,8 +76,9 @@ fn linearizable(name: &str, model: &str, operations: &[Operation], events: &[Eve
 }
 
 fn replayed(name: &str, operations: &[Operation], events: &[Event]) -> Check {
-    let verdict = check::replay::replay(operations);
-    said(format!("{name}: replay of the shards' order"), format!("{} operations", operations.len()), verdict, operations, events)
+    let replay = check::replay::replay(operations);
+    let held = format!("{} operations placed, {} without a place", replay.placed, replay.left_out);
+    said(format!("{name}: replay of the shards' order"), held, replay.verdict, operations, events)
 }
 
 /// A verdict as a check of the run, its operations named by their events.

@@ -28,9 +28,7 @@ pub(super) async fn perform(access: Access, op: Op) -> Completion {
             written(put(new).if_version(version).await, &op.value)
         }
         (Action::Delete, _) => {
-            let done = client.delete(&op.key).deadline(deadline).await;
-            // What a deletion leaves has no version.
-            Completion { version: None, ..written(done, &Value::Null) }
+            written(client.delete(&op.key).deadline(deadline).await, &Value::Null)
         }
         (f, _) => Completion::fail(format!("{f:?} of {} is not an operation of the store", op.value)),
     }
