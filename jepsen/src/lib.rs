@@ -3,4 +3,6 @@
 //!
 //! It knows the store only from outside: the client library, the command line and the processes. Read `history` next.
 
+pub mod cluster;
 pub mod history;
+pub mod nemesis;
