@@ -3,10 +3,12 @@
 //! The file is read again every second. (Reading it at every question would slow the node down more than any fault.)
 
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 
 use super::options::Clocks;
+use super::tool;
 
 /// Where Debian's package `libfaketime` (part of `faketime`) has the library for programs with threads, below `/usr/lib`.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
@@ -61,6 +63,16 @@ pub(crate) fn set(file: &Path, skew: Skew) -> anyhow::Result<()> {
     let new = file.with_extension("new");
     std::fs::write(&new, text + "\n")?;
     std::fs::rename(&new, file).with_context(|| file.display().to_string())
+}
+
+/// By how many seconds a process that starts now with that clock is off.
+pub(crate) async fn seconds_off(clocks: Clocks, file: &Path) -> anyhow::Result<f64> {
+    let variables: Vec<String> =
+        environment(clocks, file)?.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut arguments: Vec<&str> = variables.iter().map(String::as_str).collect();
+    arguments.extend(["date", "+%s.%N"]);
+    let seen: f64 = tool::run("env", &arguments).await?.trim().parse()?;
+    Ok(seen - SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64())
 }
 
 /// Removes what libfaketime leaves in shared memory when its process is killed.

@@ -80,9 +80,14 @@ impl Disk {
         let (from, to) = (template.to_owned(), disk.image());
         tokio::task::spawn_blocking(move || copy_densely(&from, &to)).await??;
         disk.mount().await?;
-        // Punches holes into the image where the file system is free.
-        tool::run("fstrim", &[&disk.mount_text()]).await?;
+        disk.trim().await?;
         Ok(disk)
+    }
+
+    /// Punches holes into the image where the file system is free.
+    pub(crate) async fn trim(&self) -> anyhow::Result<()> {
+        tool::run("fstrim", &[&self.mount_text()]).await?;
+        Ok(())
     }
 
     /// Where it is mounted.

@@ -10,10 +10,10 @@ use futures::future::try_join_all;
 use rustix::process::Signal;
 use tokio::process::Command;
 
-use super::links::{Link, Rules};
 use super::node::Ended;
 use super::scratch::MARK;
-use super::{Cluster, Wires, clock};
+use super::wires::Wires;
+use super::{Cluster, clock};
 
 /// How long a node may take from its start until it listens. Reading a damaged disk takes seconds.
 const LISTEN_MAX: Duration = Duration::from_secs(60);
@@ -61,6 +61,7 @@ impl Cluster {
         command.args(["--client-listen", &node.client, "--peer-listen", &node.peer, "--ops-listen", &node.ops]);
         command.args(["--advertise-peer", &node.advertised_peer]);
         command.env("QUORATE_DIE_WITH_PARENT", std::process::id().to_string());
+        command.env("QUORATE_FAIL_POINTS", self.fail_point_file());
         command.envs(clock::environment(self.options.clocks, &self.clock_file(number))?);
         command.envs(self.options.environment.iter().cloned());
         command.stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
@@ -164,28 +165,32 @@ impl Cluster {
         Ok(())
     }
 
-    /// Whether this network can do what the rules ask for; the error says why not.
-    pub fn can(&self, rules: &Rules) -> Result<(), String> {
-        match &self.network {
-            Wires::Namespaces(_) if rules.delay.is_empty() => Ok(()),
-            Wires::Namespaces(_) => Err("links cannot be delayed".to_owned()),
-            Wires::Loopback => Err("links on loopback cannot be changed".to_owned()),
+    fn fail_point_file(&self) -> PathBuf {
+        self.scratch.dir.join("fail-point")
+    }
+
+    /// Lets a node die when it comes by a named step. Only builds with seeded bugs have any.
+    pub fn set_fail_point(&self, number: usize, name: &str) -> anyhow::Result<()> {
+        let pid = self.node(number).pid().with_context(|| format!("node {number} does not run"))?;
+        Ok(std::fs::write(self.fail_point_file(), format!("{pid} {name}"))?)
+    }
+
+    /// Nobody dies at a named step any more.
+    pub fn clear_fail_point(&self) -> anyhow::Result<()> {
+        match std::fs::remove_file(self.fail_point_file()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
         }
     }
 
-    /// Makes the network do what `new` says, where it did what `old` says.
-    pub(crate) async fn change_links(&self, old: &Rules, new: &Rules) -> anyhow::Result<()> {
-        match &self.network {
-            Wires::Namespaces(namespaces) => namespaces.change(old, new).await,
-            Wires::Loopback => bail!("links on loopback cannot be changed"),
-        }
+    /// Sets the clock of a node, and gives by how many seconds it is off as another process with that clock sees it.
+    pub(crate) async fn set_clock(&self, number: usize, skew: clock::Skew) -> anyhow::Result<f64> {
+        clock::set(&self.clock_file(number), skew)?;
+        clock::seconds_off(self.options.clocks, &self.clock_file(number)).await
     }
 
-    /// How much was dropped on each link that is cut.
-    pub async fn dropped(&self) -> anyhow::Result<BTreeMap<Link, u64>> {
-        match &self.network {
-            Wires::Namespaces(namespaces) => namespaces.dropped().await,
-            Wires::Loopback => Ok(BTreeMap::new()),
-        }
+    /// Sets the clock of a node right.
+    pub(crate) fn reset_clock(&self, number: usize) -> anyhow::Result<()> {
+        clock::set(&self.clock_file(number), clock::Skew::default())
     }
 }

@@ -24,6 +24,7 @@ mod options;
 mod scratch;
 mod threads;
 mod tool;
+mod wires;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,6 +45,7 @@ pub use node::{Ended, Node};
 pub use options::{Abilities, Clocks, Disks, Network, Options, binary};
 use scratch::Scratch;
 pub use scratch::sweep;
+use wires::Wires;
 
 /// How long a whole cluster may take to serve after a start: ten times what it should.
 const SERVING_MAX: Duration = Duration::from_secs(60);
@@ -63,12 +65,6 @@ pub struct Cluster {
     /// Its one thread lives in the harness's namespace, asks the nodes, and is the parent of all their processes.
     control: Option<Runtime>,
     dismantled: AtomicBool,
-}
-
-/// What carries the messages.
-pub(crate) enum Wires {
-    Namespaces(Namespaces),
-    Loopback,
 }
 
 impl Cluster {

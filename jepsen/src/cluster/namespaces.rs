@@ -19,11 +19,13 @@ use serde_json::Value;
 
 use super::links::{Link, Rules};
 use super::scratch::NAMESPACES;
-use super::tool;
+use super::{threads, tool};
 
 /// Hosts beyond the nodes.
 const CLIENTS: u8 = 250;
 const CONTROL: u8 = 251;
+/// A port where nobody listens.
+const DISCARD: u16 = 9;
 /// Nodes that have an address.
 pub(crate) const NODES_MAX: usize = 200;
 
@@ -156,6 +158,19 @@ impl Namespaces {
             }
         }
         Ok(())
+    }
+
+    /// Sends a packet over a link, from one node's namespace to the other's address.
+    pub(crate) async fn probe(&self, link: Link) -> anyhow::Result<()> {
+        let (from, to) = (self.of_node(link.from), node_address(link.to));
+        // A thread of its own, which ends: it cannot leave the namespace again.
+        let probe = move || -> anyhow::Result<()> {
+            threads::enter(&from)?;
+            std::net::UdpSocket::bind("0.0.0.0:0")?.send_to(b"jepsen", (to, DISCARD))?;
+            Ok(())
+        };
+        let sent = std::thread::spawn(probe);
+        tokio::task::spawn_blocking(move || sent.join()).await?.map_err(|_| anyhow::anyhow!("the probe panicked"))?
     }
 
     /// How many packets were dropped on each link that is cut now, since it was cut.

@@ -7,15 +7,12 @@ use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Serialize;
 use tokio::process::Child;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-
-/// How long a process may take to be gone after SIGKILL. One that waits for a frozen disk is not gone before it thaws.
-const KILL_MAX: Duration = Duration::from_secs(20);
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -181,14 +178,6 @@ impl Node {
         let end = tokio::time::timeout(within, ended.wait_for(Option::is_some)).await;
         let end = end.with_context(|| format!("node {} does not end", self.number))??;
         end.context("just seen")
-    }
-
-    /// Kills it with SIGKILL and waits until it is gone.
-    pub(crate) async fn kill(&self) -> anyhow::Result<()> {
-        self.signal(Signal::KILL)?;
-        let ended = self.gone(KILL_MAX).await?;
-        ensure!(ended.signal.is_some() || ended.code.is_some(), "node {} did not end", self.number);
-        Ok(())
     }
 }
 

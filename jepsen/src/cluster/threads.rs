@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -14,12 +14,15 @@ pub(crate) fn runtime(name: &str, threads: usize, namespace: Option<PathBuf>) ->
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(threads).thread_name(name).enable_all();
     if let Some(path) = namespace {
-        let file = File::open(&path).with_context(|| path.display().to_string())?;
-        builder.on_thread_start(move || {
-            // Going on elsewhere would test the wrong network.
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                .unwrap_or_else(|error| panic!("cannot enter {}: {error}", path.display()));
-        });
+        // Going on elsewhere would test the wrong network.
+        builder.on_thread_start(move || enter(&path).unwrap_or_else(|error| panic!("{error:#}")));
     }
     Ok(builder.build()?)
+}
+
+/// Moves this thread into the namespace that the file names.
+pub(crate) fn enter(path: &Path) -> anyhow::Result<()> {
+    let shown = || format!("cannot enter {}", path.display());
+    let namespace = File::open(path).with_context(shown)?;
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).with_context(shown)
 }
