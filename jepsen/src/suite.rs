@@ -68,17 +68,15 @@ const fn required(faults: u64, elections: u64, leaders_hit: u64, snapshots: u64)
     }
 }
 
-const CI: &[Entry] = &[
-    Entry {
-        name: "kill-pause",
-        what: "processes die and stop",
-        workloads: &["register", "append"],
-        nemeses: &["kill", "pause"],
-        time_limit: 45,
-        rate: 400.0,
-        interval: 5.0,
-        required: required(1, 3, 2, 0),
-    },
-];
+const CI: &[Entry] = &[Entry {
+    name: "kill-pause",
+    what: "processes die and stop",
+    workloads: &["register", "append"],
+    nemeses: &["kill", "pause"],
+    time_limit: 45,
+    rate: 400.0,
+    interval: 5.0,
+    required: required(1, 3, 2, 0),
+}];
 
 const RELEASE: &[Entry] = CI;

@@ -94,7 +94,8 @@ fn shortest<M: Model>(model: &M, calls: &[Call<M::Step>], stuck: &Stuck<M::State
 /// The calls of a stretch. What was open when it began may have happened before, and what is open when it ends later: both may
 /// be placed or not.
 fn stretch<S: Clone>(calls: &[Call<S>], start: u64, end: u64) -> Vec<Call<S>> {
-    let inside = calls.iter().filter(|call| call.invoked < end && call.returned.is_none_or(|returned| returned > start));
+    let inside =
+        calls.iter().filter(|call| call.invoked < end && call.returned.is_none_or(|returned| returned > start));
     let cut = inside.map(|call| Call {
         returned: call.returned.filter(|returned| call.invoked >= start && *returned <= end),
         ..call.clone()

@@ -128,7 +128,8 @@ impl Availability {
 
     /// How often a shard was answered by another node than before.
     pub fn leader_changes(&self) -> u64 {
-        let changes = |answers: &Vec<Answer>| answers.windows(2).filter(|pair| pair[0].node != pair[1].node).count() as u64;
+        let changes =
+            |answers: &Vec<Answer>| answers.windows(2).filter(|pair| pair[0].node != pair[1].node).count() as u64;
         self.answers.values().map(changes).sum()
     }
 }

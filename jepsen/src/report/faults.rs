@@ -132,8 +132,11 @@ mod tests {
 {"time":14,"id":4,"fault":"loss","phase":"healed","targets":[2],"leaders_hit":false,"detail":null}
 "#;
         let faults = Faults::parse(text).unwrap();
-        let windows: Vec<_> =
-            faults.windows.iter().map(|window| (window.fault.as_str(), window.from, window.until, window.targets.clone())).collect();
+        let windows: Vec<_> = faults
+            .windows
+            .iter()
+            .map(|window| (window.fault.as_str(), window.from, window.until, window.targets.clone()))
+            .collect();
         assert_eq!(windows, [("kill-one", 7, None, vec![1]), ("kill-one", 9, Some(12), vec![2])]);
         let kill = &faults.counts["kill-one"];
         assert_eq!((kill.installed, kill.healed, kill.leaders_hit), (2, 1, 1));

@@ -39,7 +39,10 @@ fn write(
 ) -> std::fmt::Result {
     let headline = results.outcome.headline();
     let class = headline.to_lowercase().replace(' ', "-");
-    writeln!(html, "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'/><title>{headline}</title><style>{STYLE}</style></head><body>")?;
+    writeln!(
+        html,
+        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'/><title>{headline}</title><style>{STYLE}</style></head><body>"
+    )?;
     writeln!(html, "<h1 class='{class}'>{headline}</h1>\n<pre>{}</pre>", escape(&summary::text(results)))?;
     html.push_str("<p class='key'>");
     for kind in kinds {
@@ -51,7 +54,8 @@ fn write(
     html.push_str(&latency(&series, faults, kinds, end));
     html.push_str(&rate(&series, faults, kinds, end));
     html.push_str(&availability(operations, results, faults, kinds, end));
-    let violations = results.checks.iter().filter(|check| check.outcome == Outcome::Violation && !check.events.is_empty());
+    let violations =
+        results.checks.iter().filter(|check| check.outcome == Outcome::Violation && !check.events.is_empty());
     for check in violations.take(TIMELINES_MAX) {
         writeln!(html, "<h2>{}</h2>\n<p>{}</p>", escape(&check.name), escape(&check.detail))?;
         html.push_str(&timeline::draw(operations, &check.events));
@@ -68,7 +72,12 @@ fn points<'a, T>(series: &'a Series, value: impl Fn(&Bin) -> T + 'a) -> impl Ite
 
 fn latency(series: &Series, faults: &[Window], kinds: &[String], end: u64) -> String {
     let longest = series.bins.iter().filter_map(|bin| bin.latency_ms).map(|[_, _, max]| max).fold(10.0, f64::max);
-    let plot = Plot::new("latency of successful operations, ms: median, 99th percentile, longest", end, 220.0, Scale::Log(longest));
+    let plot = Plot::new(
+        "latency of successful operations, ms: median, 99th percentile, longest",
+        end,
+        220.0,
+        Scale::Log(longest),
+    );
     let of = |place: usize| points(series, move |bin| bin.latency_ms.map(|latency| latency[place]));
     plot.faults(faults, kinds)
         .line(of(2), "#bbbbbb", "longest")
@@ -79,7 +88,8 @@ fn latency(series: &Series, faults: &[Window], kinds: &[String], end: u64) -> St
 
 fn rate(series: &Series, faults: &[Window], kinds: &[String], end: u64) -> String {
     let highest = series.bins.iter().map(|bin| bin.ok.max(bin.fail).max(bin.info)).fold(1.0, f64::max);
-    let plot = Plot::new("operations a second: ok (green), fail (red), unknown (orange)", end, 160.0, Scale::Linear(highest));
+    let plot =
+        Plot::new("operations a second: ok (green), fail (red), unknown (orange)", end, 160.0, Scale::Linear(highest));
     plot.faults(faults, kinds)
         .line(points(series, |bin| Some(bin.ok)), "#2ca02c", "ok")
         .line(points(series, |bin| Some(bin.fail)), "#d62728", "fail")

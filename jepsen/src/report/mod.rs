@@ -34,7 +34,13 @@ pub const PAGE: &str = "report.html";
 /// # Errors
 ///
 /// A file cannot be written.
-pub fn write(dir: &Path, results: &Results, operations: &[Done<'_>], faults: &[Window], end: u64) -> anyhow::Result<()> {
+pub fn write(
+    dir: &Path,
+    results: &Results,
+    operations: &[Done<'_>],
+    faults: &[Window],
+    end: u64,
+) -> anyhow::Result<()> {
     let json = serde_json::to_string_pretty(results)? + "\n";
     let keep = |name: &str, text: String| {
         let path = dir.join(name);

@@ -60,7 +60,10 @@ impl Plot {
         }
         for (value, label) in plot.marks() {
             let y = plot.y(value);
-            plot.add(format_args!("<line x1='{LEFT}' y1='{y:.1}' x2='{:.1}' y2='{y:.1}' class='grid'/>", WIDTH - RIGHT));
+            plot.add(format_args!(
+                "<line x1='{LEFT}' y1='{y:.1}' x2='{:.1}' y2='{y:.1}' class='grid'/>",
+                WIDTH - RIGHT
+            ));
             plot.add(format_args!("<text x='{:.1}' y='{:.1}' text-anchor='end'>{label}</text>", LEFT - 6.0, y + 4.0));
         }
         plot.add(format_args!("<text x='{LEFT}' y='14' class='title'>{}</text>", escape(title)));
@@ -77,7 +80,11 @@ impl Plot {
             Scale::Linear(max) => [0.0, 0.5, 1.0].map(|part| (part * max, format!("{:.0}", part * max))).to_vec(),
             Scale::Log(max) => {
                 let decades = (max.log10().ceil() as i32 + 1).max(1);
-                (0..=decades).map(|n| 10_f64.powi(n - 1)).filter(|value| *value <= max).map(|value| (value, format!("{value}"))).collect()
+                (0..=decades)
+                    .map(|n| 10_f64.powi(n - 1))
+                    .filter(|value| *value <= max)
+                    .map(|value| (value, format!("{value}")))
+                    .collect()
             }
             Scale::Lanes(_) => vec![],
         }
@@ -127,7 +134,10 @@ impl Plot {
             }
             pen_down = true;
         }
-        self.add(format_args!("<path d='{path}' fill='none' stroke='{colour}' stroke-width='1.4'><title>{}</title></path>", escape(name)));
+        self.add(format_args!(
+            "<path d='{path}' fill='none' stroke='{colour}' stroke-width='1.4'><title>{}</title></path>",
+            escape(name)
+        ));
         self
     }
 

@@ -36,7 +36,11 @@ fn results() -> Results {
         shed: 0,
         ok_per_second: 4.0,
         latency_ms: Some([100.0, 100.0]),
-        faults: [("kill".to_owned(), FaultCounts { installed: 1, healed: 1, leaders_hit: 1, ..FaultCounts::default() })].into(),
+        faults: [(
+            "kill".to_owned(),
+            FaultCounts { installed: 1, healed: 1, leaders_hit: 1, ..FaultCounts::default() },
+        )]
+        .into(),
         unavailable: [].into(),
         failover: Failover { count: 1, p50_ms: 900, p99_ms: 900, max_ms: 900 },
         leader_changes: 1,

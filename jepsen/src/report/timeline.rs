@@ -26,7 +26,8 @@ pub(super) fn draw(operations: &[Done<'_>], events: &[u64]) -> String {
     near.truncate(OPERATIONS_MAX);
     near.sort_by_key(|done| done.invoke.time);
     let from = near.iter().map(|done| done.invoke.time).min().unwrap_or(0);
-    let until = near.iter().filter_map(|done| done.completion).map(|completion| completion.time).max().unwrap_or(from + 1);
+    let until =
+        near.iter().filter_map(|done| done.completion).map(|completion| completion.time).max().unwrap_or(from + 1);
     let margin = ((until - from) as f64 * MARGIN) as u64;
     let at = |time: u64| time.saturating_sub(from) + margin;
     let mut lanes: Vec<u64> = near.iter().map(|done| done.invoke.process).collect();
@@ -62,7 +63,9 @@ fn describe(done: &Done<'_>) -> String {
             if end.refused {
                 text += &format!(", refused, found {}", end.found.clone().unwrap_or_default());
             }
-            for (name, value) in [("version", end.version), ("node", end.node), ("shard", end.shard), ("log index", end.log_index)] {
+            for (name, value) in
+                [("version", end.version), ("node", end.node), ("shard", end.shard), ("log index", end.log_index)]
+            {
                 text += &value.map(|value| format!(", {name} {value}")).unwrap_or_default();
             }
             text += &end.error.as_ref().map(|error| format!(", {error}")).unwrap_or_default();

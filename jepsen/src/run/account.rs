@@ -75,7 +75,8 @@ pub(super) fn account(operations: &[Done<'_>], facts: Facts<'_>) -> Results {
 /// An operation's workload and action, and its level if that is eventual.
 fn name(done: &Done<'_>) -> String {
     let workload = done.invoke.key.as_deref().and_then(|key| key.split('/').next()).unwrap_or_default();
-    let action = serde_json::to_value(done.invoke.f).ok().and_then(|f| f.as_str().map(str::to_owned)).unwrap_or_default();
+    let action =
+        serde_json::to_value(done.invoke.f).ok().and_then(|f| f.as_str().map(str::to_owned)).unwrap_or_default();
     match done.invoke.level.as_deref() {
         Some(level) => format!("{workload} {action} ({level})"),
         None => format!("{workload} {action}"),

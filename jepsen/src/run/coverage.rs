@@ -40,7 +40,8 @@ pub(super) fn check(required: &Required, named: &[(String, Vec<Fault>)], excuse:
         at_least("faults that hit a leader", hit, required.require_leaders_hit);
     }
     if missing.is_empty() {
-        let excuse = if excused.is_empty() { String::new() } else { format!("; not possible here: {}", excused.join(", ")) };
+        let excuse =
+            if excused.is_empty() { String::new() } else { format!("; not possible here: {}", excused.join(", ")) };
         return Check::pass("coverage", format!("everything that was required was reached{excuse}"));
     }
     Check::new("coverage", Outcome::HarnessFailure, missing.join(", "))
@@ -75,7 +76,8 @@ mod tests {
     }
 
     fn outcome(nemeses: &[&str], excuse: bool, results: &Results) -> Outcome {
-        let required = Required { require_elections: 2, require_faults: 1, require_leaders_hit: 1, ..Required::default() };
+        let required =
+            Required { require_elections: 2, require_faults: 1, require_leaders_hit: 1, ..Required::default() };
         let meant = |name: &&str| ((*name).to_owned(), Fault::parse_list(name).unwrap());
         check(&required, &nemeses.iter().map(meant).collect::<Vec<_>>(), excuse, results).outcome
     }

@@ -21,7 +21,8 @@ const GAP: (f64, f64) = (0.2, 0.6);
 ///
 /// A name that no fault has, with those that there are.
 pub(super) fn named(names: &[String]) -> anyhow::Result<Vec<(String, Vec<Fault>)>> {
-    let parse = |name: &String| Fault::parse_list(name).map(|faults| (name.clone(), faults)).map_err(anyhow::Error::msg);
+    let parse =
+        |name: &String| Fault::parse_list(name).map(|faults| (name.clone(), faults)).map_err(anyhow::Error::msg);
     names.iter().map(parse).collect()
 }
 
@@ -57,8 +58,10 @@ pub(super) async fn run(
     }
     let findings = nemesis.findings();
     if !findings.is_empty() {
-        let said: Vec<String> =
-            findings.iter().map(|finding| format!("node {}: {}\n{}", finding.node, finding.what, finding.log)).collect();
+        let said: Vec<String> = findings
+            .iter()
+            .map(|finding| format!("node {}: {}\n{}", finding.node, finding.what, finding.log))
+            .collect();
         checks.push(Check::new("what no fault explains", Outcome::Violation, said.join("\n")));
     }
     Ok(checks)

@@ -59,7 +59,9 @@ pub(super) async fn serving(client: &Client, within: Duration) -> anyhow::Result
     });
     let done: Vec<Result<(), quorate_client::Error>> = probes.buffer_unordered(READS_AT_A_TIME).collect().await;
     let failed = done.iter().filter_map(|done| done.as_ref().err()).next();
-    failed.map_or(Ok(()), |error| Err(anyhow::anyhow!("a shard takes no writes {} s after healing: {error}", within.as_secs())))
+    failed.map_or(Ok(()), |error| {
+        Err(anyhow::anyhow!("a shard takes no writes {} s after healing: {error}", within.as_secs()))
+    })
 }
 
 /// What the final reads found: how many keys there were, and which could not be read.
@@ -108,7 +110,8 @@ pub(super) async fn converge(clients: &Arc<Clients>) -> Vec<String> {
         let mut finals = workload.finals(clients.planned_each());
         let every = finals.len().div_ceil(CONVERGING_KEYS_MAX).max(1);
         finals = finals.into_iter().step_by(every).collect();
-        let keys = futures::stream::iter(finals).map(|op| async move { converged(clients, workload, &op, deadline).await });
+        let keys =
+            futures::stream::iter(finals).map(|op| async move { converged(clients, workload, &op, deadline).await });
         let results: Vec<Option<String>> = keys.buffer_unordered(READS_AT_A_TIME).collect().await;
         apart.extend(results.into_iter().flatten());
     }
@@ -167,7 +170,10 @@ pub(super) enum Hashes {
 /// # Errors
 ///
 /// The command cannot be run at all.
-pub(super) async fn hashes(command: impl Fn() -> anyhow::Result<Command>, endpoints: &[String]) -> anyhow::Result<Hashes> {
+pub(super) async fn hashes(
+    command: impl Fn() -> anyhow::Result<Command>,
+    endpoints: &[String],
+) -> anyhow::Result<Hashes> {
     let deadline = Instant::now() + CONVERGING_MAX;
     loop {
         let mut command = command()?;
@@ -188,7 +194,9 @@ pub(super) async fn hashes(command: impl Fn() -> anyhow::Result<Command>, endpoi
 
 fn compare(verification: Verification) -> Hashes {
     let shards = verification.items;
-    let say = |shard: &Shard| format!("shard {}: {} {} {}", shard.shard, shard.verdict, shard.reason, Value::from(shard.hashes.clone()));
+    let say = |shard: &Shard| {
+        format!("shard {}: {} {} {}", shard.shard, shard.verdict, shard.reason, Value::from(shard.hashes.clone()))
+    };
     let differs = |shard: &&Shard| {
         let mut hashes: Vec<_> = shard.hashes.values().map(Value::to_string).collect();
         hashes.sort_unstable();

@@ -54,7 +54,8 @@ pub async fn run(options: &Options, excuse: bool, interrupt: &CancellationToken)
     let dir = directory(options, seed)?;
     let prefix = if options.endpoints.is_empty() { String::new() } else { format!("{:08x}-", rand::random::<u32>()) };
     let setting = Setting { seed, keys: options.keys, prefix: &prefix, urls: options.urls.as_deref() };
-    let workloads = options.workload.iter().map(|name| workload::by_name(name, &setting)).collect::<anyhow::Result<Vec<_>>>()?;
+    let workloads =
+        options.workload.iter().map(|name| workload::by_name(name, &setting)).collect::<anyhow::Result<Vec<_>>>()?;
 
     progress(&format!("seed {seed}, results in {}", dir.display()));
     let subject = Subject::start(options, &dir.join(LOGS)).await?;
@@ -128,7 +129,11 @@ async fn collect(
     Ok(Collected { load, counts, shed, checks, network: subject.network() })
 }
 
-async fn start_shorteners(subject: &Subject, workloads: &[Arc<dyn Workload>], dir: &Path) -> anyhow::Result<Shorteners> {
+async fn start_shorteners(
+    subject: &Subject,
+    workloads: &[Arc<dyn Workload>],
+    dir: &Path,
+) -> anyhow::Result<Shorteners> {
     let count = workloads.iter().map(|workload| workload.shorteners()).max().unwrap_or(0);
     let log = dir.join(LOGS).join("shortener.log");
     Shorteners::start(count, || subject.command(), &subject.endpoints, &log, subject.clients()).await
@@ -191,7 +196,8 @@ async fn load(
     stop.cancel();
     let ended = nanos(started.elapsed());
     work.await.context("the clients")?;
-    let checks = broke.unwrap_or_else(|error| vec![Check::new("nemesis", Outcome::HarnessFailure, format!("{error:#}"))]);
+    let checks =
+        broke.unwrap_or_else(|error| vec![Check::new("nemesis", Outcome::HarnessFailure, format!("{error:#}"))]);
     Ok(((began, ended), checks))
 }
 
@@ -210,7 +216,11 @@ async fn finish(subject: &Subject, clients: &Arc<Clients>) -> anyhow::Result<Vec
     checks.push(match reads.unread.first() {
         None => Check::pass("final reads", format!("{} keys", reads.read)),
         Some(first) => {
-            let detail = format!("{} of {} keys cannot be read, such as {first}", reads.unread.len(), reads.read + reads.unread.len());
+            let detail = format!(
+                "{} of {} keys cannot be read, such as {first}",
+                reads.unread.len(),
+                reads.read + reads.unread.len()
+            );
             Check::new("final reads", Outcome::Violation, detail)
         }
     });
@@ -219,7 +229,9 @@ async fn finish(subject: &Subject, clients: &Arc<Clients>) -> anyhow::Result<Vec
     let apart = subject.clients().spawn(async move { finale::converge(&converging).await }).await?;
     checks.push(match apart.first() {
         None => Check::pass("convergence", "eventual reads give what strong ones give"),
-        Some(first) => Check::new("convergence", Outcome::Violation, format!("{} keys stay apart, such as {first}", apart.len())),
+        Some(first) => {
+            Check::new("convergence", Outcome::Violation, format!("{} keys stay apart, such as {first}", apart.len()))
+        }
     });
     checks.push(hashes(subject).await);
     Ok(checks)

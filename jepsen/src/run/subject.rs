@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::faults;
 use super::options::{NetworkChoice, Options};
-use crate::cluster::{self, Abilities, Cluster, Clocks, Disks, Network};
+use crate::cluster::{self, Abilities, Clocks, Cluster, Disks, Network};
 use crate::nemesis::{Class, Fault};
 
 /// Threads of the clients: the nodes need the others.
@@ -55,14 +55,16 @@ impl Subject {
     }
 
     async fn find(options: &Options) -> anyhow::Result<Self> {
-        let clients = Builder::new_multi_thread().worker_threads(CLIENT_THREADS).thread_name("clients").enable_all().build()?;
+        let clients =
+            Builder::new_multi_thread().worker_threads(CLIENT_THREADS).thread_name("clients").enable_all().build()?;
         let given = options.endpoints.clone();
         let map = clients.spawn(async move {
             let client = Client::builder().endpoints(given).deadline(CONNECT_MAX).connect().await?;
             client.router().refresh(CONNECT_MAX).await
         });
         let map = map.await?.context("the running cluster")?;
-        let live = || map.nodes.iter().filter(|node| !matches!(node.state, quorate_types::topology::NodeState::Removed));
+        let live =
+            || map.nodes.iter().filter(|node| !matches!(node.state, quorate_types::topology::NodeState::Removed));
         Ok(Subject {
             cluster: None,
             endpoints: live().map(|node| node.addresses.client.clone()).collect(),

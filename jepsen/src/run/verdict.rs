@@ -22,7 +22,8 @@ const FINDINGS_MAX: usize = 20;
 /// The file cannot be read, or a line is no event.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Event>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let event = |(number, line)| serde_json::from_str(line).with_context(|| format!("{} line {}", path.display(), number + 1));
+    let event =
+        |(number, line)| serde_json::from_str(line).with_context(|| format!("{} line {}", path.display(), number + 1));
     text.lines().enumerate().map(event).collect()
 }
 
@@ -34,8 +35,11 @@ pub(super) fn check(workloads: &[Arc<dyn Workload>], events: &[Event]) -> Vec<Ch
 fn check_one(workload: &dyn Workload, events: &[Event]) -> Vec<Check> {
     let name = workload.name();
     let beginning = format!("{name}/");
-    let events: Vec<Event> =
-        events.iter().filter(|event| event.key.as_deref().is_some_and(|key| key.starts_with(&beginning))).cloned().collect();
+    let events: Vec<Event> = events
+        .iter()
+        .filter(|event| event.key.as_deref().is_some_and(|key| key.starts_with(&beginning)))
+        .cloned()
+        .collect();
     let mut checks = Vec::new();
     let findings = workload.check(&events);
     checks.push(match findings.first() {
@@ -96,8 +100,9 @@ fn said(name: String, held: String, verdict: Verdict, operations: &[Operation], 
 /// The events of the operation that has no place, or else of the window.
 fn shown(violation: &Violation, operations: &[Operation], events: &[Event]) -> Vec<u64> {
     let places = violation.operation.map_or_else(|| violation.window.clone(), |operation| vec![operation]);
-    let positions = places.iter().filter_map(|place| operations.get(*place)).flat_map(|operation| {
-        std::iter::once(operation.invoked).chain(operation.returned)
-    });
+    let positions = places
+        .iter()
+        .filter_map(|place| operations.get(*place))
+        .flat_map(|operation| std::iter::once(operation.invoked).chain(operation.returned));
     positions.filter_map(|position| Some(events.get(usize::try_from(position).ok()?)?.index)).collect()
 }

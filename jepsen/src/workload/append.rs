@@ -45,9 +45,8 @@ impl Workload for Append {
                 return as_list(super::store::perform(access, op).await);
             }
             let element = op.value.as_str().unwrap_or_default().to_owned();
-            let longer = |list: Option<&[u8]>| {
-                json!(String::from_utf8_lossy(list.unwrap_or_default()).into_owned() + &element)
-            };
+            let longer =
+                |list: Option<&[u8]>| json!(String::from_utf8_lossy(list.unwrap_or_default()).into_owned() + &element);
             retry::update(&access, &op.key, &op.value, longer).await
         })
     }
@@ -90,7 +89,8 @@ fn check_list(key: &str, operations: &[Done<'_>]) -> Vec<Finding> {
             *times.entry(element).or_default() += 1;
         }
         for (element, times) in &times {
-            let events = || [appends.get(element).map(|done| done.events()).unwrap_or_default(), read.events()].concat();
+            let events =
+                || [appends.get(element).map(|done| done.events()).unwrap_or_default(), read.events()].concat();
             match appends.get(element) {
                 None => found(format!("{key} holds {element}, which nobody appended"), events()),
                 Some(append) if append.kind() == EventKind::Fail => {

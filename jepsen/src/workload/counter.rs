@@ -44,7 +44,8 @@ impl Workload for Counter {
                 return from_zero(store::perform(access, op).await);
             }
             let by = op.value.as_u64().unwrap_or_default();
-            let sum = |before: Option<&[u8]>| json!(before.and_then(|bytes| store::decode(bytes).as_u64()).unwrap_or(0) + by);
+            let sum =
+                |before: Option<&[u8]>| json!(before.and_then(|bytes| store::decode(bytes).as_u64()).unwrap_or(0) + by);
             retry::update(&access, &op.key, &op.value, sum).await
         })
     }
@@ -85,7 +86,10 @@ fn check_counter(key: &str, operations: &[Done<'_>]) -> Option<Finding> {
     let held = last.result().as_u64();
     let right = !settled || held.is_some_and(|held| (least..=most).contains(&held));
     (!right).then(|| Finding {
-        what: format!("{key} holds {} at the end; acknowledged were {least}, and with the unknown {most}", last.result()),
+        what: format!(
+            "{key} holds {} at the end; acknowledged were {least}, and with the unknown {most}",
+            last.result()
+        ),
         events: last.events(),
     })
 }

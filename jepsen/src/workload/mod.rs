@@ -202,9 +202,9 @@ pub trait Workload: Send + Sync {
 /// The random numbers of a workload's `n`-th operation.
 pub fn rng(seed: u64, name: &str, n: u64) -> StdRng {
     // FNV-1a tells the workloads of one run apart; an odd multiplier keeps every n apart.
-    let stream = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let stream = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     StdRng::seed_from_u64(seed ^ stream ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 

@@ -78,7 +78,8 @@ mod tests {
     use super::*;
 
     fn event(index: u64, kind: &str, f: &str, value: Value) -> Event {
-        let event = json!({"index": index, "time": index, "process": 0, "type": kind, "f": f, "key": "set/5", "value": value});
+        let event =
+            json!({"index": index, "time": index, "process": 0, "type": kind, "f": f, "key": "set/5", "value": value});
         serde_json::from_value(event).unwrap()
     }
 

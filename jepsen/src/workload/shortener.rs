@@ -56,7 +56,12 @@ impl Shortener {
 
 fn read_urls(file: &Path) -> anyhow::Result<Vec<String>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    Ok(text.lines().map(str::trim).filter(|line| line.starts_with("http") && line.len() < 2_000).map(str::to_owned).collect())
+    Ok(text
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("http") && line.len() < 2_000)
+        .map(str::to_owned)
+        .collect())
 }
 
 impl Workload for Shortener {
@@ -193,8 +198,7 @@ mod tests {
     }
 
     fn event(index: u64, process: u64, kind: &str, f: &str, key: &str, value: Value) -> Event {
-        let event =
-            json!({"index": index, "time": index, "process": process, "type": kind, "f": f, "key": key, "value": value});
+        let event = json!({"index": index, "time": index, "process": process, "type": kind, "f": f, "key": key, "value": value});
         serde_json::from_value(event).unwrap()
     }
 

@@ -27,9 +27,7 @@ pub(super) async fn perform(access: Access, op: Op) -> Completion {
             let Some(version) = expected.as_u64() else { return Completion::fail("the expected version is no number") };
             written(put(new).if_version(version).await, &op.value)
         }
-        (Action::Delete, _) => {
-            written(client.delete(&op.key).deadline(deadline).await, &Value::Null)
-        }
+        (Action::Delete, _) => written(client.delete(&op.key).deadline(deadline).await, &Value::Null),
         (f, _) => Completion::fail(format!("{f:?} of {} is not an operation of the store", op.value)),
     }
 }
@@ -97,7 +95,8 @@ mod tests {
     #[test]
     fn a_refusal_is_an_observation() {
         let refused = |version, current| written(Err(Error::Refused { version, current }), &json!([1, 2]));
-        let record = Record { version: 9, value: quorate_client::Value::new(b"17".to_vec()).unwrap(), expires_at_ms: None };
+        let record =
+            Record { version: 9, value: quorate_client::Value::new(b"17".to_vec()).unwrap(), expires_at_ms: None };
         let seen = refused(9, Some(record));
         assert_eq!((seen.kind, seen.refused, seen.version), (EventKind::Ok, true, Some(9)));
         assert_eq!(seen.found, Some(json!(17)));

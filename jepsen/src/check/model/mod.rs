@@ -101,8 +101,9 @@ pub(crate) fn check_object(model: ModelName, operations: &[Operation], part: &[u
             Some(violation) => Verdict::Invalid(Box::new(violation)),
             None => object.search(counter::Counter::compile(operations, part)),
         },
-        ModelName::Set => super::set::check(operations, part)
-            .unwrap_or_else(|| object.search(set::Set::compile(operations, part))),
+        ModelName::Set => {
+            super::set::check(operations, part).unwrap_or_else(|| object.search(set::Set::compile(operations, part)))
+        }
         ModelName::Mutex => object.search(mutex::Mutex::compile(operations, part)),
         ModelName::MultiRegister => object.search(multi_register::MultiRegister::compile(operations, part, limits)),
     }

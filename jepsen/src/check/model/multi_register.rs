@@ -100,7 +100,8 @@ impl Model for MultiRegister {
 
     fn describe(&self, state: &Vec<u32>) -> String {
         let registers = self.registers.iter().zip(state);
-        let held: Vec<_> = registers.map(|(name, value)| format!("{name} = {}", self.values[*value as usize])).collect();
+        let held: Vec<_> =
+            registers.map(|(name, value)| format!("{name} = {}", self.values[*value as usize])).collect();
         held.join(", ")
     }
 }

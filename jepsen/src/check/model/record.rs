@@ -275,7 +275,11 @@ impl Model for Record {
             }
             Step::Write { value, version } => self.wrote(state, *value, *version),
             Step::Cas { expected, new, version } => {
-                if *expected == held { self.wrote(state, *new, *version) } else { None }
+                if *expected == held {
+                    self.wrote(state, *new, *version)
+                } else {
+                    None
+                }
             }
             Step::CasVersion { expected, new, version } => {
                 let version_seen = state.version.seen_as(held, Some(*expected))?;
