@@ -12,7 +12,7 @@ use super::{Limits, Violation};
 use crate::history::Operation;
 
 /// How long the stretch may be looked for. When it is over, the shortest one found so far is reported.
-const TIME_MAX: Duration = Duration::from_secs(5);
+const TIME_MAX: Duration = Duration::from_secs(1);
 /// How many of the operations placed last are shown where the states cannot be listed.
 const PLACED_SHOWN: usize = 8;
 

@@ -2,6 +2,8 @@
 
 mod check;
 mod generate;
+mod replay;
+mod verdicts;
 
 use std::process::ExitCode;
 
@@ -18,6 +20,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Check),
+    Replay(replay::Replay),
     Generate(generate::Generate),
 }
 
@@ -26,6 +29,7 @@ impl Cli {
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
             Command::Check(check) => check.run(),
+            Command::Replay(replay) => replay.run(),
             Command::Generate(generate) => generate.run(),
         }
     }
