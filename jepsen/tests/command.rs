@@ -85,7 +85,7 @@ fn a_violation_is_drawn() {
 fn a_generated_history_is_checked() {
     let folder = Folder::new();
     let path = folder.0.path().join("history.jsonl");
-    let out = ["generate", "--kind", "kv-version", "--operations", "2000", "--keys", "20", "--out", path.to_str().unwrap()];
+    let out = ["generate", "--kind", "kv-version", "--operations", "2000", "--keys", "20", "--unknown", "0", "--out", path.to_str().unwrap()];
     assert!(run(&out, &[]).status.success());
     assert_eq!(run(&["check", "--model", "kv-version"], &[&path]).status.code(), Some(0));
     assert_eq!(run(&["replay"], &[&path]).status.code(), Some(0));
