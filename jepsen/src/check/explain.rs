@@ -12,7 +12,7 @@ use super::{Limits, Violation};
 use crate::history::Operation;
 
 /// How long the stretch may be looked for. When it is over, the shortest one found so far is reported.
-const TIME_MAX: Duration = Duration::from_secs(5);
+const TIME_MAX: Duration = Duration::from_secs(1);
 /// How many of the operations placed last are shown where the states cannot be listed.
 const PLACED_SHOWN: usize = 8;
 
@@ -33,7 +33,7 @@ pub(crate) fn explain<M: Model>(
         stuck.order.len(),
     );
     let mut window: Vec<usize> = match shortest(model, calls, stuck, limits) {
-        Some(start) => begun_in(calls, start, end(calls, stuck)).map(|call| call.origin).collect(),
+        Some(origins) => origins,
         None => {
             let placed = stuck.order.iter().rev().take(PLACED_SHOWN).map(|index| calls[*index].origin);
             let failed = &calls[stuck.call];
@@ -59,22 +59,27 @@ fn begun_in<S>(calls: &[Call<S>], start: u64, end: u64) -> impl Iterator<Item = 
     calls.iter().filter(move |call| (start..end).contains(&call.invoked))
 }
 
-/// Where the shortest contradictory stretch begins; none if no stretch is contradictory whatever was before it, or if the
-/// states cannot be listed.
-fn shortest<M: Model>(model: &M, calls: &[Call<M::Step>], stuck: &Stuck<M::State>, limits: &Limits) -> Option<u64> {
+/// What began in the shortest contradictory stretch, without the reads that it does not need; none if no stretch is contradictory
+/// whatever was before it, or if the states cannot be listed.
+fn shortest<M: Model>(
+    model: &M,
+    calls: &[Call<M::Step>],
+    stuck: &Stuck<M::State>,
+    limits: &Limits,
+) -> Option<Vec<usize>> {
     let states = model.states()?;
     let end = end(calls, stuck);
     let mut starts: Vec<u64> = begun_in(calls, 0, end).map(|call| call.invoked).collect();
     starts.sort_unstable();
     let deadline = Instant::now() + TIME_MAX;
-    let contradicts = |count: usize| {
-        let stretch = stretch(calls, starts[starts.len() - count], end);
+    let contradictory = |stretch: &[Call<M::Step>]| {
         states.iter().all(|state| {
             let timeout = deadline.saturating_duration_since(Instant::now());
             let limits = Limits { timeout, ..limits.clone() };
-            !timeout.is_zero() && matches!(search(model, &stretch, state.clone(), &limits), Found::Stuck(_))
+            !timeout.is_zero() && matches!(search(model, stretch, state.clone(), &limits), Found::Stuck(_))
         })
     };
+    let contradicts = |count: usize| contradictory(&stretch(calls, starts[starts.len() - count], end));
     // A longer stretch contradicts itself if a shorter one does: double its length until it does, then halve the difference.
     let mut enough = 1;
     while !contradicts(enough) {
@@ -88,7 +93,19 @@ fn shortest<M: Model>(model: &M, calls: &[Call<M::Step>], stuck: &Stuck<M::State
         let middle = usize::midpoint(short, enough);
         if contradicts(middle) { enough = middle } else { short = middle }
     }
-    Some(starts[starts.len() - enough])
+    let start = starts[starts.len() - enough];
+    let mut needed = stretch(calls, start, end);
+    // Without a read the others have an order if they had one with it. Of a write that is not so.
+    let mut index = 0;
+    while index < needed.len() {
+        let call = needed.remove(index);
+        let is_needed = call.origin == calls[stuck.call].origin || !model.is_read(&call.step) || !contradictory(&needed);
+        if is_needed {
+            needed.insert(index, call);
+            index += 1;
+        }
+    }
+    Some(needed.iter().filter(|call| call.invoked >= start).map(|call| call.origin).collect())
 }
 
 /// The calls of a stretch. What was open when it began may have happened before, and what is open when it ends later: both may

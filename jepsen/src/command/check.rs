@@ -1,20 +1,15 @@
 //! `quorate-jepsen check`: the verdict on recorded histories.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use quorate_jepsen::check::timeline::{self, Section};
-use quorate_jepsen::check::{self, Limits, ModelName, Verdict, Violation, replay};
+use quorate_jepsen::check::{self, Limits, ModelName, Verdict, replay};
 use quorate_jepsen::history::{Format, Operation, parse};
 use serde_json::Value;
 
-/// Some history is not one that a correct store can show.
-const INVALID: u8 = 1;
-/// Some history could not be decided or read.
-const UNKNOWN: u8 = 2;
+use super::verdicts;
 
 /// Checks recorded histories.
 ///
@@ -71,48 +66,9 @@ fn json(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|error| format!("not JSON: {error} (a text needs its quotes: '\"x\"')"))
 }
 
-/// One history that is not valid.
-struct Bad {
-    title: String,
-    operations: Vec<Operation>,
-    violation: Box<Violation>,
-}
-
 impl Check {
     pub(super) fn run(self) -> ExitCode {
-        let mut stdout = std::io::stdout().lock();
-        let (mut bad, mut unknown) = (Vec::new(), false);
-        for file in &self.files {
-            let begun = Instant::now();
-            let (verdict, operations) = self.check(file);
-            let word = match &verdict {
-                Verdict::Valid => "valid",
-                Verdict::Invalid(_) => "invalid",
-                Verdict::Unknown(_) => "unknown",
-            };
-            let (count, millis) = (operations.len(), begun.elapsed().as_millis());
-            // Nobody reads on: there is nobody left to tell.
-            if writeln!(stdout, "{word} {} ({count} ops, {millis} ms)", file.display()).is_err() {
-                return ExitCode::from(UNKNOWN);
-            }
-            match verdict {
-                Verdict::Valid => {}
-                Verdict::Invalid(violation) => {
-                    eprintln!("{}: {}", file.display(), violation.explain(&operations));
-                    bad.push(Bad { title: file.display().to_string(), operations, violation });
-                }
-                Verdict::Unknown(reason) => {
-                    eprintln!("{}: {reason}", file.display());
-                    unknown = true;
-                }
-            }
-        }
-        let drawn = self.draw(&bad);
-        match (bad.is_empty(), unknown || !drawn) {
-            (false, _) => ExitCode::from(INVALID),
-            (true, true) => ExitCode::from(UNKNOWN),
-            (true, false) => ExitCode::SUCCESS,
-        }
+        verdicts::print(&self.files, self.html.as_deref(), |file| self.check(file))
     }
 
     fn check(&self, file: &Path) -> (Verdict, Vec<Operation>) {
@@ -132,24 +88,5 @@ impl Check {
             verdict = verdict.and(replay::replay(&operations).verdict);
         }
         (verdict, operations)
-    }
-
-    /// Writes the page, if one is wanted and there is something to show. False: it could not be written.
-    fn draw(&self, bad: &[Bad]) -> bool {
-        let Some(page) = self.html.as_ref().filter(|_| !bad.is_empty()) else { return true };
-        let sections: Vec<_> = bad
-            .iter()
-            .map(|bad| Section { title: &bad.title, operations: &bad.operations, violation: &bad.violation })
-            .collect();
-        match std::fs::write(page, timeline::page(&sections)) {
-            Ok(()) => {
-                eprintln!("timeline: {}", page.display());
-                true
-            }
-            Err(error) => {
-                eprintln!("error: cannot write the timeline {}: {error}", page.display());
-                false
-            }
-        }
     }
 }

@@ -2,8 +2,10 @@
 
 mod check;
 mod generate;
+mod replay;
 mod run;
 mod suite;
+mod verdicts;
 
 use std::process::ExitCode;
 
@@ -22,6 +24,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Check),
+    Replay(replay::Replay),
     Generate(generate::Generate),
     /// Starts a cluster, works on it, breaks it, and checks what its clients saw.
     ///
@@ -36,6 +39,7 @@ impl Cli {
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
             Command::Check(check) => check.run(),
+            Command::Replay(replay) => replay.run(),
             Command::Generate(generate) => generate.run(),
             Command::Run(options) => on_runtime(run::run(&options)),
             Command::Suite(arguments) => on_runtime(suite::run(&arguments)),

@@ -54,8 +54,16 @@ impl<'a> Fillers<'a> {
             self.used[place] = true;
             return Some(place);
         }
-        let is_vague = |place: &usize| written(&self.operations[*place]).is_none();
-        self.begun(observer).find(is_vague)
+        self.vague(observer)
+    }
+
+    /// Whether something may have been appended or added that nobody told of.
+    pub(super) fn has_vague(&self, observer: usize) -> bool {
+        self.vague(observer).is_some()
+    }
+
+    fn vague(&self, observer: usize) -> Option<usize> {
+        self.begun(observer).find(|place| written(&self.operations[*place]).is_none())
     }
 
     /// Any write to the key of the observer that had begun when the observer returned, whatever it wrote and explains already.

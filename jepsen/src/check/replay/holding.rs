@@ -67,6 +67,16 @@ impl<'a> Holding<'a> {
         fits
     }
 
+    /// As [`Self::shows`], if additions were made since it was last known, and there `may` be others beside them.
+    pub(super) fn shows_beside(&mut self, value: &'a Value, may: bool) -> bool {
+        let fits = may && !self.since.is_empty();
+        if fits {
+            self.base = Some(value);
+            self.since.clear();
+        }
+        fits
+    }
+
     /// What it holds, in words.
     pub(super) fn describe(&self) -> String {
         match (self.base, self.since.len()) {

@@ -344,7 +344,7 @@ impl<'a, M: Model> Search<'a, M> {
         while let [shorter @ .., 0] = words {
             words = shorter;
         }
-        let config = Config { state: self.state, first, words, used: &self.used };
+        let config = Config { state: self.state, low: self.low, words, used: &self.used };
         self.seen.is_new(&config, self.limits.passes.dominated)
     }
 }

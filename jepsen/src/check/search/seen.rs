@@ -6,9 +6,9 @@ use rustc_hash::FxHashMap;
 pub(super) struct Config<'a> {
     /// The state's number.
     pub(super) state: u32,
-    /// All words of definite calls before this one are full.
-    pub(super) first: usize,
-    /// The words from there on, without empty ones at the end.
+    /// The first definite call that is not placed: all before it are.
+    pub(super) low: usize,
+    /// The words of definite calls from its own on, without empty ones at the end.
     pub(super) words: &'a [u64],
     /// The unknown calls that were used.
     pub(super) used: &'a [u64],
@@ -16,7 +16,7 @@ pub(super) struct Config<'a> {
 
 /// The memory of a search.
 pub(super) struct Seen {
-    /// (first, state, words) → the sets of unknown calls used, one after the other, each as many words as a set has.
+    /// (low, state, words) → the sets of unknown calls used, one after the other, each as many words as a set has.
     tried: FxHashMap<Box<[u64]>, Vec<u64>>,
     /// About how many bytes it takes.
     pub(super) bytes: usize,
@@ -37,7 +37,7 @@ impl Seen {
     /// whatever can follow it can follow the other, which has more left.
     pub(super) fn is_new(&mut self, config: &Config<'_>, dominated: bool) -> bool {
         self.key.clear();
-        self.key.push((config.first as u64) << 32 | u64::from(config.state));
+        self.key.push((config.low as u64) << 32 | u64::from(config.state));
         self.key.extend_from_slice(config.words);
         let width = config.used.len();
         let Some(sets) = self.tried.get_mut(self.key.as_slice()) else {
@@ -72,7 +72,7 @@ mod tests {
     /// A configuration is tried once; one that used more is not tried after one that used less, unless it is told to be exact.
     #[test]
     fn what_used_less_stands_for_what_used_more() {
-        let config = |used: &'static [u64]| Config { state: 1, first: 0, words: &[5], used };
+        let config = |used: &'static [u64]| Config { state: 1, low: 1, words: &[5], used };
         let mut seen = Seen::new();
         assert!(seen.is_new(&config(&[0b010]), true));
         assert!(!seen.is_new(&config(&[0b010]), true));
@@ -80,5 +80,8 @@ mod tests {
         assert!(seen.is_new(&config(&[0b011]), false));
         assert!(seen.is_new(&config(&[0b101]), true));
         assert!(seen.is_new(&Config { words: &[7], ..config(&[0b010]) }, true));
+        // All of 65 calls placed, and all of the first 64: neither has a word that says so.
+        assert!(seen.is_new(&Config { low: 65, words: &[], ..config(&[0b010]) }, true));
+        assert!(seen.is_new(&Config { low: 64, words: &[], ..config(&[0b010]) }, true));
     }
 }
