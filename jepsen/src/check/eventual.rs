@@ -23,9 +23,11 @@ struct Writes<'a> {
 
 /// Checks every eventual read of the history.
 pub fn check(model: ModelName, operations: &[Operation], initial: &Value) -> Verdict {
-    let reads = || operations.iter().enumerate().filter(|(_, operation)| {
-        operation.level == Level::Eventual && operation.action == Action::Read && operation.outcome == Outcome::Done
-    });
+    let reads = || {
+        operations.iter().enumerate().filter(|(_, operation)| {
+            operation.level == Level::Eventual && operation.action == Action::Read && operation.outcome == Outcome::Done
+        })
+    };
     let keys: HashSet<Option<&str>> = reads().map(|(_, read)| read.key.as_deref()).collect();
     let mut writes: FxHashMap<Option<&str>, Writes<'_>> = FxHashMap::default();
     for (place, operation) in operations.iter().enumerate() {
@@ -79,7 +81,11 @@ impl<'a> Writes<'a> {
                 let until = self.sums.partition_point(|(position, ..)| *position < returned);
                 let (_, more, less) = until.checked_sub(1).map(|last| self.sums[last]).unwrap_or_default();
                 let fits = value.as_i64().is_some_and(|sum| (less..=more).contains(&i128::from(sum)));
-                let what = || format!("an eventual read of a counter gave {value}; all additions begun by then give {less} to {more}");
+                let what = || {
+                    format!(
+                        "an eventual read of a counter gave {value}; all additions begun by then give {less} to {more}"
+                    )
+                };
                 (!fits).then(|| (what(), Vec::new()))
             }
             (ModelName::Set, Value::Array(elements)) => {
@@ -107,9 +113,10 @@ mod tests {
     use crate::history::jsonl;
 
     fn verdict(model: ModelName, lines: &[&str]) -> Verdict {
-        let numbered = lines.iter().zip(0..).map(|(line, index)| {
-            format!("{{\"index\":{index},\"time\":{index},{line},\"key\":\"k\"}}\n")
-        });
+        let numbered = lines
+            .iter()
+            .zip(0..)
+            .map(|(line, index)| format!("{{\"index\":{index},\"time\":{index},{line},\"key\":\"k\"}}\n"));
         let operations = jsonl::read(numbered.collect::<String>().as_bytes()).unwrap();
         check(model, &operations, &Value::Null)
     }

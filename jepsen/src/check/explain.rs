@@ -99,7 +99,8 @@ fn shortest<M: Model>(
     let mut index = 0;
     while index < needed.len() {
         let call = needed.remove(index);
-        let is_needed = call.origin == calls[stuck.call].origin || !model.is_read(&call.step) || !contradictory(&needed);
+        let is_needed =
+            call.origin == calls[stuck.call].origin || !model.is_read(&call.step) || !contradictory(&needed);
         if is_needed {
             needed.insert(index, call);
             index += 1;
@@ -111,7 +112,8 @@ fn shortest<M: Model>(
 /// The calls of a stretch. What was open when it began may have happened before, and what is open when it ends later: both may
 /// be placed or not.
 fn stretch<S: Clone>(calls: &[Call<S>], start: u64, end: u64) -> Vec<Call<S>> {
-    let inside = calls.iter().filter(|call| call.invoked < end && call.returned.is_none_or(|returned| returned > start));
+    let inside =
+        calls.iter().filter(|call| call.invoked < end && call.returned.is_none_or(|returned| returned > start));
     let cut = inside.map(|call| Call {
         returned: call.returned.filter(|returned| call.invoked >= start && *returned <= end),
         ..call.clone()

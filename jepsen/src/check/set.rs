@@ -89,7 +89,8 @@ fn violation(
         if distinct + added.places.len() != first_seen.len() {
             let missing = first_seen.iter().find(|(element, _)| !seen.contains(element));
             let (element, other) = missing.map_or((&Value::Null, place), |(element, other)| (*element, *other));
-            let what = format!("reads of a set contradict each other: one saw {element}, and one that saw no less did not");
+            let what =
+                format!("reads of a set contradict each other: one saw {element}, and one that saw no less did not");
             return Some(Violation::of(what, operations, place, &[other]));
         }
         if !added.places.is_empty() || last.is_none() {
@@ -149,7 +150,8 @@ fn out_of_order(operations: &[Operation], groups: &[Group]) -> Option<Violation>
             } else {
                 format!("a read of a set has the element {} before it was added", operations[later].argument)
             };
-            let (shown, other) = if operations[later].action == Action::Read { (later, earlier) } else { (earlier, later) };
+            let (shown, other) =
+                if operations[later].action == Action::Read { (later, earlier) } else { (earlier, later) };
             return Some(Violation::of(what, operations, shown, &[other]));
         }
         begun = begun.max(group.last_begun);

@@ -62,8 +62,11 @@ fn draw(html: &mut String, section: &Section<'_>) {
     let explained = violation.explain(operations).to_string();
     push(html, format_args!("<h2>{}</h2>\n<pre>{}</pre>\n", escape(&heading), escape(&explained)));
     let drawn = drawn(operations, violation);
-    let mut positions: Vec<u64> =
-        drawn.iter().flat_map(|place| [Some(operations[*place].invoked), operations[*place].returned]).flatten().collect();
+    let mut positions: Vec<u64> = drawn
+        .iter()
+        .flat_map(|place| [Some(operations[*place].invoked), operations[*place].returned])
+        .flatten()
+        .collect();
     positions.sort_unstable();
     positions.dedup();
     let mut rows: BTreeMap<u64, usize> = drawn.iter().map(|place| (operations[*place].process, 0)).collect();

@@ -118,9 +118,7 @@ fn drop_unobserved(calls: &mut Vec<Call<Step>>) {
     loop {
         let seen: FxHashSet<Id> = calls.iter().filter_map(|call| call.step.sees()).collect();
         let before = calls.len();
-        calls.retain(|call| {
-            call.returned.is_some() || call.step.writes().is_none_or(|value| seen.contains(&value))
-        });
+        calls.retain(|call| call.returned.is_some() || call.step.writes().is_none_or(|value| seen.contains(&value)));
         // What a dropped compare-and-set expected is no longer seen by it.
         if calls.len() == before {
             return;

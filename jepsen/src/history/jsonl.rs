@@ -39,7 +39,10 @@ pub fn read(mut reader: impl BufRead) -> Result<Vec<Operation>, ReadError> {
 /// # Errors
 ///
 /// Whatever the writer says.
-pub fn write<E: std::borrow::Borrow<Event>>(mut writer: impl Write, events: impl IntoIterator<Item = E>) -> std::io::Result<()> {
+pub fn write<E: std::borrow::Borrow<Event>>(
+    mut writer: impl Write,
+    events: impl IntoIterator<Item = E>,
+) -> std::io::Result<()> {
     for event in events {
         serde_json::to_writer(&mut writer, event.borrow())?;
         writer.write_all(b"\n")?;

@@ -255,7 +255,8 @@ mod tests {
     /// Done, refused and failed operations, and one that nobody closed.
     #[test]
     fn events_become_operations() {
-        let refused = Event { refused: true, found: Some(json!(3)), ..event(3, EventKind::Ok, Action::Cas, json!([1, 2])) };
+        let refused =
+            Event { refused: true, found: Some(json!(3)), ..event(3, EventKind::Ok, Action::Cas, json!([1, 2])) };
         let operations = pair([
             event(1, EventKind::Invoke, Action::Read, Value::Null),
             event(2, EventKind::Invoke, Action::Write, json!(5)),

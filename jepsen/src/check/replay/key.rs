@@ -93,7 +93,8 @@ impl<'a> KeyReplay<'a> {
                 continue;
             };
             if version <= floors.of(filler) && fillers.is_only(filler) {
-                let what = format!("version {version} was seen of a write that began when a newer revision had been seen");
+                let what =
+                    format!("version {version} was seen of a write that began when a newer revision had been seen");
                 first.note(Violation::of(what, self.operations, place, &[filler]));
             }
             self.writes.insert(version, Write { place: filler, filled: true, is_any: seen.is_none() });
@@ -123,7 +124,14 @@ impl<'a> KeyReplay<'a> {
         absences
     }
 
-    fn apply(&self, held: &mut Holding<'a>, version: u64, write: Write, fillers: &mut Fillers<'a>, first: &mut First<'_>) {
+    fn apply(
+        &self,
+        held: &mut Holding<'a>,
+        version: u64,
+        write: Write,
+        fillers: &mut Fillers<'a>,
+        first: &mut First<'_>,
+    ) {
         let operation = &self.operations[write.place];
         if write.is_any {
             return held.write_unknown(version, write.place, None);
@@ -151,7 +159,8 @@ impl<'a> KeyReplay<'a> {
             }
             Action::CasVersion => {
                 let expected = expected.as_u64()?;
-                let fits = if expected == 0 { !held.is_present() } else { held.version == expected && !held.is_absent() };
+                let fits =
+                    if expected == 0 { !held.is_present() } else { held.version == expected && !held.is_absent() };
                 let explained = |fillers: &mut Fillers<'a>| match expected {
                     0 => fillers.take(place, &Value::Null).is_some(),
                     // An older version cannot come back.
@@ -184,7 +193,9 @@ impl<'a> KeyReplay<'a> {
             Some(version) if version > 0 => {
                 if held.version != version || held.is_absent() {
                     let newest = held.version;
-                    return Some(format!("a read of revision {revision} saw version {version}; the newest then was {newest}"));
+                    return Some(format!(
+                        "a read of revision {revision} saw version {version}; the newest then was {newest}"
+                    ));
                 }
                 // An addition that nobody answered may stand before the newest one.
                 let fits = held.shows(seen) || held.shows_beside(seen, fillers.has_vague(place));
@@ -202,7 +213,10 @@ impl<'a> KeyReplay<'a> {
                     return None;
                 }
                 let found = held.describe();
-                Some(format!("a read of revision {revision} saw {seen}; the newest write then, version {}, left {found}", held.version))
+                Some(format!(
+                    "a read of revision {revision} saw {seen}; the newest write then, version {}, left {found}",
+                    held.version
+                ))
             }
         }
     }
@@ -226,18 +240,21 @@ impl<'a> KeyReplay<'a> {
             if version > revision {
                 note(format!("a write of revision {revision} was refused for version {version}, which is newer"), &[]);
             }
-            let leaves_nothing = |write: &Write| !write.is_any && written(&self.operations[write.place]) == Some(&Value::Null);
+            let leaves_nothing =
+                |write: &Write| !write.is_any && written(&self.operations[write.place]) == Some(&Value::Null);
             if version > 0 {
                 let next = writes.range(version + 1..).next();
                 if let Some((newer, write)) = next.filter(|(newer, _)| **newer <= floor) {
-                    let what = format!("a write was refused for version {version}, but began after version {newer} was seen");
+                    let what =
+                        format!("a write was refused for version {version}, but began after version {newer} was seen");
                     note(what, &[write.place]);
                 }
                 continue;
             }
             // The writes that were the newest at some moment between the floor and the reply.
             let before = writes.range(..=floor).next_back();
-            let during = writes.range(floor..).skip_while(|(at, _)| **at == floor).take_while(|(at, _)| **at <= revision);
+            let during =
+                writes.range(floor..).skip_while(|(at, _)| **at == floor).take_while(|(at, _)| **at <= revision);
             let mut newest = before.into_iter().chain(during);
             let absent = before.is_none()
                 || newest.any(|(_, write)| leaves_nothing(write) || write.is_any)
@@ -245,7 +262,10 @@ impl<'a> KeyReplay<'a> {
                 || fillers.has(*place, &Value::Null);
             if !absent {
                 let others: Vec<usize> = before.map(|(_, write)| write.place).into_iter().collect();
-                note("a write was refused for an absent key, but the key held something all the while".to_owned(), &others);
+                note(
+                    "a write was refused for an absent key, but the key held something all the while".to_owned(),
+                    &others,
+                );
             }
         }
     }

@@ -78,10 +78,7 @@ fn is_placed(operation: &Operation) -> bool {
 }
 
 fn is_mutation(action: Action) -> bool {
-    matches!(
-        action,
-        Action::Write | Action::Cas | Action::CasVersion | Action::Delete | Action::Append | Action::Add
-    )
+    matches!(action, Action::Write | Action::Cas | Action::CasVersion | Action::Delete | Action::Append | Action::Add)
 }
 
 /// Of a shard and a key: the replay of that key.

@@ -66,9 +66,11 @@ fn below(operation: &Operation, floor: u64) -> Option<String> {
     let is_write = operation.outcome == Outcome::Done && operation.action != Action::Read;
     if is_write {
         let version = operation.version?;
-        let what = || format!("a write became version {version} of shard {shard}, but began after revision {floor} was seen");
+        let what =
+            || format!("a write became version {version} of shard {shard}, but began after revision {floor} was seen");
         return (version <= floor).then(what);
     }
-    let what = || format!("an operation saw revision {revision} of shard {shard}, but began after revision {floor} was seen");
+    let what =
+        || format!("an operation saw revision {revision} of shard {shard}, but began after revision {floor} was seen");
     (revision < floor).then(what)
 }

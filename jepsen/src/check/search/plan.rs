@@ -74,8 +74,7 @@ impl Plan {
     /// A call is placed after the one with the next smaller rank.
     fn order_ranks<M: Model>(&mut self, model: &M, calls: &[Call<M::Step>]) {
         let ranked = |index: usize| calls[index].returned.and_then(|_| model.rank(&calls[index].step));
-        let mut ranks: Vec<(u64, usize)> =
-            (0..calls.len()).filter_map(|index| Some((ranked(index)?, index))).collect();
+        let mut ranks: Vec<(u64, usize)> = (0..calls.len()).filter_map(|index| Some((ranked(index)?, index))).collect();
         ranks.sort_unstable();
         for pair in ranks.windows(2) {
             // Where the order contradicts real time the model says so, when the second of them is tried.

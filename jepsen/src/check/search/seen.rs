@@ -50,7 +50,11 @@ impl Seen {
         }
         let covers = |known: &[u64]| {
             let mut pairs = known.iter().zip(config.used);
-            if dominated { pairs.all(|(known, used)| known & !used == 0) } else { pairs.all(|(known, used)| known == used) }
+            if dominated {
+                pairs.all(|(known, used)| known & !used == 0)
+            } else {
+                pairs.all(|(known, used)| known == used)
+            }
         };
         if sets.chunks_exact(width).any(covers) {
             return false;
