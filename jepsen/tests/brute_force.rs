@@ -4,6 +4,8 @@
 //! A history is made by doing operations one after the other on a simple store, with intervals around those moments; half of
 //! them then have one answer altered. The other checker shares no code with ours but the list of operations.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 use quorate_jepsen::check::{self, Limits, ModelName, Passes, Verdict};
 use quorate_jepsen::history::{Action, Level, Operation, Outcome};
 use rand::rngs::StdRng;
@@ -35,8 +37,20 @@ fn perform(operation: &Operation, held: &Value, version: u64) -> Option<(Value, 
             done(Value::Array(elements))
         }
         Action::Add => done(json!(held.as_i64().unwrap() + argument.as_i64().unwrap())),
-        Action::Acquire => if held == false { done(json!(true)) } else { refused().map(|(held, ..)| (held, Outcome::Refused, None)) },
-        Action::Release => if held == true { done(json!(false)) } else { refused().map(|(held, ..)| (held, Outcome::Refused, None)) },
+        Action::Acquire => {
+            if held == false {
+                done(json!(true))
+            } else {
+                refused().map(|(held, ..)| (held, Outcome::Refused, None))
+            }
+        }
+        Action::Release => {
+            if held == true {
+                done(json!(false))
+            } else {
+                refused().map(|(held, ..)| (held, Outcome::Refused, None))
+            }
+        }
         Action::Txn => {
             let mut held = held.clone();
             let mut steps = argument.as_array().unwrap().clone();
@@ -162,7 +176,7 @@ fn plan(model: ModelName, rng: &mut StdRng, version: u64) -> (Action, Value) {
         }
         (_, 7) => (Action::Delete, Value::Null),
         (ModelName::Kv, _) => (Action::Cas, json!(["a", "b"])),
-        (_, 4 | 5 | 6) => (Action::Write, number(rng)),
+        (_, 4..=6) => (Action::Write, number(rng)),
         _ => (Action::Cas, json!([maybe(rng), number(rng)])),
     }
 }
@@ -192,7 +206,13 @@ fn history(model: ModelName, rng: &mut StdRng) -> Vec<Operation> {
             let changes = outcome == Outcome::Done && action != Action::Read;
             revision += if changes { rng.random_range(1..3) } else { 0 };
             held = after;
-            version = if held.is_null() { 0 } else if changes { revision } else { version };
+            version = if held.is_null() {
+                0
+            } else if changes {
+                revision
+            } else {
+                version
+            };
         }
         if !is_unknown {
             operation.outcome = outcome;
@@ -216,7 +236,8 @@ fn history(model: ModelName, rng: &mut StdRng) -> Vec<Operation> {
 
 /// Alters one answer.
 fn alter(model: ModelName, operations: &mut [Operation], rng: &mut StdRng) {
-    let known: Vec<usize> = (0..operations.len()).filter(|index| operations[*index].outcome != Outcome::Unknown).collect();
+    let known: Vec<usize> =
+        (0..operations.len()).filter(|index| operations[*index].outcome != Outcome::Unknown).collect();
     let Some(chosen) = known.get(rng.random_range(0..known.len().max(1))) else { return };
     let operation = &mut operations[*chosen];
     if is_versioned(model) && rng.random() {
@@ -246,7 +267,7 @@ fn alter(model: ModelName, operations: &mut [Operation], rng: &mut StdRng) {
 }
 
 /// Gives every event a position of its own, in the order of their times.
-fn number_events(operations: &mut Vec<Operation>) {
+fn number_events(operations: &mut [Operation]) {
     let mut events: Vec<(u64, usize, bool)> = Vec::new();
     for (index, operation) in operations.iter_mut().enumerate() {
         operation.returned = operation.returned.map(|returned| returned.max(operation.invoked + 1));

@@ -1,5 +1,7 @@
 //! `quorate-jepsen check` as it is typed: what it prints and how it exits.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -40,7 +42,10 @@ fn every_file_gets_a_line_and_the_worst_verdict_is_the_exit_code() {
     let broken = folder.file("broken.edn", "[\n{:process 1, :type :jump, :f :read}]");
     let (code, stdout, _) = check(&[], &[&good]);
     assert_eq!(code, Some(0));
-    assert!(stdout.starts_with(&format!("valid {} (1 ops, ", good.display())) && stdout.ends_with(" ms)\n"), "{stdout}");
+    assert!(
+        stdout.starts_with(&format!("valid {} (1 ops, ", good.display())) && stdout.ends_with(" ms)\n"),
+        "{stdout}"
+    );
     let (code, stdout, stderr) = check(&["--format", "edn"], &[&good, &bad, &broken]);
     assert_eq!((code, stdout.lines().count()), (Some(1), 3));
     assert!(stdout.contains("invalid") && stdout.contains("unknown"), "{stdout}");
@@ -85,7 +90,19 @@ fn a_violation_is_drawn() {
 fn a_generated_history_is_checked() {
     let folder = Folder::new();
     let path = folder.0.path().join("history.jsonl");
-    let out = ["generate", "--kind", "kv-version", "--operations", "2000", "--keys", "20", "--unknown", "0", "--out", path.to_str().unwrap()];
+    let out = [
+        "generate",
+        "--kind",
+        "kv-version",
+        "--operations",
+        "2000",
+        "--keys",
+        "20",
+        "--unknown",
+        "0",
+        "--out",
+        path.to_str().unwrap(),
+    ];
     assert!(run(&out, &[]).status.success());
     assert_eq!(run(&["check", "--model", "kv-version"], &[&path]).status.code(), Some(0));
     assert_eq!(run(&["replay"], &[&path]).status.code(), Some(0));

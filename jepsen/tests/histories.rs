@@ -1,5 +1,7 @@
 //! Recorded histories of other systems, with known verdicts: every one of `shared/histories/MANIFEST.tsv`.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! The replay finds what is planted into histories of a correct store: each kind of wrong answer, hundreds of times.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 use std::time::Instant;
 
 use quorate_jepsen::check::Verdict;
@@ -45,11 +47,17 @@ fn planted(name: &str, alter: impl Fn(&[Operation], usize) -> Option<Operation>)
         let mut rng = StdRng::seed_from_u64(seed);
         let first = rng.random_range(0..operations.len());
         let mut places = (first..operations.len()).chain(0..first);
-        let Some((place, altered)) = places.find_map(|place| Some((place, alter(&operations, place)?))) else { continue };
+        let Some((place, altered)) = places.find_map(|place| Some((place, alter(&operations, place)?))) else {
+            continue;
+        };
         let before = operations[place].describe();
         operations[place] = altered;
         let verdict = replay(&operations).verdict;
-        assert!(matches!(verdict, Verdict::Invalid(_)), "{name}, seed {seed}: '{before}' became '{}'", operations[place].describe());
+        assert!(
+            matches!(verdict, Verdict::Invalid(_)),
+            "{name}, seed {seed}: '{before}' became '{}'",
+            operations[place].describe()
+        );
         planted += 1;
     }
     println!("{name}: {planted} planted and found");
@@ -128,7 +136,8 @@ fn a_strong_read_of_an_old_state_is_found() {
 fn a_write_before_what_was_seen_before_it_is_found() {
     planted("real time of a write", |operations, place| {
         let write = Some(&operations[place]).filter(|write| write.action == Action::Write && write.invoked > 100)?;
-        let used = |version| operations.iter().any(|o| is_write(o) && o.shard == write.shard && o.version == Some(version));
+        let used =
+            |version| operations.iter().any(|o| is_write(o) && o.shard == write.shard && o.version == Some(version));
         // The generator gives every revision to somebody: version 0 is the only one that nobody has.
         (!used(0)).then(|| Operation { version: Some(0), ..write.clone() })
     });
@@ -164,7 +173,8 @@ fn a_refusal_by_an_old_record_is_found() {
     planted("refused by an old record", |operations, place| {
         let refused = Some(&operations[place]).filter(|refused| refused.outcome == Outcome::Refused)?;
         // The newest write of the key that had returned before this one began, and the one before that.
-        let of_key = |write: &&Operation| is_write(write) && write.key == refused.key && write.returned < Some(refused.invoked);
+        let of_key =
+            |write: &&Operation| is_write(write) && write.key == refused.key && write.returned < Some(refused.invoked);
         let newest = operations.iter().filter(of_key).max_by_key(|write| write.version)?;
         let older = write_below(operations, refused, newest.version?).filter(|older| !left(older).is_null())?;
         let argument = json!([99_999_999, refused.argument[1]]);

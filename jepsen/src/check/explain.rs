@@ -99,7 +99,8 @@ fn shortest<M: Model>(
     let mut index = 0;
     while index < needed.len() {
         let call = needed.remove(index);
-        let is_needed = call.origin == calls[stuck.call].origin || !model.is_read(&call.step) || !contradictory(&needed);
+        let is_needed =
+            call.origin == calls[stuck.call].origin || !model.is_read(&call.step) || !contradictory(&needed);
         if is_needed {
             needed.insert(index, call);
             index += 1;

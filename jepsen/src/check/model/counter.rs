@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::super::Violation;
 use super::super::search::{Call, Model};
-use super::{ModelName, Unfit, unfit, whole};
+use super::{Compiled, ModelName, unfit, whole};
 use crate::history::{Action, Operation, Outcome};
 
 /// What an operation on a counter does and has seen.
@@ -19,7 +19,7 @@ pub(crate) enum Step {
 pub(crate) struct Counter;
 
 impl Counter {
-    pub(crate) fn compile(operations: &[Operation], part: &[usize]) -> Result<(Counter, Vec<Call<Step>>), Unfit> {
+    pub(crate) fn compile(operations: &[Operation], part: &[usize]) -> Compiled<Counter> {
         let mut calls = Vec::with_capacity(part.len());
         for origin in part.iter().copied() {
             let operation = &operations[origin];

@@ -76,6 +76,9 @@ impl FromStr for ModelName {
     }
 }
 
+/// An object and its calls.
+pub(crate) type Compiled<M> = Result<(M, Vec<Call<<M as Model>::Step>>), Unfit>;
+
 /// An operation that the model does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unfit(String);
@@ -117,7 +120,7 @@ struct Object<'a> {
 }
 
 impl Object<'_> {
-    fn search<M: Model>(&self, compiled: Result<(M, Vec<Call<M::Step>>), Unfit>) -> Verdict {
+    fn search<M: Model>(&self, compiled: Compiled<M>) -> Verdict {
         let (model, calls) = match compiled {
             Ok(compiled) => compiled,
             Err(Unfit(reason)) => return Verdict::Unknown(reason),

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::super::Limits;
 use super::super::search::{Call, Model};
-use super::{ModelName, Unfit, unfit};
+use super::{Compiled, ModelName, unfit};
 use crate::history::{Action, Operation, Outcome};
 
 /// One step of a transaction; registers and values are numbers.
@@ -30,11 +30,7 @@ fn number<T: Clone + Eq + std::hash::Hash>(known: &mut Vec<T>, numbers: &mut FxH
 }
 
 impl MultiRegister {
-    pub(crate) fn compile(
-        operations: &[Operation],
-        part: &[usize],
-        limits: &Limits,
-    ) -> Result<(MultiRegister, Vec<Call<Vec<Micro>>>), Unfit> {
+    pub(crate) fn compile(operations: &[Operation], part: &[usize], limits: &Limits) -> Compiled<MultiRegister> {
         let (mut registers, mut values) = (Vec::new(), Vec::new());
         let (mut register_numbers, mut value_numbers) = (FxHashMap::default(), FxHashMap::default());
         let mut value_of = |value: &Value| {

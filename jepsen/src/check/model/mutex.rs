@@ -1,7 +1,7 @@
 //! A lock: taken only while it is free, given back only while it is held.
 
 use super::super::search::{Call, Model};
-use super::{ModelName, Unfit, unfit};
+use super::{Compiled, ModelName, unfit};
 use crate::history::{Action, Operation, Outcome};
 
 /// What an operation on a lock does.
@@ -18,7 +18,7 @@ pub(crate) enum Step {
 pub(crate) struct Mutex;
 
 impl Mutex {
-    pub(crate) fn compile(operations: &[Operation], part: &[usize]) -> Result<(Mutex, Vec<Call<Step>>), Unfit> {
+    pub(crate) fn compile(operations: &[Operation], part: &[usize]) -> Compiled<Mutex> {
         let mut calls = Vec::with_capacity(part.len());
         for origin in part.iter().copied() {
             let operation = &operations[origin];

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::super::Limits;
 use super::super::search::{Call, Model};
 use super::super::unknown;
-use super::{ModelName, Unfit, unfit};
+use super::{Compiled, ModelName, unfit};
 use crate::history::{Action, Operation, Outcome};
 
 /// A value's number.
@@ -191,7 +191,7 @@ impl Record {
         operations: &[Operation],
         part: &[usize],
         limits: &Limits,
-    ) -> Result<(Record, Vec<Call<Step>>), Unfit> {
+    ) -> Compiled<Record> {
         let mut values = Values::default();
         values.number(&Value::Null);
         let initial = values.number(&limits.initial);

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 use super::super::search::{Call, Model};
-use super::{ModelName, Unfit, unfit};
+use super::{Compiled, ModelName, unfit};
 use crate::history::{Action, Operation, Outcome};
 
 /// Elements, as a bit for each.
@@ -26,46 +26,39 @@ pub(crate) struct Set {
 }
 
 impl Set {
-    pub(crate) fn compile(operations: &[Operation], part: &[usize]) -> Result<(Set, Vec<Call<Step>>), Unfit> {
+    pub(crate) fn compile(operations: &[Operation], part: &[usize]) -> Compiled<Set> {
         let mut numbers: FxHashMap<&Value, usize> = FxHashMap::default();
         let mut elements = Vec::new();
-        let mut number = |element| {
-            let next = elements.len();
-            *numbers.entry(element).or_insert_with(|| {
-                elements.push(Clone::clone(element));
-                next
-            })
-        };
-        let mut raw: Vec<(usize, Result<usize, Option<Vec<usize>>>)> = Vec::with_capacity(part.len());
-        for origin in part.iter().copied() {
-            let operation = &operations[origin];
-            let step = match (operation.action, operation.outcome) {
-                (Action::Add, Outcome::Done | Outcome::Unknown) => Ok(number(&operation.argument)),
-                (Action::Read, Outcome::Done | Outcome::Unknown) => {
-                    let seen = elements_of(operation).ok_or_else(|| unfit(ModelName::Set, operation))?;
-                    Err(seen.map(|seen| seen.iter().map(&mut number).collect()))
-                }
-                _ => return Err(unfit(ModelName::Set, operation)),
-            };
-            raw.push((origin, step));
+        for place in part {
+            let operation = &operations[*place];
+            let seen = elements_of(operation).ok_or_else(|| unfit(ModelName::Set, operation))?.unwrap_or_default();
+            let added = Some(&operation.argument).filter(|_| operation.action == Action::Add);
+            for element in seen.iter().chain(added) {
+                numbers.entry(element).or_insert_with(|| {
+                    elements.push(element.clone());
+                    elements.len() - 1
+                });
+            }
         }
-        let words = elements.len().div_ceil(64);
-        let bits = |seen: Vec<usize>| {
-            let mut bits = vec![0_u64; words];
-            for element in seen {
+        let bits = |seen: &[Value]| {
+            let mut bits = vec![0_u64; elements.len().div_ceil(64)];
+            for element in seen.iter().map(|element| numbers[element]) {
                 bits[element / 64] |= 1 << (element % 64);
             }
             Bits::from(bits)
         };
-        let calls = raw.into_iter().map(|(origin, step)| {
+        let mut calls = Vec::with_capacity(part.len());
+        for origin in part.iter().copied() {
             let operation = &operations[origin];
-            let step = match step {
-                Ok(element) => Step::Add(element),
-                Err(seen) => Step::Read(seen.map(bits)),
+            let step = match (operation.action, operation.outcome) {
+                (Action::Add, Outcome::Done | Outcome::Unknown) => Step::Add(numbers[&operation.argument]),
+                (Action::Read, Outcome::Done | Outcome::Unknown) => {
+                    Step::Read(elements_of(operation).flatten().map(bits))
+                }
+                _ => return Err(unfit(ModelName::Set, operation)),
             };
-            Call { invoked: operation.invoked, returned: operation.returned, step, origin }
-        });
-        let calls = calls.collect();
+            calls.push(Call { invoked: operation.invoked, returned: operation.returned, step, origin });
+        }
         Ok((Set { elements }, calls))
     }
 }

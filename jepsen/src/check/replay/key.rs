@@ -253,7 +253,8 @@ impl<'a> KeyReplay<'a> {
             }
             // The writes that were the newest at some moment between the floor and the reply.
             let before = writes.range(..=floor).next_back();
-            let during = writes.range(floor..).skip_while(|(at, _)| **at == floor).take_while(|(at, _)| **at <= revision);
+            let during =
+                writes.range(floor..).skip_while(|(at, _)| **at == floor).take_while(|(at, _)| **at <= revision);
             let mut newest = before.into_iter().chain(during);
             let absent = before.is_none()
                 || newest.any(|(_, write)| leaves_nothing(write) || write.is_any)
