@@ -31,7 +31,7 @@ pub struct Counts {
 
 /// Adds up what the nodes say.
 #[derive(Debug, Default)]
-pub struct Observed {
+pub(super) struct Observed {
     /// Of each group: the first and the highest term that was seen.
     terms: HashMap<String, (u64, u64)>,
     /// Of each node and group: snapshots in its present life, and in earlier ones.
@@ -41,7 +41,7 @@ pub struct Observed {
 
 impl Observed {
     /// Asks the nodes at these ops addresses again and again, until it is told to stop.
-    pub async fn watch(ops: Vec<String>, http: Http, stop: CancellationToken) -> Counts {
+    pub(super) async fn watch(ops: Vec<String>, http: Http, stop: CancellationToken) -> Counts {
         let mut observed = Observed::default();
         loop {
             let pages = join_all(ops.iter().map(|address| {
