@@ -29,6 +29,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 const QUIET_BEFORE: Duration = Duration::from_secs(3);
 /// The load after the last fault was healed, to see how it recovers.
 const QUIET_AFTER: Duration = Duration::from_secs(5);
+/// URLs that are handed to the project beside its root; the shortener takes them where nothing else is said.
+const URLS: &str = "../shared/data/urls.txt";
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
@@ -53,7 +55,9 @@ pub async fn run(options: &Options, excuse: bool, interrupt: &CancellationToken)
     let seed = options.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     let dir = directory(options, seed)?;
     let prefix = if options.endpoints.is_empty() { String::new() } else { format!("{:08x}-", rand::random::<u32>()) };
-    let setting = Setting { seed, keys: options.keys, prefix: &prefix, urls: options.urls.as_deref() };
+    let given = Some(PathBuf::from(URLS)).filter(|file| file.is_file());
+    let setting =
+        Setting { seed, keys: options.keys, prefix: &prefix, urls: options.urls.as_deref().or(given.as_deref()) };
     let workloads =
         options.workload.iter().map(|name| workload::by_name(name, &setting)).collect::<anyhow::Result<Vec<_>>>()?;
 
