@@ -1,3 +1,11 @@
 //! `quorate-jepsen`: see the library's documentation and `jepsen/README.md`.
 
-fn main() {}
+mod command;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    command::Cli::parse().run()
+}

@@ -10,8 +10,26 @@
 //! * `info`, or never closed: may happen at any time after its `invoke`, at most once, or never. A process whose operation
 //!   ended so is not used again.
 
+//!
+//! ```text
+//!   file ── Format ──► parse: jsonl, edn, porcupine ──► Event … ──► operation::Pairing ──► Operation …
+//! ```
+//!
+//! Other recorders' formats are read into the same events (see [`parse`]); whoever has events in memory hands them to
+//! [`operation::pair`]. Read `operation` next.
+
+pub mod edn;
+pub mod generate;
+pub mod jsonl;
+pub mod operation;
+pub mod parse;
+pub mod porcupine;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use operation::{Level, Operation, Outcome};
+pub use parse::{Format, ParseError};
 
 /// What an event says of its operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +118,30 @@ pub struct Event {
     /// The level that a read asked for; strong where it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
+}
+
+impl Event {
+    /// An event that says nothing but this; its place and time are 0.
+    pub fn new(process: u64, kind: EventKind, f: Action, value: Value) -> Self {
+        Event {
+            index: 0,
+            time: 0,
+            process,
+            kind,
+            f,
+            key: None,
+            value,
+            refused: false,
+            found: None,
+            version: None,
+            error: None,
+            node: None,
+            shard: None,
+            log_index: None,
+            revision: None,
+            level: None,
+        }
+    }
 }
 
 /// A `found` of null says that the key was absent, which is not the same as no `found` at all.

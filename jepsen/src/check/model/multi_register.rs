@@ -1,0 +1,103 @@
+//! Several registers that transactions read and write, all at once.
+
+use rustc_hash::FxHashMap;
+use serde_json::Value;
+
+use super::super::Limits;
+use super::super::search::{Call, Model};
+use super::{Compiled, ModelName, unfit};
+use crate::history::{Action, Operation, Outcome};
+
+/// One step of a transaction; registers and values are numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Micro {
+    /// None: any value.
+    Read(usize, Option<u32>),
+    Write(usize, u32),
+}
+
+pub(crate) struct MultiRegister {
+    registers: Vec<String>,
+    values: Vec<Value>,
+}
+
+/// Numbers for things, given out as they appear.
+fn number<T: Clone + Eq + std::hash::Hash>(known: &mut Vec<T>, numbers: &mut FxHashMap<T, usize>, what: T) -> usize {
+    *numbers.entry(what).or_insert_with_key(|what| {
+        known.push(what.clone());
+        known.len() - 1
+    })
+}
+
+impl MultiRegister {
+    pub(crate) fn compile(operations: &[Operation], part: &[usize], limits: &Limits) -> Compiled<MultiRegister> {
+        let (mut registers, mut values) = (Vec::new(), Vec::new());
+        let (mut register_numbers, mut value_numbers) = (FxHashMap::default(), FxHashMap::default());
+        let mut value_of = |value: &Value| {
+            let number = number(&mut values, &mut value_numbers, value.clone());
+            u32::try_from(number).expect("a history has fewer than 2^32 values")
+        };
+        value_of(&limits.initial);
+        let mut calls = Vec::with_capacity(part.len());
+        for origin in part.iter().copied() {
+            let operation = &operations[origin];
+            let mut micros = || {
+                if operation.action != Action::Txn || operation.outcome == Outcome::Refused {
+                    return None;
+                }
+                // What was read is in the result, if there is one.
+                let is_read = operation.outcome == Outcome::Done;
+                let steps = operation.result.as_ref().unwrap_or(&operation.argument).as_array()?;
+                let micros = steps.iter().map(|step| {
+                    let [action, register, value] = step.as_array()?.as_slice() else { return None };
+                    let name = register.as_str().map_or_else(|| register.to_string(), str::to_owned);
+                    let register = number(&mut registers, &mut register_numbers, name);
+                    match action.as_str()? {
+                        "read" | "r" => {
+                            let seen = (is_read && !value.is_null()).then(|| value_of(value));
+                            Some(Micro::Read(register, seen))
+                        }
+                        "write" | "w" => Some(Micro::Write(register, value_of(value))),
+                        _ => None,
+                    }
+                });
+                micros.collect()
+            };
+            let step = micros().ok_or_else(|| unfit(ModelName::MultiRegister, operation))?;
+            calls.push(Call { invoked: operation.invoked, returned: operation.returned, step, origin });
+        }
+        Ok((MultiRegister { registers, values }, calls))
+    }
+}
+
+impl Model for MultiRegister {
+    type Step = Vec<Micro>;
+    type State = Vec<u32>;
+
+    fn initial(&self) -> Vec<u32> {
+        vec![0; self.registers.len()]
+    }
+
+    fn apply(&self, state: &Vec<u32>, step: &Vec<Micro>) -> Option<Vec<u32>> {
+        let mut state = state.clone();
+        for micro in step {
+            match *micro {
+                Micro::Read(register, seen) if seen.is_some_and(|seen| seen != state[register]) => return None,
+                Micro::Read(..) => {}
+                Micro::Write(register, value) => state[register] = value,
+            }
+        }
+        Some(state)
+    }
+
+    fn is_read(&self, step: &Vec<Micro>) -> bool {
+        step.iter().all(|micro| matches!(micro, Micro::Read(..)))
+    }
+
+    fn describe(&self, state: &Vec<u32>) -> String {
+        let registers = self.registers.iter().zip(state);
+        let held: Vec<_> =
+            registers.map(|(name, value)| format!("{name} = {}", self.values[*value as usize])).collect();
+        held.join(", ")
+    }
+}

@@ -1,0 +1,28 @@
+//! Threads that live in a network namespace. (A namespace belongs to a thread: a socket is made in that of its thread, and stays
+//! there whoever uses it.)
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::runtime::{Builder, Runtime};
+
+/// A runtime whose threads are in the namespace that the file names, or where this thread is.
+pub(crate) fn runtime(name: &str, threads: usize, namespace: Option<PathBuf>) -> anyhow::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(threads).thread_name(name).enable_all();
+    if let Some(path) = namespace {
+        // Going on elsewhere would test the wrong network.
+        builder.on_thread_start(move || enter(&path).unwrap_or_else(|error| panic!("{error:#}")));
+    }
+    Ok(builder.build()?)
+}
+
+/// Moves this thread into the namespace that the file names.
+pub(crate) fn enter(path: &Path) -> anyhow::Result<()> {
+    let shown = || format!("cannot enter {}", path.display());
+    let namespace = File::open(path).with_context(shown)?;
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).with_context(shown)
+}

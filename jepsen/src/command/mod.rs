@@ -1,0 +1,60 @@
+//! What can be typed: each subcommand has a file of its own.
+
+mod check;
+mod generate;
+mod replay;
+mod run;
+mod suite;
+mod verdicts;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use quorate_jepsen::report::Outcome;
+use quorate_jepsen::run::Options;
+
+/// Breaks Quorate clusters and checks what their clients saw.
+#[derive(Debug, Parser)]
+#[command(name = "quorate-jepsen", version, about, max_term_width = 120)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Check),
+    Replay(replay::Replay),
+    Generate(generate::Generate),
+    /// Starts a cluster, works on it, breaks it, and checks what its clients saw.
+    ///
+    /// Exits with 0 if everything held, 1 after a violation, 2 if something could not be decided, 3 if the harness failed: a
+    /// fault that was not installed, a cluster that did not start.
+    Run(Box<Options>),
+    Suite(suite::Arguments),
+}
+
+impl Cli {
+    /// Does what was typed.
+    pub(crate) fn run(self) -> ExitCode {
+        match self.command {
+            Command::Check(check) => check.run(),
+            Command::Replay(replay) => replay.run(),
+            Command::Generate(generate) => generate.run(),
+            Command::Run(options) => on_runtime(run::run(&options)),
+            Command::Suite(arguments) => on_runtime(suite::run(&arguments)),
+        }
+    }
+}
+
+/// What runs clusters is asynchronous; the clients have threads of their own beside this.
+fn on_runtime(work: impl Future<Output = anyhow::Result<u8>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(work)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(Outcome::HarnessFailure.exit_code())
+        }
+    }
+}

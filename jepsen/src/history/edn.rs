@@ -1,0 +1,297 @@
+//! The part of EDN that Jepsen's and Knossos's histories use, and their histories.
+//!
+//! Keywords and symbols become texts without the colon, sets and lists become arrays: what a history means does not hang on it.
+
+use serde_json::{Map, Value};
+
+use super::operation::{NullRead, Operation, Pairing};
+use super::parse::ParseError;
+use super::{Action, Event, EventKind};
+
+/// How deep values may be nested. Histories need four; the bound keeps a hostile file from using up the stack.
+const DEPTH_MAX: u32 = 64;
+
+/// Reads a history: one vector or list of maps, or the maps alone. Operations of processes that are no numbers (the nemesis) are
+/// passed over.
+///
+/// # Errors
+///
+/// The first line that cannot be read or is no event.
+pub fn history(text: &str) -> Result<Vec<Operation>, ParseError> {
+    let mut pairing = Pairing::new(NullRead::Unseen);
+    for (line, map) in parse(text)? {
+        let event = event_of(&map).map_err(|reason| ParseError { line, reason })?;
+        if let Some(event) = event {
+            pairing.push(line, event)?;
+        }
+    }
+    Ok(pairing.finish())
+}
+
+/// The maps of a text and the lines in which they begin; those of an outer vector or list, if there is one.
+pub(super) fn parse(text: &str) -> Result<Vec<(u64, Value)>, ParseError> {
+    let mut reader = Reader { rest: text.as_bytes(), line: 1 };
+    let mut values = Vec::new();
+    loop {
+        reader.skip();
+        let close = match reader.rest.first() {
+            None => return Ok(values),
+            Some(b'[') => b']',
+            Some(b'(') => b')',
+            Some(_) => {
+                values.push((reader.line, reader.value(0)?));
+                continue;
+            }
+        };
+        // The elements of an outer collection are read here, so that each has its own line.
+        reader.rest = &reader.rest[1..];
+        loop {
+            reader.skip();
+            match reader.rest.first() {
+                None => return reader.refuse("the file ends inside its outer vector or list"),
+                Some(byte) if *byte == close => break,
+                Some(_) => values.push((reader.line, reader.value(0)?)),
+            }
+        }
+        reader.rest = &reader.rest[1..];
+    }
+}
+
+/// One value that stands alone.
+pub(super) fn value(text: &str) -> Result<Value, String> {
+    let mut reader = Reader { rest: text.as_bytes(), line: 1 };
+    let value = reader.value(0).map_err(|error| error.reason)?;
+    reader.skip();
+    if reader.rest.is_empty() { Ok(value) } else { Err(format!("'{text}' is more than one value")) }
+}
+
+/// The event that a map says; none if its process is not a number.
+pub(super) fn event_of(map: &Value) -> Result<Option<Event>, String> {
+    let Value::Object(map) = map else { return Err(format!("expected a map, not {map}")) };
+    let get = |key: &str| map.get(key).ok_or_else(|| format!("the map has no :{key}"));
+    let text = |key: &str| {
+        let value = get(key)?;
+        value.as_str().ok_or_else(|| format!(":{key} is {value}, not a keyword"))
+    };
+    let process = get("process")?;
+    if !process.is_number() {
+        return Ok(None);
+    }
+    let process = process.as_u64().ok_or_else(|| format!("process {process} is not a whole number"))?;
+    let value = map.get("value").cloned().unwrap_or_default();
+    let mut event = Event::new(process, kind_of(text("type")?)?, action_of(text("f")?)?, value);
+    event.key = map.get("key").map(|key| key.as_str().map_or_else(|| key.to_string(), str::to_owned));
+    Ok(Some(event))
+}
+
+pub(super) fn kind_of(word: &str) -> Result<EventKind, String> {
+    match word {
+        "invoke" => Ok(EventKind::Invoke),
+        "ok" => Ok(EventKind::Ok),
+        "fail" => Ok(EventKind::Fail),
+        "info" => Ok(EventKind::Info),
+        _ => Err(format!("unknown type '{word}'; invoke, ok, fail and info are known")),
+    }
+}
+
+pub(super) fn action_of(word: &str) -> Result<Action, String> {
+    match word {
+        "read" | "get" => Ok(Action::Read),
+        "write" | "put" => Ok(Action::Write),
+        "cas" => Ok(Action::Cas),
+        "delete" => Ok(Action::Delete),
+        "append" => Ok(Action::Append),
+        "add" => Ok(Action::Add),
+        "acquire" => Ok(Action::Acquire),
+        "release" => Ok(Action::Release),
+        "txn" => Ok(Action::Txn),
+        _ => Err(format!("unknown operation '{word}'")),
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+    line: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn refuse<T>(&self, reason: impl Into<String>) -> Result<T, ParseError> {
+        Err(ParseError { line: self.line, reason: reason.into() })
+    }
+
+    /// Passes over white space, commas and comments.
+    fn skip(&mut self) {
+        while let Some(byte) = self.rest.first() {
+            match byte {
+                b'\n' => self.line += 1,
+                b';' => {
+                    let end = self.rest.iter().position(|byte| *byte == b'\n').unwrap_or(self.rest.len());
+                    self.rest = &self.rest[end..];
+                    continue;
+                }
+                b',' => {}
+                byte if byte.is_ascii_whitespace() => {}
+                _ => return,
+            }
+            self.rest = &self.rest[1..];
+        }
+    }
+
+    fn value(&mut self, depth: u32) -> Result<Value, ParseError> {
+        if depth > DEPTH_MAX {
+            return self.refuse(format!("values are nested deeper than {DEPTH_MAX}"));
+        }
+        self.skip();
+        match self.rest {
+            [] => self.refuse("the text ends where a value was expected"),
+            [b'[', ..] => Ok(Value::Array(self.elements(1, b']', depth)?)),
+            [b'(', ..] => Ok(Value::Array(self.elements(1, b')', depth)?)),
+            [b'#', b'{', ..] => Ok(Value::Array(self.elements(2, b'}', depth)?)),
+            [b'{', ..] => self.map(depth),
+            [b'"', ..] => self.text(),
+            // A discarded value, and a tag whose value is taken without it.
+            [b'#', b'_', ..] => {
+                self.rest = &self.rest[2..];
+                self.value(depth + 1)?;
+                self.value(depth + 1)
+            }
+            [b'#', ..] => {
+                self.rest = &self.rest[1..];
+                self.word();
+                self.value(depth + 1)
+            }
+            _ => self.atom(),
+        }
+    }
+
+    fn elements(&mut self, opening: usize, close: u8, depth: u32) -> Result<Vec<Value>, ParseError> {
+        let opened = self.line;
+        self.rest = &self.rest[opening..];
+        let mut elements = Vec::new();
+        loop {
+            self.skip();
+            match self.rest.first() {
+                None => return self.refuse(format!("what was opened in line {opened} is never closed")),
+                Some(byte) if *byte == close => {
+                    self.rest = &self.rest[1..];
+                    return Ok(elements);
+                }
+                Some(_) => elements.push(self.value(depth + 1)?),
+            }
+        }
+    }
+
+    fn map(&mut self, depth: u32) -> Result<Value, ParseError> {
+        let elements = self.elements(1, b'}', depth)?;
+        if elements.len() % 2 == 1 {
+            return self.refuse("a map has a key without a value");
+        }
+        let mut map = Map::new();
+        let mut elements = elements.into_iter();
+        while let (Some(key), Some(value)) = (elements.next(), elements.next()) {
+            let key = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+
+    fn text(&mut self) -> Result<Value, ParseError> {
+        let mut bytes = Vec::new();
+        let mut at = 1;
+        loop {
+            match self.rest.get(at) {
+                None => return self.refuse("a text is never closed"),
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    at += 1;
+                    bytes.push(match self.rest.get(at) {
+                        Some(b'n') => b'\n',
+                        Some(b't') => b'\t',
+                        Some(b'r') => b'\r',
+                        Some(other @ (b'"' | b'\\')) => *other,
+                        _ => return self.refuse("a text has an escape that is not known"),
+                    });
+                }
+                Some(byte) => bytes.push(*byte),
+            }
+            at += 1;
+        }
+        let consumed = &self.rest[..=at];
+        self.line += consumed.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.rest = &self.rest[at + 1..];
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Value::String(text)),
+            Err(_) => self.refuse("a text is not UTF-8"),
+        }
+    }
+
+    fn word(&mut self) -> &'a str {
+        let delimiter = |byte: &u8| byte.is_ascii_whitespace() || b",;\"()[]{}".contains(byte);
+        let end = self.rest.iter().position(delimiter).unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        // Delimiters are ASCII, so a word of a valid text is valid.
+        std::str::from_utf8(word).unwrap_or_default()
+    }
+
+    fn atom(&mut self) -> Result<Value, ParseError> {
+        let word = self.word();
+        if word.is_empty() {
+            let found = char::from(self.rest[0]);
+            return self.refuse(format!("unexpected '{found}'"));
+        }
+        if let Ok(number) = word.trim_start_matches('+').trim_end_matches('N').parse::<i64>() {
+            return Ok(Value::from(number));
+        }
+        match word {
+            "nil" => Ok(Value::Null),
+            "true" => Ok(Value::Bool(true)),
+            "false" => Ok(Value::Bool(false)),
+            _ if word.starts_with(|first: char| first.is_ascii_digit()) => match word.parse::<f64>() {
+                Ok(number) => Ok(Value::from(number)),
+                Err(_) => self.refuse(format!("'{word}' is not a number")),
+            },
+            _ => Ok(Value::String(word.trim_start_matches(':').to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::Outcome;
+    use super::*;
+
+    /// Lists and vectors, comments, missing commas, maps over several lines, sets, tags, the nemesis, keys in any order.
+    #[test]
+    fn what_knossos_writes_is_read() {
+        let text = "; a comment\n({:process 22  :type :invoke, :f :read, :value nil}\n\
+                    {:process :nemesis, :type :info, :f :start, :value \"Cut off {:n1 #{:n2}}\"}\n\
+                    {:type :ok,\n :process 22 :f :read\n :value [[:read :x 0]], :error [:a nil] :time 7686455705}\n\
+                    #jepsen.history.Op{:process 1 :type :invoke :f :add :value #{1 -2}})";
+        let operations = history(text).unwrap();
+        assert_eq!(operations.len(), 2);
+        assert_eq!(operations[0].result, Some(json!([["read", "x", 0]])));
+        assert_eq!((&operations[1].argument, operations[1].outcome), (&json!([1, -2]), Outcome::Unknown));
+    }
+
+    /// Knossos lets a read of nil mean that the value is not known.
+    #[test]
+    fn a_nil_read_saw_nothing() {
+        let read = "{:process 1 :type :invoke :f :read :value nil}{:process 1 :type :ok :f :read :value nil}";
+        assert_eq!(history(read).unwrap()[0].result, None);
+    }
+
+    #[test]
+    fn bad_text_is_named_by_line() {
+        let refused = |text: &str| history(text).unwrap_err().to_string();
+        assert_eq!(refused("[\n{:process 1 :type :invoke}]"), "line 2: the map has no :f");
+        assert_eq!(refused("[\n\n{:process 1"), "line 3: what was opened in line 3 is never closed");
+        assert_eq!(refused("[{:process 1 :type}]"), "line 1: a map has a key without a value");
+        assert_eq!(refused("[\n 7]"), "line 2: expected a map, not 7");
+        assert!(refused(&"[".repeat(100_000)).contains("nested deeper"));
+        assert!(refused("[}").contains("unexpected '}'"));
+        assert!(refused("[{:a \"b}]").contains("never closed"));
+    }
+}

@@ -1,0 +1,103 @@
+//! Reading a history from a file, in any of the formats that we know.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use super::operation::Operation;
+use super::{edn, jsonl, porcupine};
+
+/// How a history is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Jepsen's and Knossos's EDN: a vector or list of maps, or the maps alone.
+    Edn,
+    /// Our own `history.jsonl`.
+    Jsonl,
+    /// Porcupine's two: the log lines of its etcd runs, and the maps of its key-value runs. Told apart by content.
+    Porcupine,
+}
+
+/// Why a history cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {reason}")]
+pub struct ParseError {
+    /// The line, from 1.
+    pub line: u64,
+    /// What is wrong there.
+    pub reason: String,
+}
+
+/// Why a history file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be read, or is not text.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The file is no history.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// Nothing says in which format the file is.
+    #[error("cannot tell the format of the file; name it with --format edn|jsonl|porcupine")]
+    Format,
+}
+
+/// The operations of a history file. Without a format it is told by content. Gives the format too.
+///
+/// # Errors
+///
+/// A file that cannot be read, or that is no history.
+pub fn read(path: &Path, format: Option<Format>) -> Result<(Format, Vec<Operation>), ReadError> {
+    // A history of a long run is gigabytes in our own format: it is read line by line. The others are small.
+    let guess = || guess(BufReader::new(File::open(path)?));
+    let format = format.map_or_else(guess, Ok)?;
+    let operations = match format {
+        Format::Jsonl => jsonl::read(BufReader::with_capacity(1 << 20, File::open(path)?))?,
+        Format::Edn => edn::history(&std::fs::read_to_string(path)?)?,
+        Format::Porcupine => porcupine::history(&std::fs::read_to_string(path)?)?,
+    };
+    Ok((format, operations))
+}
+
+/// Tells the format by the first line that says something.
+fn guess(reader: impl BufRead) -> Result<Format, ReadError> {
+    for line in reader.lines() {
+        let line = line?;
+        let text = line.trim_start();
+        match text.as_bytes() {
+            [] => {}
+            [b';' | b'[' | b'(' | b'#', ..] => return Ok(Format::Edn),
+            [b'I', b'N', b'F', b'O', ..] => return Ok(Format::Porcupine),
+            [b'{', rest @ ..] => {
+                let next = rest.iter().find(|byte| !byte.is_ascii_whitespace());
+                // A map alone on its first line, with a key of its own, is Porcupine's; Knossos wraps its maps.
+                return match next {
+                    Some(b'"') => Ok(Format::Jsonl),
+                    Some(b':') if text.contains(":key ") => Ok(Format::Porcupine),
+                    Some(b':') => Ok(Format::Edn),
+                    _ => Err(ReadError::Format),
+                };
+            }
+            _ => return Err(ReadError::Format),
+        }
+    }
+    Err(ReadError::Format)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_told_by_content() {
+        let told = |text: &str| guess(text.as_bytes()).ok();
+        assert_eq!(told("; a comment\n[{:type :invoke}]"), Some(Format::Edn));
+        assert_eq!(told("\n({:type :invoke})"), Some(Format::Edn));
+        assert_eq!(told("{:type :invoke, :f :read}"), Some(Format::Edn));
+        assert_eq!(told("{:process 9, :type :invoke, :f :get, :key \"0\"}"), Some(Format::Porcupine));
+        assert_eq!(told("INFO  jepsen.util - 0"), Some(Format::Porcupine));
+        assert_eq!(told("{\"index\":0}"), Some(Format::Jsonl));
+        assert_eq!(told("hello"), None);
+        assert_eq!(told(""), None);
+    }
+}

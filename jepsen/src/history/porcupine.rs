@@ -1,0 +1,101 @@
+//! Porcupine's two formats, told apart by content.
+//!
+//! ```text
+//!   INFO  jepsen.util - 4 \t :invoke \t :cas \t [1 3]                                 log lines of its etcd runs, one register
+//!   {:process 9, :type :invoke, :f :append, :key "0", :value "x 9 0 y"}               maps of its key-value runs, a key each
+//! ```
+
+use serde_json::Value;
+
+use super::edn::{self, event_of};
+use super::operation::{NullRead, Operation, Pairing};
+use super::parse::ParseError;
+use super::{Action, Event, EventKind};
+
+/// Reads a history of either kind.
+///
+/// # Errors
+///
+/// The first line that is of neither kind or does not fit those before it.
+pub fn history(text: &str) -> Result<Vec<Operation>, ParseError> {
+    let mut pairing = Pairing::new(NullRead::Absent);
+    for (line, number) in text.lines().zip(1..) {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let event = if line.starts_with("INFO") { log_line(line) } else { map_line(line) };
+        let event = event.map_err(|reason| ParseError { line: number, reason })?;
+        pairing.push(number, event)?;
+    }
+    Ok(pairing.finish())
+}
+
+/// A log line. A failed compare-and-set was carried out and did not match, which is an observation; a failed read saw nothing.
+fn log_line(line: &str) -> Result<Event, String> {
+    let rest = line.strip_prefix("INFO").map(str::trim_start).and_then(|rest| rest.strip_prefix("jepsen.util - "));
+    let rest = rest.ok_or("not a line of jepsen.util")?;
+    let mut words = rest.split_whitespace();
+    let mut word = |what: &str| words.next().ok_or_else(|| format!("the line ends before its {what}"));
+    let process = word("process")?;
+    let process = process.parse().map_err(|_| format!("process '{process}' is not a number"))?;
+    let kind = edn::kind_of(word("type")?.trim_start_matches(':'))?;
+    let action = edn::action_of(word("operation")?.trim_start_matches(':'))?;
+    let argument = words.collect::<Vec<_>>().join(" ");
+    let blind = kind == EventKind::Fail && action == Action::Cas;
+    let value = if argument == ":timed-out" { Value::Null } else { edn::value(&argument)? };
+    let mut event = Event::new(process, if blind { EventKind::Ok } else { kind }, action, value);
+    event.refused = blind;
+    Ok(event)
+}
+
+/// A map. An absent key reads as the empty text, which is therefore the same as absent.
+fn map_line(line: &str) -> Result<Event, String> {
+    let maps = edn::parse(line).map_err(|error| error.reason)?;
+    let [(_, map)] = maps.as_slice() else { return Err("expected one map in a line".to_owned()) };
+    let mut event = event_of(map)?.ok_or("the process is not a number")?;
+    if event.key.is_none() {
+        return Err("the operation has no :key".to_owned());
+    }
+    if event.value.as_str() == Some("") && event.f != Action::Append {
+        event.value = Value::Null;
+    }
+    Ok(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::Outcome;
+    use super::*;
+
+    #[test]
+    fn log_lines_are_read() {
+        let text = "INFO  jepsen.util - 1\t:invoke\t:cas\t[0 3]\nINFO  jepsen.util - 2\t:invoke\t:read\tnil\n\
+                    INFO  jepsen.util - 1\t:fail\t:cas\t[0 3]\nINFO  jepsen.util - 2\t:fail\t:read\t:timed-out\n\
+                    INFO  jepsen.util - 3\t:invoke\t:write\t4\nINFO  jepsen.util - 3\t:info\t:write\t:timed-out\n";
+        let operations = history(text).unwrap();
+        assert_eq!(operations.len(), 2);
+        assert_eq!((operations[0].outcome, &operations[0].result), (Outcome::Refused, &None));
+        assert_eq!((operations[1].outcome, &operations[1].argument), (Outcome::Unknown, &json!(4)));
+    }
+
+    #[test]
+    fn maps_are_read() {
+        let text = "{:process 9, :type :invoke, :f :get, :key \"0\", :value nil}\n\
+                    {:process 9, :type :ok, :f :get, :key \"0\", :value \"\"}\n";
+        let operations = history(text).unwrap();
+        assert_eq!(operations[0].result, Some(Value::Null));
+        assert_eq!(operations[0].key.as_deref(), Some("0"));
+    }
+
+    #[test]
+    fn bad_lines_are_named() {
+        let refused = |text: &str| history(text).unwrap_err().to_string();
+        assert!(refused("INFO  jepsen.util - x\t:invoke\t:read\tnil").contains("line 1: process 'x'"));
+        assert!(refused("INFO  jepsen.util - 1\t:invoke\t:jump\tnil").contains("jump"));
+        assert!(refused("INFO  other - 1\t:invoke\t:read\tnil").contains("jepsen.util"));
+        assert!(refused("{:process 9, :type :ok").contains("line 1"));
+        assert!(refused("{:process 9, :type :invoke, :f :get, :value nil}").contains(":key"));
+    }
+}

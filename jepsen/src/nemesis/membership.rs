@@ -1,0 +1,208 @@
+//! Faults that are no faults: leaders hand over, replicas move, nodes come and go, logs are purged; and nodes that die in the
+//! middle of it, at a named step.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use quorate_proto::admin::NodeStatus;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, IteratorRandom};
+use serde_json::{Value, json};
+
+use super::Nemesis;
+use crate::cluster::leaders_of;
+
+/// How many leaders hand over at once.
+const TRANSFERS: usize = 4;
+/// How long an operation may take.
+const OPERATION_MAX: Duration = Duration::from_secs(120);
+/// How long a move may take until it comes to a step.
+const STEP_MAX: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Whose death a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    /// The node that leads the topology group.
+    Reconciler,
+    /// The node that leads the shard.
+    Leader,
+    /// The node that gets a replica.
+    Target,
+    /// The node that gives its replica away.
+    Source,
+}
+
+/// The steps of a move at which a node can die, and which node comes by there.
+const STEPS: &[(Victim, &str)] = &[
+    (Victim::Reconciler, "start-move-planned"),
+    (Victim::Reconciler, "start-move-done"),
+    (Victim::Reconciler, "add-learner-planned"),
+    (Victim::Leader, "add-learner-received"),
+    (Victim::Leader, "add-learner-done"),
+    (Victim::Target, "replica-made"),
+    (Victim::Target, "snapshot-staged"),
+    (Victim::Target, "snapshot-installed"),
+    (Victim::Reconciler, "change-voters-planned"),
+    (Victim::Leader, "change-voters-received"),
+    (Victim::Leader, "joint-change-applied"),
+    (Victim::Target, "joint-change-applied"),
+    (Victim::Leader, "change-voters-done"),
+    (Victim::Reconciler, "finish-move-planned"),
+    (Victim::Reconciler, "finish-move-done"),
+    (Victim::Source, "replica-leaves"),
+    (Victim::Source, "tombstone-written"),
+    (Victim::Reconciler, "finish-operation-planned"),
+    (Victim::Reconciler, "finish-operation-done"),
+];
+
+/// A move that is possible now.
+struct Move {
+    shard: u32,
+    from: u64,
+    to: u64,
+}
+
+impl Nemesis {
+    /// Purges the logs of nodes to their tips.
+    pub(super) async fn purge_logs(&self, nodes: &[usize]) -> anyhow::Result<Value> {
+        let compacted = futures::future::join_all(nodes.iter().map(|node| self.cluster.compact(*node))).await;
+        let purged: Vec<u64> = compacted.into_iter().filter_map(Result::ok).collect();
+        ensure!(!purged.is_empty(), "no node purged its logs");
+        Ok(json!({ "nodes": purged.len(), "purged_entries": purged.iter().sum::<u64>() }))
+    }
+
+    /// Hands some shards over to other replicas.
+    pub(super) async fn transfer_leaders(&self, seed: u64) -> anyhow::Result<Value> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let statuses = self.cluster.statuses().await;
+        let leaders: Vec<(u32, usize)> = leaders_of(&statuses).into_iter().filter(|(group, _)| *group > 0).collect();
+        let mut done = Vec::new();
+        for (shard, leader) in leaders.into_iter().sample(&mut rng, TRANSFERS) {
+            let others = statuses.iter().filter(|(number, status)| **number != leader && holds(status, shard));
+            let Some(to) = others.map(|(_, status)| status.id).choose(&mut rng) else { continue };
+            let said =
+                self.cluster.run(&["shard", "transfer-leader", &shard.to_string(), "--to", &to.to_string()]).await?;
+            if said.code == Some(0) {
+                done.push(json!({ "shard": shard, "to": to }));
+            }
+        }
+        ensure!(!done.is_empty(), "no leader handed over");
+        Ok(json!({ "transfers": done }))
+    }
+
+    /// Lets a replica move to another node.
+    pub(super) async fn move_shard(&self, seed: u64) -> anyhow::Result<Value> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let chosen = choose_move(&self.cluster.statuses().await, &mut rng)?;
+        self.begin(&chosen).await?;
+        Ok(json!({ "shard": chosen.shard, "from": chosen.from, "to": chosen.to }))
+    }
+
+    async fn begin(&self, chosen: &Move) -> anyhow::Result<()> {
+        let [shard, from, to] = [chosen.shard.to_string(), chosen.from.to_string(), chosen.to.to_string()];
+        let start = ["shard", "move", &shard, "--from", &from, "--to", &to, "--yes", "--no-wait"];
+        let said = self.cluster.run(&start).await?;
+        ensure!(said.code == Some(0), "shard move: {}", said.error.trim());
+        Ok(())
+    }
+
+    /// Waits until no operation runs.
+    pub(super) async fn operations_end(&self) -> anyhow::Result<Value> {
+        let begin = Instant::now();
+        loop {
+            let list = self.cluster.run_json(&["op", "list"]).await;
+            let runs = |operation: &Value| operation["state"] == "running";
+            let idle = list.as_ref().is_ok_and(|list| !list["items"].as_array().into_iter().flatten().any(runs));
+            if idle {
+                return Ok(json!({ "seconds": begin.elapsed().as_secs_f32() }));
+            }
+            // With other faults about, it goes on when they are gone.
+            if begin.elapsed() > OPERATION_MAX {
+                bail!("operations do not end: {list:?}");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Lets a shard move, and the node that comes by a step of that die there.
+    pub(super) async fn die_at_fail_point(&self, seed: u64) -> anyhow::Result<Value> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let statuses = self.cluster.statuses().await;
+        let (victim, step) = *STEPS.choose(&mut rng).context("there are steps")?;
+        let chosen = choose_move(&statuses, &mut rng)?;
+        let leaders = leaders_of(&statuses);
+        let number = match victim {
+            Victim::Reconciler => leaders.get(&0).copied(),
+            Victim::Leader => leaders.get(&chosen.shard).copied(),
+            Victim::Target => self.cluster.numbered(chosen.to),
+            Victim::Source => self.cluster.numbered(chosen.from),
+        };
+        let number = number.with_context(|| format!("nobody is the {victim:?}"))?;
+        let node = self.cluster.node(number);
+        if step.starts_with("snapshot") {
+            self.purge_logs(&statuses.keys().copied().collect::<Vec<_>>()).await?;
+        }
+        self.books().excused.insert(number);
+        self.cluster.set_fail_point(number, step)?;
+        self.begin(&chosen).await?;
+        let deadline = Instant::now() + STEP_MAX;
+        while node.died().is_none() {
+            if Instant::now() > deadline {
+                self.books().excused.remove(&number);
+                bail!("{victim:?} {number} did not come by {step} (or the binary has no fail points)");
+            }
+            tokio::time::sleep(LOOK / 10).await;
+        }
+        Ok(json!({ "step": step, "victim": format!("{victim:?}"), "node": number, "shard": chosen.shard }))
+    }
+
+    /// Takes the fail point away; whoever died is started, and the move comes to its end.
+    pub(super) async fn fail_point_over(&self) -> anyhow::Result<Value> {
+        self.cluster.clear_fail_point()?;
+        self.tend().await?;
+        self.operations_end().await
+    }
+
+    /// Begins to drain a node; before that, an empty place is filled with a new one.
+    pub(super) async fn drain(&self, targets: &[usize]) -> anyhow::Result<Value> {
+        let node = *targets.first().context("a node to drain")?;
+        let id = self.cluster.node(node).id().context("the node is in the cluster")?;
+        let mut joined = None;
+        if let Some(empty) = self.cluster.nodes().iter().find(|node| node.id().is_none() && !node.is_running()) {
+            self.cluster.wipe(empty.number())?;
+            joined = Some(self.join_anew(empty.number()).await?);
+        }
+        let said = self.cluster.run(&["node", "drain", &id.to_string(), "--yes", "--no-wait"]).await?;
+        ensure!(said.code == Some(0), "node drain {id}: {}", said.error.trim());
+        Ok(json!({ "joined": joined, "draining": id }))
+    }
+
+    /// Waits until a node is drained, removes it, and lets its place join again as a new node.
+    pub(super) async fn rejoin(&self, number: usize) -> anyhow::Result<Value> {
+        let old = self.cluster.node(number).id().context("the node was in the cluster")?.to_string();
+        self.operations_end().await?;
+        let said = self.cluster.run(&["node", "remove", &old, "--yes", "--timeout", "60s"]).await?;
+        ensure!(said.code == Some(0), "node remove {old}: {}", said.error.trim());
+        self.cluster.kill(&[number]).await?;
+        self.cluster.wipe(number)?;
+        let new = self.join_anew(number).await?;
+        Ok(json!({ "removed": old, "joined": new }))
+    }
+}
+
+fn holds(status: &NodeStatus, group: u32) -> bool {
+    status.replicas.iter().any(|replica| replica.group == group)
+}
+
+/// A shard that has a replica on one node and none on another.
+fn choose_move(statuses: &std::collections::BTreeMap<usize, NodeStatus>, rng: &mut StdRng) -> anyhow::Result<Move> {
+    let shards: BTreeSet<u32> = statuses.values().flat_map(|status| &status.replicas).map(|at| at.group).collect();
+    let shard = shards.into_iter().filter(|group| *group > 0).choose(rng).context("no shard is known")?;
+    let with = |has: bool| statuses.values().filter(move |status| holds(status, shard) == has).map(|status| status.id);
+    let from = with(true).choose(rng).context("nobody has the shard")?;
+    let to = with(false).choose(rng).context("everybody has the shard")?;
+    Ok(Move { shard, from, to })
+}

@@ -1,0 +1,251 @@
+//! What exactly a fault is to hit: chosen by the seed among the nodes that nothing else hits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_proto::admin::NodeStatus;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, IteratorRandom};
+
+use super::Nemesis;
+use super::fault::{Class, Fault};
+use super::harm::{Harm, Part};
+use super::partition::partition;
+use crate::cluster::clock::Skew;
+use crate::cluster::{Clocks, Delay, Link, Rules, leaders_of};
+
+/// How many of a hundred packets a lossy link loses.
+const LOSS_PERCENT: &[u8] = &[5, 20, 50];
+/// How long packets are held back, in milliseconds, and how much longer by chance.
+const DELAYS: &[Delay] = &[
+    Delay { base_ms: 20, jitter_ms: 5 },
+    Delay { base_ms: 80, jitter_ms: 60 },
+    Delay { base_ms: 250, jitter_ms: 250 },
+];
+/// Kilobits a second that reach a node.
+const RATES_KBIT: &[u32] = &[100, 500, 2000];
+/// An election time-out, in milliseconds: pauses last one to three of them.
+const ELECTION_MS: u64 = 450;
+/// How far clocks jump, in seconds.
+const JUMPS: &[i64] = &[-86_400, -60, -2, 2, 60, 86_400];
+/// How fast clocks go. The store's leases bear a drift of the first two between any two nodes; wall clocks may do as they like.
+const DRIFTS: &[f64] = &[0.95, 1.05];
+const WALL_DRIFTS: &[f64] = &[0.2, 5.0];
+/// Writes a second of a slow disk.
+const SLOW_WRITES: &[u32] = &[10, 30, 100];
+
+/// What the cluster looks like when a fault is planned.
+pub(super) struct View {
+    /// What the nodes that answer say.
+    pub(super) statuses: BTreeMap<usize, NodeStatus>,
+    /// Nodes that are in the cluster.
+    members: Vec<usize>,
+    /// Those that run and that no active fault hits, but for faults of the network.
+    free: Vec<usize>,
+}
+
+impl View {
+    /// Nodes that lead a group.
+    pub(super) fn leading(&self) -> BTreeSet<usize> {
+        leaders_of(&self.statuses).into_values().collect()
+    }
+
+    /// Some of the free ones; `count` at most, one at least.
+    fn some(&self, count: usize, rng: &mut StdRng) -> Result<Vec<usize>, String> {
+        let mut chosen = self.free.iter().copied().sample(rng, count.max(1));
+        chosen.sort_unstable();
+        if chosen.is_empty() { Err("every node is hit by something already".to_owned()) } else { Ok(chosen) }
+    }
+
+    fn one(&self, rng: &mut StdRng) -> Result<usize, String> {
+        self.free.choose(rng).copied().ok_or_else(|| "every node is hit by something already".to_owned())
+    }
+}
+
+/// What a fault will do.
+pub(super) struct Plan {
+    pub(super) targets: Vec<usize>,
+    /// Nodes that take no part while it lasts.
+    pub(super) out: BTreeSet<usize>,
+    pub(super) harm: Harm,
+}
+
+impl Plan {
+    /// A fault whose targets take no part.
+    fn disabling(targets: Vec<usize>, harm: Harm) -> Self {
+        Plan { out: targets.iter().copied().collect(), targets, harm }
+    }
+
+    /// A fault whose targets go on.
+    fn hindering(targets: Vec<usize>, harm: Harm) -> Self {
+        Plan { out: BTreeSet::new(), targets, harm }
+    }
+}
+
+impl Nemesis {
+    pub(super) async fn view(&self) -> View {
+        let statuses = self.cluster.statuses().await;
+        let members: Vec<usize> =
+            self.cluster.nodes().iter().filter(|node| node.id().is_some()).map(|node| node.number()).collect();
+        let books = self.books();
+        let hit = |node: &usize| {
+            let beyond_network = books.active.values().filter(|hit| hit.fault.class() != Class::Network);
+            beyond_network.flat_map(|hit| &hit.targets).any(|target| target == node)
+        };
+        let runs = |node: &usize| self.cluster.node(*node).is_running();
+        let free = members.iter().copied().filter(|node| runs(node) && !hit(node)).collect();
+        View { statuses, members, free }
+    }
+
+    /// What a fault will do; an error says why it cannot be made here, or not now.
+    pub(super) async fn plan(&self, fault: Fault, view: &View, rng: &mut StdRng) -> Result<Plan, String> {
+        if fault.destroys() {
+            self.may_destroy().await?;
+        }
+        let majority = view.members.len() / 2 + 1;
+        match fault.class() {
+            Class::Network => self.plan_network(fault, view, rng),
+            Class::Disk => self.plan_disk(fault, view, rng),
+            Class::Clock => self.plan_clock(fault, view, rng),
+            Class::Membership => self.plan_membership(fault, view, rng),
+            Class::Log => Ok(Plan::hindering(view.free.clone(), Harm::PurgeLogs)),
+            Class::Process => {
+                let count = match fault {
+                    Fault::KillMajority | Fault::PowerCutMajority => majority,
+                    Fault::KillAll | Fault::PowerCutAll => view.members.len(),
+                    _ => 1,
+                };
+                if fault == Fault::PauseLeaders {
+                    let leading: Vec<usize> =
+                        view.leading().into_iter().filter(|node| view.free.contains(node)).collect();
+                    let count = rng.random_range(1..=2);
+                    let targets = leading.into_iter().sample(rng, count);
+                    if targets.is_empty() {
+                        return Err("nobody leads".to_owned());
+                    }
+                    let pause_ms = rng.random_range(ELECTION_MS..=3 * ELECTION_MS);
+                    return Ok(Plan::disabling(targets, Harm::Pause { pause_ms }));
+                }
+                let targets = view.some(count, rng)?;
+                if fault.name().starts_with("kill") {
+                    return Ok(Plan::disabling(targets, Harm::Kill));
+                }
+                if self.cluster.disk(1).is_none() {
+                    return Err("power can be cut only where disks are images".to_owned());
+                }
+                Ok(Plan::disabling(targets, Harm::PowerCut))
+            }
+        }
+    }
+
+    fn plan_network(&self, fault: Fault, view: &View, rng: &mut StdRng) -> Result<Plan, String> {
+        let mut links = Vec::new();
+        for from in &view.members {
+            links.extend(view.members.iter().filter(|to| *to != from).map(|to| Link { from: *from, to: *to }));
+        }
+        let mut rules = Rules::default();
+        let mut out = BTreeSet::new();
+        let targets = match fault {
+            Fault::Loss => {
+                let percent = *LOSS_PERCENT.choose(rng).unwrap_or(&50);
+                rules.loss_percent = links.into_iter().map(|link| (link, percent)).collect();
+                view.members.clone()
+            }
+            Fault::Latency => {
+                let delay = *DELAYS.choose(rng).unwrap_or(&DELAYS[0]);
+                rules.delay = links.into_iter().map(|link| (link, delay)).collect();
+                view.members.clone()
+            }
+            Fault::Bandwidth => {
+                let targets = view.some(2, rng)?;
+                let kbit = *RATES_KBIT.choose(rng).unwrap_or(&500);
+                rules.rate_kbit = targets.iter().map(|node| (*node, kbit)).collect();
+                targets
+            }
+            _ => {
+                let partition = partition(fault, &view.members, &view.leading(), rng);
+                let partition = partition.ok_or("nobody leads, or there are too few nodes")?;
+                rules.cut = partition.cut;
+                out = partition.alone;
+                if out.is_empty() { view.members.clone() } else { out.iter().copied().collect() }
+            }
+        };
+        self.cluster.can(&rules)?;
+        let harm = if fault == Fault::PartitionFlapping { Harm::Flapping(rules) } else { Harm::Links(rules) };
+        Ok(Plan { targets, out, harm })
+    }
+
+    fn plan_disk(&self, fault: Fault, view: &View, rng: &mut StdRng) -> Result<Plan, String> {
+        let images = self.cluster.disk(1).is_some();
+        let needs_images =
+            matches!(fault, Fault::DiskFull | Fault::SyncFails | Fault::DiskDies | Fault::SlowDisk | Fault::HungDisk);
+        if needs_images && !images {
+            return Err("disks can be broken only where they are images".to_owned());
+        }
+        let node = view.one(rng)?;
+        Ok(match fault {
+            Fault::DiskFull => Plan::disabling(vec![node], Harm::DiskFull),
+            Fault::SyncFails => Plan::disabling(vec![node], Harm::SyncFails),
+            Fault::DiskDies => Plan::disabling(vec![node], Harm::DiskDies),
+            Fault::HungDisk => Plan::disabling(vec![node], Harm::HungDisk),
+            Fault::SlowDisk => {
+                let writes = *SLOW_WRITES.choose(rng).unwrap_or(&30);
+                Plan::hindering(view.some(2, rng)?, Harm::SlowDisk { writes_per_second: writes })
+            }
+            Fault::BitFlipLog => Plan::disabling(vec![node], Harm::BitFlip { part: Part::Log, seed: rng.random() }),
+            Fault::BitFlipState => Plan::disabling(vec![node], Harm::BitFlip { part: Part::State, seed: rng.random() }),
+            Fault::BitFlipSnapshot => {
+                Plan::disabling(vec![node], Harm::BitFlip { part: Part::Snapshot, seed: rng.random() })
+            }
+            _ => Plan::disabling(vec![node], Harm::WipedDisk),
+        })
+    }
+
+    fn plan_clock(&self, fault: Fault, view: &View, rng: &mut StdRng) -> Result<Plan, String> {
+        let clocks = self.cluster.options().clocks;
+        if clocks == Clocks::Real {
+            return Err("the nodes were started with real clocks".to_owned());
+        }
+        let count = rng.random_range(1..=view.free.len().max(1));
+        let targets = view.some(count, rng)?;
+        let drifts = if clocks == Clocks::Wall { WALL_DRIFTS } else { DRIFTS };
+        let skews = targets.iter().map(|node| {
+            let skew = match fault {
+                Fault::ClockJump => Skew { seconds: *JUMPS.choose(rng).unwrap_or(&60), rate: None },
+                _ => Skew { seconds: 0, rate: drifts.choose(rng).copied() },
+            };
+            (*node, skew)
+        });
+        let skews = skews.collect();
+        Ok(Plan::hindering(targets, Harm::Clocks(skews)))
+    }
+
+    fn plan_membership(&self, fault: Fault, view: &View, rng: &mut StdRng) -> Result<Plan, String> {
+        let seed = rng.random();
+        Ok(match fault {
+            Fault::TransferLeaders => Plan::hindering(view.free.clone(), Harm::TransferLeaders { seed }),
+            Fault::MoveShard => Plan::hindering(vec![], Harm::MoveShard { seed }),
+            Fault::FailPoint => Plan::hindering(vec![], Harm::FailPoint { seed }),
+            _ => {
+                let node = view.one(rng)?;
+                Plan::hindering(vec![node], Harm::Churn)
+            }
+        })
+    }
+
+    /// Whether nothing else is destroyed, and every shard has all its replicas.
+    async fn may_destroy(&self) -> Result<(), String> {
+        let other = self.books().active.values().find(|hit| hit.fault.destroys()).map(|hit| hit.fault);
+        if let Some(other) = other {
+            return Err(format!("{other} is not healed yet, and both may destroy what a majority held"));
+        }
+        if !self.books().rebuilding.is_empty() {
+            return Err("a node is still being made anew".to_owned());
+        }
+        match self.cluster.is_well().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("shards miss replicas, or replicas move: more may not be destroyed now".to_owned()),
+            Err(error) => Err(format!("the cluster does not say whether all replicas are there: {error:#}")),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The numbers of a run, from its history, its faults and what was observed.
+
+use std::collections::BTreeMap;
+
+use super::observed::Counts;
+use crate::history::EventKind;
+use crate::report::availability::{Availability, quantile};
+use crate::report::faults::Faults;
+use crate::report::results::{Ended, Failover, Unavailable};
+use crate::report::{Outcome, Results};
+use crate::workload::Done;
+
+/// What the account needs beside the operations.
+pub(super) struct Facts<'a> {
+    /// The faults.
+    pub faults: &'a Faults,
+    /// What the nodes' metrics said.
+    pub counts: Counts,
+    /// The load's beginning and end.
+    pub load: (u64, u64),
+    /// Operations that were not begun.
+    pub shed: u64,
+    /// Repeats the run.
+    pub command: String,
+    /// The seed.
+    pub seed: u64,
+    /// How the nodes were connected.
+    pub network: String,
+}
+
+/// The results, still without checks.
+pub(super) fn account(operations: &[Done<'_>], facts: Facts<'_>) -> Results {
+    let mut by_name: BTreeMap<String, Ended> = BTreeMap::new();
+    let mut total = Ended::default();
+    for done in operations {
+        for ended in [by_name.entry(name(done)).or_default(), &mut total] {
+            match done.kind() {
+                EventKind::Ok => ended.ok += 1,
+                EventKind::Fail => ended.fail += 1,
+                EventKind::Info | EventKind::Invoke => ended.info += 1,
+            }
+            ended.refused += u64::from(done.completion.is_some_and(|completion| completion.refused));
+        }
+    }
+    let (from, until) = facts.load;
+    let in_load = |done: &&Done<'_>| done.kind() == EventKind::Ok && (from..until).contains(&done.end());
+    let mut latencies: Vec<u64> = operations.iter().filter(in_load).map(|done| done.end() - done.invoke.time).collect();
+    latencies.sort_unstable();
+    let ms = |part| quantile(&latencies, part).map(|ns| ns as f64 / 1e6);
+    let availability = Availability::of(operations, facts.load);
+    let windows = &facts.faults.windows;
+    let unavailable = availability.longest(windows).into_iter().map(|(kind, gap)| {
+        (kind, Unavailable { longest_ms: gap.ms(), shard: gap.shard, from_ms: gap.from / 1_000_000 })
+    });
+    Results {
+        outcome: Outcome::Pass,
+        checks: Vec::new(),
+        operations: by_name,
+        total,
+        shed: facts.shed,
+        ok_per_second: latencies.len() as f64 / ((until - from).max(1) as f64 / 1e9),
+        latency_ms: ms(0.5).zip(ms(0.99)).map(|(p50, p99)| [p50, p99]),
+        faults: facts.faults.counts.clone(),
+        unavailable: unavailable.collect(),
+        failover: failover(&availability.failovers(windows)),
+        leader_changes: availability.leader_changes(),
+        counts: facts.counts,
+        load: facts.load,
+        command: facts.command,
+        seed: facts.seed,
+        network: facts.network,
+    }
+}
+
+/// An operation's workload and action, and its level if that is eventual.
+fn name(done: &Done<'_>) -> String {
+    let workload = done.invoke.key.as_deref().and_then(|key| key.split('/').next()).unwrap_or_default();
+    let action =
+        serde_json::to_value(done.invoke.f).ok().and_then(|f| f.as_str().map(str::to_owned)).unwrap_or_default();
+    match done.invoke.level.as_deref() {
+        Some(level) => format!("{workload} {action} ({level})"),
+        None => format!("{workload} {action}"),
+    }
+}
+
+fn failover(sorted_ms: &[u64]) -> Failover {
+    let at = |part| quantile(sorted_ms, part).unwrap_or(0);
+    Failover { count: sorted_ms.len() as u64, p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) }
+}

@@ -1,0 +1,116 @@
+//! Whether a run reached what it was to test. One that did not is a failure of the harness, however well everything looked.
+
+use super::options::Required;
+use crate::nemesis::Fault;
+use crate::report::faults::FaultCounts;
+use crate::report::{Check, Outcome, Results};
+
+/// Of all operations, at least so many in a hundred must have succeeded: otherwise hardly anything was tested.
+const OK_PERCENT_MIN: u64 = 20;
+
+/// The check, of the results that are complete but for it. `named`: what was asked for, each name with the faults that it means.
+/// With `excuse`, a name whose faults were all skipped is left out: this machine does not allow them, and the caller accepts it.
+pub(super) fn check(required: &Required, named: &[(String, Vec<Fault>)], excuse: bool, results: &Results) -> Check {
+    let mut excused = Vec::new();
+    let mut missing = Vec::new();
+    let mut at_least = |what: &str, seen: u64, wanted: u64| {
+        if seen < wanted {
+            missing.push(format!("{seen} {what} instead of {wanted}"));
+        }
+    };
+    let total = results.total;
+    at_least("successful operations", total.ok, (total.all() * OK_PERCENT_MIN).div_ceil(100).max(1));
+    for (name, faults) in named {
+        let counts: Vec<_> = faults.iter().filter_map(|fault| results.faults.get(&fault.name())).collect();
+        let sum = |count: fn(&FaultCounts) -> u64| counts.iter().map(|counts| count(counts)).sum::<u64>();
+        let (installed, skipped) = (sum(|counts| counts.installed), sum(|counts| counts.skipped));
+        if excuse && installed == 0 && skipped > 0 {
+            let why = counts.iter().find_map(|counts| counts.why_skipped.as_deref()).unwrap_or("skipped");
+            excused.push(format!("{name} ({why})"));
+            continue;
+        }
+        at_least(&format!("faults of '{name}' installed"), installed, required.require_faults);
+        at_least(&format!("faults of '{name}' healed"), sum(|counts| counts.healed), installed);
+    }
+    // What the excused faults would have brought about is not missed either.
+    if excused.is_empty() {
+        at_least("elections", results.counts.elections, required.require_elections);
+        at_least("snapshots installed", results.counts.snapshots, required.require_snapshots);
+        let hit = results.faults.values().map(|counts| counts.leaders_hit).sum();
+        at_least("faults that hit a leader", hit, required.require_leaders_hit);
+    }
+    if missing.is_empty() {
+        let excuse =
+            if excused.is_empty() { String::new() } else { format!("; not possible here: {}", excused.join(", ")) };
+        return Check::pass("coverage", format!("everything that was required was reached{excuse}"));
+    }
+    Check::new("coverage", Outcome::HarnessFailure, missing.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::results::{Ended, Failover};
+    use crate::run::Counts;
+
+    fn results(installed: u64, elections: u64) -> Results {
+        let kill = FaultCounts { installed, healed: installed, leaders_hit: installed, ..FaultCounts::default() };
+        Results {
+            outcome: Outcome::Pass,
+            checks: vec![],
+            operations: [].into(),
+            total: Ended { ok: 100, ..Ended::default() },
+            shed: 0,
+            ok_per_second: 1.0,
+            latency_ms: None,
+            faults: [("kill-one".to_owned(), kill)].into(),
+            unavailable: [].into(),
+            failover: Failover::default(),
+            leader_changes: 0,
+            counts: Counts { elections, snapshots: 0, answers: 1 },
+            load: (0, 1),
+            command: String::new(),
+            seed: 0,
+            network: String::new(),
+        }
+    }
+
+    fn outcome(nemeses: &[&str], excuse: bool, results: &Results) -> Outcome {
+        let required =
+            Required { require_elections: 2, require_faults: 1, require_leaders_hit: 1, ..Required::default() };
+        let meant = |name: &&str| ((*name).to_owned(), Fault::parse_list(name).unwrap());
+        check(&required, &nemeses.iter().map(meant).collect::<Vec<_>>(), excuse, results).outcome
+    }
+
+    #[test]
+    fn a_run_that_missed_what_it_was_for_fails() {
+        assert_eq!(outcome(&["kill"], false, &results(1, 2)), Outcome::Pass, "one of those that begin so");
+        assert_eq!(outcome(&["kill"], false, &results(0, 2)), Outcome::HarnessFailure, "never installed");
+        assert_eq!(outcome(&["kill"], false, &results(1, 1)), Outcome::HarnessFailure, "no election");
+        assert_eq!(outcome(&["kill", "pause-leaders"], false, &results(1, 2)), Outcome::HarnessFailure, "no pause");
+    }
+
+    /// Only what was skipped is excused, and only where the caller says so.
+    #[test]
+    fn what_this_machine_does_not_allow_may_be_excused() {
+        let mut results = results(1, 0);
+        assert_eq!(outcome(&["kill", "power-cut"], true, &results), Outcome::HarnessFailure, "nobody tried");
+        results.faults.insert("power-cut-one".to_owned(), FaultCounts { skipped: 2, ..FaultCounts::default() });
+        assert_eq!(outcome(&["kill", "power-cut"], true, &results), Outcome::Pass);
+        assert_eq!(outcome(&["kill", "power-cut"], false, &results), Outcome::HarnessFailure);
+    }
+
+    #[test]
+    fn a_fault_that_was_never_healed_fails() {
+        let mut results = results(2, 2);
+        results.faults.get_mut("kill-one").unwrap().healed = 1;
+        assert_eq!(outcome(&["kill"], false, &results), Outcome::HarnessFailure);
+    }
+
+    #[test]
+    fn a_run_in_which_hardly_anything_succeeded_fails() {
+        let mut results = results(1, 2);
+        results.total = Ended { ok: 10, fail: 90, ..Ended::default() };
+        assert_eq!(outcome(&["kill"], false, &results), Outcome::HarnessFailure);
+    }
+}

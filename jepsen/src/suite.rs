@@ -1,0 +1,258 @@
+//! The tables of runs: what CI and a release test.
+//!
+//! A run that is added is a row here. Each says what it must have reached; without that it fails.
+
+use std::path::Path;
+
+use crate::run::{Options, Required};
+
+/// Which table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Suite {
+    /// Some eight minutes on two cores: every family of faults once.
+    Ci,
+    /// Some seventy minutes: every workload against every family, longer and faster.
+    Release,
+}
+
+/// One run of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Its name, and that of its directory.
+    pub name: &'static str,
+    /// What it is for.
+    pub what: &'static str,
+    workloads: &'static [&'static str],
+    nemeses: &'static [&'static str],
+    time_limit: u64,
+    rate: f64,
+    interval: f64,
+    overlap: bool,
+    required: Required,
+}
+
+impl Suite {
+    /// Its runs.
+    pub fn entries(self) -> &'static [Entry] {
+        match self {
+            Suite::Ci => CI,
+            Suite::Release => RELEASE,
+        }
+    }
+}
+
+impl Entry {
+    /// The run, with its directory below `out`.
+    pub fn options(&self, out: &Path, seed: u64) -> Options {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        Options {
+            workload: owned(self.workloads),
+            nemesis: owned(self.nemeses),
+            time_limit: self.time_limit,
+            rate: Some(self.rate),
+            interval: self.interval,
+            overlap: self.overlap,
+            seed: Some(seed),
+            out: Some(out.join(self.name)),
+            required: self.required,
+            ..Options::default()
+        }
+    }
+}
+
+/// The least that a run must have reached.
+const fn required(faults: u64, elections: u64, leaders_hit: u64, snapshots: u64) -> Required {
+    Required {
+        require_faults: faults,
+        require_elections: elections,
+        require_leaders_hit: leaders_hit,
+        require_snapshots: snapshots,
+    }
+}
+
+const CI: &[Entry] = &[
+    Entry {
+        name: "partitions",
+        what: "the network is cut in every shape",
+        workloads: &["register", "append"],
+        nemeses: &["partition"],
+        required: required(4, 3, 2, 0),
+        ..CI_RUN
+    },
+    Entry {
+        name: "kill-power",
+        what: "processes die, and power is cut: what was not synced is gone",
+        workloads: &["register", "set"],
+        nemeses: &["kill", "power-cut"],
+        required: required(2, 3, 2, 0),
+        ..CI_RUN
+    },
+    Entry {
+        name: "pause-clock",
+        what: "leaders stop and go on, clocks jump and drift",
+        workloads: &["register", "counter"],
+        nemeses: &["pause-leaders", "clock"],
+        required: required(2, 2, 2, 0),
+        ..CI_RUN
+    },
+    Entry {
+        name: "membership",
+        what: "leaders hand over, replicas move, nodes come and go",
+        workloads: &["register", "append"],
+        nemeses: &["transfer-leaders", "move-shard", "churn"],
+        required: required(1, 2, 0, 1),
+        ..CI_RUN
+    },
+    Entry {
+        name: "disks",
+        what: "disks are full, slow, hang, fail to sync; logs are purged to their tips while nodes are down",
+        workloads: &["register", "counter"],
+        nemeses: &["disk-full", "sync-fails", "slow-disk", "hung-disk"],
+        required: required(1, 1, 1, 0),
+        ..CI_RUN
+    },
+    Entry {
+        name: "shortener",
+        what: "short links while nodes die, are cut off, and come back by snapshot",
+        workloads: &["shortener", "set"],
+        nemeses: &["kill-one", "partition-leader", "purge-logs"],
+        required: required(1, 2, 1, 0),
+        ..CI_RUN
+    },
+];
+
+/// What the runs of CI have in common.
+const CI_RUN: Entry = Entry {
+    name: "",
+    what: "",
+    workloads: &[],
+    nemeses: &[],
+    time_limit: 45,
+    rate: 300.0,
+    interval: 4.0,
+    overlap: false,
+    required: required(1, 0, 0, 0),
+};
+
+const RELEASE: &[Entry] = &[
+    Entry {
+        name: "partitions",
+        workloads: &["register"],
+        nemeses: &["partition"],
+        required: required(20, 20, 10, 0),
+        ..RELEASE_RUN
+    },
+    Entry {
+        name: "partitions-append",
+        workloads: &["append", "counter"],
+        nemeses: &["partition-leader", "partition-halves", "partition-one-way", "partition-flapping"],
+        required: required(4, 20, 10, 0),
+        ..RELEASE_RUN
+    },
+    Entry {
+        name: "slow-network",
+        workloads: &["register", "set"],
+        nemeses: &["loss", "latency", "bandwidth"],
+        required: required(4, 2, 4, 0),
+        ..RELEASE_RUN
+    },
+    Entry {
+        name: "kill",
+        workloads: &["register", "append"],
+        nemeses: &["kill"],
+        required: required(20, 20, 10, 0),
+        ..RELEASE_RUN
+    },
+    Entry {
+        name: "power",
+        workloads: &["register", "set"],
+        nemeses: &["power-cut"],
+        required: required(20, 20, 10, 0),
+        ..RELEASE_RUN
+    },
+    Entry {
+        name: "pause",
+        workloads: &["register", "counter"],
+        nemeses: &["pause-leaders"],
+        required: required(20, 10, 20, 0),
+        ..RELEASE_RUN
+    },
+    Entry {
+        name: "clock",
+        workloads: &["register", "append"],
+        nemeses: &["clock", "pause-leaders"],
+        required: required(8, 4, 8, 0),
+        ..RELEASE_RUN
+    },
+    Entry {
+        name: "disks",
+        workloads: &["register", "append"],
+        nemeses: &["disk-full", "sync-fails", "disk-dies", "slow-disk", "hung-disk"],
+        required: required(2, 5, 5, 0),
+        ..RELEASE_RUN
+    },
+    Entry {
+        name: "rot",
+        workloads: &["register", "set"],
+        nemeses: &["bit-flip", "wiped-disk", "purge-logs"],
+        required: required(2, 2, 1, 1),
+        ..RELEASE_RUN
+    },
+    Entry {
+        name: "membership",
+        workloads: &["register", "append"],
+        nemeses: &["transfer-leaders", "move-shard", "churn"],
+        required: required(4, 10, 0, 4),
+        ..RELEASE_RUN
+    },
+    Entry {
+        name: "shortener",
+        workloads: &["shortener", "set"],
+        nemeses: &["kill", "partition", "purge-logs", "pause-leaders"],
+        required: required(4, 20, 10, 0),
+        ..RELEASE_RUN
+    },
+    Entry {
+        name: "everything",
+        workloads: &["register", "append"],
+        nemeses: &["network", "process", "log", "membership"],
+        overlap: true,
+        required: required(4, 20, 10, 1),
+        ..RELEASE_RUN
+    },
+];
+
+/// What the runs of a release have in common.
+const RELEASE_RUN: Entry = Entry { what: "five minutes of it", time_limit: 300, rate: 500.0, interval: 6.0, ..CI_RUN };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nemesis::Fault;
+    use crate::run::Pace;
+    use crate::workload::{Setting, by_name};
+
+    /// Seconds that starting, healing, final reads and checking add to a run, as measured on two cores.
+    const OVERHEAD: u64 = 40;
+
+    /// Every row names workloads and faults that there are, asks for something, has its own directory, and the table is done in
+    /// the time that it has.
+    #[test]
+    fn the_tables_can_be_run() {
+        let setting = Setting { seed: 1, keys: 1, prefix: "", urls: None };
+        for (suite, minutes) in [(Suite::Ci, 12), (Suite::Release, 75)] {
+            let mut names = std::collections::HashSet::new();
+            let mut seconds = 0;
+            for entry in suite.entries() {
+                assert!(names.insert(entry.name), "{}", entry.name);
+                let options = entry.options(Path::new("out"), 1);
+                options.check().unwrap();
+                assert!(options.workload.iter().all(|name| by_name(name, &setting).is_ok()), "{}", entry.name);
+                assert!(options.nemesis.iter().all(|name| Fault::parse_list(name).is_ok()), "{}", entry.name);
+                assert!(options.required.require_faults > 0 && matches!(options.pace(), Pace::Open { .. }));
+                seconds += entry.time_limit + OVERHEAD;
+            }
+            assert!(seconds <= minutes * 60, "{suite:?}: {seconds} s");
+        }
+    }
+}
