@@ -1,6 +1,7 @@
 //! The first words between two sides: which cluster, which node, which versions of the protocol.
 
 use quorate_proto::{WIRE_VERSION, kv, peer};
+use quorate_storage::Bug;
 use quorate_types::topology::Identity;
 use quorate_types::{ClusterId, NodeId};
 
@@ -8,7 +9,7 @@ use crate::refusal::Refusal;
 
 /// What a node says first to another. `to` is 0 where any node will do.
 pub(crate) fn hello(cluster: ClusterId, from: NodeId, to: NodeId) -> peer::Hello {
-    let wire_version = WIRE_VERSION + u32::from(is_of_next_release());
+    let wire_version = WIRE_VERSION + u32::from(Bug::NextWireVersion.is_on());
     peer::Hello {
         cluster_id: cluster.to_string(),
         wire_version_min: wire_version,
@@ -55,12 +56,6 @@ fn check_cluster(theirs: &str, own: ClusterId) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::Handshake(format!("this node belongs to cluster {own}, not to cluster {}", theirs.escape_debug())))
-}
-
-/// What a whole-cluster test switches on to have a node that the others do not understand. Only a build with the feature `bugs`
-/// can be one.
-fn is_of_next_release() -> bool {
-    cfg!(feature = "bugs") && std::env::var_os("QUORATE_BUG").is_some_and(|bug| bug == "next-wire-version")
 }
 
 #[cfg(test)]

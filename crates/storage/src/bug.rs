@@ -29,11 +29,13 @@ pub enum Bug {
     PurgePastFlush,
     /// A node that lost its disk gets its old id back, and with it its old replicas.
     WipedKeepsIdentity,
+    /// The process speaks the next release's wire version, and no other.
+    NextWireVersion,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 12] = [
+    pub const ALL: [Bug; 13] = [
         Bug::AckBeforeSync,
         Bug::VoteNotSynced,
         Bug::ReadUnconfirmed,
@@ -46,6 +48,7 @@ impl Bug {
         Bug::ConditionIgnored,
         Bug::PurgePastFlush,
         Bug::WipedKeepsIdentity,
+        Bug::NextWireVersion,
     ];
 
     /// What `QUORATE_BUG` calls it.
@@ -63,6 +66,7 @@ impl Bug {
             Bug::ConditionIgnored => "condition-ignored",
             Bug::PurgePastFlush => "purge-past-flush",
             Bug::WipedKeepsIdentity => "wiped-keeps-identity",
+            Bug::NextWireVersion => "next-wire-version",
         }
     }
 
