@@ -19,6 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("shortener", &["client"]),
     ("cli", &["types", "proto", "node", "router", "client", "shortener"]),
     ("jepsen", &["types", "proto", "router", "client"]),
+    ("sim", &["types", "ring", "storage", "raft", "topology"]),
     ("tests", &["proto", "router", "client"]),
 ];
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
 use openraft::{Config, SnapshotPolicy};
@@ -16,6 +16,7 @@ use quorate_types::clock::Clock;
 use quorate_types::peer::{PeerBody, PeerMessage, SnapshotHeader};
 use quorate_types::report::{OrderKind, ReplicaReport};
 use quorate_types::{GroupId, NodeId, ReplicaId, Vote};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,7 +28,7 @@ use crate::network::{Networks, Wire};
 use crate::openraft_types::TypeConfig;
 use crate::state_machine::{Progress, StateMachine};
 use crate::transport::{Lane, Transport};
-use crate::{pacer, retention};
+use crate::{blocking, pacer, retention};
 
 /// The node's groups have stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +104,7 @@ impl Groups {
         if shared.find(replica).is_some() {
             return Err(OpenError::AlreadyOpen(replica));
         }
-        tokio::task::block_in_place(|| shared.log.create(replica, group))?;
+        blocking::in_place(|| shared.log.create(replica, group))?;
         let before = shared.log.state(replica)?;
         let existed = before.vote.is_some() || before.last.is_some();
         let machine = Replica::open(shared.state.clone(), replica, open_machine)?;
@@ -201,11 +202,11 @@ impl Groups {
         let open = self.shared.replicas_mut().remove(&replica);
         if let Some(open) = open {
             open.clone().shutdown().await;
-            tokio::task::block_in_place(|| open.retire());
+            blocking::in_place(|| open.retire());
         }
         let (log, state) = (self.shared.log.clone(), self.shared.state.clone());
         // First the tombstone: what a crash leaves of the state is swept at the next start.
-        tokio::task::block_in_place(|| {
+        blocking::in_place(|| {
             log.destroy(replica)?;
             fail_point("tombstone-written");
             state.destroy(replica)?;
@@ -261,6 +262,7 @@ impl Shared {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = task => {}
             }
@@ -296,7 +298,7 @@ impl Shared {
 
 /// Lets a replica that existed before campaign once its promise of an earlier life must have ended.
 async fn thaw<M: Machine>(raft: crate::group::Raft<M>, votes_from: Instant) {
-    tokio::time::sleep_until(votes_from.into()).await;
+    tokio::time::sleep_until(votes_from).await;
     raft.runtime_config().elect(true);
 }
 

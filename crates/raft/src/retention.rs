@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::MissedTickBehavior;
 
-use crate::group::AnyGroup;
+use crate::blocking;
+use crate::group::{AnyGroup, Keep};
 use crate::groups::{Shared, Stopped};
 
 /// How often the logs are measured.
@@ -51,7 +52,7 @@ async fn compact(shared: &Arc<Shared>, groups: Vec<Arc<dyn AnyGroup>>, keep: u64
     let groups: Vec<_> = groups.into_iter().filter(|group| !shared.wire.is_sending(group.group())).collect();
     let applied: Vec<_> = groups.iter().map(|group| group.applied()).collect();
     let state = shared.state.clone();
-    let flushed = tokio::task::spawn_blocking(move || state.flush()).await;
+    let flushed = blocking::elsewhere(move || state.flush()).await;
     match flushed {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -60,6 +61,7 @@ async fn compact(shared: &Arc<Shared>, groups: Vec<Arc<dyn AnyGroup>>, keep: u64
         }
         Err(_ended) => return Err(Stopped),
     }
+    let keep = Keep { bytes: keep, entries: shared.options.log_retained_entries };
     let purges = groups.into_iter().zip(applied).map(|(group, flushed)| group.purge(flushed, keep));
     let purged: u64 = join_all(purges).await.into_iter().sum();
     tracing::info!(purged, "logs purged");
