@@ -63,6 +63,7 @@ pub(crate) async fn serves(world: &Arc<World>) -> Result<(), String> {
 pub(crate) async fn settles(world: &Arc<World>) -> Result<(), String> {
     let deadline = Instant::now() + SETTLES_WITHIN;
     loop {
+        member::start_joining(world);
         let unsettled = match unsettled(world) {
             None => return Ok(()),
             Some(reason) => reason,

@@ -2,14 +2,16 @@
 //! has durably, and says of itself.
 //!
 //! ```text
-//!   election safety      one leader a term
 //!   log matching         the same entry id: the same entry after the same entry
 //!   state machine safety an index is committed once; replicas that applied the same have the same state
-//!   leader completeness  what was committed in an earlier term is in the log of every later leader
+//!   leader completeness  what was committed under an earlier vote is in the log of every later leader
 //!   durability           what counts as committed is durable on a majority of the voters
 //!   order                purged <= flushed <= applied; what is durable can always be started from
 //!   only forwards        durable votes, durable applied indexes
 //! ```
+//!
+//! A vote here is a term and a candidate, and the larger candidate of a term may follow the smaller one as its leader (openraft's
+//! `leader_id_adv`): "one leader a term" holds for the pair, and is part of log matching, as the pair is in every entry's id.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
@@ -46,9 +48,12 @@ struct Observer {
     round: u64,
 }
 
+/// A vote: its term, and who leads in it.
+type Ballot = (u64, ReplicaId);
+
 #[derive(Default)]
 struct KnownGroup {
-    leaders: BTreeMap<u64, ReplicaId>,
+    leaders: BTreeSet<Ballot>,
     /// Every entry that was ever seen: what it says, and the entry before it.
     entries: BTreeMap<LogId, (u64, Option<LogId>)>,
     committed: BTreeMap<u64, Committed>,
@@ -61,8 +66,8 @@ struct KnownGroup {
 #[derive(Clone, Copy)]
 struct Committed {
     id: LogId,
-    /// A term in which it was committed already.
-    in_term: u64,
+    /// A vote under which it was committed already.
+    under: Ballot,
     /// It was found durable on a majority.
     durable: bool,
 }
@@ -101,7 +106,8 @@ impl Observer {
                 found.entry(group).or_default().push(Found {
                     node: *node,
                     replica,
-                    life: known.lives,
+                    // Down is a life of its own.
+                    life: 2 * known.lives + u64::from(known.member.is_some()),
                     log: known.log.clone(),
                     state: known.state.clone(),
                     now,
@@ -250,9 +256,9 @@ impl KnownGroup {
     }
 
     fn commit(&mut self, id: LogId, found: &Found) -> Result<(), String> {
-        let in_term = found.now.vote.map_or(id.term, |vote| vote.term);
-        let known = self.committed.entry(id.index).or_insert(Committed { id, in_term, durable: false });
-        known.in_term = known.in_term.min(in_term);
+        let under = found.now.vote.map_or((id.term, id.leader), |vote| (vote.term, vote.candidate));
+        let known = self.committed.entry(id.index).or_insert(Committed { id, under, durable: false });
+        known.under = known.under.min(under);
         ensure(known.id == id, || format!("applied {id} where {} was applied elsewhere", known.id))
     }
 
@@ -286,10 +292,8 @@ impl KnownGroup {
 
     /// True for a leader that was not seen before.
     fn new_leader(&mut self, term: u64, leader: &Found) -> Result<bool, String> {
-        let known = self.leaders.insert(term, leader.replica);
-        let of_term = known.unwrap_or(leader.replica);
-        ensure(of_term == leader.replica, || format!("replicas {of_term} and {} lead in term {term}", leader.replica))?;
-        if known.is_some() {
+        let ballot = (term, leader.replica);
+        if !self.leaders.insert(ballot) {
             return Ok(false);
         }
         let from = index(leader.now.purged);
@@ -297,10 +301,10 @@ impl KnownGroup {
         let own: BTreeMap<u64, LogId> = entries.iter().map(|entry| (entry.id.index, entry.id)).collect();
         for committed in self.committed.range(from..).map(|(_, committed)| committed) {
             let there = own.get(&committed.id.index);
-            ensure(committed.in_term >= term || there == Some(&committed.id), || {
+            ensure(committed.under >= ballot || there == Some(&committed.id), || {
                 format!(
-                    "replica {} leads in term {term} without entry {}, which was committed in term {}; it has {there:?}",
-                    leader.replica, committed.id, committed.in_term
+                    "replica {} leads in term {term} without entry {}, which was committed under {:?}; it has {there:?}",
+                    leader.replica, committed.id, committed.under
                 )
             })?;
         }

@@ -29,6 +29,7 @@ mod invariants;
 mod linear;
 mod member;
 mod network;
+mod panics;
 mod reconciler;
 mod run;
 mod scenario;

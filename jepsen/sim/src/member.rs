@@ -13,7 +13,7 @@ use quorate_storage::state::{MemoryState, State};
 use quorate_topology::{Published, TopologyMachine};
 use quorate_types::clock::Clock;
 use quorate_types::report::{NodeReport, Order};
-use quorate_types::topology::Topology;
+use quorate_types::topology::{NodeState, Topology};
 use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -214,6 +214,17 @@ pub(crate) fn start(world: &Arc<World>, id: NodeId) {
     }
     member.spawn(agent::run(Arc::downgrade(world), Arc::downgrade(&member), StdRng::clone_seed(&mut rng)));
     member.spawn(reconciler::run(Arc::downgrade(world), Arc::downgrade(&member)));
+}
+
+/// A machine that asked for an id and did not hear the answer asks again, and gets the same one.
+pub(crate) fn start_joining(world: &Arc<World>) {
+    let Some(map) = world.newest_map() else { return };
+    for node in map.nodes.iter().filter(|node| node.state == NodeState::Joining) {
+        let known = world.nodes().contains_key(&node.id);
+        if known || world.add_node(node.id).is_ok() {
+            start(world, node.id);
+        }
+    }
 }
 
 /// A source of chance for a part of what another one serves.

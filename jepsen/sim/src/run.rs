@@ -11,7 +11,7 @@ use crate::counts::Totals;
 use crate::defect::Defect;
 use crate::scenario::{Scenario, Stream};
 use crate::world::World;
-use crate::{faults, heal, invariants, member};
+use crate::{faults, heal, invariants, member, panics};
 
 /// How long the cluster may take to be founded while nothing goes wrong.
 const FOUNDED_WITHIN: Duration = Duration::from_secs(20);
@@ -73,6 +73,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
 }
 
 fn run_here(seed: u64, options: &Options) -> Outcome {
+    panics::watch();
     quorate_raft::simulate(Stream::Raft.seed(seed));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -95,6 +96,7 @@ async fn simulate(seed: u64, options: &Options) -> Outcome {
     } else {
         undecided = heal::judge(&world);
     }
+    panics::seen().into_iter().for_each(|what| world.violation(format!("a task panicked: {what}")));
     let mut totals = Totals::of(&world.counts);
     [totals.answered, totals.unknown, totals.failed] = world.history.counts();
     totals.undecided = undecided;
