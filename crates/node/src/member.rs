@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use quorate_raft::{Group, Groups, KvGroup, OpenError, LOG_RETAINED_ENTRIES, Options, Transport};
+use quorate_raft::{Group, Groups, KvGroup, LOG_RETAINED_ENTRIES, OpenError, Options, Transport};
 use quorate_storage::log::{Log, LogError, LogOptions, RocksLog};
 use quorate_storage::state::{RocksState, State, StateError, StateOptions, View};
 use quorate_topology::{ClusterState, Published, TopologyMachine, read_cluster};

@@ -32,10 +32,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::append_stream::AppendStream;
 use crate::calls::{Answer, Calls, OpenStream};
-use crate::{blocking, convert};
 use crate::openraft_types::{AppendRequest, Home, LogId, TypeConfig};
 use crate::state_machine::SnapshotData;
 use crate::transport::{Lane, Transport};
+use crate::{blocking, convert};
 
 /// Pause before a peer that could not be reached is tried again.
 const BACKOFF: Duration = Duration::from_millis(50);

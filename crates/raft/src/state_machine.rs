@@ -21,8 +21,8 @@ use quorate_storage::state::{Pinned, StateError};
 use quorate_types::state::{Head, StoredMembership};
 use quorate_types::{Entry, Payload, peer};
 
-use crate::{blocking, convert};
 use crate::openraft_types::{self as raft, LogId, Reply, SnapshotMeta, TypeConfig};
+use crate::{blocking, convert};
 
 /// How much is applied in one batch of the state store: enough to share its cost, little enough that readers and other groups
 /// are not kept waiting.

@@ -14,7 +14,7 @@ use quorate_types::{
 };
 use tempfile::TempDir;
 
-use crate::{Groups, LOG_RETAINED_ENTRIES, KvGroup, MemoryNetwork, Options, Timing};
+use crate::{Groups, KvGroup, LOG_RETAINED_ENTRIES, MemoryNetwork, Options, Timing};
 
 const GROUP: GroupId = GroupId(1);
 const EPOCH: u64 = 1;

@@ -155,8 +155,7 @@ impl Agent {
     /// Starts the groups that are due, and tells shards that are led here and do not know their arc which one it is.
     async fn start_and_tell(&mut self) -> bool {
         let Some((_world, member)) = self.both() else { return false };
-        self.unstarted
-            .retain(|shard, _| member.shard(*shard).is_some_and(|group| !group.group().is_initialized()));
+        self.unstarted.retain(|shard, _| member.shard(*shard).is_some_and(|group| !group.group().is_initialized()));
         for (shard, (founders, start_at)) in &self.unstarted {
             if *start_at <= Instant::now()
                 && let Some(group) = member.shard(*shard)

@@ -91,7 +91,8 @@ async fn network(world: Arc<World>, mut rng: StdRng) {
         world.counts.cuts.one();
         if rng.random_bool(0.2) {
             let by = Duration::from_millis(rng.random_range(5..=150));
-            let (from, to) = (*nodes.choose(&mut rng).unwrap_or(&nodes[0]), *nodes.choose(&mut rng).unwrap_or(&nodes[0]));
+            let (from, to) =
+                (*nodes.choose(&mut rng).unwrap_or(&nodes[0]), *nodes.choose(&mut rng).unwrap_or(&nodes[0]));
             world.trace.event(&format!("link n{from} -> n{to} is slower by {by:?}"));
             world.network.slow_down(from, to, by);
             pause(&mut rng, 100, 2_000).await;
@@ -243,9 +244,8 @@ async fn transfer(world: &World, map: &Topology, rng: &mut StdRng) {
     let Some(shard) = map.shards.choose(rng) else { return };
     let Some(to) = shard.replicas.choose(rng).map(|at| at.replica) else { return };
     let shard: ShardId = shard.id;
-    let leading = world.members().into_iter().find(|member| {
-        member.shard(shard).is_some_and(|group| group.group().is_leader())
-    });
+    let leading =
+        world.members().into_iter().find(|member| member.shard(shard).is_some_and(|group| group.group().is_leader()));
     if let Some(member) = leading {
         world.counts.transfers.one();
         let what = quorate_types::report::OrderKind::TransferLeader(to);

@@ -6,6 +6,7 @@
 //!   state machine safety an index is committed once; replicas that applied the same have the same state
 //!   leader completeness  what was committed under an earlier vote is in the log of every later leader
 //!   durability           what counts as committed is durable on a majority of the voters
+//!   promises             a vote that is granted and an entry that is acknowledged are durable by then (`promise`)
 //!   order                purged <= flushed <= applied; what is durable can always be started from
 //!   only forwards        durable votes, durable applied indexes
 //! ```
@@ -117,7 +118,7 @@ impl Observer {
                 });
             }
         }
-        let mut wrong = Vec::new();
+        let mut wrong = self.world.network.broken_promises();
         for (group, replicas) in &found {
             let known = self.groups.entry(*group).or_default();
             for found in replicas {
@@ -168,10 +169,9 @@ impl Observer {
     }
 }
 
-type Viewing<'a> = &'a mut dyn FnMut(&mut dyn FnMut(&dyn View) -> Result<(), quorate_storage::state::StateError>) -> Result<
-    (),
-    quorate_storage::state::StateError,
->;
+type Viewing<'a> = &'a mut dyn FnMut(
+    &mut dyn FnMut(&dyn View) -> Result<(), quorate_storage::state::StateError>,
+) -> Result<(), quorate_storage::state::StateError>;
 
 fn head(view: Viewing<'_>, replica: ReplicaId) -> Head {
     let mut head = Head::default();
@@ -206,7 +206,10 @@ impl KnownGroup {
         let Found { now, durable, head, durable_head, .. } = found;
         // What a crash would leave must be enough to start from.
         ensure(index(durable.purged) <= index(durable_head.applied), || {
-            format!("the log is durably purged up to {:?}, the state durable up to {:?}", durable.purged, durable_head.applied)
+            format!(
+                "the log is durably purged up to {:?}, the state durable up to {:?}",
+                durable.purged, durable_head.applied
+            )
         })?;
         ensure(index(now.purged) <= index(head.applied), || {
             format!("purged {:?}, applied {:?}", now.purged, head.applied)
@@ -215,7 +218,9 @@ impl KnownGroup {
             format!("durable up to {:?}, applied {:?}", durable_head.applied, head.applied)
         })?;
         let vote = durable.vote.map_or((0, ReplicaId(0), false), |vote| (vote.term, vote.candidate, vote.committed));
-        ensure(vote.0 >= seen.durable_vote.0, || format!("the vote went back from {:?} to {vote:?}", seen.durable_vote))?;
+        ensure(vote.0 >= seen.durable_vote.0, || {
+            format!("the vote went back from {:?} to {vote:?}", seen.durable_vote)
+        })?;
         ensure(vote.0 > seen.durable_vote.0 || seen.durable_vote.0 == 0 || vote.1 >= seen.durable_vote.1, || {
             format!("two votes in a term: {:?} and {vote:?}", seen.durable_vote)
         })?;
@@ -235,14 +240,17 @@ impl KnownGroup {
     /// The entries above what was applied when it was last looked at.
     fn look_at_log(&mut self, found: &Found, already: Option<LogId>) -> Result<(), String> {
         let from = index(already).max(index(found.now.purged));
-        let entries = found.log.entries(found.replica, from..u64::MAX, usize::MAX).map_err(|error| error.to_string())?;
+        let entries =
+            found.log.entries(found.replica, from..u64::MAX, usize::MAX).map_err(|error| error.to_string())?;
         let mut before = None;
         for entry in &entries {
             let says = digest(entry);
             let (known, after) = *self.entries.entry(entry.id).or_insert((says, before));
             ensure(known == says, || format!("entry {} is not what another replica has there", entry.id))?;
             if before.is_some() && after.is_some() {
-                ensure(before == after, || format!("entry {} follows {before:?} here and {after:?} elsewhere", entry.id))?;
+                ensure(before == after, || {
+                    format!("entry {} follows {before:?} here and {after:?} elsewhere", entry.id)
+                })?;
             }
             before = Some(entry.id);
             if let Payload::Membership(members) = &entry.payload {
@@ -297,7 +305,8 @@ impl KnownGroup {
             return Ok(false);
         }
         let from = index(leader.now.purged);
-        let entries = leader.log.entries(leader.replica, from..u64::MAX, usize::MAX).map_err(|error| error.to_string())?;
+        let entries =
+            leader.log.entries(leader.replica, from..u64::MAX, usize::MAX).map_err(|error| error.to_string())?;
         let own: BTreeMap<u64, LogId> = entries.iter().map(|entry| (entry.id.index, entry.id)).collect();
         for committed in self.committed.range(from..).map(|(_, committed)| committed) {
             let there = own.get(&committed.id.index);
@@ -324,7 +333,10 @@ impl KnownGroup {
             let Some(applied) = hash.head.applied else { continue };
             let known = *self.states.entry(applied).or_insert(hash.hash);
             ensure(known == hash.hash, || {
-                format!("replica {} on node {} applied up to {applied} and has another state", found.replica, found.node)
+                format!(
+                    "replica {} on node {} applied up to {applied} and has another state",
+                    found.replica, found.node
+                )
             })?;
         }
         Ok(())

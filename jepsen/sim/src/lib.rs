@@ -7,7 +7,7 @@
 //!                              │           agent, reconciler: what quorate_node does around them
 //!                              ├─ clients ─→ history ─→ linear (the client oracle)
 //!                              ├─ faults: cuts, crashes, slow disks, clocks, an operator
-//!                              ├─ invariants: looked at every 25 ms
+//!                              ├─ invariants, promises: looked at every 25 ms, and in every message
 //!                              └─ heal: everything mended, a bound on the time to progress
 //! ```
 //!
@@ -30,6 +30,7 @@ mod linear;
 mod member;
 mod network;
 mod panics;
+mod promise;
 mod reconciler;
 mod run;
 mod scenario;

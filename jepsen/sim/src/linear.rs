@@ -190,10 +190,7 @@ mod tests {
         assert_eq!(check(&[put(1, 0, 1), unknown(2), read(1, 4, 5), read(2, 6, 7)]), Verdict::Linearizable);
         assert_eq!(check(&[put(1, 0, 1), unknown(2), read(1, 4, 5)]), Verdict::Linearizable);
         assert!(matches!(check(&[put(1, 0, 1), read(2, 2, 3), unknown(4)]), Verdict::Violated(_)));
-        assert!(matches!(
-            check(&[put(1, 0, 1), unknown(2), read(2, 4, 5), read(1, 6, 7)]),
-            Verdict::Violated(_)
-        ));
+        assert!(matches!(check(&[put(1, 0, 1), unknown(2), read(2, 4, 5), read(1, 6, 7)]), Verdict::Violated(_)));
     }
 
     #[test]

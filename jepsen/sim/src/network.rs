@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use quorate_raft::{Groups, Lane, SnapshotUnsent, Transport, Unsent};
+use quorate_storage::log::MemoryLog;
+use quorate_storage::state::MemoryState;
 use quorate_types::peer::{self, PeerMessage, SnapshotHeader};
 use quorate_types::{NodeId, Vote};
 use rand::RngExt;
@@ -23,6 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::disk::Life;
+use crate::promise;
 use crate::trace::Trace;
 
 /// Messages that a cut link holds; one more is lost with its connection.
@@ -38,6 +41,8 @@ pub(crate) struct Network {
     wires: Arc<Mutex<Wires>>,
     sent: Arc<Notify>,
     trace: Arc<Trace>,
+    /// Promises that were broken, until somebody asks.
+    broken: Arc<Mutex<Vec<String>>>,
 }
 
 struct Wires {
@@ -116,7 +121,7 @@ impl Network {
             on_the_way: BTreeMap::new(),
             sent: 0,
         };
-        Network { wires: Arc::new(Mutex::new(wires)), sent: Arc::new(Notify::new()), trace }
+        Network { wires: Arc::new(Mutex::new(wires)), sent: Arc::new(Notify::new()), trace, broken: Arc::default() }
     }
 
     /// Delivers messages for as long as it is polled.
@@ -233,8 +238,19 @@ impl Network {
     }
 
     /// The transport of a node in one of its lives.
-    pub(crate) fn transport(&self, node: NodeId, life: Arc<Life>) -> Arc<dyn Transport> {
-        Arc::new(NodeTransport { network: self.clone(), from: node, life })
+    pub(crate) fn transport(
+        &self,
+        node: NodeId,
+        life: Arc<Life>,
+        log: Arc<MemoryLog>,
+        state: Arc<MemoryState>,
+    ) -> Arc<dyn Transport> {
+        Arc::new(NodeTransport { network: self.clone(), from: node, life, log, state })
+    }
+
+    /// Promises that were broken since this was last asked.
+    pub(crate) fn broken_promises(&self) -> Vec<String> {
+        std::mem::take(&mut *self.broken.lock().expect("nobody panics while holding this lock"))
     }
 
     /// The receiver of a snapshot, if the way to it and back is open.
@@ -251,12 +267,17 @@ struct NodeTransport {
     network: Network,
     from: NodeId,
     life: Arc<Life>,
+    log: Arc<MemoryLog>,
+    state: Arc<MemoryState>,
 }
 
 impl Transport for NodeTransport {
     fn send(&self, to: NodeId, lane: Lane, message: PeerMessage) -> Result<(), Unsent> {
         if !self.life.is_alive() {
             return Err(Unsent(to));
+        }
+        if let Some(what) = promise::broken(&message, &self.log, &self.state) {
+            self.network.broken.lock().expect("nobody panics while holding this lock").push(what);
         }
         let bytes = peer::encode_frame(std::slice::from_ref(&message));
         let from = self.from;

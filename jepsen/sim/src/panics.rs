@@ -8,8 +8,9 @@ thread_local! {
     static SEEN: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// What openraft says when a core ends while it is asked for something: a node that crashed is on its way out.
-const ON_ITS_WAY_OUT: &str = "RaftCore should have already quit";
+/// Where openraft panics when whoever waited for the end of a core was dropped meanwhile, as in a node that crashed: the others
+/// who wait find it neither running nor done. That a core of a living node ends is noticed by its supervision.
+const ON_ITS_WAY_OUT: &str = "raft/raft_inner.rs";
 
 /// From now on the panics of this thread are kept.
 pub(crate) fn watch() {
@@ -36,7 +37,7 @@ fn keep(info: &PanicHookInfo<'_>) -> bool {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     SEEN.with_borrow_mut(|seen| {
         let Some(seen) = seen else { return false };
-        if !what.contains(ON_ITS_WAY_OUT) {
+        if !place.contains(ON_ITS_WAY_OUT) {
             seen.push(format!("{what} ({place})"));
         }
         true

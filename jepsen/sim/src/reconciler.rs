@@ -107,9 +107,9 @@ impl Lead {
 
     async fn reports(&self, topology: &Topology) -> Reports {
         let others = topology.nodes.iter().filter(|node| node.state != NodeState::Removed);
-        let asked = join_all(others.map(async |node| {
-            tokio::time::timeout(REPORT_TIMEOUT, self.report(node.id)).await.ok().flatten()
-        }));
+        let asked = join_all(
+            others.map(async |node| tokio::time::timeout(REPORT_TIMEOUT, self.report(node.id)).await.ok().flatten()),
+        );
         Reports::new(asked.await.into_iter().flatten())
     }
 

@@ -91,10 +91,13 @@ async fn simulate(seed: u64, options: &Options) -> Outcome {
     let _observer = spawned(invariants::run(world.clone()));
     world.node_ids().into_iter().for_each(|id| member::start(&world, id));
     let mut undecided = 0;
-    if let Err(what) = live(&world).await {
-        world.violation(what);
-    } else {
-        undecided = heal::judge(&world);
+    tokio::select! {
+        biased;
+        () = a_little_after(world.violated.notified()) => {}
+        lived = live(&world) => match lived {
+            Ok(()) => undecided = heal::judge(&world),
+            Err(what) => world.violation(what),
+        },
     }
     panics::seen().into_iter().for_each(|what| world.violation(format!("a task panicked: {what}")));
     let mut totals = Totals::of(&world.counts);
@@ -115,6 +118,12 @@ async fn simulate(seed: u64, options: &Options) -> Outcome {
 
 fn spawned(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+/// What follows from a violation shows a little later, and is worth reading with it.
+async fn a_little_after(violated: impl Future<Output = ()>) {
+    violated.await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 /// A cluster is founded, lives through its faults, and recovers.

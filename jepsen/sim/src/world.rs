@@ -15,6 +15,7 @@ use quorate_types::topology::{
 };
 use quorate_types::{ClusterId, Key, NodeId, ShardId};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use crate::counts::Counts;
 use crate::defect::Defect;
@@ -26,6 +27,8 @@ use crate::trace::Trace;
 
 /// How long group 0 may take for one command of an operator.
 const PROPOSE_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Violations that are kept of one run.
+const VIOLATIONS_MAX: usize = 20;
 
 /// A node: what survives a crash, and its present life, if it has one.
 pub(crate) struct SimNode {
@@ -55,6 +58,8 @@ pub(crate) struct World {
     pub(crate) counts: Counts,
     nodes: Mutex<BTreeMap<NodeId, SimNode>>,
     violations: Mutex<Vec<String>>,
+    /// Told of the first violation: what comes after it follows from it.
+    pub(crate) violated: Notify,
     dir: TempDir,
 }
 
@@ -83,6 +88,7 @@ impl World {
             counts: Counts::default(),
             nodes: Mutex::default(),
             violations: Mutex::default(),
+            violated: Notify::new(),
             dir: scratch()?,
         };
         nodes.iter().try_for_each(|node| world.add_node(node.id))?;
@@ -135,7 +141,10 @@ impl World {
         let mut violations = self.violations.lock().expect("nobody panics while holding this lock");
         let line = format!("{:.3} s: {what}", self.trace.now().as_secs_f64());
         self.trace.event(&format!("VIOLATION {what}"));
-        violations.push(line);
+        if violations.len() < VIOLATIONS_MAX {
+            violations.push(line);
+        }
+        self.violated.notify_one();
     }
 
     pub(crate) fn violations(&self) -> Vec<String> {
