@@ -18,7 +18,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["types", "router"]),
     ("shortener", &["client"]),
     ("cli", &["types", "proto", "node", "router", "client", "shortener"]),
-    ("jepsen", &["types", "proto", "router", "client"]),
+    ("jepsen", &["types", "proto", "router", "client", "sim"]),
+    ("sim", &["types", "ring", "storage", "raft", "topology"]),
     ("tests", &["proto", "router", "client"]),
 ];
 

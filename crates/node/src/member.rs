@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use quorate_raft::{Group, Groups, KvGroup, OpenError, Options, Transport};
+use quorate_raft::{Group, Groups, KvGroup, LOG_RETAINED_ENTRIES, OpenError, Options, Transport};
 use quorate_storage::log::{Log, LogError, LogOptions, RocksLog};
 use quorate_storage::state::{RocksState, State, StateError, StateOptions, View};
 use quorate_topology::{ClusterState, Published, TopologyMachine, read_cluster};
@@ -127,6 +127,7 @@ impl Member {
             snapshot_dir: node.data.snapshots(),
             log_retained_bytes_per_group: node.config.limits.log_retained_bytes_per_group,
             log_retained_bytes_per_node: node.config.limits.log_retained_bytes_per_node,
+            log_retained_entries: LOG_RETAINED_ENTRIES,
             on_fatal: Arc::new(|reason| fail_stop(&reason)),
         };
         let for_raft: Arc<dyn Transport> = transport.clone();

@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt};
 use openraft::errors::RPCError;
@@ -25,7 +25,7 @@ use openraft::network::RPCTypes;
 use openraft::raft::StreamAppendResult;
 use quorate_types::peer::{self, AppendReply, PeerBody};
 use tokio::sync::mpsc;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::calls::{Answer, OpenStream};
 use crate::convert;
@@ -184,7 +184,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
         let count = match self.held.take() {
             Some(held) => held.count + 1,
             None => {
-                self.hold.as_mut().reset(tokio::time::Instant::now() + COMMIT_HELD_MAX);
+                self.hold.as_mut().reset(Instant::now() + COMMIT_HELD_MAX);
                 1
             }
         };
@@ -240,7 +240,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
         if due <= Instant::now() {
             return Err(self.link.timeout(RPCTypes::AppendEntries, APPEND_TIMEOUT).into());
         }
-        self.alarm.as_mut().reset(due.into());
+        self.alarm.as_mut().reset(due);
         Ok(())
     }
 }

@@ -1,12 +1,14 @@
 //! Who waits for which answer: requests to other replicas, matched with their replies by number.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use quorate_types::peer::{AppendReply, VoteReply};
+use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::runtime;
 
 /// What another replica answered.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ struct Table {
 impl Default for Calls {
     fn default() -> Self {
         // Starts at random, so that an answer to an earlier life of this process finds nobody.
-        let start = RandomState::new().hash_one("calls") >> 1;
+        let start = runtime::random().next_u64() >> 1;
         Calls(Arc::new(Table { waiting: Mutex::default(), next: AtomicU64::new(start) }))
     }
 }

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use quorate_types::NodeId;
 
+/// Entries of log behind what is flushed that are kept whatever the bytes: a purge never comes near what is being applied
+/// (openraft issue 2116).
+pub const LOG_RETAINED_ENTRIES: u64 = 256;
+
 /// The two times that pull against each other: idle cost, tolerance of slow disks, and the time to a new leader.
 ///
 /// The same on every node of a cluster.
@@ -50,6 +54,8 @@ pub struct Options {
     pub log_retained_bytes_per_group: u64,
     /// The same for all groups of the node together.
     pub log_retained_bytes_per_node: u64,
+    /// How many entries of log a group keeps behind what is flushed, whatever the bytes: [`LOG_RETAINED_ENTRIES`] but in tests.
+    pub log_retained_entries: u64,
     /// Called when a Raft core has died or a disk is in doubt, with the reason. It must end the process: a replica that is
     /// unsure of itself must not vote, acknowledge or apply.
     pub on_fatal: Arc<dyn Fn(String) + Send + Sync>,

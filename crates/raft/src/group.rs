@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -20,6 +20,7 @@ use quorate_types::report::{OrderKind, ReplicaReport};
 use quorate_types::state::Head;
 use quorate_types::topology::Placement;
 use quorate_types::{GroupId, LogId, NodeId, Rejection, ReplicaId, Role, Vote};
+use tokio::time::Instant;
 
 use crate::convert;
 use crate::election::Election;
@@ -31,9 +32,6 @@ pub(crate) type Raft<M> = openraft::Raft<TypeConfig, StateMachine<M>>;
 
 /// How often the wait for the end of something inside openraft looks again.
 const POLL: Duration = Duration::from_millis(5);
-/// Entries that are kept behind the flushed ones whatever the bytes: a purge never comes near what is being applied
-/// (openraft issue 2116).
-const PURGE_SLACK_ENTRIES: u64 = 256;
 /// How long a purge may take before the scheduler leaves it to its next turn.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -338,6 +336,13 @@ impl<M: Machine> Inner<M> {
     }
 }
 
+/// How much of a log stays when it is purged: about so many bytes, and so many entries behind the flushed one whatever the bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    pub(crate) bytes: u64,
+    pub(crate) entries: u64,
+}
+
 /// A replica, whatever its machine: what the node-wide tasks need of it.
 pub(crate) trait AnyGroup: Send + Sync {
     fn group(&self) -> GroupId;
@@ -359,8 +364,8 @@ pub(crate) trait AnyGroup: Send + Sync {
     /// Hands leadership to a follower that is caught up, if there is one; true when another leads or nobody led here.
     fn hand_over(self: Arc<Self>, within: Duration) -> BoxFuture<'static, bool>;
     fn applied(&self) -> quorate_types::peer::SnapshotMeta;
-    /// Purges the log below `flushed`, which is durable, but keeps about `keep_bytes` of it. Gives the entries purged.
-    fn purge(self: Arc<Self>, flushed: quorate_types::peer::SnapshotMeta, keep_bytes: u64) -> BoxFuture<'static, u64>;
+    /// Purges the log below `flushed`, which is durable, but keeps some of it. Gives the entries purged.
+    fn purge(self: Arc<Self>, flushed: quorate_types::peer::SnapshotMeta, keep: Keep) -> BoxFuture<'static, u64>;
     fn shutdown(self: Arc<Self>) -> BoxFuture<'static, ()>;
     /// Waits for the write to the state that is under way, if there is one, and lets no other begin.
     fn retire(&self);
@@ -455,8 +460,8 @@ impl<M: Machine> AnyGroup for Inner<M> {
         self.standing_lock().is_voter = false;
     }
 
-    fn purge(self: Arc<Self>, flushed: quorate_types::peer::SnapshotMeta, keep_bytes: u64) -> BoxFuture<'static, u64> {
-        Box::pin(async move { self.purge_below(flushed, keep_bytes).await })
+    fn purge(self: Arc<Self>, flushed: quorate_types::peer::SnapshotMeta, keep: Keep) -> BoxFuture<'static, u64> {
+        Box::pin(async move { self.purge_below(flushed, keep).await })
     }
 
     fn shutdown(self: Arc<Self>) -> BoxFuture<'static, ()> {
@@ -469,16 +474,16 @@ impl<M: Machine> AnyGroup for Inner<M> {
 }
 
 impl<M: Machine> Inner<M> {
-    async fn purge_below(&self, flushed: quorate_types::peer::SnapshotMeta, keep_bytes: u64) -> u64 {
+    async fn purge_below(&self, flushed: quorate_types::peer::SnapshotMeta, keep: Keep) -> u64 {
         let Some(applied) = flushed.applied else { return 0 };
         let Ok(before) = self.log.state(self.replica) else { return 0 };
         let first = before.purged.map_or(0, |id| id.index + 1);
         let entries = before.last.map_or(0, |id| (id.index + 1).saturating_sub(first));
         let bytes = self.log.retained_bytes(self.replica).max(1);
         // Entries are taken to be of equal size: an estimate is enough to stay near the bound.
-        let surplus = bytes.saturating_sub(keep_bytes);
+        let surplus = bytes.saturating_sub(keep.bytes);
         let by_bytes = u64::try_from(u128::from(entries) * u128::from(surplus) / u128::from(bytes)).unwrap_or(entries);
-        let end = (first + by_bytes).min(applied.index.saturating_sub(PURGE_SLACK_ENTRIES));
+        let end = (first + by_bytes).min(applied.index.saturating_sub(keep.entries));
         if end <= first {
             return 0;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
 use openraft::{Config, SnapshotPolicy};
@@ -16,6 +16,7 @@ use quorate_types::clock::Clock;
 use quorate_types::peer::{PeerBody, PeerMessage, SnapshotHeader};
 use quorate_types::report::{OrderKind, ReplicaReport};
 use quorate_types::{GroupId, NodeId, ReplicaId, Vote};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,7 +30,7 @@ use crate::network::{Networks, Wire};
 use crate::openraft_types::TypeConfig;
 use crate::state_machine::{Progress, StateMachine};
 use crate::transport::{Lane, Transport};
-use crate::{election, pacer, retention};
+use crate::{blocking, election, pacer, retention};
 
 /// The node's groups have stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,7 +107,7 @@ impl Groups {
         if shared.find(replica).is_some() {
             return Err(OpenError::AlreadyOpen(replica));
         }
-        tokio::task::block_in_place(|| shared.log.create(replica, group))?;
+        blocking::in_place(|| shared.log.create(replica, group))?;
         let before = shared.log.state(replica)?;
         let existed = before.vote.is_some() || before.last.is_some();
         let machine = Replica::open(shared.state.clone(), replica, open_machine)?;
@@ -129,7 +130,7 @@ impl Groups {
         let freeze = if existed { shared.options.timing.vote_freeze() } else { Duration::ZERO };
         let votes_from = shared.started + freeze;
         let Options { node, timing, .. } = shared.options;
-        let election = Arc::new(Election::new(node, group, replica, timing.lease(), votes_from.into()));
+        let election = Arc::new(Election::new(node, group, replica, timing.lease(), votes_from));
         let inbound = Inbound::new(raft.clone(), shared.wire.clone(), group, replica, votes_from, election.clone());
         let opened = Group::new(group, replica, raft, shared.log.clone(), progress, inbound, election)?;
         let inner = opened.inner().clone();
@@ -206,11 +207,11 @@ impl Groups {
         let open = self.shared.replicas_mut().remove(&replica);
         if let Some(open) = open {
             open.clone().shutdown().await;
-            tokio::task::block_in_place(|| open.retire());
+            blocking::in_place(|| open.retire());
         }
         let (log, state) = (self.shared.log.clone(), self.shared.state.clone());
         // First the tombstone: what a crash leaves of the state is swept at the next start.
-        tokio::task::block_in_place(|| {
+        blocking::in_place(|| {
             log.destroy(replica)?;
             fail_point("tombstone-written");
             state.destroy(replica)?;
@@ -266,6 +267,7 @@ impl Shared {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = task => {}
             }

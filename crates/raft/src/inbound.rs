@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use futures::StreamExt;
 use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
@@ -14,6 +13,7 @@ use quorate_storage::machine::Machine;
 use quorate_types::peer::{self, AppendReply, PeerBody, PeerMessage, VoteReply};
 use quorate_types::{GroupId, NodeId, ReplicaId, Vote};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
 use crate::convert;
 use crate::election::Election;

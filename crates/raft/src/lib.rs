@@ -14,6 +14,7 @@
 //! Read `groups` next, then `group`, `proposals`, `reads`, `network`.
 
 mod append_stream;
+mod blocking;
 mod calls;
 mod config;
 mod convert;
@@ -31,15 +32,17 @@ mod pacer;
 mod proposals;
 mod reads;
 mod retention;
+mod runtime;
 mod state_machine;
 mod transport;
 
-pub use config::{Options, Timing};
+pub use config::{LOG_RETAINED_ENTRIES, Options, Timing};
 pub use group::{Applied, Confirmed, Group, GroupStatus, OpenError};
 pub use groups::{Groups, Stopped};
 pub use memory_transport::MemoryNetwork;
 pub use proposals::KvGroup;
 pub use reads::ReadReply;
+pub use runtime::simulate;
 pub use transport::{Lane, SnapshotUnsent, Transport, Unsent};
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! is done already, and bounded in time; what came of it shows in the next report.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use openraft::Instant as _;
@@ -13,6 +13,7 @@ use openraft::{ChangeMembers, LinearizerOption};
 use quorate_storage::machine::Machine;
 use quorate_types::ReplicaId;
 use quorate_types::report::{Follower, OrderKind, ReplicaReport};
+use tokio::time::Instant;
 
 use crate::convert;
 use crate::group::Inner;

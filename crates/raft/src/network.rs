@@ -32,10 +32,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::append_stream::AppendStream;
 use crate::calls::{Answer, Calls, OpenStream};
-use crate::convert;
 use crate::openraft_types::{AppendRequest, Home, LogId, TypeConfig};
 use crate::state_machine::SnapshotData;
 use crate::transport::{Lane, Transport};
+use crate::{blocking, convert};
 
 /// Pause before a peer that could not be reached is tried again.
 const BACKOFF: Duration = Duration::from_millis(50);
@@ -305,6 +305,7 @@ impl NetSnapshot<TypeConfig> for Network {
             return Err(NetworkError::from_string("this snapshot holds no data to send").into());
         };
         tokio::select! {
+            biased;
             closed = cancel => Err(closed.into()),
             sent = self.link.send_snapshot(convert::our_vote(&vote), pinned) => {
                 let vote = sent.map_err(|reason| StreamingError::from(Unreachable::from_string(reason)))?;
@@ -329,7 +330,7 @@ impl Link {
         let dir = OutgoingDir(self.wire.snapshot_dir.join(format!("out-{number}")));
         let (group, from, to) = (self.group, self.from, self.to);
         let path = dir.0.clone();
-        let written = tokio::task::spawn_blocking(move || write_snapshot(&path, pinned.as_ref(), to));
+        let written = blocking::elsewhere(move || write_snapshot(&path, pinned.as_ref(), to));
         let (meta, files) = written.await.map_err(|error| error.to_string())??;
         tracing::info!(%group, replica = %to, node = %self.node, applied = ?meta.applied, files = files.len(), "sending a snapshot");
         let header = SnapshotHeader {

@@ -5,7 +5,7 @@
 //! reads for itself, as much at a time as it has room for.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quorate_storage::Bug;
 use quorate_storage::machine::{KvMachine, kv};
@@ -13,6 +13,7 @@ use quorate_storage::state::State;
 use quorate_types::state::Head;
 use quorate_types::{Key, ReadLevel, Record, Rejection, Role};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::group::Group;

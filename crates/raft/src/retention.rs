@@ -9,7 +9,8 @@ use futures::future::join_all;
 use quorate_storage::Bug;
 use tokio::time::MissedTickBehavior;
 
-use crate::group::AnyGroup;
+use crate::blocking;
+use crate::group::{AnyGroup, Keep};
 use crate::groups::{Shared, Stopped};
 
 /// How often the logs are measured.
@@ -53,7 +54,7 @@ async fn compact(shared: &Arc<Shared>, groups: Vec<Arc<dyn AnyGroup>>, keep: u64
     let applied: Vec<_> = groups.iter().map(|group| group.applied()).collect();
     let state = shared.state.clone();
     let flush = move || if Bug::PurgePastFlush.is_on() { Ok(()) } else { state.flush() };
-    let flushed = tokio::task::spawn_blocking(flush).await;
+    let flushed = blocking::elsewhere(flush).await;
     match flushed {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -62,6 +63,7 @@ async fn compact(shared: &Arc<Shared>, groups: Vec<Arc<dyn AnyGroup>>, keep: u64
         }
         Err(_ended) => return Err(Stopped),
     }
+    let keep = Keep { bytes: keep, entries: shared.options.log_retained_entries };
     let purges = groups.into_iter().zip(applied).map(|(group, flushed)| group.purge(flushed, keep));
     let purged: u64 = join_all(purges).await.into_iter().sum();
     tracing::info!(purged, "logs purged");

@@ -21,8 +21,8 @@ use quorate_storage::state::{Pinned, StateError};
 use quorate_types::state::{Head, StoredMembership};
 use quorate_types::{Entry, Payload, peer};
 
-use crate::convert;
 use crate::openraft_types::{self as raft, LogId, Reply, SnapshotMeta, TypeConfig};
+use crate::{blocking, convert};
 
 /// How much is applied in one batch of the state store: enough to share its cost, little enough that readers and other groups
 /// are not kept waiting.
@@ -214,7 +214,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
         };
         let meta = convert::our_snapshot_meta(meta);
         // Ingesting flushes what overlaps it: let the other tasks of this thread go elsewhere meanwhile.
-        let installed = tokio::task::block_in_place(|| {
+        let installed = blocking::in_place(|| {
             let _writing = self.progress.writing()?;
             Ok::<_, io::Error>(self.replica.install(&files, &meta))
         })?;

@@ -14,7 +14,7 @@ use quorate_types::{
 };
 use tempfile::TempDir;
 
-use crate::{Groups, KvGroup, MemoryNetwork, Options, Timing};
+use crate::{Groups, KvGroup, LOG_RETAINED_ENTRIES, MemoryNetwork, Options, Timing};
 
 const GROUP: GroupId = GroupId(1);
 const EPOCH: u64 = 1;
@@ -74,6 +74,7 @@ impl Story {
             snapshot_dir: node.snapshots.path().to_owned(),
             log_retained_bytes_per_group: 64 << 20,
             log_retained_bytes_per_node: 512 << 20,
+            log_retained_entries: LOG_RETAINED_ENTRIES,
             on_fatal: Arc::new(|reason| panic!("fatal: {reason}")),
         };
         let transport = self.network.transport(node.id);

@@ -80,6 +80,26 @@ impl MemoryLog {
         dones.into_iter().for_each(|done| done(Ok(())));
     }
 
+    /// Makes the first `count` pending calls durable and calls their [`Done`]s in order: a sync that began when there were so many.
+    pub fn sync_first(&self, count: usize) {
+        let dones = self.lock().sync_first(count);
+        dones.into_iter().for_each(|done| done(Ok(())));
+    }
+
+    /// Where the replica's log would stand after [`Self::crash`].
+    pub fn durable_state(&self, replica: ReplicaId) -> Option<LogState> {
+        self.lock().durable.replicas.get(&replica).map(|replica| replica.extent.state)
+    }
+
+    /// The id of an entry that [`Self::crash`] would leave; none if it is not durable, or purged.
+    pub fn durable_id(&self, replica: ReplicaId, index: u64) -> Option<LogId> {
+        let inner = self.lock();
+        let entries = &inner.durable.replicas.get(&replica)?.entries;
+        let first = entries.front()?.id.index;
+        let place = usize::try_from(index.checked_sub(first)?).ok()?;
+        entries.get(place).map(|entry| entry.id)
+    }
+
     /// The machine loses its power: what is pending is lost, and whoever waits for it is never answered. The log is open again,
     /// also where it was closed.
     pub fn crash(&self) {
@@ -227,8 +247,12 @@ impl Log for MemoryLog {
 impl Inner {
     /// Makes everything pending durable and gives who waits for it.
     fn sync(&mut self) -> Vec<Done> {
+        self.sync_first(self.pending.len())
+    }
+
+    fn sync_first(&mut self, count: usize) -> Vec<Done> {
         let mut dones = Vec::new();
-        for pending in self.pending.drain(..) {
+        for pending in self.pending.drain(..count.min(self.pending.len())) {
             self.durable.apply(pending.replica, pending.change);
             dones.extend(pending.done);
         }

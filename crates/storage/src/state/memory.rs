@@ -42,6 +42,12 @@ impl MemoryState {
         halves.live = halves.durable.clone();
     }
 
+    /// Calls `read` with the state that [`Self::crash`] would leave.
+    pub fn view_durable(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), StateError>) -> Result<(), StateError> {
+        let durable = self.halves().durable.clone();
+        read(&MemoryView(durable))
+    }
+
     fn halves(&self) -> MutexGuard<'_, Halves> {
         // No call panics between two halves of a change.
         self.halves.lock().unwrap_or_else(PoisonError::into_inner)

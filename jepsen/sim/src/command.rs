@@ -1,0 +1,111 @@
+//! Many seeds, on as many threads as the machine has: what `quorate-jepsen sim` does.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::counts::Totals;
+use crate::run::{Options, Outcome, run};
+
+/// What came of many seeds.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// Seeds with violations, and what they were.
+    pub violated: BTreeMap<u64, Vec<String>>,
+    /// What happened in all of them together.
+    pub totals: Totals,
+    /// Simulated time, and the machine's.
+    pub simulated: Duration,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Summary {
+    /// Seeds a minute.
+    pub fn seeds_per_minute(&self) -> f64 {
+        self.seeds as f64 * 60.0 / self.took.as_secs_f64().max(f64::EPSILON)
+    }
+
+    fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.simulated += outcome.simulated;
+        self.totals.add(&outcome.totals);
+        if !outcome.violations.is_empty() {
+            self.violated.insert(outcome.seed, outcome.violations.clone());
+        }
+    }
+}
+
+/// Runs the seeds on `jobs` threads and writes a line for every one that found something, and a summary, to `out`. With `trace`,
+/// the trace of each seed goes to that file, in the order of the seeds. Errors are those of `out` and of the file.
+pub fn command(
+    seeds: Range<u64>,
+    jobs: usize,
+    options: &Options,
+    trace: Option<&Path>,
+    out: &mut dyn Write,
+) -> io::Result<Summary> {
+    let began = Instant::now();
+    let mut file = trace.map(std::fs::File::create).transpose()?;
+    let options = Options { keep_trace: options.keep_trace || trace.is_some(), ..options.clone() };
+    let next = AtomicU64::new(seeds.start);
+    let mut summary = Summary::default();
+    let mut waiting: BTreeMap<u64, Outcome> = BTreeMap::new();
+    let mut written = seeds.start;
+    std::thread::scope(|scope| {
+        let (done, outcomes) = mpsc::channel();
+        for _ in 0..jobs.max(1) {
+            let (done, next, options, end) = (done.clone(), &next, &options, seeds.end);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || done.send(run(seed, options)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(done);
+        for outcome in outcomes {
+            summary.add(&outcome);
+            for violation in &outcome.violations {
+                writeln!(out, "seed {}: {violation}", outcome.seed)?;
+            }
+            if let Some(file) = &mut file {
+                waiting.insert(outcome.seed, outcome);
+                while let Some(outcome) = waiting.remove(&written) {
+                    writeln!(file, "seed {}: {}", outcome.seed, outcome.scenario)?;
+                    outcome.trace.iter().try_for_each(|line| writeln!(file, "{line}"))?;
+                    written += 1;
+                }
+            }
+        }
+        io::Result::Ok(())
+    })?;
+    summary.took = began.elapsed();
+    summary.write(out)?;
+    Ok(summary)
+}
+
+impl Summary {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let verdict = if self.violated.is_empty() { "valid" } else { "invalid" };
+        writeln!(
+            out,
+            "{verdict}: {} seeds, {} with violations; {:.0} s simulated in {:.1} s, {:.0} seeds a minute",
+            self.seeds,
+            self.violated.len(),
+            self.simulated.as_secs_f64(),
+            self.took.as_secs_f64(),
+            self.seeds_per_minute(),
+        )?;
+        let fields: Vec<String> = self.totals.fields().iter().map(|(name, count)| format!("{name} {count}")).collect();
+        writeln!(out, "{}", fields.join(", "))
+    }
+}

@@ -1,0 +1,224 @@
+//! The disk of a node in one of its lives: the log's and the state's twins in memory, behind a gate that falls when the node dies.
+//!
+//! A process that dies does nothing more; a task does until somebody stops it. So when a node crashes, the gate falls first:
+//! from that instant on, whatever its tasks still try to write, read or answer comes to nothing.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use quorate_storage::log::{Done, Log, LogError, LogState, MemoryLog};
+use quorate_storage::state::{Batch, MemoryState, Pinned, State, StateError, View};
+use quorate_types::peer::SnapshotMeta;
+use quorate_types::{Entry, GroupId, LogId, ReplicaId, Vote};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tokio::sync::Notify;
+
+use crate::defect::Defect;
+
+/// One life of a node, from its start to its crash.
+pub(crate) struct Life {
+    pub(crate) number: u64,
+    alive: AtomicBool,
+}
+
+impl Life {
+    pub(crate) fn new(number: u64) -> Arc<Self> {
+        Arc::new(Life { number, alive: AtomicBool::new(true) })
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn end(&self) {
+        self.alive.store(false, Ordering::Relaxed);
+    }
+}
+
+/// How fast the disk is at the moment.
+pub(crate) struct Speed {
+    usual_us: (u64, u64),
+    /// What every sync takes in addition, in milliseconds, while the disk is slow.
+    extra_ms: AtomicU64,
+    rng: Mutex<StdRng>,
+}
+
+impl Speed {
+    pub(crate) fn new(usual_us: (u64, u64), rng: StdRng) -> Arc<Self> {
+        Arc::new(Speed { usual_us, extra_ms: AtomicU64::new(0), rng: Mutex::new(rng) })
+    }
+
+    pub(crate) fn slow_down(&self, extra_ms: u64) {
+        self.extra_ms.store(extra_ms, Ordering::Relaxed);
+    }
+
+    fn next_sync(&self) -> Duration {
+        let (least, most) = self.usual_us;
+        let mut rng = self.rng.lock().expect("nobody panics while holding this lock");
+        let usual = Duration::from_micros(rng.random_range(least..=most));
+        let extra = self.extra_ms.load(Ordering::Relaxed);
+        let extra = if extra == 0 { 0 } else { rng.random_range(extra / 4..=extra) };
+        usual + Duration::from_millis(extra)
+    }
+}
+
+/// The log of a node in one of its lives.
+pub(crate) struct LifeLog {
+    log: Arc<MemoryLog>,
+    life: Arc<Life>,
+    written: Notify,
+    defect: Option<Defect>,
+}
+
+impl LifeLog {
+    pub(crate) fn new(log: Arc<MemoryLog>, life: Arc<Life>, defect: Option<Defect>) -> Arc<Self> {
+        Arc::new(LifeLog { log, life, written: Notify::new(), defect })
+    }
+
+    /// The log's writer: syncs what was written, again and again. What arrives during a sync waits for the next one.
+    pub(crate) async fn write(self: Arc<Self>, speed: Arc<Speed>) {
+        while self.life.is_alive() {
+            let count = self.log.pending();
+            if count == 0 {
+                self.written.notified().await;
+                continue;
+            }
+            tokio::time::sleep(speed.next_sync()).await;
+            if self.life.is_alive() {
+                self.log.sync_first(count);
+            }
+        }
+    }
+
+    /// The log, unless the node is dead: then nobody is there to be answered.
+    fn alive(&self) -> Option<&MemoryLog> {
+        self.life.is_alive().then_some(&*self.log)
+    }
+
+    fn check(&self) -> Result<&MemoryLog, LogError> {
+        self.alive().ok_or(LogError::Closed)
+    }
+
+    /// Does something that is durable when `done` is called, or, with the defect, when nobody knows.
+    fn call(&self, done: Done, eager: bool, call: impl FnOnce(&MemoryLog, Done)) {
+        let Some(log) = self.alive() else { return };
+        if eager {
+            call(log, Box::new(|_| {}));
+            done(Ok(()));
+        } else {
+            call(log, done);
+        }
+        self.written.notify_one();
+    }
+}
+
+impl Log for LifeLog {
+    fn create(&self, replica: ReplicaId, group: GroupId) -> Result<(), LogError> {
+        self.check()?.create(replica, group)
+    }
+
+    fn destroy(&self, replica: ReplicaId) -> Result<(), LogError> {
+        self.check()?.destroy(replica)
+    }
+
+    fn replicas(&self) -> Vec<(ReplicaId, GroupId)> {
+        self.alive().map(Log::replicas).unwrap_or_default()
+    }
+
+    fn state(&self, replica: ReplicaId) -> Result<LogState, LogError> {
+        self.check()?.state(replica)
+    }
+
+    fn append(&self, replica: ReplicaId, entries: Vec<Entry>, done: Done) {
+        let eager = self.defect == Some(Defect::AcknowledgeBeforeSync);
+        self.call(done, eager, |log, done| log.append(replica, entries, done));
+    }
+
+    fn save_vote(&self, replica: ReplicaId, vote: Vote, done: Done) {
+        let eager = self.defect == Some(Defect::VoteNotSynced);
+        self.call(done, eager, |log, done| log.save_vote(replica, vote, done));
+    }
+
+    fn truncate_after(&self, replica: ReplicaId, last: Option<LogId>, done: Done) {
+        self.call(done, false, |log, done| log.truncate_after(replica, last, done));
+    }
+
+    fn purge(&self, replica: ReplicaId, upto: LogId) {
+        self.alive().into_iter().for_each(|log| log.purge(replica, upto));
+        self.written.notify_one();
+    }
+
+    fn save_committed(&self, replica: ReplicaId, committed: Option<LogId>) {
+        self.alive().into_iter().for_each(|log| log.save_committed(replica, committed));
+        self.written.notify_one();
+    }
+
+    fn entries(&self, replica: ReplicaId, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
+        self.check()?.entries(replica, range, bytes_max)
+    }
+
+    fn retained_bytes(&self, replica: ReplicaId) -> u64 {
+        self.alive().map_or(0, |log| log.retained_bytes(replica))
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.alive().map_or(0, Log::queued_bytes)
+    }
+
+    fn close(&self) {
+        self.alive().into_iter().for_each(Log::close);
+    }
+}
+
+/// The state of a node in one of its lives.
+pub(crate) struct LifeState {
+    state: Arc<MemoryState>,
+    life: Arc<Life>,
+    defect: Option<Defect>,
+}
+
+impl LifeState {
+    pub(crate) fn new(state: Arc<MemoryState>, life: Arc<Life>, defect: Option<Defect>) -> Arc<Self> {
+        Arc::new(LifeState { state, life, defect })
+    }
+
+    fn check(&self) -> Result<&MemoryState, StateError> {
+        let alive = self.life.is_alive().then_some(&*self.state);
+        alive.ok_or_else(|| StateError::Io("the node is dead".into()))
+    }
+}
+
+impl State for LifeState {
+    fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), StateError>) -> Result<(), StateError> {
+        self.check()?.view(read)
+    }
+
+    fn write(&self, replica: ReplicaId, batch: Batch) -> Result<(), StateError> {
+        self.check()?.write(replica, batch)
+    }
+
+    fn flush(&self) -> Result<(), StateError> {
+        let state = self.check()?;
+        if self.defect == Some(Defect::PurgePastFlush) { Ok(()) } else { state.flush() }
+    }
+
+    fn pin(&self, replica: ReplicaId) -> Result<Box<dyn Pinned>, StateError> {
+        self.check()?.pin(replica)
+    }
+
+    fn install(&self, replica: ReplicaId, files: &[PathBuf], meta: &SnapshotMeta) -> Result<(), StateError> {
+        self.check()?.install(replica, files, meta)
+    }
+
+    fn destroy(&self, replica: ReplicaId) -> Result<(), StateError> {
+        self.check()?.destroy(replica)
+    }
+
+    fn replicas(&self) -> Result<Vec<ReplicaId>, StateError> {
+        self.check()?.replicas()
+    }
+}

@@ -1,0 +1,147 @@
+//! After the faults: everything is mended, and within a bound of simulated time the cluster must work again, have finished what
+//! it was asked for, agree on everything, and hold every write that it acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_storage::machine::state_hash;
+use quorate_storage::state::State;
+use quorate_types::topology::{NodeState, Topology};
+use quorate_types::{GroupId, Key, NodeId, ShardId};
+use tokio::time::Instant;
+
+use crate::client::{Sessions, Worker};
+use crate::history::{Asked, Came};
+use crate::linear::{self, Verdict};
+use crate::member;
+use crate::scenario::Stream;
+use crate::world::World;
+
+/// How long after the last fault every shard must take writes and answer reads again.
+pub(crate) const SERVES_WITHIN: Duration = Duration::from_secs(10);
+/// How long after that moves must have come to their end, and all replicas be equal.
+pub(crate) const SETTLES_WITHIN: Duration = Duration::from_secs(60);
+/// Writes and reads of every shard that must succeed.
+const ROUNDS: usize = 5;
+/// How often the wait looks again.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Mends everything.
+pub(crate) fn mend(world: &Arc<World>) {
+    world.trace.event("everything is mended");
+    world.network.heal();
+    for id in world.node_ids() {
+        if let Some(member) = world.member(id) {
+            member.speed.slow_down(0);
+        }
+        member::start(world, id);
+    }
+}
+
+/// Every shard serves again.
+pub(crate) async fn serves(world: &Arc<World>) -> Result<(), String> {
+    let mut worker = Worker::new(world.clone(), Arc::<Sessions>::default(), Stream::Heal.rng(world.scenario.seed));
+    for (shard, keys) in &world.keys {
+        let deadline = Instant::now() + SERVES_WITHIN;
+        let mut done = 0;
+        while done < ROUNDS {
+            if Instant::now() > deadline {
+                return Err(format!("shard {shard} does not serve within {} s of healing", SERVES_WITHIN.as_secs()));
+            }
+            let key = &keys[done % keys.len()];
+            let value = world.history.next_value(*shard, key);
+            let written = worker.operate(*shard, key, Asked::Put(value)).await;
+            let read = worker.operate(*shard, key, Asked::Read).await;
+            done += usize::from(matches!((written, read), (Came::Written { .. }, Came::Found(_))));
+        }
+    }
+    Ok(())
+}
+
+/// Nothing moves any more, and all replicas of every group are equal.
+pub(crate) async fn settles(world: &Arc<World>) -> Result<(), String> {
+    let deadline = Instant::now() + SETTLES_WITHIN;
+    loop {
+        member::start_joining(world);
+        let unsettled = match unsettled(world) {
+            None => return Ok(()),
+            Some(reason) => reason,
+        };
+        if Instant::now() > deadline {
+            return Err(format!("not settled within {} s of healing: {unsettled}", SETTLES_WITHIN.as_secs()));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Why the cluster is not settled, if it is not.
+fn unsettled(world: &World) -> Option<String> {
+    let Some(map) = world.newest_map() else { return Some("no map".to_owned()) };
+    if let Some(moving) = map.moves.first() {
+        return Some(format!("a replica is still in motion: {moving:?}"));
+    }
+    let joining = map.nodes.iter().find(|node| node.state == NodeState::Joining);
+    if let Some(node) = joining {
+        return Some(format!("node {} is still joining", node.id));
+    }
+    let groups = map.shards.iter().map(|shard| shard.id.group()).chain([GroupId::TOPOLOGY]);
+    groups.into_iter().find_map(|group| unequal(world, &map, group))
+}
+
+fn unequal(world: &World, map: &Topology, group: GroupId) -> Option<String> {
+    let mut states: BTreeMap<NodeId, String> = BTreeMap::new();
+    for at in map.replicas(group) {
+        let Some(state) = world.nodes().get(&at.node).map(|node| node.state.clone()) else {
+            return Some(format!("node {} of group {group} does not exist", at.node));
+        };
+        let mut hash = None;
+        let viewed = state.view(&mut |view| {
+            hash = Some(state_hash(view, at.replica)?);
+            Ok(())
+        });
+        if let Err(error) = viewed {
+            return Some(error.to_string());
+        }
+        states.insert(at.node, format!("{hash:?}"));
+    }
+    let mut values = states.values();
+    let first = values.next();
+    (!values.all(|value| Some(value) == first)).then(|| format!("the replicas of group {group} differ: {states:?}"))
+}
+
+/// Reads every key once more, when nothing is concurrent with it.
+pub(crate) async fn read_everything(world: &Arc<World>) {
+    let mut worker = Worker::new(world.clone(), Arc::<Sessions>::default(), Stream::Heal.rng(world.scenario.seed ^ 1));
+    for (shard, keys) in &world.keys {
+        for key in keys {
+            if worker.operate(*shard, key, Asked::Read).await == Came::Failed {
+                world.violation(format!("the last read of {key:?} failed"));
+            }
+        }
+    }
+}
+
+/// What the clients saw is explained by some order. Gives the number of keys that were left undecided.
+pub(crate) fn judge(world: &World) -> u64 {
+    let mut undecided = 0;
+    let mut of_shard: BTreeMap<ShardId, Vec<_>> = BTreeMap::new();
+    for ((shard, key), operations) in world.history.by_key() {
+        match linear::check(&operations) {
+            Verdict::Linearizable => {}
+            Verdict::Violated(what) => world.violation(format!("{} is not linearizable: {what}", show(shard, &key))),
+            Verdict::Undecided => undecided += 1,
+        }
+        of_shard.entry(shard).or_default().extend(operations);
+    }
+    for (shard, operations) in of_shard {
+        if let Err(what) = linear::check_versions(&operations) {
+            world.violation(format!("shard {shard}: {what}"));
+        }
+    }
+    undecided
+}
+
+fn show(shard: ShardId, key: &Key) -> String {
+    format!("{key:?} in shard {shard}")
+}

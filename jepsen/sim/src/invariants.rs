@@ -1,0 +1,344 @@
+//! Raft's invariants, as far as they show from outside: checked again and again while the run goes on, on what every node has,
+//! has durably, and says of itself.
+//!
+//! ```text
+//!   log matching         the same entry id: the same entry after the same entry
+//!   state machine safety an index is committed once; replicas that applied the same have the same state
+//!   leader completeness  what was committed under an earlier vote is in the log of every later leader
+//!   durability           what counts as committed is durable on a majority of the voters
+//!   promises             a vote that is granted and an entry that is acknowledged are durable by then (`promise`)
+//!   order                purged <= flushed <= applied; what is durable can always be started from
+//!   only forwards        durable votes, durable applied indexes
+//! ```
+//!
+//! A vote here is a term and a candidate, and the larger candidate of a term may follow the smaller one as its leader (openraft's
+//! `leader_id_adv`): "one leader a term" holds for the pair, and is part of log matching, as the pair is in every entry's id.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_storage::log::{Log, LogState, MemoryLog};
+use quorate_storage::machine::state_hash;
+use quorate_storage::state::{MemoryState, State, View, meta};
+use quorate_types::state::Head;
+use quorate_types::{Entry, GroupId, LogId, Membership, NodeId, Payload, ReplicaId, Role};
+
+use crate::world::World;
+
+/// How often the invariants are checked.
+const PERIOD: Duration = Duration::from_millis(25);
+/// Every so many checks the states of the replicas are compared as well.
+const CHECKS_PER_STATE: u64 = 8;
+
+/// Checks until it is aborted.
+pub(crate) async fn run(world: Arc<World>) {
+    let mut observer = Observer { world, groups: BTreeMap::new(), replicas: BTreeMap::new(), round: 0 };
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        observer.check();
+    }
+}
+
+/// What is known of all groups and replicas so far.
+struct Observer {
+    world: Arc<World>,
+    groups: BTreeMap<GroupId, KnownGroup>,
+    replicas: BTreeMap<ReplicaId, KnownReplica>,
+    round: u64,
+}
+
+/// A vote: its term, and who leads in it.
+type Ballot = (u64, ReplicaId);
+
+#[derive(Default)]
+struct KnownGroup {
+    leaders: BTreeSet<Ballot>,
+    /// Every entry that was ever seen: what it says, and the entry before it.
+    entries: BTreeMap<LogId, (u64, Option<LogId>)>,
+    committed: BTreeMap<u64, Committed>,
+    /// Memberships that were seen in logs, by their place there.
+    memberships: BTreeMap<LogId, Membership>,
+    /// The state after each applied entry.
+    states: BTreeMap<LogId, u128>,
+}
+
+#[derive(Clone, Copy)]
+struct Committed {
+    id: LogId,
+    /// A vote under which it was committed already.
+    under: Ballot,
+    /// It was found durable on a majority.
+    durable: bool,
+}
+
+#[derive(Default)]
+struct KnownReplica {
+    life: u64,
+    applied: Option<LogId>,
+    durable_vote: (u64, ReplicaId, bool),
+    durable_applied: Option<LogId>,
+    snapshots: u64,
+    purged: Option<LogId>,
+}
+
+/// A replica as its disk has it.
+struct Found {
+    node: NodeId,
+    replica: ReplicaId,
+    life: u64,
+    log: Arc<MemoryLog>,
+    state: Arc<MemoryState>,
+    now: LogState,
+    durable: LogState,
+    head: Head,
+    durable_head: Head,
+}
+
+impl Observer {
+    fn check(&mut self) {
+        self.round += 1;
+        self.world.counts.checks.one();
+        let mut found: BTreeMap<GroupId, Vec<Found>> = BTreeMap::new();
+        for (node, known) in self.world.nodes().iter() {
+            for (replica, group) in known.log.replicas() {
+                let Ok(now) = known.log.state(replica) else { continue };
+                found.entry(group).or_default().push(Found {
+                    node: *node,
+                    replica,
+                    // Down is a life of its own.
+                    life: 2 * known.lives + u64::from(known.member.is_some()),
+                    log: known.log.clone(),
+                    state: known.state.clone(),
+                    now,
+                    durable: known.log.durable_state(replica).unwrap_or_default(),
+                    head: head(&mut |read| known.state.view(read), replica),
+                    durable_head: head(&mut |read| known.state.view_durable(read), replica),
+                });
+            }
+        }
+        let mut wrong = self.world.network.broken_promises();
+        for (group, replicas) in &found {
+            let known = self.groups.entry(*group).or_default();
+            for found in replicas {
+                let seen = self.replicas.entry(found.replica).or_default();
+                if let Err(what) = known.look_at(found, seen) {
+                    wrong.push(format!("group {group}, replica {} on node {}: {what}", found.replica, found.node));
+                }
+                if found.now.purged > seen.purged {
+                    self.world.counts.purges.one();
+                    seen.purged = found.now.purged;
+                }
+            }
+            if let Err(what) = known.check_durable(replicas) {
+                wrong.push(format!("group {group}: {what}"));
+            }
+            if self.round.is_multiple_of(CHECKS_PER_STATE)
+                && let Err(what) = known.compare_states(replicas)
+            {
+                wrong.push(format!("group {group}: {what}"));
+            }
+        }
+        for member in self.world.members() {
+            for status in member.groups.statuses() {
+                let known = self.groups.entry(status.group).or_default();
+                let seen = self.replicas.entry(status.replica).or_default();
+                if status.snapshots_installed > seen.snapshots {
+                    self.world.counts.snapshots.add(status.snapshots_installed - seen.snapshots);
+                }
+                seen.snapshots = status.snapshots_installed;
+                if status.role != Role::Leader {
+                    continue;
+                }
+                let of_group = found.get(&status.group).into_iter().flatten();
+                let leader = of_group.filter(|found| found.node == member.node).find(|f| f.replica == status.replica);
+                let Some(leader) = leader else { continue };
+                match known.new_leader(status.term, leader) {
+                    Ok(true) => {
+                        self.world.counts.elections.one();
+                        let what = format!("n{} leads g{} in term {}", member.node, status.group, status.term);
+                        self.world.trace.event(&what);
+                    }
+                    Ok(false) => {}
+                    Err(what) => wrong.push(format!("group {}: {what}", status.group)),
+                }
+            }
+        }
+        wrong.into_iter().for_each(|what| self.world.violation(what));
+    }
+}
+
+type Viewing<'a> = &'a mut dyn FnMut(
+    &mut dyn FnMut(&dyn View) -> Result<(), quorate_storage::state::StateError>,
+) -> Result<(), quorate_storage::state::StateError>;
+
+fn head(view: Viewing<'_>, replica: ReplicaId) -> Head {
+    let mut head = Head::default();
+    view(&mut |view| {
+        head = meta::head(view, replica)?;
+        Ok(())
+    })
+    .expect("a state in memory can be read");
+    head
+}
+
+fn digest(entry: &Entry) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match &entry.payload {
+        Payload::Blank => hasher.write_u8(0),
+        Payload::Normal(proposal) => hasher.write(&proposal.0),
+        Payload::Membership(members) => hasher.write(format!("{members:?}").as_bytes()),
+    }
+    hasher.finish()
+}
+
+fn index(id: Option<LogId>) -> u64 {
+    id.map_or(0, |id| id.index + 1)
+}
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+impl KnownGroup {
+    fn look_at(&mut self, found: &Found, seen: &mut KnownReplica) -> Result<(), String> {
+        let Found { now, durable, head, durable_head, .. } = found;
+        // What a crash would leave must be enough to start from.
+        ensure(index(durable.purged) <= index(durable_head.applied), || {
+            format!(
+                "the log is durably purged up to {:?}, the state durable up to {:?}",
+                durable.purged, durable_head.applied
+            )
+        })?;
+        ensure(index(now.purged) <= index(head.applied), || {
+            format!("purged {:?}, applied {:?}", now.purged, head.applied)
+        })?;
+        ensure(durable_head.applied <= head.applied, || {
+            format!("durable up to {:?}, applied {:?}", durable_head.applied, head.applied)
+        })?;
+        let vote = durable.vote.map_or((0, ReplicaId(0), false), |vote| (vote.term, vote.candidate, vote.committed));
+        ensure(vote.0 >= seen.durable_vote.0, || {
+            format!("the vote went back from {:?} to {vote:?}", seen.durable_vote)
+        })?;
+        ensure(vote.0 > seen.durable_vote.0 || seen.durable_vote.0 == 0 || vote.1 >= seen.durable_vote.1, || {
+            format!("two votes in a term: {:?} and {vote:?}", seen.durable_vote)
+        })?;
+        seen.durable_vote = vote;
+        ensure(durable_head.applied >= seen.durable_applied, || {
+            format!("durably applied {:?}, before {:?}", durable_head.applied, seen.durable_applied)
+        })?;
+        seen.durable_applied = durable_head.applied;
+        if found.life == seen.life {
+            ensure(head.applied >= seen.applied, || format!("applied {:?}, before {:?}", head.applied, seen.applied))?;
+        }
+        let already = if found.life == seen.life { seen.applied } else { None };
+        (seen.life, seen.applied) = (found.life, head.applied);
+        self.look_at_log(found, already)
+    }
+
+    /// The entries above what was applied when it was last looked at.
+    fn look_at_log(&mut self, found: &Found, already: Option<LogId>) -> Result<(), String> {
+        let from = index(already).max(index(found.now.purged));
+        let entries =
+            found.log.entries(found.replica, from..u64::MAX, usize::MAX).map_err(|error| error.to_string())?;
+        let mut before = None;
+        for entry in &entries {
+            let says = digest(entry);
+            let (known, after) = *self.entries.entry(entry.id).or_insert((says, before));
+            ensure(known == says, || format!("entry {} is not what another replica has there", entry.id))?;
+            if before.is_some() && after.is_some() {
+                ensure(before == after, || {
+                    format!("entry {} follows {before:?} here and {after:?} elsewhere", entry.id)
+                })?;
+            }
+            before = Some(entry.id);
+            if let Payload::Membership(members) = &entry.payload {
+                self.memberships.entry(entry.id).or_insert_with(|| members.clone());
+            }
+            if found.head.applied.is_some_and(|applied| entry.id.index <= applied.index) {
+                self.commit(entry.id, found)?;
+            }
+        }
+        found.head.applied.map_or(Ok(()), |applied| self.commit(applied, found))
+    }
+
+    fn commit(&mut self, id: LogId, found: &Found) -> Result<(), String> {
+        let under = found.now.vote.map_or((id.term, id.leader), |vote| (vote.term, vote.candidate));
+        let known = self.committed.entry(id.index).or_insert(Committed { id, under, durable: false });
+        known.under = known.under.min(under);
+        ensure(known.id == id, || format!("applied {id} where {} was applied elsewhere", known.id))
+    }
+
+    /// What was applied anywhere is durable on a majority of the voters: of the membership then, or of a later one.
+    fn check_durable(&mut self, replicas: &[Found]) -> Result<(), String> {
+        let has = |voter: ReplicaId, id: LogId| {
+            replicas.iter().any(|found| {
+                found.replica == voter
+                    && (index(found.durable.purged) > id.index
+                        || found.durable_head.applied >= Some(id)
+                        || found.log.durable_id(voter, id.index) == Some(id))
+            })
+        };
+        for committed in self.committed.values_mut().filter(|committed| !committed.durable) {
+            let at = self.memberships.iter().rev().find(|(place, _)| place.index <= committed.id.index);
+            let later = self.memberships.iter().filter(|(place, _)| place.index > committed.id.index);
+            let mut candidates = at.into_iter().chain(later).map(|(_, members)| members).peekable();
+            if candidates.peek().is_none() {
+                continue;
+            }
+            let quorum = |voters: &BTreeSet<ReplicaId>| {
+                voters.iter().filter(|voter| has(**voter, committed.id)).count() > voters.len() / 2
+            };
+            committed.durable = candidates.any(|members| members.voters.iter().all(quorum));
+            ensure(committed.durable, || {
+                format!("entry {} was applied, and is durable on no majority of the voters", committed.id)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// True for a leader that was not seen before.
+    fn new_leader(&mut self, term: u64, leader: &Found) -> Result<bool, String> {
+        let ballot = (term, leader.replica);
+        if !self.leaders.insert(ballot) {
+            return Ok(false);
+        }
+        let from = index(leader.now.purged);
+        let entries =
+            leader.log.entries(leader.replica, from..u64::MAX, usize::MAX).map_err(|error| error.to_string())?;
+        let own: BTreeMap<u64, LogId> = entries.iter().map(|entry| (entry.id.index, entry.id)).collect();
+        for committed in self.committed.range(from..).map(|(_, committed)| committed) {
+            let there = own.get(&committed.id.index);
+            ensure(committed.under >= ballot || there == Some(&committed.id), || {
+                format!(
+                    "replica {} leads in term {term} without entry {}, which was committed under {:?}; it has {there:?}",
+                    leader.replica, committed.id, committed.under
+                )
+            })?;
+        }
+        Ok(true)
+    }
+
+    /// Replicas that applied the same entry have the same state.
+    fn compare_states(&mut self, replicas: &[Found]) -> Result<(), String> {
+        for found in replicas {
+            let mut hash = None;
+            let viewed = found.state.view(&mut |view| {
+                hash = Some(state_hash(view, found.replica)?);
+                Ok(())
+            });
+            viewed.map_err(|error| error.to_string())?;
+            let Some(hash) = hash else { continue };
+            let Some(applied) = hash.head.applied else { continue };
+            let known = *self.states.entry(applied).or_insert(hash.hash);
+            ensure(known == hash.hash, || {
+                format!(
+                    "replica {} on node {} applied up to {applied} and has another state",
+                    found.replica, found.node
+                )
+            })?;
+        }
+        Ok(())
+    }
+}

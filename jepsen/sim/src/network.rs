@@ -1,0 +1,358 @@
+//! The network between nodes: seeded delays and losses, directed cuts, and no more than the transport's contract allows.
+//!
+//! ```text
+//!   send ──→ lane (from, to, control|bulk): in order ──→ delivered after its delay
+//!             │    lost: the connection breaks, what is queued on it is lost as well, and for a while nothing can be sent
+//!             └──→ held, where the link is cut: delivered late and in order after healing, or lost with its connection
+//! ```
+//!
+//! A message travels as the bytes of a frame, so that the codec is simulated as well. Lanes do not wait for each other.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use quorate_raft::{Groups, Lane, SnapshotUnsent, Transport, Unsent};
+use quorate_storage::log::MemoryLog;
+use quorate_storage::state::MemoryState;
+use quorate_types::peer::{self, PeerMessage, SnapshotHeader};
+use quorate_types::{NodeId, Vote};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::disk::Life;
+use crate::promise;
+use crate::trace::Trace;
+
+/// Messages that a cut link holds; one more is lost with its connection.
+const HELD_MAX: usize = 2_000;
+/// How fast snapshots travel.
+const SNAPSHOT_BYTES_PER_MS: u64 = 200;
+
+type LaneKey = (NodeId, NodeId, bool);
+
+/// A network of nodes. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Network {
+    wires: Arc<Mutex<Wires>>,
+    sent: Arc<Notify>,
+    trace: Arc<Trace>,
+    /// Promises that were broken, until somebody asks.
+    broken: Arc<Mutex<Vec<String>>>,
+}
+
+struct Wires {
+    rng: StdRng,
+    latency_us: (u64, u64),
+    losses: u32,
+    up: BTreeMap<NodeId, (Groups, Arc<Life>)>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+    /// Links that are slow, and by how much.
+    slow: BTreeMap<(NodeId, NodeId), Duration>,
+    lanes: BTreeMap<LaneKey, LaneState>,
+    on_the_way: BTreeMap<(Instant, u64), InFlight>,
+    sent: u64,
+}
+
+#[derive(Default)]
+struct LaneState {
+    /// Grows when the connection breaks: what was sent on an older one never arrives.
+    connection: u64,
+    broken_until: Option<Instant>,
+    last_arrival: Option<Instant>,
+    held: VecDeque<InFlight>,
+}
+
+struct InFlight {
+    lane: LaneKey,
+    connection: u64,
+    /// The receiver's life that it was sent to.
+    life: u64,
+    bytes: Vec<u8>,
+}
+
+impl Wires {
+    fn delay(&mut self, from: NodeId, to: NodeId) -> Duration {
+        let (least, most) = self.latency_us;
+        // Most messages are quick; a few are not.
+        let spread = self.rng.random_range(0.0_f64..1.0).powi(3);
+        let usual = Duration::from_micros(least + ((most.saturating_sub(least)) as f64 * spread) as u64);
+        usual + self.slow.get(&(from, to)).copied().unwrap_or_default()
+    }
+
+    fn is_lost(&mut self) -> bool {
+        self.losses > 0 && self.rng.random_range(0..10_000) < self.losses
+    }
+
+    fn break_lane(&mut self, key: LaneKey) {
+        let pause = Duration::from_millis(self.rng.random_range(1..=80));
+        let lane = self.lanes.entry(key).or_default();
+        lane.connection += 1;
+        lane.held.clear();
+        lane.broken_until = Some(Instant::now() + pause);
+    }
+
+    fn put_on_the_way(&mut self, message: InFlight) {
+        let (from, to, _) = message.lane;
+        let at = Instant::now() + self.delay(from, to);
+        let lane = self.lanes.entry(message.lane).or_default();
+        let at = lane.last_arrival.map_or(at, |last| at.max(last));
+        lane.last_arrival = Some(at);
+        self.sent += 1;
+        let number = self.sent;
+        self.on_the_way.insert((at, number), message);
+    }
+}
+
+impl Network {
+    pub(crate) fn new(rng: StdRng, latency_us: (u64, u64), losses: u32, trace: Arc<Trace>) -> Self {
+        let wires = Wires {
+            rng,
+            latency_us,
+            losses,
+            up: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            on_the_way: BTreeMap::new(),
+            sent: 0,
+        };
+        Network { wires: Arc::new(Mutex::new(wires)), sent: Arc::new(Notify::new()), trace, broken: Arc::default() }
+    }
+
+    /// Delivers messages for as long as it is polled.
+    pub(crate) async fn run(self) {
+        loop {
+            let (due, next) = {
+                let mut wires = self.wires();
+                let now = Instant::now();
+                let later = wires.on_the_way.split_off(&(now + Duration::from_nanos(1), 0));
+                let due = std::mem::replace(&mut wires.on_the_way, later);
+                (due, wires.on_the_way.keys().next().map(|(at, _)| *at))
+            };
+            if !due.is_empty() {
+                due.into_values().for_each(|message| self.deliver(message));
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let sent = self.sent.notified();
+            match next {
+                Some(at) => {
+                    // Later messages may still arrive earlier, on another lane.
+                    let _ = tokio::time::timeout_at(at, sent).await;
+                }
+                None => sent.await,
+            }
+        }
+    }
+
+    fn deliver(&self, message: InFlight) {
+        let (from, to, _) = message.lane;
+        let groups = {
+            let wires = self.wires();
+            let connected = wires.lanes.get(&message.lane).is_some_and(|lane| lane.connection == message.connection);
+            let there = wires.up.get(&to).filter(|(_, life)| connected && life.number == message.life);
+            there.map(|(groups, _)| groups.clone())
+        };
+        let Some(groups) = groups else {
+            return self.trace.message("lost", from, to, &message.bytes, String::new);
+        };
+        let messages = peer::decode_frame(&message.bytes).expect("a frame is read as it was written");
+        for message in messages {
+            self.trace.message("got", from, to, &[], String::new);
+            groups.receive(from, message);
+        }
+    }
+
+    pub(crate) fn connect(&self, node: NodeId, groups: Groups, life: Arc<Life>) {
+        self.wires().up.insert(node, (groups, life));
+    }
+
+    /// The node is gone: so are its connections. What it sent before may still arrive.
+    pub(crate) fn disconnect(&self, node: NodeId) {
+        let mut wires = self.wires();
+        wires.up.remove(&node);
+        let keys: Vec<LaneKey> = wires.lanes.keys().filter(|(_, to, _)| *to == node).copied().collect();
+        keys.into_iter().for_each(|key| wires.break_lane(key));
+    }
+
+    pub(crate) fn cut(&self, from: NodeId, to: NodeId) {
+        self.wires().cut.insert((from, to));
+    }
+
+    /// Mends one link: what was held arrives late, or its connection breaks.
+    pub(crate) fn mend(&self, from: NodeId, to: NodeId) {
+        let mut wires = self.wires();
+        if !wires.cut.remove(&(from, to)) {
+            return;
+        }
+        for bulk in [false, true] {
+            let key = (from, to, bulk);
+            let Some(held) = wires.lanes.get_mut(&key).map(|lane| std::mem::take(&mut lane.held)) else { continue };
+            if wires.rng.random_bool(0.5) {
+                held.into_iter().for_each(|message| wires.put_on_the_way(message));
+            } else {
+                wires.break_lane(key);
+            }
+        }
+        drop(wires);
+        self.sent.notify_one();
+    }
+
+    pub(crate) fn slow_down(&self, from: NodeId, to: NodeId, by: Duration) {
+        self.wires().slow.insert((from, to), by);
+    }
+
+    /// Mends everything, and from now on nothing is lost or slow.
+    pub(crate) fn heal(&self) {
+        let cut: Vec<_> = {
+            let mut wires = self.wires();
+            wires.slow.clear();
+            wires.losses = 0;
+            wires.latency_us.1 = wires.latency_us.1.min(1_000);
+            wires.cut.iter().copied().collect()
+        };
+        cut.into_iter().for_each(|(from, to)| self.mend(from, to));
+    }
+
+    pub(crate) fn speed_up(&self) {
+        self.wires().slow.clear();
+    }
+
+    /// One way of a call that is not Raft's: false if it is lost.
+    pub(crate) async fn pass(&self, from: NodeId, to: NodeId) -> bool {
+        let (delay, lost) = {
+            let mut wires = self.wires();
+            (wires.delay(from, to), wires.is_lost())
+        };
+        tokio::time::sleep(delay).await;
+        !lost && !self.wires().cut.contains(&(from, to))
+    }
+
+    fn wires(&self) -> MutexGuard<'_, Wires> {
+        self.wires.lock().expect("nobody panics while holding this lock")
+    }
+
+    /// The transport of a node in one of its lives.
+    pub(crate) fn transport(
+        &self,
+        node: NodeId,
+        life: Arc<Life>,
+        log: Arc<MemoryLog>,
+        state: Arc<MemoryState>,
+    ) -> Arc<dyn Transport> {
+        Arc::new(NodeTransport { network: self.clone(), from: node, life, log, state })
+    }
+
+    /// Promises that were broken since this was last asked.
+    pub(crate) fn broken_promises(&self) -> Vec<String> {
+        std::mem::take(&mut *self.broken.lock().expect("nobody panics while holding this lock"))
+    }
+
+    /// The receiver of a snapshot, if the way to it and back is open.
+    fn receiver(&self, from: NodeId, to: NodeId) -> Result<(Groups, Arc<Life>), SnapshotUnsent> {
+        let wires = self.wires();
+        if wires.cut.contains(&(from, to)) || wires.cut.contains(&(to, from)) {
+            return Err(SnapshotUnsent("the link is cut".to_owned()));
+        }
+        wires.up.get(&to).cloned().ok_or_else(|| SnapshotUnsent("the node is down".to_owned()))
+    }
+}
+
+struct NodeTransport {
+    network: Network,
+    from: NodeId,
+    life: Arc<Life>,
+    log: Arc<MemoryLog>,
+    state: Arc<MemoryState>,
+}
+
+impl Transport for NodeTransport {
+    fn send(&self, to: NodeId, lane: Lane, message: PeerMessage) -> Result<(), Unsent> {
+        if !self.life.is_alive() {
+            return Err(Unsent(to));
+        }
+        if let Some(what) = promise::broken(&message, &self.log, &self.state) {
+            self.network.broken.lock().expect("nobody panics while holding this lock").push(what);
+        }
+        let bytes = peer::encode_frame(std::slice::from_ref(&message));
+        let from = self.from;
+        self.network.trace.message("send", from, to, &bytes, || says(&message));
+        let mut wires = self.network.wires();
+        let key = (from, to, lane == Lane::Bulk);
+        let now = Instant::now();
+        if wires.lanes.entry(key).or_default().broken_until.is_some_and(|until| now < until) {
+            return Err(Unsent(to));
+        }
+        let Some(life) = wires.up.get(&to).map(|(_, life)| life.number) else { return Err(Unsent(to)) };
+        let connection = wires.lanes.entry(key).or_default().connection;
+        let message = InFlight { lane: key, connection, life, bytes };
+        if wires.cut.contains(&(from, to)) {
+            let held = &mut wires.lanes.entry(key).or_default().held;
+            held.push_back(message);
+            if held.len() > HELD_MAX {
+                wires.break_lane(key);
+            }
+            return Ok(());
+        }
+        if wires.is_lost() {
+            wires.break_lane(key);
+            return Ok(());
+        }
+        wires.put_on_the_way(message);
+        drop(wires);
+        self.network.sent.notify_one();
+        Ok(())
+    }
+
+    fn send_snapshot(
+        &self,
+        to: NodeId,
+        header: SnapshotHeader,
+        files: Vec<PathBuf>,
+    ) -> BoxFuture<'static, Result<Vote, SnapshotUnsent>> {
+        let (network, from, life) = (self.network.clone(), self.from, self.life.clone());
+        Box::pin(async move {
+            let meta = &header.meta;
+            let what = format!("snapshot n{from} -> n{to} g{} r{} up to {:?}", header.group, header.to, meta.applied);
+            network.trace.event(&what);
+            let (receiver, its_life) = network.receiver(from, to)?;
+            let staged = stage(&header, &files)?;
+            let bytes: u64 = header.files.iter().map(|(bytes, _)| bytes).sum();
+            tokio::time::sleep(Duration::from_millis(bytes / SNAPSHOT_BYTES_PER_MS)).await;
+            if !network.pass(from, to).await || !its_life.is_alive() || !life.is_alive() {
+                return Err(SnapshotUnsent("the transfer broke off".to_owned()));
+            }
+            // The receiver installs it whether or not the sender still waits.
+            let vote = tokio::spawn(async move { receiver.receive_snapshot(header, staged).await }).await;
+            let vote = vote.map_err(|error| SnapshotUnsent(error.to_string()))?.map_err(SnapshotUnsent)?;
+            if !network.pass(to, from).await || !its_life.is_alive() || !life.is_alive() {
+                return Err(SnapshotUnsent("the answer was lost".to_owned()));
+            }
+            network.trace.event(&format!("{what}: installed"));
+            Ok(vote)
+        })
+    }
+}
+
+/// What a receiver does with the files: it verifies them, and has copies of its own.
+fn stage(header: &SnapshotHeader, files: &[PathBuf]) -> Result<Vec<PathBuf>, SnapshotUnsent> {
+    let stage_one = |(file, (bytes, checksum)): (&PathBuf, &(u64, u32))| {
+        let content = std::fs::read(file).map_err(|error| SnapshotUnsent(error.to_string()))?;
+        if content.len() as u64 != *bytes || crc32c::crc32c(&content) != *checksum {
+            return Err(SnapshotUnsent("the file is not what its header says".to_owned()));
+        }
+        let staged = file.with_extension("staged");
+        std::fs::write(&staged, content).map_err(|error| SnapshotUnsent(error.to_string()))?;
+        Ok(staged)
+    };
+    files.iter().zip(&header.files).map(stage_one).collect()
+}
+
+fn says(message: &PeerMessage) -> String {
+    format!("g{} r{} -> r{} {:?}", message.group, message.from, message.to, message.body)
+}

@@ -1,0 +1,178 @@
+//! One run, from its seed to its verdict.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_types::topology::Command;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::client::{Sessions, Worker};
+use crate::counts::Totals;
+use crate::defect::Defect;
+use crate::scenario::{Scenario, Stream};
+use crate::world::World;
+use crate::{faults, heal, invariants, member, panics};
+
+/// How long the cluster may take to be founded while nothing goes wrong.
+const FOUNDED_WITHIN: Duration = Duration::from_secs(20);
+/// How often the founding is tried.
+const FOUND_PAUSE: Duration = Duration::from_millis(50);
+/// Workers of one client: they share its sessions.
+const WORKERS_PER_CLIENT: u64 = 2;
+/// The stack of a run's thread.
+const STACK_BYTES: usize = 8 << 20;
+
+/// How a seed is run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Keeps the trace in words, not only its digest.
+    pub keep_trace: bool,
+    /// How long faults go on; the seed says, where this does not.
+    pub chaos: Option<Duration>,
+    /// A defect that the run is to notice.
+    pub defect: Option<Defect>,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// What the seed stands for.
+    pub scenario: String,
+    /// Of everything that happened, in order: two runs of a seed have the same one.
+    pub digest: u64,
+    /// The trace in words, if it was kept.
+    pub trace: Vec<String>,
+    /// What must never happen and did. Empty: all is well.
+    pub violations: Vec<String>,
+    /// The simulated time that it took.
+    pub simulated: Duration,
+    /// What happened in it.
+    pub totals: Totals,
+}
+
+/// Runs a seed, on a thread of its own: what tokio keeps for each thread is fresh for every run.
+pub fn run(seed: u64, options: &Options) -> Outcome {
+    let options = options.clone();
+    let thread = std::thread::Builder::new().name(format!("seed {seed}")).stack_size(STACK_BYTES);
+    let run = thread.spawn(move || run_here(seed, &options)).expect("the system has room for a thread");
+    run.join().unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<String>().cloned();
+        let what = what.or_else(|| panic.downcast_ref::<&str>().map(|what| (*what).to_owned())).unwrap_or_default();
+        Outcome {
+            seed,
+            scenario: String::new(),
+            digest: 0,
+            trace: Vec::new(),
+            violations: vec![format!("the run panicked: {what}")],
+            simulated: Duration::ZERO,
+            totals: Totals::default(),
+        }
+    })
+}
+
+fn run_here(seed: u64, options: &Options) -> Outcome {
+    panics::watch();
+    quorate_raft::simulate(Stream::Raft.seed(seed));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O needs nothing of the system");
+    runtime.block_on(simulate(seed, options))
+}
+
+async fn simulate(seed: u64, options: &Options) -> Outcome {
+    let scenario = Scenario::draw(seed, options.chaos);
+    let described = scenario.describe();
+    let world = World::new(scenario, options.defect, options.keep_trace).expect("there is room for a directory");
+    let _network = spawned(world.network.clone().run());
+    let _observer = spawned(invariants::run(world.clone()));
+    world.node_ids().into_iter().for_each(|id| member::start(&world, id));
+    let mut undecided = 0;
+    tokio::select! {
+        biased;
+        () = a_little_after(world.violated.notified()) => {}
+        lived = live(&world) => match lived {
+            Ok(()) => undecided = heal::judge(&world),
+            Err(what) => world.violation(what),
+        },
+    }
+    panics::seen().into_iter().for_each(|what| world.violation(format!("a task panicked: {what}")));
+    let mut totals = Totals::of(&world.counts);
+    [totals.answered, totals.unknown, totals.failed] = world.history.counts();
+    totals.undecided = undecided;
+    let (digest, events, trace) = world.trace.end();
+    totals.events = events;
+    Outcome {
+        seed,
+        scenario: described,
+        digest,
+        trace,
+        violations: world.violations(),
+        simulated: world.trace.now(),
+        totals,
+    }
+}
+
+fn spawned(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+/// What follows from a violation shows a little later, and is worth reading with it.
+async fn a_little_after(violated: impl Future<Output = ()>) {
+    violated.await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// A cluster is founded, lives through its faults, and recovers.
+async fn live(world: &Arc<World>) -> Result<(), String> {
+    let founding = tokio::time::timeout(FOUNDED_WITHIN, found(world)).await;
+    founding.map_err(|_| format!("not founded within {} s", FOUNDED_WITHIN.as_secs()))?;
+    world.trace.event("founded");
+    let workers: Vec<_> = workers(world).into_iter().map(|worker| spawned(worker.work())).collect();
+    let faults = spawned(faults::run(world.clone()));
+    tokio::time::sleep(world.scenario.chaos).await;
+    drop(faults);
+    heal::mend(world);
+    heal::serves(world).await?;
+    drop(workers);
+    heal::settles(world).await?;
+    heal::read_everything(world).await;
+    Ok(())
+}
+
+fn workers(world: &Arc<World>) -> Vec<Worker> {
+    let mut sessions = Arc::<Sessions>::default();
+    let worker = |number: u64| {
+        if number.is_multiple_of(WORKERS_PER_CLIENT) {
+            sessions = Arc::default();
+        }
+        Worker::new(world.clone(), sessions.clone(), Stream::Worker(number).rng(world.scenario.seed))
+    };
+    (0..world.scenario.workers).map(worker).collect()
+}
+
+/// Group 0 is started by its founders and told what the cluster is; the nodes do the rest.
+async fn found(world: &World) {
+    let command = Command::Found(world.founding.clone(), world.shards.clone());
+    loop {
+        tokio::time::sleep(FOUND_PAUSE).await;
+        for member in world.members() {
+            if let Some(group) = member.topology_group() {
+                // Whoever was first has started it.
+                let _ = group.initialize(&world.founding.topology_replicas).await;
+            }
+        }
+        if world.propose(&command).await.is_some() {
+            break;
+        }
+    }
+    let knows_its_arc = |shard| {
+        world.members().iter().filter_map(|member| member.shard(shard)).any(|group| group.group().head().epoch > 0)
+    };
+    while !world.shards.iter().all(|shard| knows_its_arc(shard.id)) {
+        tokio::time::sleep(FOUND_PAUSE).await;
+    }
+}

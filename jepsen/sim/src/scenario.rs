@@ -1,0 +1,137 @@
+//! What a seed stands for: the cluster, its load and its faults, all drawn from the seed before anything runs.
+
+use std::time::Duration;
+
+use quorate_raft::Timing;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// The sources of chance of a run. Each has a stream of its own, so that a change of one part leaves the draws of the others as
+/// they were.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stream {
+    Scenario,
+    Raft,
+    Network,
+    NetworkFaults,
+    Crashes,
+    Disks,
+    Operator,
+    Clocks,
+    /// What one node does by chance, in one of its lives.
+    Node(u64, u64),
+    /// One worker of a client.
+    Worker(u64),
+    Heal,
+}
+
+impl Stream {
+    /// The stream's seed within a run of `seed`.
+    pub(crate) fn seed(self, seed: u64) -> u64 {
+        let (kind, detail) = match self {
+            Stream::Scenario => (1, 0),
+            Stream::Raft => (2, 0),
+            Stream::Network => (3, 0),
+            Stream::NetworkFaults => (4, 0),
+            Stream::Crashes => (5, 0),
+            Stream::Disks => (6, 0),
+            Stream::Operator => (7, 0),
+            Stream::Clocks => (8, 0),
+            Stream::Node(node, life) => (9, node << 32 | life),
+            Stream::Worker(worker) => (10, worker),
+            Stream::Heal => (11, 0),
+        };
+        mix(mix(mix(seed) ^ kind) ^ detail)
+    }
+
+    pub(crate) fn rng(self, seed: u64) -> StdRng {
+        StdRng::seed_from_u64(self.seed(seed))
+    }
+}
+
+/// The finalizer of SplitMix64: neighbouring seeds give unrelated streams.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// What is simulated under one seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) seed: u64,
+    pub(crate) nodes: u64,
+    pub(crate) shards: u32,
+    pub(crate) replicas: u32,
+    pub(crate) timing: Timing,
+    pub(crate) workers: u64,
+    pub(crate) keys_per_shard: usize,
+    /// The pause between the operations of one worker, at most.
+    pub(crate) think_ms: u64,
+    /// Entries and bytes of log that a group keeps: little, so that followers that were away get snapshots.
+    pub(crate) log_retained_entries: u64,
+    pub(crate) log_retained_bytes: u64,
+    /// How long faults go on.
+    pub(crate) chaos: Duration,
+    /// How long a message travels at least and at most, in microseconds, in good times.
+    pub(crate) latency_us: (u64, u64),
+    /// How long a sync of a log takes at least and at most, in microseconds, in good times.
+    pub(crate) sync_us: (u64, u64),
+    /// How many of 10,000 messages are lost, and their connection with them.
+    pub(crate) losses: u32,
+    pub(crate) network_faults: bool,
+    pub(crate) crashes: bool,
+    pub(crate) disk_faults: bool,
+    pub(crate) clock_jumps: bool,
+    /// Whether an operator moves replicas and adds, drains and removes nodes.
+    pub(crate) operator: bool,
+}
+
+impl Scenario {
+    pub(crate) fn draw(seed: u64, chaos: Option<Duration>) -> Self {
+        let mut rng = Stream::Scenario.rng(seed);
+        let nodes = rng.random_range(3..=5);
+        let timings = [(150, 550), (100, 450), (60, 300), (40, 250)];
+        let (heartbeat_ms, lease_ms) = timings[rng.random_range(0..timings.len())];
+        let slowest = [500, 3_000, 12_000][rng.random_range(0..3)];
+        Scenario {
+            seed,
+            nodes,
+            shards: rng.random_range(1..=3),
+            replicas: if nodes == 5 && rng.random_bool(0.3) { 5 } else { 3 },
+            timing: Timing { heartbeat_ms, lease_ms },
+            workers: rng.random_range(3..=6),
+            keys_per_shard: rng.random_range(1..=4),
+            think_ms: [10, 40, 80][rng.random_range(0..3)],
+            log_retained_entries: [2, 8, 64][rng.random_range(0..3)],
+            log_retained_bytes: [500, 2_000, 8_000][rng.random_range(0..3)],
+            chaos: chaos.unwrap_or(Duration::from_millis(rng.random_range(4_000..=9_000))),
+            latency_us: (rng.random_range(50..=500), slowest),
+            sync_us: (100, [400, 4_000, 15_000][rng.random_range(0..3)]),
+            losses: [0, 5, 50][rng.random_range(0..3)],
+            network_faults: rng.random_bool(0.8),
+            crashes: rng.random_bool(0.8),
+            disk_faults: rng.random_bool(0.5),
+            clock_jumps: rng.random_bool(0.3),
+            operator: rng.random_bool(0.6),
+        }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        format!(
+            "{} nodes, {} shards x {} replicas, {} workers, heartbeat {} ms, chaos {} ms, faults:{}{}{}{}{}",
+            self.nodes,
+            self.shards,
+            self.replicas,
+            self.workers,
+            self.timing.heartbeat_ms,
+            self.chaos.as_millis(),
+            if self.network_faults { " network" } else { "" },
+            if self.crashes { " crashes" } else { "" },
+            if self.disk_faults { " disks" } else { "" },
+            if self.clock_jumps { " clocks" } else { "" },
+            if self.operator { " operator" } else { "" },
+        )
+    }
+}

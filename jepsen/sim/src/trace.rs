@@ -1,0 +1,71 @@
+//! What happened, in order: every message and every fault, with its simulated time. Two runs of a seed must agree on all of it;
+//! a digest over everything stands for it where nobody wants to read it.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use quorate_types::NodeId;
+use tokio::time::Instant;
+
+/// The record of one run.
+pub(crate) struct Trace {
+    began: Instant,
+    record: Mutex<Record>,
+}
+
+struct Record {
+    /// Of everything, with fixed keys: the same in every process.
+    digest: DefaultHasher,
+    events: u64,
+    /// Kept only where somebody asked for them.
+    lines: Option<Vec<String>>,
+}
+
+impl Trace {
+    pub(crate) fn new(keep_lines: bool) -> Self {
+        let record = Record { digest: DefaultHasher::new(), events: 0, lines: keep_lines.then(Vec::new) };
+        Trace { began: Instant::now(), record: Mutex::new(record) }
+    }
+
+    /// The simulated time since the run began.
+    pub(crate) fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Something happened that is not a message.
+    pub(crate) fn event(&self, what: &str) {
+        self.add(what.as_bytes(), || what.to_owned());
+    }
+
+    /// A message is sent, or arrives. Every byte of it counts; what it says in words is made only where it is read.
+    pub(crate) fn message(&self, verb: &str, from: NodeId, to: NodeId, bytes: &[u8], says: impl FnOnce() -> String) {
+        let mut all = Vec::with_capacity(bytes.len() + 32);
+        all.extend_from_slice(verb.as_bytes());
+        all.extend_from_slice(&from.0.to_be_bytes());
+        all.extend_from_slice(&to.0.to_be_bytes());
+        all.extend_from_slice(bytes);
+        self.add(&all, || format!("{verb} n{from} -> n{to} {}", says()));
+    }
+
+    fn add(&self, bytes: &[u8], line: impl FnOnce() -> String) {
+        let now = self.now();
+        let mut record = self.record();
+        record.digest.write_u128(now.as_nanos());
+        record.digest.write(bytes);
+        record.events += 1;
+        if let Some(lines) = &mut record.lines {
+            lines.push(format!("{:>11.6} {}", now.as_secs_f64(), line()));
+        }
+    }
+
+    /// The digest, the number of events, and the lines if they were kept.
+    pub(crate) fn end(&self) -> (u64, u64, Vec<String>) {
+        let mut record = self.record();
+        (record.digest.finish(), record.events, record.lines.take().unwrap_or_default())
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().expect("nobody panics while holding this lock")
+    }
+}

@@ -1,0 +1,209 @@
+//! The simulated world: the nodes with what survives their crashes, the network between them, and what has been seen of them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use quorate_raft::{Group, KvGroup};
+use quorate_ring::ArcTable;
+use quorate_storage::log::MemoryLog;
+use quorate_storage::state::MemoryState;
+use quorate_topology::{TopologyMachine, plan_founding};
+use quorate_types::topology::{
+    ClusterInfo, Command, Founding, NodeAddresses, NodeInfo, NodeState, Outcome, ShardInfo, Topology,
+};
+use quorate_types::{ClusterId, Key, NodeId, ShardId};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+
+use crate::counts::Counts;
+use crate::defect::Defect;
+use crate::history::History;
+use crate::member::Member;
+use crate::network::Network;
+use crate::scenario::{Scenario, Stream};
+use crate::trace::Trace;
+
+/// How long group 0 may take for one command of an operator.
+const PROPOSE_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Violations that are kept of one run.
+const VIOLATIONS_MAX: usize = 20;
+
+/// A node: what survives a crash, and its present life, if it has one.
+pub(crate) struct SimNode {
+    pub(crate) log: Arc<MemoryLog>,
+    pub(crate) state: Arc<MemoryState>,
+    pub(crate) snapshots: PathBuf,
+    /// The newest map that it has on record.
+    pub(crate) map: Option<Arc<Topology>>,
+    pub(crate) lives: u64,
+    pub(crate) clock_offset_ms: Arc<std::sync::atomic::AtomicI64>,
+    pub(crate) member: Option<Arc<Member>>,
+    /// An operator has given it up: it never starts again.
+    pub(crate) retired: bool,
+}
+
+/// Everything there is in one run.
+pub(crate) struct World {
+    pub(crate) scenario: Scenario,
+    pub(crate) defect: Option<Defect>,
+    pub(crate) trace: Arc<Trace>,
+    pub(crate) network: Network,
+    pub(crate) founding: Founding,
+    pub(crate) shards: Vec<ShardInfo>,
+    /// Of every shard, the keys that the clients use.
+    pub(crate) keys: BTreeMap<ShardId, Vec<Key>>,
+    pub(crate) history: History,
+    pub(crate) counts: Counts,
+    nodes: Mutex<BTreeMap<NodeId, SimNode>>,
+    violations: Mutex<Vec<String>>,
+    /// Told of the first violation: what comes after it follows from it.
+    pub(crate) violated: Notify,
+    dir: TempDir,
+}
+
+impl World {
+    pub(crate) fn new(scenario: Scenario, defect: Option<Defect>, keep_lines: bool) -> anyhow::Result<Arc<Self>> {
+        let cluster = ClusterInfo {
+            id: ClusterId(u128::from(scenario.seed)),
+            hash_key: [7; 16],
+            replicas: scenario.replicas,
+            shards: scenario.shards,
+        };
+        let nodes: Vec<NodeInfo> = (1..=scenario.nodes).map(|id| node_info(NodeId(id))).collect();
+        let (founding, shards) = plan_founding(&cluster, &nodes)?;
+        let trace = Arc::new(Trace::new(keep_lines));
+        let rng = Stream::Network.rng(scenario.seed);
+        let network = Network::new(rng, scenario.latency_us, scenario.losses, trace.clone());
+        let world = World {
+            keys: choose_keys(&cluster, &shards, scenario.keys_per_shard)?,
+            scenario,
+            defect,
+            trace,
+            network,
+            founding,
+            shards,
+            history: History::default(),
+            counts: Counts::default(),
+            nodes: Mutex::default(),
+            violations: Mutex::default(),
+            violated: Notify::new(),
+            dir: scratch()?,
+        };
+        nodes.iter().try_for_each(|node| world.add_node(node.id))?;
+        Ok(Arc::new(world))
+    }
+
+    /// A machine with an empty disk, not started.
+    pub(crate) fn add_node(&self, id: NodeId) -> anyhow::Result<()> {
+        let snapshots = self.dir.path().join(id.to_string());
+        std::fs::create_dir_all(&snapshots)?;
+        let node = SimNode {
+            log: Arc::new(MemoryLog::new(false)),
+            state: Arc::new(MemoryState::new()),
+            snapshots,
+            map: None,
+            lives: 0,
+            clock_offset_ms: Arc::default(),
+            member: None,
+            retired: false,
+        };
+        self.nodes().insert(id, node);
+        Ok(())
+    }
+
+    pub(crate) fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, SimNode>> {
+        self.nodes.lock().expect("nobody panics while holding this lock")
+    }
+
+    /// The node as it runs; none while it is down.
+    pub(crate) fn member(&self, node: NodeId) -> Option<Arc<Member>> {
+        self.nodes().get(&node).and_then(|node| node.member.clone())
+    }
+
+    /// Everybody who runs, by id.
+    pub(crate) fn members(&self) -> Vec<Arc<Member>> {
+        self.nodes().values().filter_map(|node| node.member.clone()).collect()
+    }
+
+    pub(crate) fn node_ids(&self) -> Vec<NodeId> {
+        self.nodes().iter().filter(|(_, node)| !node.retired).map(|(id, _)| *id).collect()
+    }
+
+    /// The newest map that any node has on record.
+    pub(crate) fn newest_map(&self) -> Option<Arc<Topology>> {
+        self.nodes().values().filter_map(|node| node.map.clone()).max_by_key(|map| map.revision)
+    }
+
+    /// Something that must never happen has happened.
+    pub(crate) fn violation(&self, what: String) {
+        let mut violations = self.violations.lock().expect("nobody panics while holding this lock");
+        let line = format!("{:.3} s: {what}", self.trace.now().as_secs_f64());
+        self.trace.event(&format!("VIOLATION {what}"));
+        if violations.len() < VIOLATIONS_MAX {
+            violations.push(line);
+        }
+        self.violated.notify_one();
+    }
+
+    pub(crate) fn violations(&self) -> Vec<String> {
+        self.violations.lock().expect("nobody panics while holding this lock").clone()
+    }
+
+    /// Proposes a change of the cluster to whoever leads group 0, as an operator's tool does; none if nobody took it.
+    pub(crate) async fn propose(&self, command: &Command) -> Option<Outcome> {
+        for member in self.members() {
+            let Some(group) = member.topology_group().filter(Group::<TopologyMachine>::is_leader) else { continue };
+            let proposed = group.propose(command.encode().into(), PROPOSE_TIMEOUT).await;
+            if let Ok(applied) = proposed
+                && member.life.is_alive()
+            {
+                return Some(applied.reply);
+            }
+        }
+        None
+    }
+
+    /// A shard's replica on a node, if the node runs and has one open.
+    pub(crate) fn replica(&self, node: NodeId, shard: ShardId) -> Option<(Arc<Member>, KvGroup)> {
+        let member = self.member(node)?;
+        let group = member.shard(shard)?;
+        Some((member, group))
+    }
+}
+
+/// How a node is called in the map. Nobody connects to these addresses.
+pub(crate) fn node_info(id: NodeId) -> NodeInfo {
+    NodeInfo { id, addresses: addresses(id.0), zone: String::new(), weight: 100, state: NodeState::Active }
+}
+
+pub(crate) fn addresses(machine: u64) -> NodeAddresses {
+    let address = |port: u16| format!("10.0.0.{machine}:{port}");
+    NodeAddresses { client: address(7001), peer: address(7002), ops: address(7003) }
+}
+
+fn choose_keys(
+    cluster: &ClusterInfo,
+    shards: &[ShardInfo],
+    per_shard: usize,
+) -> anyhow::Result<BTreeMap<ShardId, Vec<Key>>> {
+    let arcs = ArcTable::new(shards.iter().map(|shard| (shard.id, shard.arc)))?;
+    let mut keys: BTreeMap<ShardId, Vec<Key>> = BTreeMap::new();
+    for number in 0.. {
+        let key = Key::new(format!("key-{number}"))?;
+        let of_shard = keys.entry(arcs.lookup(quorate_ring::token(&cluster.hash_key, &key))).or_default();
+        if of_shard.len() < per_shard {
+            of_shard.push(key);
+        }
+        if keys.len() == shards.len() && keys.values().all(|keys| keys.len() == per_shard) {
+            break;
+        }
+    }
+    Ok(keys)
+}
+
+/// Where snapshots lie on their way: in memory, where the machine has room for files there.
+fn scratch() -> std::io::Result<TempDir> {
+    TempDir::with_prefix_in("quorate-sim-", "/dev/shm").or_else(|_| TempDir::with_prefix("quorate-sim-"))
+}

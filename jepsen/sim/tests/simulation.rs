@@ -1,0 +1,92 @@
+//! The simulation itself: it repeats itself to the byte, the product holds in it, and it notices defects.
+
+use quorate_sim::{Defect, Options, command, run};
+
+/// Seeds of the run that every test run makes.
+const SEEDS: u64 = 24;
+/// Threads that run them.
+const JOBS: usize = 2;
+/// Within so many seeds every defect is noticed.
+const NOTICED_WITHIN: u64 = 12;
+
+/// Every message and every fault at the same instant, with the same bytes; and another seed is another run.
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let options = Options { keep_trace: true, ..Options::default() };
+    let mut digests = Vec::new();
+    for seed in [2, 7, 1_000] {
+        let (first, second) = (run(seed, &options), run(seed, &options));
+        for (number, (a, b)) in first.trace.iter().zip(&second.trace).enumerate() {
+            assert_eq!(a, b, "seed {seed}: the runs part at line {number}");
+        }
+        assert_eq!(first.trace.len(), second.trace.len(), "seed {seed}");
+        assert_eq!((first.digest, first.totals), (second.digest, second.totals), "seed {seed}");
+        digests.push(first.digest);
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 3, "different seeds are different runs");
+}
+
+/// Nothing that must never happen happens, in runs that had their faults.
+#[test]
+fn a_few_dozen_seeds_hold() {
+    let mut report = Vec::new();
+    let summary = command(0..SEEDS, JOBS, &Options::default(), None, &mut report).expect("a vector can be written to");
+    let report = String::from_utf8(report).expect("the report is text");
+    println!("{report}");
+    assert!(summary.violated.is_empty(), "{report}");
+    let totals = summary.totals;
+    assert_eq!((summary.seeds, totals.undecided), (SEEDS, 0));
+    for (what, count) in [
+        ("answers", totals.answered),
+        ("unknown outcomes", totals.unknown),
+        ("crashes", totals.crashes),
+        ("network faults", totals.cuts),
+        ("slow disks", totals.slow_disks),
+        ("clock jumps", totals.clock_jumps),
+        ("leaders", totals.elections),
+        ("snapshots", totals.snapshots),
+        ("purges", totals.purges),
+        ("transfers", totals.transfers),
+        ("moves", totals.moves),
+    ] {
+        assert!(count > 0, "no {what} in {SEEDS} seeds: they show nothing\n{report}");
+    }
+}
+
+fn is_noticed(defect: Defect) {
+    let options = Options { defect: Some(defect), ..Options::default() };
+    let noticed = (0..NOTICED_WITHIN).map(|seed| run(seed, &options)).find(|outcome| !outcome.violations.is_empty());
+    let outcome = noticed.unwrap_or_else(|| panic!("{defect} is not noticed within {NOTICED_WITHIN} seeds"));
+    println!("{defect}: seed {}: {}", outcome.seed, outcome.violations[0]);
+}
+
+#[test]
+fn acknowledging_before_the_sync_is_noticed() {
+    is_noticed(Defect::AcknowledgeBeforeSync);
+}
+
+#[test]
+fn a_vote_that_is_not_synced_is_noticed() {
+    is_noticed(Defect::VoteNotSynced);
+}
+
+#[test]
+fn a_strong_read_without_a_quorum_is_noticed() {
+    is_noticed(Defect::StrongReadWithoutQuorum);
+}
+
+#[test]
+fn retries_that_no_session_recognises_are_noticed() {
+    is_noticed(Defect::SessionsOff);
+}
+
+#[test]
+fn a_purge_past_the_flush_is_noticed() {
+    is_noticed(Defect::PurgePastFlush);
+}
+
+#[test]
+fn a_wiped_node_under_its_old_identity_is_noticed() {
+    is_noticed(Defect::WipedNodeKeepsIdentity);
+}
