@@ -144,6 +144,9 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
     let beside: Vec<PathBuf> = this.ancestors().skip(1).take(2).map(|dir| dir.join("quorate")).collect();
     beside.iter().find(|file| file.is_file()).cloned().with_context(|| {
-        format!("{} is missing: build it (cargo build -p quorate-cli), or name it with QUORATE_BIN", beside[0].display())
+        format!(
+            "{} is missing: build it (cargo build -p quorate-cli), or name it with QUORATE_BIN",
+            beside[0].display()
+        )
     })
 }

@@ -26,3 +26,14 @@ pub(crate) fn enter(path: &Path) -> anyhow::Result<()> {
     let namespace = File::open(path).with_context(shown)?;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).with_context(shown)
 }
+
+/// Runs something in the namespace that the file names, on a thread of its own, which ends: it could not leave again.
+pub(crate) async fn visit<T, F>(path: PathBuf, work: F) -> anyhow::Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    let visitor = std::thread::spawn(move || enter(&path).map(|()| work()));
+    let joined = tokio::task::spawn_blocking(move || visitor.join()).await?;
+    joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

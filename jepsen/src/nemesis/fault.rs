@@ -110,8 +110,8 @@ impl Fault {
     pub fn class(self) -> Class {
         use Fault::*;
         match self {
-            PartitionLeader | PartitionMinority | PartitionHalves | PartitionBridge | PartitionRing | PartitionOneWay
-            | PartitionOnlyOne | PartitionFlapping | Loss | Latency | Bandwidth => Class::Network,
+            PartitionLeader | PartitionMinority | PartitionHalves | PartitionBridge | PartitionRing
+            | PartitionOneWay | PartitionOnlyOne | PartitionFlapping | Loss | Latency | Bandwidth => Class::Network,
             KillOne | KillMajority | KillAll | PauseLeaders | PowerCutOne | PowerCutMajority | PowerCutAll => {
                 Class::Process
             }
@@ -153,7 +153,8 @@ impl Fault {
     }
 
     fn meant(name: &str) -> Vec<Fault> {
-        let that = |wanted: &dyn Fn(Fault) -> bool| Fault::all().iter().copied().filter(|fault| wanted(*fault)).collect();
+        let that =
+            |wanted: &dyn Fn(Fault) -> bool| Fault::all().iter().copied().filter(|fault| wanted(*fault)).collect();
         let class = match name {
             "all" => return Fault::all().to_vec(),
             "network" => Some(Class::Network),

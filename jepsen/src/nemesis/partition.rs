@@ -19,7 +19,12 @@ pub(crate) struct Partition {
 }
 
 /// The links to cut for a shape; none where there are too few nodes, or no leader to cut off.
-pub(crate) fn partition(shape: Fault, nodes: &[usize], leaders: &BTreeSet<usize>, rng: &mut StdRng) -> Option<Partition> {
+pub(crate) fn partition(
+    shape: Fault,
+    nodes: &[usize],
+    leaders: &BTreeSet<usize>,
+    rng: &mut StdRng,
+) -> Option<Partition> {
     let mut order = nodes.to_vec();
     order.shuffle(rng);
     let (count, majority) = (order.len(), order.len() / 2 + 1);
@@ -43,7 +48,8 @@ pub(crate) fn partition(shape: Fault, nodes: &[usize], leaders: &BTreeSet<usize>
             pairs.filter(|(a, b)| a != b && far(*a, *b)).map(|(a, b)| Link { from: order[a], to: order[b] }).collect()
         }
         Fault::PartitionOneWay => {
-            let deaf_or_mute = if rng.random_bool(0.5) { leading.choose(rng).copied() } else { None }.unwrap_or(order[0]);
+            let deaf_or_mute =
+                if rng.random_bool(0.5) { leading.choose(rng).copied() } else { None }.unwrap_or(order[0]);
             let others = without(&order, deaf_or_mute);
             let deaf = rng.next_u32() % 2 == 0;
             let link = |other| if deaf { (other, deaf_or_mute) } else { (deaf_or_mute, other) };

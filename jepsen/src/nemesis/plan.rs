@@ -17,17 +17,23 @@ use crate::cluster::{Clocks, Delay, Link, Rules, leaders_of};
 /// How many of a hundred packets a lossy link loses.
 const LOSS_PERCENT: &[u8] = &[5, 20, 50];
 /// How long packets are held back, in milliseconds, and how much longer by chance.
-const DELAYS: &[Delay] =
-    &[Delay { base_ms: 20, jitter_ms: 5 }, Delay { base_ms: 80, jitter_ms: 60 }, Delay { base_ms: 250, jitter_ms: 250 }];
+const DELAYS: &[Delay] = &[
+    Delay { base_ms: 20, jitter_ms: 5 },
+    Delay { base_ms: 80, jitter_ms: 60 },
+    Delay { base_ms: 250, jitter_ms: 250 },
+];
 /// Kilobits a second that reach a node.
 const RATES_KBIT: &[u32] = &[100, 500, 2000];
 /// An election time-out, in milliseconds: pauses last one to three of them.
 const ELECTION_MS: u64 = 450;
 /// How far clocks jump, in seconds.
 const JUMPS: &[i64] = &[-86_400, -60, -2, 2, 60, 86_400];
-/// How fast clocks go. The store's leases bear a drift of the first two between any two nodes; wall clocks may do as they like.
+/// A monotonic clock never goes back. It goes on after a jump as if the machine had slept.
+const MONOTONIC_JUMPS: &[i64] = &[1, 10];
+/// How fast a wall clock goes: as it likes.
+const WALL_DRIFTS: &[f64] = &[0.2, 0.9, 1.1, 5.0];
+/// How fast a monotonic clock goes: two nodes differ by a tenth at most. No oscillator is that bad.
 const DRIFTS: &[f64] = &[0.95, 1.05];
-const WALL_DRIFTS: &[f64] = &[0.2, 5.0];
 /// Writes a second of a slow disk.
 const SLOW_WRITES: &[u32] = &[10, 30, 100];
 
@@ -174,10 +180,8 @@ impl Nemesis {
 
     fn plan_disk(&self, fault: Fault, view: &View, rng: &mut StdRng) -> Result<Plan, String> {
         let images = self.cluster.disk(1).is_some();
-        let needs_images = matches!(
-            fault,
-            Fault::DiskFull | Fault::SyncFails | Fault::DiskDies | Fault::SlowDisk | Fault::HungDisk
-        );
+        let needs_images =
+            matches!(fault, Fault::DiskFull | Fault::SyncFails | Fault::DiskDies | Fault::SlowDisk | Fault::HungDisk);
         if needs_images && !images {
             return Err("disks can be broken only where they are images".to_owned());
         }
@@ -207,11 +211,11 @@ impl Nemesis {
         }
         let count = rng.random_range(1..=view.free.len().max(1));
         let targets = view.some(count, rng)?;
-        let drifts = if clocks == Clocks::Wall { WALL_DRIFTS } else { DRIFTS };
+        let (jumps, drifts) = if clocks == Clocks::Wall { (JUMPS, WALL_DRIFTS) } else { (MONOTONIC_JUMPS, DRIFTS) };
         let skews = targets.iter().map(|node| {
             let skew = match fault {
-                Fault::ClockJump => Skew { seconds: *JUMPS.choose(rng).unwrap_or(&60), rate: None },
-                _ => Skew { seconds: 0, rate: drifts.choose(rng).copied() },
+                Fault::ClockJump => Skew { jump: *jumps.choose(rng).unwrap_or(&60), rate: 1.0 },
+                _ => Skew { jump: 0, rate: *drifts.choose(rng).unwrap_or(&1.05) },
             };
             (*node, skew)
         });
@@ -238,8 +242,8 @@ impl Nemesis {
         if let Some(other) = other {
             return Err(format!("{other} is not healed yet, and both may destroy what a majority held"));
         }
-        if !self.books().rebuilding.is_empty() {
-            return Err("a node is still being made anew".to_owned());
+        if let Some(node) = self.books().damaged.first() {
+            return Err(format!("node {node} runs on a disk that may be damaged"));
         }
         match self.cluster.is_well().await {
             Ok(true) => Ok(()),
