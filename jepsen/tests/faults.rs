@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use quorate_jepsen::cluster::{Abilities, Clocks, Cluster, Disks, Network, Options, binary, sweep};
+use quorate_jepsen::cluster::{Abilities, ClientRuntime, Clocks, Cluster, Disks, Network, Options, binary, sweep};
 use quorate_jepsen::nemesis::{Active, Fault, Journal, Nemesis, Outcome, Phase, Schedule};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -92,6 +92,20 @@ async fn arrives(cluster: &Cluster, from: usize, to: usize) -> anyhow::Result<bo
         Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Writes without a pause until the runtime is dropped.
+fn load(lab: &Lab) -> anyhow::Result<ClientRuntime> {
+    let (endpoints, runtime) = (lab.cluster.endpoints(), lab.cluster.client_runtime(1)?);
+    let connect = quorate_client::Client::builder().endpoints(endpoints).deadline(Duration::from_secs(2)).connect();
+    runtime.spawn(async move {
+        let Ok(client) = connect.await else { return };
+        for number in 0_u64.. {
+            // Some fail while things are broken.
+            let _ = client.put(format!("load-{}", number % 1000), "x".repeat(1000)).await;
+        }
+    });
+    Ok(runtime)
 }
 
 /// A one-way cut stops what it says and nothing else, and its counters say that it did.
@@ -210,21 +224,7 @@ async fn disks_are_full_slow_hung_and_fail() -> anyhow::Result<()> {
         return Ok(());
     }
     let mut lab = Lab::start(|options| options.nodes = 4).await?;
-    let load = {
-        let (endpoints, runtime) = (lab.cluster.endpoints(), lab.cluster.client_runtime(1)?);
-        let deadline = Duration::from_secs(2);
-        runtime.spawn(async move {
-            let Ok(client) = quorate_client::Client::builder().endpoints(endpoints).deadline(deadline).connect().await
-            else {
-                return;
-            };
-            for number in 0_u64.. {
-                // Some fail while disks are broken.
-                let _ = client.put(format!("load-{}", number % 100), "x".repeat(1000)).await;
-            }
-        });
-        runtime
-    };
+    let load = load(&lab)?;
     let mount = |lab: &Lab, active: &Active| {
         lab.cluster.disk(active.targets()[0]).map(|disk| disk.mount_point()).context("disks are images")
     };
@@ -254,7 +254,7 @@ async fn disks_are_full_slow_hung_and_fail() -> anyhow::Result<()> {
     let (active, seen) = lab.install(Fault::WipedDisk).await?;
     ensure!(seen["refused"].is_string(), "{seen}");
     lab.heal(active).await?;
-    load.shutdown_background();
+    drop(load);
     lab.end().await
 }
 
@@ -326,4 +326,35 @@ async fn faults_overlap() -> anyhow::Result<()> {
     println!("{summary:#?}");
     ensure!(summary.not_healed.is_empty() && summary.installed.len() >= 8, "{summary:#?}");
     lab.end().await
+}
+
+/// Every fault, one after the other, under load: made, seen, healed, and everything well after each. `JEPSEN_FAULTS` names some.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_in_turn() -> anyhow::Result<()> {
+    let able = Abilities::of_this_machine();
+    let full = std::env::var_os("QUORATE_FULL").map(|_| ()).ok_or("it takes minutes, set QUORATE_FULL=1".to_owned());
+    if skipped(&[&full, &able.namespaces, &able.images, &able.clocks]) {
+        return Ok(());
+    }
+    let change = |options: &mut Options| (options.nodes, options.shards, options.clocks) = (5, 8, Clocks::Wall);
+    let mut lab = Lab::start(change).await?;
+    let load = load(&lab)?;
+    let mut failed = Vec::new();
+    let named = std::env::var("JEPSEN_FAULTS").unwrap_or_else(|_| "all".to_owned());
+    for fault in Fault::parse_list(&named).map_err(anyhow::Error::msg)? {
+        let begin = Instant::now();
+        match lab.install(fault).await {
+            Ok((active, seen)) => {
+                tokio::time::sleep(active.lasts().unwrap_or(Duration::from_secs(1))).await;
+                println!("{fault}: {seen}; healed: {:?}", lab.heal(active).await);
+            }
+            Err(error) => failed.push(format!("{error:#}")),
+        }
+        println!("  well: {:?}, {:.1} s", lab.nemesis.settle().await, begin.elapsed().as_secs_f32());
+    }
+    drop(load);
+    println!("{failed:#?}");
+    lab.end().await?;
+    ensure!(failed.len() <= 1, "more than a fail point or a snapshot was missed: {failed:#?}");
+    Ok(())
 }

@@ -48,6 +48,7 @@ pub use options::{Abilities, Clocks, Disks, Network, Options, binary};
 use proxies::Proxies;
 use scratch::Scratch;
 pub use scratch::sweep;
+pub use threads::ClientRuntime;
 use wires::Wires;
 
 /// How long a whole cluster may take to serve after a start: ten times what it should.
@@ -196,8 +197,9 @@ impl Cluster {
 
     /// A runtime whose threads live where the clients do. Only what is *spawned* on it does: the thread that calls `block_on`
     /// stays where it is. Clients can be pinned to a node by giving them only its endpoint.
-    pub fn client_runtime(&self, threads: usize) -> anyhow::Result<Runtime> {
-        threads::runtime("clients", threads, self.namespaces().map(Namespaces::of_clients))
+    pub fn client_runtime(&self, threads: usize) -> anyhow::Result<ClientRuntime> {
+        let namespace = self.namespaces().map(Namespaces::of_clients);
+        Ok(ClientRuntime::new(threads::runtime("clients", threads, namespace)?))
     }
 
     /// A command that runs where the clients do, such as the shortener.

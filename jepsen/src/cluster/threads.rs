@@ -20,6 +20,34 @@ pub(crate) fn runtime(name: &str, threads: usize, namespace: Option<PathBuf>) ->
     Ok(builder.build()?)
 }
 
+/// A runtime of clients. It may be dropped anywhere; what still runs on it is not waited for.
+pub struct ClientRuntime(Option<Runtime>);
+
+impl ClientRuntime {
+    pub(crate) fn new(runtime: Runtime) -> Self {
+        ClientRuntime(Some(runtime))
+    }
+
+    /// Ends it without waiting for what still runs, as dropping it does.
+    pub fn shutdown_background(self) {}
+}
+
+impl std::ops::Deref for ClientRuntime {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().expect("there until it is dropped")
+    }
+}
+
+impl Drop for ClientRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Moves this thread into the namespace that the file names.
 pub(crate) fn enter(path: &Path) -> anyhow::Result<()> {
     let shown = || format!("cannot enter {}", path.display());
