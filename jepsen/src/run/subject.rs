@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Handle};
 
 use super::faults;
 use super::options::{NetworkChoice, Options};
-use crate::cluster::{self, Abilities, Clocks, Cluster, Disks, Network};
+use crate::cluster::{self, Abilities, ClientRuntime, Clocks, Cluster, Disks, Network};
 use crate::nemesis::{Class, Fault};
 
 /// Threads of the clients: the nodes need the others.
