@@ -4,6 +4,8 @@
 
 # RocksDB is C++ and its bindings are generated with libclang; ccache compiles it once instead of once per build directory.
 setup_packages=(libclang-dev clang ccache g++ make curl ca-certificates)
+# The partition-testing harness cuts links, delays packets, cuts power and changes clocks with these (jepsen/README.md).
+setup_packages+=(nftables iptables iproute2 faketime e2fsprogs util-linux mount xfsprogs)
 # What edition, language features and dependencies need; as in Cargo.toml, rust-version.
 setup_rust_minor=95
 

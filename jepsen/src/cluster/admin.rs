@@ -57,7 +57,9 @@ impl Cluster {
         let mut statuses = BTreeMap::new();
         for answer in join_all(asked).await {
             let Ok((number, Some(status))) = answer else { continue };
-            self.node(number).learn_id(Some(status.id));
+            if status.id != 0 {
+                self.node(number).learn_id(Some(status.id));
+            }
             statuses.insert(number, status);
         }
         statuses

@@ -13,9 +13,6 @@ use super::tool;
 /// Where Debian's package `libfaketime` (part of `faketime`) has the library for programs with threads, below `/usr/lib`.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
-/// What a clock that is right says.
-const RIGHT: &str = "+0";
-
 /// The library.
 fn library() -> Option<PathBuf> {
     let mut dirs = vec![PathBuf::from("/usr/lib"), PathBuf::from("/usr/local/lib"), PathBuf::from("/usr/lib64")];
@@ -45,23 +42,51 @@ pub(crate) fn environment(clocks: Clocks, file: &Path) -> anyhow::Result<Vec<(St
     Ok(variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-/// How wrong a clock is.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What a clock is to do.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Skew {
-    /// Seconds before (+) or behind (-) the right time.
-    pub(crate) seconds: i64,
-    /// How fast it goes: 1.1 gains six seconds a minute. From the moment when the file is read.
-    pub(crate) rate: Option<f64>,
+    /// How far it jumps, in seconds.
+    pub(crate) jump: i64,
+    /// How fast it goes from then on: 1.1 gains six seconds a minute.
+    pub(crate) rate: f64,
 }
 
-/// Sets a clock. The file is replaced in one step: a half-written one would be another time.
-pub(crate) fn set(file: &Path, skew: Skew) -> anyhow::Result<()> {
-    let mut text = if skew.seconds == 0 { RIGHT.to_owned() } else { format!("{:+}s", skew.seconds) };
-    if let Some(rate) = skew.rate {
-        text = format!("{text} x{rate}");
+impl Skew {
+    /// What a clock that is right does.
+    pub(crate) const NONE: Skew = Skew { jump: 0, rate: 1.0 };
+}
+
+/// How a clock has gone since its process was started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// How far it was ahead of the right time, in seconds, when it was set last.
+    ahead: f64,
+    rate: f64,
+    /// The age of its process, in seconds, at that moment.
+    at: f64,
+}
+
+impl Pace {
+    /// A clock that was always right.
+    pub(crate) const RIGHT: Pace = Pace { ahead: 0.0, rate: 1.0, at: 0.0 };
+
+    /// The clock after it was set, when its process was so old. A wall clock is set from the right time; a monotonic one can
+    /// only go on from where it is, and keeps what it has gained.
+    pub(crate) fn set(self, clocks: Clocks, skew: Skew, age: f64) -> Pace {
+        let now = if clocks == Clocks::Wall { 0.0 } else { self.ahead + (self.rate - 1.0) * (age - self.at) };
+        Pace { ahead: now + skew.jump as f64, rate: skew.rate, at: age }
     }
+
+    /// What the file says of it. (The library counts what a clock gains from the start of the process.)
+    fn text(self) -> String {
+        format!("{:+.6}s x{}", self.ahead - (self.rate - 1.0) * self.at, self.rate)
+    }
+}
+
+/// Writes how a clock goes. The file is replaced in one step: a half-written one would be another time.
+pub(crate) fn write(file: &Path, pace: Pace) -> anyhow::Result<()> {
     let new = file.with_extension("new");
-    std::fs::write(&new, text + "\n")?;
+    std::fs::write(&new, pace.text() + "\n")?;
     std::fs::rename(&new, file).with_context(|| file.display().to_string())
 }
 
@@ -80,5 +105,21 @@ pub(crate) fn forget(pid: u32) {
     for name in [format!("/dev/shm/faketime_shm_{pid}"), format!("/dev/shm/sem.faketime_sem_{pid}")] {
         // Not there where clocks are real.
         let _ = std::fs::remove_file(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_drifts_begins_where_it_is() {
+        let drifting = Pace::RIGHT.set(Clocks::WallAndMonotonic, Skew { jump: 0, rate: 1.5 }, 10.0);
+        // The library makes of it: −5 s + 1.5 × 10 s = 10 s.
+        assert_eq!(drifting.text(), "-5.000000s x1.5");
+        let healed = drifting.set(Clocks::WallAndMonotonic, Skew::NONE, 14.0);
+        assert_eq!(healed.text(), "+2.000000s x1");
+        assert_eq!(drifting.set(Clocks::Wall, Skew::NONE, 14.0).text(), "+0.000000s x1");
+        assert_eq!(Pace::RIGHT.set(Clocks::Wall, Skew { jump: -60, rate: 1.0 }, 3.0).text(), "-60.000000s x1");
     }
 }

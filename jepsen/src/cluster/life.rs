@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use futures::future::try_join_all;
+use quorate_router::{AdminError, admin};
 use rustix::process::Signal;
 use tokio::process::Command;
 
@@ -15,8 +16,10 @@ use super::scratch::MARK;
 use super::wires::Wires;
 use super::{Cluster, clock};
 
-/// How long a node may take from its start until it listens. Reading a damaged disk takes seconds.
+/// How long a node may take from its start until it answers. Reading a damaged disk takes seconds.
 const LISTEN_MAX: Duration = Duration::from_secs(60);
+/// How long one answer may take.
+const ANSWER_MAX: Duration = Duration::from_millis(500);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long a node may take to stop when it is asked to.
@@ -45,15 +48,13 @@ impl Cluster {
         Ok(command)
     }
 
-    /// Starts a node that does not run, on the disk that it left; returns when it listens. An error if it ends before that:
+    /// Starts a node that does not run, on the disk that it left; returns when it answers. An error if it ends before that:
     /// [`Node::died`](super::Node::died) tells how.
     pub async fn start_node(&self, number: usize) -> anyhow::Result<()> {
         let node = self.node(number);
         ensure!(!node.is_running(), "node {number} runs already");
-        let namespace = match &self.network {
-            Wires::Namespaces(namespaces) => Some(namespaces.of_node(number)),
-            Wires::Loopback => None,
-        };
+        let namespace = self.namespaces().map(|namespaces| namespaces.of_node(number));
+        clock::write(&self.clock_file(number), clock::Pace::RIGHT)?;
         let log = std::fs::File::options().create(true).append(true).open(&node.log)?;
         let mut command = self.command(namespace)?;
         command.args(["node", "start", "--insecure", "--log-format", "text", "--join", &self.endpoints().join(",")]);
@@ -66,8 +67,11 @@ impl Cluster {
         command.envs(self.options.environment.iter().cloned());
         command.stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
         let child = self.on_control(async move { command.spawn() }).await??;
-        node.adopt(child, self.control.as_ref().context("not dismantled")?.handle())?;
-        self.wait_until_listening(number).await
+        let pid = node.adopt(child, self.control.as_ref().context("not dismantled")?.handle())?;
+        if let Some(Wires::Loopback(proxies)) = &self.network {
+            proxies.is_node(pid, number);
+        }
+        self.wait_until_answering(number).await
     }
 
     /// Starts several at once; all that can be are started, and the first error is given.
@@ -76,18 +80,26 @@ impl Cluster {
         started.into_iter().collect()
     }
 
-    async fn wait_until_listening(&self, number: usize) -> anyhow::Result<()> {
+    /// A node that is in a cluster must have opened its data; one that is in none needs only answer.
+    async fn wait_until_answering(&self, number: usize) -> anyhow::Result<()> {
         let (node, deadline) = (self.node(number), Instant::now() + LISTEN_MAX);
         loop {
-            let address = node.client.clone();
-            let connect = async move { tokio::net::TcpStream::connect(address).await.is_ok() };
-            if let Ok(true) = self.on_control(tokio::time::timeout(LOOK * 10, connect)).await? {
+            let (address, member) = (node.client.clone(), node.id().is_some());
+            let answers = async move {
+                let Ok(admin) = admin(&address, ANSWER_MAX).await else { return false };
+                match admin.node(ANSWER_MAX).await {
+                    Ok(_) => true,
+                    Err(AdminError::NotReady { .. }) => !member,
+                    Err(_) => false,
+                }
+            };
+            if self.on_control(answers).await? {
                 return Ok(());
             }
             if let Some(ended) = node.died() {
                 bail!("node {number} ended at its start with {ended}\n{}", node.log_tail());
             }
-            ensure!(Instant::now() < deadline, "node {number} does not listen\n{}", node.log_tail());
+            ensure!(Instant::now() < deadline, "node {number} does not answer\n{}", node.log_tail());
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -99,9 +111,7 @@ impl Cluster {
         for node in &running {
             node.signal(Signal::KILL)?;
         }
-        let pids: Vec<u32> = running.iter().filter_map(|node| node.pid()).collect();
         try_join_all(running.iter().map(|node| node.gone(STOP_MAX))).await?;
-        pids.into_iter().for_each(clock::forget);
         Ok(())
     }
 
@@ -185,12 +195,11 @@ impl Cluster {
 
     /// Sets the clock of a node, and gives by how many seconds it is off as another process with that clock sees it.
     pub(crate) async fn set_clock(&self, number: usize, skew: clock::Skew) -> anyhow::Result<f64> {
-        clock::set(&self.clock_file(number), skew)?;
-        clock::seconds_off(self.options.clocks, &self.clock_file(number)).await
-    }
-
-    /// Sets the clock of a node right.
-    pub(crate) fn reset_clock(&self, number: usize) -> anyhow::Result<()> {
-        clock::set(&self.clock_file(number), clock::Skew::default())
+        let (node, clocks) = (self.node(number), self.options.clocks);
+        let pid = node.pid().with_context(|| format!("node {number} does not run"))?;
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+        ensure!(maps.contains("libfaketime"), "node {number} runs without libfaketime");
+        clock::write(&self.clock_file(number), node.set_clock(clocks, skew))?;
+        clock::seconds_off(clocks, &self.clock_file(number)).await
     }
 }

@@ -15,12 +15,14 @@
 
 mod admin;
 pub(crate) mod clock;
+mod delays;
 mod disks;
 mod life;
 mod links;
 mod namespaces;
 mod node;
 mod options;
+mod proxies;
 mod scratch;
 mod threads;
 mod tool;
@@ -43,8 +45,10 @@ pub use links::{Delay, Link, Rules};
 use namespaces::{Namespaces, node_address};
 pub use node::{Ended, Node};
 pub use options::{Abilities, Clocks, Disks, Network, Options, binary};
+use proxies::Proxies;
 use scratch::Scratch;
 pub use scratch::sweep;
+pub use threads::ClientRuntime;
 use wires::Wires;
 
 /// How long a whole cluster may take to serve after a start: ten times what it should.
@@ -60,7 +64,8 @@ pub struct Cluster {
     options: Options,
     nodes: Vec<Node>,
     disks: Vec<Disk>,
-    network: Wires,
+    /// There once the cluster is prepared.
+    network: Option<Wires>,
     scratch: Scratch,
     /// Its one thread lives in the harness's namespace, asks the nodes, and is the parent of all their processes.
     control: Option<Runtime>,
@@ -87,19 +92,17 @@ impl Cluster {
         let mut cluster = Cluster {
             nodes: vec![],
             disks: vec![],
-            network: Wires::Loopback,
+            network: None,
             scratch,
             control: None,
             dismantled: AtomicBool::new(false),
             options,
         };
-        if cluster.options.network == Network::Namespaces {
-            cluster.network = Wires::Namespaces(Namespaces::create(&cluster.scratch.tag, places).await?);
-        }
-        let control = match &cluster.network {
-            Wires::Namespaces(namespaces) => Some(namespaces.of_control()),
-            Wires::Loopback => None,
+        let namespaces = match cluster.options.network {
+            Network::Namespaces => Some(Namespaces::create(&cluster.scratch.tag, places).await?),
+            Network::Loopback => None,
         };
+        let control = namespaces.as_ref().map(Namespaces::of_control);
         cluster.control = Some(threads::runtime("control", 1, control)?);
         if let Disks::Images { mib } = cluster.options.disks {
             let template = disks::template(&cluster.scratch.dir, mib).await?;
@@ -111,16 +114,26 @@ impl Cluster {
         }
         for number in 1..=places {
             let node = cluster.place(number)?;
-            clock::set(&cluster.clock_file(number), clock::Skew::default())?;
             cluster.nodes.push(node);
         }
+        cluster.network = Some(match namespaces {
+            Some(namespaces) => Wires::Namespaces(namespaces),
+            None => {
+                let targets = cluster.nodes.iter().map(|node| node.peer.clone()).collect();
+                let proxies = cluster.on_control(Proxies::start(targets)).await??;
+                for node in &mut cluster.nodes {
+                    node.advertised_peer = proxies.address(node.number);
+                }
+                Wires::Loopback(proxies)
+            }
+        });
         Ok(cluster)
     }
 
     fn place(&self, number: usize) -> anyhow::Result<Node> {
-        let [client, peer, ops] = match &self.network {
-            Wires::Namespaces(_) => PORTS.map(|port| format!("{}:{port}", node_address(number))),
-            Wires::Loopback => free_ports()?.map(|port| format!("127.0.0.1:{port}")),
+        let [client, peer, ops] = match self.options.network {
+            Network::Namespaces => PORTS.map(|port| format!("{}:{port}", node_address(number))),
+            Network::Loopback => free_ports()?.map(|port| format!("127.0.0.1:{port}")),
         };
         let data_dir = match self.disks.get(number - 1) {
             Some(disk) => disk.mount_point().join("data"),
@@ -184,19 +197,32 @@ impl Cluster {
 
     /// A runtime whose threads live where the clients do. Only what is *spawned* on it does: the thread that calls `block_on`
     /// stays where it is. Clients can be pinned to a node by giving them only its endpoint.
-    pub fn client_runtime(&self, threads: usize) -> anyhow::Result<Runtime> {
-        let namespace = match &self.network {
-            Wires::Namespaces(namespaces) => Some(namespaces.of_clients()),
-            Wires::Loopback => None,
-        };
-        threads::runtime("clients", threads, namespace)
+    pub fn client_runtime(&self, threads: usize) -> anyhow::Result<ClientRuntime> {
+        let namespace = self.namespaces().map(Namespaces::of_clients);
+        Ok(ClientRuntime::new(threads::runtime("clients", threads, namespace)?))
     }
 
     /// A command that runs where the clients do, such as the shortener.
     pub fn client_command(&self) -> anyhow::Result<tokio::process::Command> {
+        self.command(self.namespaces().map(Namespaces::of_clients))
+    }
+
+    /// Runs something where a node lives, on a thread of its own: its sockets are in the node's namespace.
+    pub async fn at_node<T, F>(&self, number: usize, work: F) -> anyhow::Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        match self.namespaces() {
+            Some(namespaces) => threads::visit(namespaces.of_node(number), work).await,
+            None => Ok(tokio::task::spawn_blocking(work).await?),
+        }
+    }
+
+    pub(crate) fn namespaces(&self) -> Option<&Namespaces> {
         match &self.network {
-            Wires::Namespaces(namespaces) => self.command(Some(namespaces.of_clients())),
-            Wires::Loopback => self.command(None),
+            Some(Wires::Namespaces(namespaces)) => Some(namespaces),
+            _ => None,
         }
     }
 
@@ -219,11 +245,7 @@ impl Cluster {
         if self.dismantled.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
-        let erased = self.scratch.erase().await;
-        for pid in self.nodes.iter().filter_map(Node::pid) {
-            clock::forget(pid);
-        }
-        erased
+        self.scratch.erase().await
     }
 }
 

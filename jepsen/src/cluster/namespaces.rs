@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::Value;
 
+use super::delays::Delays;
 use super::links::{Link, Rules};
 use super::scratch::NAMESPACES;
 use super::{threads, tool};
@@ -49,6 +50,8 @@ table bridge quorate {
 /// The namespaces of a run.
 pub(crate) struct Namespaces {
     tag: String,
+    /// What each node's sending is delayed by; the first node's first.
+    delays: tokio::sync::Mutex<Vec<Delays>>,
 }
 
 /// The address of a node (numbered from 1).
@@ -67,7 +70,9 @@ impl Namespaces {
 
     /// Makes them all.
     pub(crate) async fn create(tag: &str, nodes: usize) -> anyhow::Result<Self> {
-        let this = Namespaces { tag: tag.to_owned() };
+        let delays = tokio::sync::Mutex::new(vec![]);
+        let this = Namespaces { tag: tag.to_owned(), delays };
+        *this.delays.lock().await = (1..=nodes).map(|number| Delays::new(this.of_node(number))).collect();
         let mut hosts = vec![("clients".to_owned(), CLIENTS), ("control".to_owned(), CONTROL)];
         for number in 1..=nodes {
             hosts.push((format!("n{number}"), node_address(number).octets()[3]));
@@ -140,7 +145,18 @@ impl Namespaces {
         if !batch.is_empty() {
             self.nft(&batch).await?;
         }
+        if old.delay != new.delay {
+            for (number, delays) in (1..).zip(self.delays.lock().await.iter_mut()) {
+                let sent = new.delay.iter().filter(|(link, _)| link.from == number);
+                delays.set(sent.map(|(link, delay)| (node_address(link.to), *delay)).collect()).await?;
+            }
+        }
         self.change_rates(old, new).await
+    }
+
+    /// How many packets were held back so far.
+    pub(crate) async fn delayed(&self) -> u64 {
+        self.delays.lock().await.iter().map(Delays::held).sum()
     }
 
     /// Narrows what reaches a node: a token bucket on the bridge's port towards it.
@@ -162,15 +178,10 @@ impl Namespaces {
 
     /// Sends a packet over a link, from one node's namespace to the other's address.
     pub(crate) async fn probe(&self, link: Link) -> anyhow::Result<()> {
-        let (from, to) = (self.of_node(link.from), node_address(link.to));
-        // A thread of its own, which ends: it cannot leave the namespace again.
-        let probe = move || -> anyhow::Result<()> {
-            threads::enter(&from)?;
-            std::net::UdpSocket::bind("0.0.0.0:0")?.send_to(b"jepsen", (to, DISCARD))?;
-            Ok(())
-        };
-        let sent = std::thread::spawn(probe);
-        tokio::task::spawn_blocking(move || sent.join()).await?.map_err(|_| anyhow::anyhow!("the probe panicked"))?
+        let to = (node_address(link.to), DISCARD);
+        let probe = move || std::net::UdpSocket::bind("0.0.0.0:0")?.send_to(b"jepsen", to);
+        threads::visit(self.of_node(link.from), probe).await??;
+        Ok(())
     }
 
     /// How many packets were dropped on each link that is cut now, since it was cut.

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -13,6 +13,9 @@ use serde::Serialize;
 use tokio::process::Child;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+
+use super::clock;
+use super::options::Clocks;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -63,6 +66,8 @@ struct Process {
     ended: watch::Receiver<Option<Ended>>,
     /// We ended it, or asked it to end.
     asked: bool,
+    since: Instant,
+    clock: clock::Pace,
 }
 
 impl Node {
@@ -133,6 +138,14 @@ impl Node {
         format!("node {}:\n{}", self.number, lines[lines.len().saturating_sub(LINES)..].join("\n"))
     }
 
+    /// How the clock of its process goes after it was set.
+    pub(crate) fn set_clock(&self, clocks: Clocks, skew: clock::Skew) -> clock::Pace {
+        let mut state = self.lock();
+        let Some(process) = state.process.as_mut() else { return clock::Pace::RIGHT };
+        process.clock = process.clock.set(clocks, skew, process.since.elapsed().as_secs_f64());
+        process.clock
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // Every change is one assignment: a panic leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -143,17 +156,19 @@ impl Node {
     }
 
     /// Takes a process over that was just started. It is reaped by a task of `runtime`, and dies with that.
-    pub(crate) fn adopt(&self, mut child: Child, runtime: &Handle) -> anyhow::Result<()> {
+    pub(crate) fn adopt(&self, mut child: Child, runtime: &Handle) -> anyhow::Result<u32> {
         let pid = child.id().context("it was not waited for yet")?;
         let raw = Pid::from_raw(i32::try_from(pid)?).context("a process has an id")?;
         let handle = pidfd_open(raw, PidfdFlags::empty())?;
         let (tell, ended) = watch::channel(None);
         runtime.spawn(async move {
             let status = child.wait().await.unwrap_or(ExitStatus::from_raw(0));
+            clock::forget(pid);
             let _ = tell.send(Some(Ended { code: status.code(), signal: status.signal() }));
         });
-        self.lock().process = Some(Process { pid, handle, ended, asked: false });
-        Ok(())
+        self.lock().process =
+            Some(Process { pid, handle, ended, asked: false, since: Instant::now(), clock: clock::Pace::RIGHT });
+        Ok(pid)
     }
 
     /// Sends a signal to its process.

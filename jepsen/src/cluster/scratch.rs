@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, getuid, kill_process};
 
-use super::tool;
+use super::{clock, tool};
 
 /// The variable that marks the processes of a run.
 pub(crate) const MARK: &str = "QUORATE_JEPSEN";
@@ -93,7 +93,9 @@ pub async fn sweep() -> anyhow::Result<Vec<String>> {
             erase(tag, &dir).await.with_context(|| format!("what the dead run {tag} left"))?;
             swept.push(tag.to_owned());
         }
-        std::fs::remove_file(&path)?;
+        if path.exists() {
+            std::fs::remove_file(&path)?;
+        }
     }
     Ok(swept)
 }
@@ -117,7 +119,12 @@ async fn erase(tag: &str, dir: &Path) -> anyhow::Result<()> {
     for name in names_in(Path::new(BLKIO), tag) {
         std::fs::remove_dir(Path::new(BLKIO).join(name))?;
     }
-    std::fs::remove_dir_all(dir).with_context(|| dir.display().to_string())
+    std::fs::remove_dir_all(dir).with_context(|| dir.display().to_string())?;
+    // The lock itself: whoever holds it still holds it, and nobody needs to find it any more.
+    match std::fs::remove_file(dir.with_extension("lock")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Unmounts; a loop device that was made for the mount goes with it. Busy for a moment after its last process died.
@@ -156,6 +163,7 @@ fn kill_marked(tag: &str) -> anyhow::Result<usize> {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         if environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
             killed += 1;
+            clock::forget(pid.as_raw_nonzero().get().unsigned_abs());
             let _ = kill_process(pid, Signal::KILL);
         }
     }

@@ -20,9 +20,48 @@ pub(crate) fn runtime(name: &str, threads: usize, namespace: Option<PathBuf>) ->
     Ok(builder.build()?)
 }
 
+/// A runtime of clients. It may be dropped anywhere; what still runs on it is not waited for.
+pub struct ClientRuntime(Option<Runtime>);
+
+impl ClientRuntime {
+    pub(crate) fn new(runtime: Runtime) -> Self {
+        ClientRuntime(Some(runtime))
+    }
+
+    /// Ends it without waiting for what still runs, as dropping it does.
+    pub fn shutdown_background(self) {}
+}
+
+impl std::ops::Deref for ClientRuntime {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().expect("there until it is dropped")
+    }
+}
+
+impl Drop for ClientRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Moves this thread into the namespace that the file names.
 pub(crate) fn enter(path: &Path) -> anyhow::Result<()> {
     let shown = || format!("cannot enter {}", path.display());
     let namespace = File::open(path).with_context(shown)?;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).with_context(shown)
+}
+
+/// Runs something in the namespace that the file names, on a thread of its own, which ends: it could not leave again.
+pub(crate) async fn visit<T, F>(path: PathBuf, work: F) -> anyhow::Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    let visitor = std::thread::spawn(move || enter(&path).map(|()| work()));
+    let joined = tokio::task::spawn_blocking(move || visitor.join()).await?;
+    joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

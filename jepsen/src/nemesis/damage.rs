@@ -111,28 +111,29 @@ impl Nemesis {
         }
         self.find(number, "a node does not start on a disk that nothing damaged", format!("{error:#}"));
         // Nobody tries again: its data is the evidence.
-        self.books().rebuilding.insert(number);
+        self.books().given_up.insert(number);
         Err(error)
     }
 
-    /// Wipes a node and lets it join as a new one; the old one is forgotten, and its replicas are made anew.
+    /// Forgets a node for good, so that its replicas are made anew elsewhere, wipes its disk, and lets it join as a new one.
+    /// May be tried again where it went wrong.
     pub(super) async fn rebuild(&self, number: usize) -> anyhow::Result<Value> {
-        self.books().rebuilding.insert(number);
-        let (old, begin) = (self.cluster.node(number).id(), Instant::now());
+        let (begin, node) = (Instant::now(), self.cluster.node(number));
         self.cluster.kill(&[number]).await?;
+        let old = node.id();
+        if let Some(id) = old {
+            let id = id.to_string();
+            let remove =
+                ["node", "remove", &id, "--dead", "--confirm", node.client_address(), "--yes", "--timeout", REMOVE_MAX];
+            let said = self.cluster.run(&remove).await?;
+            ensure!(said.code == Some(0), "node remove {id} --dead: {}", said.error.trim());
+        }
         self.cluster.wipe(number)?;
         let new = self.join_anew(number).await?;
-        if let Some(old) = old {
-            let (old, address) = (old.to_string(), self.cluster.node(number).client_address().to_owned());
-            let remove = ["node", "remove", &old, "--dead", "--confirm", &address, "--yes", "--timeout", REMOVE_MAX];
-            let said = self.cluster.run(&remove).await?;
-            ensure!(said.code == Some(0), "node remove {old} --dead: {}", said.error.trim());
-        }
         let mut books = self.books();
-        books.rebuilding.remove(&number);
         books.damaged.remove(&number);
         books.excused.remove(&number);
-        Ok(json!({ "old": old, "new": new, "seconds": begin.elapsed().as_secs_f32() }))
+        Ok(json!({ "removed": old, "joined": new, "seconds": begin.elapsed().as_secs_f32() }))
     }
 
     /// Starts a node on an empty disk and waits until the cluster took it in; gives its id.

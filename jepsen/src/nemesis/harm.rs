@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Nemesis;
 use crate::cluster::clock::Skew;
-use crate::cluster::{Ballast, Disk, Rules};
+use crate::cluster::{Ballast, Clocks, Disk, Rules};
 
 /// How long evidence may take to show.
 const EVIDENCE_MAX: Duration = Duration::from_secs(3);
@@ -60,13 +60,13 @@ impl Harm {
     /// Whether a target may end by itself because of it.
     pub(super) fn excuses(&self) -> bool {
         matches!(self, Harm::DiskFull | Harm::SyncFails | Harm::DiskDies | Harm::HungDisk | Harm::Churn)
-            || matches!(self, Harm::FailPoint { .. })
+            || matches!(self, Harm::FailPoint { .. } | Harm::BitFlip { .. })
             || self.damages()
     }
 
     /// Whether it leaves a disk that may have to be given up.
     pub(super) fn damages(&self) -> bool {
-        matches!(self, Harm::SyncFails | Harm::BitFlip { .. } | Harm::WipedDisk)
+        matches!(self, Harm::SyncFails | Harm::WipedDisk | Harm::BitFlip { part: Part::Log | Part::State, .. })
     }
 
     /// How long it lasts, where that is part of it.
@@ -88,7 +88,7 @@ impl Harm {
             Harm::Pause { pause_ms } => json!({ "pause_ms": pause_ms }),
             Harm::Clocks(skews) => skews
                 .iter()
-                .map(|(node, skew)| (node.to_string(), json!({ "seconds": skew.seconds, "rate": skew.rate })))
+                .map(|(node, skew)| (node.to_string(), json!({ "jump_seconds": skew.jump, "rate": skew.rate })))
                 .collect(),
             Harm::SlowDisk { writes_per_second } => json!({ "writes_per_second": writes_per_second }),
             Harm::BitFlip { part, .. } => json!({ "part": part }),
@@ -184,7 +184,7 @@ impl Nemesis {
             Harm::Links(_) | Harm::Flapping(_) => {
                 self.stop_flapping(id).await?;
                 self.want_links(id, None).await?;
-                Ok(Value::Null)
+                Ok(json!({ "still_wrong": self.links.lock().await.done.cut.len() }))
             }
             Harm::Kill | Harm::PowerCut => self.revive_all(targets).await,
             Harm::Pause { .. } => {
@@ -193,13 +193,14 @@ impl Nemesis {
                     let state = cluster.node(*node).process_state();
                     ensure!(state != Some('T'), "node {node} is still stopped");
                 }
-                Ok(Value::Null)
+                Ok(json!({ "state": "not T" }))
             }
             Harm::Clocks(skews) => {
-                for (node, _) in skews {
-                    cluster.set_clock(*node, Skew::default()).await?;
+                let mut seen = BTreeMap::new();
+                for (node, _) in skews.iter().filter(|(node, _)| cluster.node(*node).is_running()) {
+                    seen.insert(node.to_string(), cluster.set_clock(*node, Skew::NONE).await?);
                 }
-                Ok(Value::Null)
+                Ok(json!({ "seconds_off": seen }))
             }
             Harm::DiskFull => {
                 let disk = self.disk(target(targets)?)?;
@@ -214,7 +215,10 @@ impl Nemesis {
                 let ended = cluster.node(node).died().map(|ended| ended.to_string());
                 cluster.kill(targets).await?;
                 self.disk(node)?.power_up().await?;
-                Ok(json!({ "ended": ended, "nodes": self.revive_all(targets).await? }))
+                let nodes = self.revive_all(targets).await?;
+                // It has read its whole log, or is a new one.
+                self.books().damaged.remove(&node);
+                Ok(json!({ "ended": ended, "nodes": nodes }))
             }
             Harm::HungDisk => {
                 self.disk(target(targets)?)?.thaw().await?;
@@ -255,7 +259,9 @@ impl Nemesis {
             if node.process_state() == Some('T') {
                 self.cluster.resume(node.number())?;
             }
-            self.cluster.reset_clock(node.number())?;
+            if self.cluster.options().clocks != Clocks::Real && node.is_running() {
+                self.cluster.set_clock(node.number(), Skew::NONE).await?;
+            }
         }
         self.books().active.clear();
         Ok(())

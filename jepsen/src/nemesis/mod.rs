@@ -70,8 +70,8 @@ struct Books {
     excused: BTreeSet<usize>,
     /// Nodes whose disk may hold anything: should they refuse to start, they are made anew.
     damaged: BTreeSet<usize>,
-    /// Nodes that are being made anew, or could not be.
-    rebuilding: BTreeSet<usize>,
+    /// Nodes that do not start on a good disk: nobody touches them any more.
+    given_up: BTreeSet<usize>,
     findings: Vec<Finding>,
 }
 
@@ -254,7 +254,13 @@ impl Nemesis {
         for node in self.cluster.nodes() {
             let number = node.number();
             let kept_down = self.books().active.values().any(|hit| hit.targets.contains(&number));
-            if kept_down || node.id().is_none() || node.is_running() || self.books().rebuilding.contains(&number) {
+            let damaged = self.books().damaged.contains(&number);
+            let member = node.id().is_some() || damaged;
+            if kept_down || !member || node.is_running() || self.books().given_up.contains(&number) {
+                continue;
+            }
+            if damaged {
+                self.rebuild(number).await?;
                 continue;
             }
             if let Some(ended) = node.died()

@@ -28,9 +28,12 @@ const RATES_KBIT: &[u32] = &[100, 500, 2000];
 const ELECTION_MS: u64 = 450;
 /// How far clocks jump, in seconds.
 const JUMPS: &[i64] = &[-86_400, -60, -2, 2, 60, 86_400];
-/// How fast clocks go. The store's leases bear a drift of the first two between any two nodes; wall clocks may do as they like.
+/// A monotonic clock never goes back. It goes on after a jump as if the machine had slept.
+const MONOTONIC_JUMPS: &[i64] = &[1, 10];
+/// How fast a wall clock goes: as it likes.
+const WALL_DRIFTS: &[f64] = &[0.2, 0.9, 1.1, 5.0];
+/// How fast a monotonic clock goes: two nodes differ by a tenth at most. No oscillator is that bad.
 const DRIFTS: &[f64] = &[0.95, 1.05];
-const WALL_DRIFTS: &[f64] = &[0.2, 5.0];
 /// Writes a second of a slow disk.
 const SLOW_WRITES: &[u32] = &[10, 30, 100];
 
@@ -208,11 +211,11 @@ impl Nemesis {
         }
         let count = rng.random_range(1..=view.free.len().max(1));
         let targets = view.some(count, rng)?;
-        let drifts = if clocks == Clocks::Wall { WALL_DRIFTS } else { DRIFTS };
+        let (jumps, drifts) = if clocks == Clocks::Wall { (JUMPS, WALL_DRIFTS) } else { (MONOTONIC_JUMPS, DRIFTS) };
         let skews = targets.iter().map(|node| {
             let skew = match fault {
-                Fault::ClockJump => Skew { seconds: *JUMPS.choose(rng).unwrap_or(&60), rate: None },
-                _ => Skew { seconds: 0, rate: drifts.choose(rng).copied() },
+                Fault::ClockJump => Skew { jump: *jumps.choose(rng).unwrap_or(&60), rate: 1.0 },
+                _ => Skew { jump: 0, rate: *drifts.choose(rng).unwrap_or(&1.05) },
             };
             (*node, skew)
         });
@@ -239,8 +242,8 @@ impl Nemesis {
         if let Some(other) = other {
             return Err(format!("{other} is not healed yet, and both may destroy what a majority held"));
         }
-        if !self.books().rebuilding.is_empty() {
-            return Err("a node is still being made anew".to_owned());
+        if let Some(node) = self.books().damaged.first() {
+            return Err(format!("node {node} runs on a disk that may be damaged"));
         }
         match self.cluster.is_well().await {
             Ok(true) => Ok(()),

@@ -49,7 +49,7 @@ pub struct Summary {
 impl Schedule {
     /// Breaks the cluster until it is told to stop, then takes away what is there. It does not wait until the cluster is well
     /// again: that is [`Nemesis::settle`].
-    pub async fn run(&self, nemesis: Arc<Nemesis>, stop: CancellationToken) -> Summary {
+    pub async fn run(self, nemesis: Arc<Nemesis>, stop: CancellationToken) -> Summary {
         let mut lanes: BTreeMap<Option<Class>, Vec<Fault>> = BTreeMap::new();
         for fault in &self.faults {
             lanes.entry(self.overlap.then(|| fault.class())).or_default().push(*fault);

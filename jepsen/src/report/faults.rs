@@ -16,7 +16,7 @@ pub struct Window {
     pub id: u64,
     /// What kind it was.
     pub fault: String,
-    /// When it was installed, in nanoseconds since the run began.
+    /// When it began to be installed, in nanoseconds since the run began.
     pub from: u64,
     /// When it was healed; none if it never was.
     pub until: Option<u64>,
@@ -54,6 +54,8 @@ pub struct Faults {
     pub windows: Vec<Window>,
     /// By kind.
     pub counts: BTreeMap<String, FaultCounts>,
+    /// When those that are about to be installed were begun: some take a while until they are seen to be there.
+    began: BTreeMap<u64, u64>,
 }
 
 impl Faults {
@@ -98,7 +100,7 @@ impl Faults {
                 counts.leaders_hit += u64::from(line.leaders_hit);
                 let targets = line.targets.iter().map(|target| *target as u64).collect();
                 let Line { id, fault, time, leaders_hit, .. } = line;
-                self.windows.push(Window { id, fault, from: time, until: None, targets, leaders_hit, detail });
+                self.windows.push(Window { id, fault, from: self.began.remove(&id).unwrap_or(time), until: None, targets, leaders_hit, detail });
             }
             Phase::Healed => {
                 // What went wrong half way is healed, too, but was never installed.
@@ -112,7 +114,10 @@ impl Faults {
                 counts.why_skipped = Some(detail);
             }
             Phase::Indeterminate => counts.indeterminate += 1,
-            Phase::Install | Phase::Heal | Phase::Finding => {}
+            Phase::Install => {
+                self.began.insert(line.id, line.time);
+            }
+            Phase::Heal | Phase::Finding => {}
         }
     }
 }
@@ -137,7 +142,7 @@ mod tests {
             .iter()
             .map(|window| (window.fault.as_str(), window.from, window.until, window.targets.clone()))
             .collect();
-        assert_eq!(windows, [("kill-one", 7, None, vec![1]), ("kill-one", 9, Some(12), vec![2])]);
+        assert_eq!(windows, [("kill-one", 5, None, vec![1]), ("kill-one", 9, Some(12), vec![2])]);
         let kill = &faults.counts["kill-one"];
         assert_eq!((kill.installed, kill.healed, kill.leaders_hit), (2, 1, 1));
         let loss = &faults.counts["loss"];

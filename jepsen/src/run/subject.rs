@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use quorate_client::Client;
 use tokio::process::Command;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle};
 
 use super::faults;
 use super::options::{NetworkChoice, Options};
-use crate::cluster::{self, Abilities, Clocks, Cluster, Disks, Network};
+use crate::cluster::{self, Abilities, ClientRuntime, Clocks, Cluster, Disks, Network};
 use crate::nemesis::{Class, Fault};
 
 /// Threads of the clients: the nodes need the others.
@@ -32,7 +32,7 @@ pub(super) struct Subject {
     /// The binary, for shorteners and operators' commands; none where there is none beside a cluster that is not ours.
     binary: Option<PathBuf>,
     /// Its threads are where the clients are.
-    clients: Option<Runtime>,
+    clients: ClientRuntime,
 }
 
 impl Subject {
@@ -42,7 +42,7 @@ impl Subject {
             return Self::find(options).await;
         }
         let cluster = Arc::new(Cluster::start(cluster_options(options, logs)?).await.context("starting the cluster")?);
-        let clients = Some(cluster.client_runtime(CLIENT_THREADS)?);
+        let clients = cluster.client_runtime(CLIENT_THREADS)?;
         let nodes = cluster.nodes();
         Ok(Subject {
             endpoints: cluster.endpoints(),
@@ -71,13 +71,13 @@ impl Subject {
             ops: live().map(|node| node.addresses.ops.clone()).collect(),
             logs: Vec::new(),
             binary: cluster::binary().ok(),
-            clients: Some(clients),
+            clients: ClientRuntime::new(clients),
         })
     }
 
     /// Where what is spawned talks to the cluster as clients do.
     pub(super) fn clients(&self) -> &Handle {
-        self.clients.as_ref().expect("there until it is dropped").handle()
+        self.clients.handle()
     }
 
     /// A command of the binary that runs where the clients do.
@@ -119,15 +119,6 @@ impl Subject {
         match &self.cluster {
             Some(cluster) => cluster.dismantle().await,
             None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Subject {
-    fn drop(&mut self) {
-        if let Some(clients) = self.clients.take() {
-            // It may be dropped inside another runtime, where waiting is not allowed.
-            clients.shutdown_background();
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -12,6 +13,8 @@ use crate::history::{Event, Operation};
 use crate::report::{Check, Outcome};
 use crate::workload::Workload;
 
+/// How long the search in one key may take; a key of a run has some 150 operations, and is done in milliseconds.
+const SEARCH_MAX: Duration = Duration::from_secs(20);
 /// Findings of one workload that are reported; one is enough to fail.
 const FINDINGS_MAX: usize = 20;
 
@@ -76,7 +79,7 @@ fn linearizable(name: &str, model: &str, operations: &[Operation], events: &[Eve
     };
     let strong = operations.iter().filter(|operation| operation.is_strong()).count();
     let held = format!("{strong} strong operations, {} eventual reads", operations.len() - strong);
-    said(title, held, check::check(model, operations, &Limits::default()), operations, events)
+    said(title, held, check::check(model, operations, &Limits { timeout: SEARCH_MAX, ..Limits::default() }), operations, events)
 }
 
 fn replayed(name: &str, operations: &[Operation], events: &[Event]) -> Check {

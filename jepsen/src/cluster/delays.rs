@@ -1,0 +1,177 @@
+//! Links that hold packets back: packets for a delayed link leave the sender's stack through a queue of the kernel (NFQUEUE),
+//! where a thread in the sender's namespace lets each go when its time has come. Existing connections are delayed at once, and
+//! with jitter packets overtake each other.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nfq::{Message, Queue, Verdict};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::links::Delay;
+use super::{threads, tool};
+
+/// The number of the queue; every namespace has its own.
+const QUEUE: u16 = 7;
+/// Packets that one node holds back at most. More go through at once.
+const PACKETS_MAX: u32 = 20_000;
+/// How much of a packet is looked at: the addresses.
+const HEADER_BYTES: u16 = 20;
+/// How exactly a delay is kept.
+const TICK: Duration = Duration::from_millis(1);
+
+/// The delays of what one node sends.
+pub(crate) struct Delays {
+    namespace: PathBuf,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    delays: Mutex<BTreeMap<Ipv4Addr, Delay>>,
+    held: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn delay_of(&self, packet: &[u8]) -> Delay {
+        let Some(&[a, b, c, d]) = packet.get(16..20) else { return Delay::default() };
+        let delays = self.delays.lock().unwrap_or_else(PoisonError::into_inner);
+        delays.get(&Ipv4Addr::new(a, b, c, d)).copied().unwrap_or_default()
+    }
+}
+
+/// Whether packets can be held back; the error says what to install.
+pub(crate) fn possible() -> Result<(), String> {
+    tool::find("iptables-restore")
+}
+
+impl Delays {
+    /// Nothing is held back yet.
+    pub(crate) fn new(namespace: PathBuf) -> Self {
+        Delays { namespace, shared: Arc::default(), thread: None }
+    }
+
+    /// Holds back what is sent to these addresses from now on.
+    pub(crate) async fn set(&mut self, delays: BTreeMap<Ipv4Addr, Delay>) -> anyhow::Result<()> {
+        if delays.is_empty() && self.thread.is_none() {
+            return Ok(());
+        }
+        let mut rules = "*filter\n:OUTPUT ACCEPT [0:0]\n".to_owned();
+        for address in delays.keys() {
+            // Where nobody listens any more, packets pass.
+            rules += &format!("-A OUTPUT -d {address} -j NFQUEUE --queue-num {QUEUE} --queue-bypass\n");
+        }
+        rules += "COMMIT\n";
+        let whole = delays.is_empty();
+        *self.shared.delays.lock().unwrap_or_else(PoisonError::into_inner) = delays;
+        if self.thread.is_none() {
+            self.shared.stop.store(false, Ordering::Relaxed);
+            let (namespace, shared) = (self.namespace.clone(), self.shared.clone());
+            let (tell, ready) = tokio::sync::oneshot::channel();
+            let work = move || match threads::enter(&namespace).and_then(|()| Ok(open()?)) {
+                Ok(queue) => {
+                    let _ = tell.send(Ok(()));
+                    carry(queue, &shared);
+                }
+                Err(error) => drop(tell.send(Err(error))),
+            };
+            self.thread = Some(std::thread::Builder::new().name("delays".to_owned()).spawn(work)?);
+            ready.await??;
+        }
+        let net = format!("--net={}", self.namespace.display());
+        tool::feed("nsenter", &[&net, "iptables-restore"], &rules).await?;
+        if whole {
+            self.end();
+        }
+        Ok(())
+    }
+
+    /// Packets that were held back so far.
+    pub(crate) fn held(&self) -> u64 {
+        self.shared.held.load(Ordering::Relaxed)
+    }
+
+    /// Lets everything go and waits for the thread, which takes a tick.
+    fn end(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            eprintln!("quorate-jepsen: the thread that delays packets panicked");
+        }
+    }
+}
+
+impl Drop for Delays {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn open() -> std::io::Result<Queue> {
+    let mut queue = Queue::open()?;
+    queue.bind(QUEUE)?;
+    queue.set_copy_range(QUEUE, HEADER_BYTES)?;
+    queue.set_queue_max_len(QUEUE, PACKETS_MAX)?;
+    queue.set_fail_open(QUEUE, true)?;
+    queue.set_nonblocking(true);
+    Ok(queue)
+}
+
+/// A packet and when it goes on, ordered by that.
+struct Held {
+    due: Instant,
+    number: u64,
+    packet: Message,
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+impl Eq for Held {}
+impl PartialOrd for Held {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Held {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.due, self.number).cmp(&(other.due, other.number))
+    }
+}
+
+fn carry(mut queue: Queue, shared: &Shared) {
+    let mut rng = StdRng::seed_from_u64(0);
+    let mut held: BinaryHeap<Reverse<Held>> = BinaryHeap::new();
+    loop {
+        let stop = shared.stop.load(Ordering::Relaxed);
+        // An error here is a queue that has nothing, or that overflowed: then packets passed at once.
+        while let Ok(packet) = queue.recv() {
+            let delay = shared.delay_of(packet.get_payload());
+            let ms = delay.base_ms + rng.random_range(0..=delay.jitter_ms);
+            let number = shared.held.fetch_add(1, Ordering::Relaxed);
+            held.push(Reverse(Held { due: Instant::now() + Duration::from_millis(ms), number, packet }));
+        }
+        while held.peek().is_some_and(|Reverse(next)| stop || next.due <= Instant::now()) {
+            let Some(Reverse(Held { mut packet, .. })) = held.pop() else { break };
+            packet.set_verdict(Verdict::Accept);
+            // A packet that cannot be let go is one that is lost; TCP knows what to do.
+            let _ = queue.verdict(packet);
+        }
+        if stop {
+            return;
+        }
+        std::thread::sleep(TICK);
+    }
+}
