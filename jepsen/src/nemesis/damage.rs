@@ -36,6 +36,8 @@ impl Nemesis {
         if part == Part::Snapshot {
             return self.flip_snapshot(number, &mut rng).await;
         }
+        // So that its state is on the disk at all.
+        self.cluster.compact(number).await?;
         self.cluster.kill(&[number]).await?;
         let data = self.cluster.node(number).data_dir();
         let (dir, endings): (_, &[&str]) =
@@ -182,19 +184,23 @@ impl Nemesis {
     }
 }
 
-/// The files of a directory with some bytes and one of the endings; with any, where none is given.
+/// The files below a directory with some bytes and one of the endings; with any, where none is given.
 fn files(dir: &Path, endings: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
+        if path.is_dir() {
+            // It may go while it is looked at.
+            found.extend(files(&path, endings).unwrap_or_default());
+        }
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
         let wanted = endings.is_empty() || endings.contains(&ending);
         if wanted && std::fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() > 0) {
-            files.push(path);
+            found.push(path);
         }
     }
-    files.sort();
-    Ok(files)
+    found.sort();
+    Ok(found)
 }
 
 /// Flips one bit of a file; gives which.
