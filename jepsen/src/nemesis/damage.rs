@@ -17,6 +17,8 @@ use super::{Line, Nemesis};
 
 /// What keeps a node's identity; everything beside it goes with the disk's data.
 const DATABASES: &[&str] = &["log", "state"];
+/// How long a node may take to read the damaged parts of its disk after it was started.
+const READ_MAX: Duration = Duration::from_secs(2);
 /// How long a snapshot may take to arrive.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(10);
 /// How long a node that was made anew may take to be in the cluster.
@@ -34,6 +36,8 @@ impl Nemesis {
         if part == Part::Snapshot {
             return self.flip_snapshot(number, &mut rng).await;
         }
+        // So that its state is on the disk at all.
+        self.cluster.compact(number).await?;
         self.cluster.kill(&[number]).await?;
         let data = self.cluster.node(number).data_dir();
         let (dir, endings): (_, &[&str]) =
@@ -42,6 +46,7 @@ impl Nemesis {
         let file = files.choose(&mut rng).with_context(|| format!("{} holds no data yet", dir.display()))?;
         let bit = flip_bit(file, &mut rng)?;
         let start = self.cluster.start_node(number).await;
+        self.dies(number).await;
         let ended = self.cluster.node(number).died().map(|ended| ended.to_string());
         ensure!(start.is_ok() || ended.is_some(), "{:#}", start.expect_err("it is not there"));
         Ok(json!({ "file": file.file_name().map(|name| name.to_string_lossy()), "bit": bit, "refused": ended }))
@@ -80,17 +85,14 @@ impl Nemesis {
         for database in DATABASES {
             std::fs::remove_dir_all(self.cluster.node(number).data_dir().join(database))?;
         }
-        match self.cluster.start_node(number).await {
-            Err(_) => {
-                let ended = self.cluster.node(number).died().context("it neither listens nor ended")?;
-                Ok(json!({ "refused": ended.to_string() }))
-            }
-            Ok(()) => {
-                let what = "a node came back under its old identity without its data";
-                self.find(number, what, self.cluster.node(number).log_tail());
-                Ok(json!({ "refused": null }))
-            }
+        let started = self.cluster.start_node(number).await;
+        if started.is_err() || self.dies(number).await {
+            let ended = self.cluster.node(number).died().context("it neither answers nor ended")?;
+            return Ok(json!({ "refused": ended.to_string() }));
         }
+        let what = "a node came back under its old identity without its data";
+        self.find(number, what, self.cluster.node(number).log_tail());
+        Ok(json!({ "refused": null }))
     }
 
     /// Starts nodes that do not run.
@@ -104,15 +106,29 @@ impl Nemesis {
 
     /// Starts a node. One that refuses its damaged disk is made anew; one that refuses a good one is a finding.
     pub(super) async fn revive(&self, number: usize) -> anyhow::Result<()> {
-        let Err(error) = self.cluster.start_node(number).await else { return Ok(()) };
-        if self.books().damaged.contains(&number) {
+        let started = self.cluster.start_node(number).await;
+        let damaged = self.books().damaged.contains(&number);
+        if damaged && (started.is_err() || self.dies(number).await) {
             self.rebuild(number).await?;
             return Ok(());
         }
+        let Err(error) = started else { return Ok(()) };
         self.find(number, "a node does not start on a disk that nothing damaged", format!("{error:#}"));
         // Nobody tries again: its data is the evidence.
         self.books().given_up.insert(number);
         Err(error)
+    }
+
+    /// Whether a node that was just started ends again: it answers before it has read its disk.
+    async fn dies(&self, number: usize) -> bool {
+        let deadline = Instant::now() + READ_MAX;
+        while Instant::now() < deadline {
+            if self.cluster.node(number).died().is_some() {
+                return true;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        false
     }
 
     /// Forgets a node for good, so that its replicas are made anew elsewhere, wipes its disk, and lets it join as a new one.
@@ -168,19 +184,23 @@ impl Nemesis {
     }
 }
 
-/// The files of a directory with some bytes and one of the endings; with any, where none is given.
+/// The files below a directory with some bytes and one of the endings; with any, where none is given.
 fn files(dir: &Path, endings: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
+        if path.is_dir() {
+            // It may go while it is looked at.
+            found.extend(files(&path, endings).unwrap_or_default());
+        }
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
         let wanted = endings.is_empty() || endings.contains(&ending);
         if wanted && std::fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() > 0) {
-            files.push(path);
+            found.push(path);
         }
     }
-    files.sort();
-    Ok(files)
+    found.sort();
+    Ok(found)
 }
 
 /// Flips one bit of a file; gives which.

@@ -38,6 +38,8 @@ use crate::cluster::{Cluster, Rules};
 
 /// How long the cluster may take to be well after everything was healed.
 const WELL_MAX: Duration = Duration::from_secs(120);
+/// A node that ended so often without a reason is left alone: its data is the evidence.
+const FINDINGS_MAX: usize = 3;
 /// How often it is asked.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -268,8 +270,15 @@ impl Nemesis {
             {
                 let what = format!("a node ended by itself with {ended}");
                 self.find(number, &what, node.log_tail());
+                let again = self.findings().iter().filter(|finding| finding.node == number).count();
+                if again >= FINDINGS_MAX {
+                    self.books().given_up.insert(number);
+                    continue;
+                }
             }
             self.revive(number).await?;
+            // It had one death for free.
+            self.books().excused.remove(&number);
         }
         Ok(())
     }
