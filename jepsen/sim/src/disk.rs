@@ -218,6 +218,10 @@ impl State for LifeState {
         self.check()?.destroy(replica)
     }
 
+    fn approximate_bytes(&self, replica: ReplicaId) -> u64 {
+        self.check().map_or(0, |state| state.approximate_bytes(replica))
+    }
+
     fn replicas(&self) -> Result<Vec<ReplicaId>, StateError> {
         self.check()?.replicas()
     }

@@ -4,6 +4,7 @@ mod check;
 mod generate;
 mod replay;
 mod run;
+mod sim;
 mod suite;
 mod verdicts;
 
@@ -32,6 +33,7 @@ enum Command {
     /// fault that was not installed, a cluster that did not start.
     Run(Box<Options>),
     Suite(suite::Arguments),
+    Sim(sim::Sim),
 }
 
 impl Cli {
@@ -42,6 +44,7 @@ impl Cli {
             Command::Replay(replay) => replay.run(),
             Command::Generate(generate) => generate.run(),
             Command::Run(options) => on_runtime(run::run(&options)),
+            Command::Sim(sim) => sim.run(),
             Command::Suite(arguments) => on_runtime(suite::run(&arguments)),
         }
     }
