@@ -100,7 +100,15 @@ impl Faults {
                 counts.leaders_hit += u64::from(line.leaders_hit);
                 let targets = line.targets.iter().map(|target| *target as u64).collect();
                 let Line { id, fault, time, leaders_hit, .. } = line;
-                self.windows.push(Window { id, fault, from: self.began.remove(&id).unwrap_or(time), until: None, targets, leaders_hit, detail });
+                self.windows.push(Window {
+                    id,
+                    fault,
+                    from: self.began.remove(&id).unwrap_or(time),
+                    until: None,
+                    targets,
+                    leaders_hit,
+                    detail,
+                });
             }
             Phase::Healed => {
                 // What went wrong half way is healed, too, but was never installed.

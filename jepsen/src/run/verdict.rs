@@ -79,7 +79,13 @@ fn linearizable(name: &str, model: &str, operations: &[Operation], events: &[Eve
     };
     let strong = operations.iter().filter(|operation| operation.is_strong()).count();
     let held = format!("{strong} strong operations, {} eventual reads", operations.len() - strong);
-    said(title, held, check::check(model, operations, &Limits { timeout: SEARCH_MAX, ..Limits::default() }), operations, events)
+    said(
+        title,
+        held,
+        check::check(model, operations, &Limits { timeout: SEARCH_MAX, ..Limits::default() }),
+        operations,
+        events,
+    )
 }
 
 fn replayed(name: &str, operations: &[Operation], events: &[Event]) -> Check {
