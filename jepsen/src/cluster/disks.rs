@@ -155,7 +155,7 @@ impl Disk {
     pub(crate) fn fill(&self, layer: Ballast) -> anyhow::Result<u64> {
         let file = File::create(self.ballast(layer))?;
         let mut taken = 0;
-        let free = statvfs(&self.ballast(layer))?;
+        let free = statvfs(self.ballast(layer))?;
         let mut step = (free.f_bavail * free.f_frsize).max(BALLAST_STEP);
         while step >= BALLAST_STEP {
             match fallocate(&file, FallocateFlags::empty(), taken, step) {
