@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, RngExt};
 
 use super::fault::Fault;
 use crate::cluster::Link;
@@ -51,7 +51,7 @@ pub(crate) fn partition(
             let deaf_or_mute =
                 if rng.random_bool(0.5) { leading.choose(rng).copied() } else { None }.unwrap_or(order[0]);
             let others = without(&order, deaf_or_mute);
-            let deaf: bool = rng.random();
+            let deaf = rng.next_u32().is_multiple_of(2);
             let link = |other| if deaf { (other, deaf_or_mute) } else { (deaf_or_mute, other) };
             others.iter().map(|other| link(*other)).map(|(from, to)| Link { from, to }).collect()
         }
