@@ -280,9 +280,12 @@ impl KnownGroup {
                         || found.log.durable_id(voter, id.index) == Some(id))
             })
         };
+        // A membership that was proposed and then overwritten by a later leader never counted.
+        let stands = |place: &LogId| self.committed.get(&place.index).is_none_or(|committed| committed.id == *place);
+        let memberships: Vec<_> = self.memberships.iter().filter(|(place, _)| stands(place)).collect();
         for committed in self.committed.values_mut().filter(|committed| !committed.durable) {
-            let at = self.memberships.iter().rev().find(|(place, _)| place.index <= committed.id.index);
-            let later = self.memberships.iter().filter(|(place, _)| place.index > committed.id.index);
+            let at = memberships.iter().rev().find(|(place, _)| place.index <= committed.id.index);
+            let later = memberships.iter().filter(|(place, _)| place.index > committed.id.index);
             let mut candidates = at.into_iter().chain(later).map(|(_, members)| members).peekable();
             if candidates.peek().is_none() {
                 continue;

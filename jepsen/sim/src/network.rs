@@ -21,12 +21,14 @@ use quorate_types::peer::{self, PeerMessage, SnapshotHeader};
 use quorate_types::{NodeId, Vote};
 use rand::RngExt;
 use rand::rngs::StdRng;
+use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::disk::Life;
 use crate::promise;
 use crate::trace::Trace;
+use crate::world::scratch;
 
 /// Messages that a cut link holds; one more is lost with its connection.
 const HELD_MAX: usize = 2_000;
@@ -321,14 +323,19 @@ impl Transport for NodeTransport {
             let what = format!("snapshot n{from} -> n{to} g{} r{} up to {:?}", header.group, header.to, meta.applied);
             network.trace.event(&what);
             let (receiver, its_life) = network.receiver(from, to)?;
-            let staged = stage(&header, &files)?;
+            let (staging, staged) = stage(&header, &files)?;
             let bytes: u64 = header.files.iter().map(|(bytes, _)| bytes).sum();
             tokio::time::sleep(Duration::from_millis(bytes / SNAPSHOT_BYTES_PER_MS)).await;
             if !network.pass(from, to).await || !its_life.is_alive() || !life.is_alive() {
                 return Err(SnapshotUnsent("the transfer broke off".to_owned()));
             }
             // The receiver installs it whether or not the sender still waits.
-            let vote = tokio::spawn(async move { receiver.receive_snapshot(header, staged).await }).await;
+            let installing = async move {
+                let vote = receiver.receive_snapshot(header, staged).await;
+                drop(staging);
+                vote
+            };
+            let vote = tokio::spawn(installing).await;
             let vote = vote.map_err(|error| SnapshotUnsent(error.to_string()))?.map_err(SnapshotUnsent)?;
             if !network.pass(to, from).await || !its_life.is_alive() || !life.is_alive() {
                 return Err(SnapshotUnsent("the answer was lost".to_owned()));
@@ -339,18 +346,21 @@ impl Transport for NodeTransport {
     }
 }
 
-/// What a receiver does with the files: it verifies them, and has copies of its own.
-fn stage(header: &SnapshotHeader, files: &[PathBuf]) -> Result<Vec<PathBuf>, SnapshotUnsent> {
+/// What a receiver does with the files: it verifies them, and has copies of its own, in a directory that the sender cannot take
+/// away.
+fn stage(header: &SnapshotHeader, files: &[PathBuf]) -> Result<(TempDir, Vec<PathBuf>), SnapshotUnsent> {
+    let staging = scratch().map_err(|error| SnapshotUnsent(error.to_string()))?;
     let stage_one = |(file, (bytes, checksum)): (&PathBuf, &(u64, u32))| {
         let content = std::fs::read(file).map_err(|error| SnapshotUnsent(error.to_string()))?;
         if content.len() as u64 != *bytes || crc32c::crc32c(&content) != *checksum {
             return Err(SnapshotUnsent("the file is not what its header says".to_owned()));
         }
-        let staged = file.with_extension("staged");
+        let staged = staging.path().join(file.file_name().expect("a file of a snapshot has a name"));
         std::fs::write(&staged, content).map_err(|error| SnapshotUnsent(error.to_string()))?;
         Ok(staged)
     };
-    files.iter().zip(&header.files).map(stage_one).collect()
+    let staged = files.iter().zip(&header.files).map(stage_one).collect::<Result<_, _>>()?;
+    Ok((staging, staged))
 }
 
 fn says(message: &PeerMessage) -> String {

@@ -204,6 +204,6 @@ fn choose_keys(
 }
 
 /// Where snapshots lie on their way: in memory, where the machine has room for files there.
-fn scratch() -> std::io::Result<TempDir> {
+pub(crate) fn scratch() -> std::io::Result<TempDir> {
     TempDir::with_prefix_in("quorate-sim-", "/dev/shm").or_else(|_| TempDir::with_prefix("quorate-sim-"))
 }
