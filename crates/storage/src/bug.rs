@@ -27,7 +27,7 @@ pub enum Bug {
     ConditionIgnored,
     /// The log is purged without a flush of the state.
     PurgePastFlush,
-    /// A node that lost its disk gets its old id back, and with it its old replicas.
+    /// A node that lost its databases takes empty ones for its own.
     WipedKeepsIdentity,
     /// The process speaks the next release's wire version, and no other.
     NextWireVersion,

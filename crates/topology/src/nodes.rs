@@ -6,7 +6,6 @@
 //!
 //! What moves it on is an operation (`operations`).
 
-use quorate_storage::Bug;
 use quorate_types::NodeId;
 use quorate_types::topology::{NodeAddresses, NodeInfo, NodeState, Outcome};
 
@@ -22,9 +21,6 @@ impl ClusterState {
         limits::check_node(addresses, zone, weight)?;
         match self.living().find(|node| node.addresses == *addresses) {
             Some(NodeInfo { id, state: NodeState::Joining, .. }) => return Ok((Outcome::Node(*id), Vec::new())),
-            Some(NodeInfo { id, .. }) if Bug::WipedKeepsIdentity.is_on() => {
-                return Ok((Outcome::Node(*id), Vec::new()));
-            }
             Some(NodeInfo { id, state, .. }) => {
                 return Err(format!(
                     "the addresses belong to node {id}, which is {}; if it lost its data directory, drain and remove it \
