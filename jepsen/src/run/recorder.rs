@@ -105,24 +105,12 @@ pub(crate) fn nanos(duration: std::time::Duration) -> u64 {
 }
 
 fn event(time: u64, process: u64, kind: EventKind, op: &Op, value: Value) -> Event {
+    // The writer numbers them.
     Event {
-        // The writer numbers them.
-        index: 0,
         time,
-        process,
-        kind,
-        f: op.f,
         key: Some(op.key.clone()),
-        value,
-        refused: false,
-        found: None,
-        version: None,
-        error: None,
-        node: None,
-        shard: None,
-        log_index: None,
-        revision: None,
         level: (op.level == ReadLevel::Eventual).then(|| op.level.to_string()),
+        ..Event::new(process, kind, op.f, value)
     }
 }
 
