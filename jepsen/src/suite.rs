@@ -4,14 +4,14 @@
 
 use std::path::Path;
 
-use crate::run::{Options, Required};
+use crate::run::{Options, Pace, Required};
 
 /// Which table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
     /// Some eight minutes on two cores: every family of faults once.
     Ci,
-    /// Some seventy minutes: every workload against every family, longer and faster.
+    /// Some sixty minutes: every family longer and faster, then half an hour with all of them at once.
     Release,
 }
 
@@ -25,7 +25,8 @@ pub struct Entry {
     workloads: &'static [&'static str],
     nemeses: &'static [&'static str],
     time_limit: u64,
-    rate: f64,
+    pace: Pace,
+    log_retained_bytes: Option<u64>,
     interval: f64,
     overlap: bool,
     required: Required,
@@ -44,12 +45,18 @@ impl Suite {
 impl Entry {
     /// The run, with its directory below `out`.
     pub fn options(&self, out: &Path, seed: u64) -> Options {
+        let (rate, concurrency) = match self.pace {
+            Pace::Open { rate } => (Some(rate), None),
+            Pace::Closed { concurrency } => (None, Some(concurrency)),
+        };
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         Options {
             workload: owned(self.workloads),
             nemesis: owned(self.nemeses),
             time_limit: self.time_limit,
-            rate: Some(self.rate),
+            rate,
+            concurrency,
+            log_retained_bytes: self.log_retained_bytes,
             interval: self.interval,
             overlap: self.overlap,
             seed: Some(seed),
@@ -128,7 +135,8 @@ const CI_RUN: Entry = Entry {
     workloads: &[],
     nemeses: &[],
     time_limit: 45,
-    rate: 300.0,
+    pace: Pace::Open { rate: 300.0 },
+    log_retained_bytes: None,
     interval: 4.0,
     overlap: false,
     required: required(1, 0, 0, 0),
@@ -139,97 +147,108 @@ const RELEASE: &[Entry] = &[
         name: "partitions",
         workloads: &["register"],
         nemeses: &["partition"],
-        required: required(20, 20, 10, 0),
+        required: required(6, 6, 4, 0),
         ..RELEASE_RUN
     },
     Entry {
         name: "partitions-append",
         workloads: &["append", "counter"],
         nemeses: &["partition-leader", "partition-halves", "partition-one-way", "partition-flapping"],
-        required: required(4, 20, 10, 0),
+        required: required(1, 6, 4, 0),
         ..RELEASE_RUN
     },
     Entry {
         name: "slow-network",
         workloads: &["register", "set"],
         nemeses: &["loss", "latency", "bandwidth"],
-        required: required(4, 2, 4, 0),
+        required: required(2, 1, 2, 0),
         ..RELEASE_RUN
     },
     Entry {
         name: "kill",
         workloads: &["register", "append"],
         nemeses: &["kill"],
-        required: required(20, 20, 10, 0),
+        required: required(6, 6, 4, 0),
         ..RELEASE_RUN
     },
     Entry {
         name: "power",
         workloads: &["register", "set"],
         nemeses: &["power-cut"],
-        required: required(20, 20, 10, 0),
+        required: required(6, 6, 4, 0),
         ..RELEASE_RUN
     },
     Entry {
         name: "pause",
         workloads: &["register", "counter"],
         nemeses: &["pause-leaders"],
-        required: required(20, 10, 20, 0),
+        required: required(6, 4, 6, 0),
         ..RELEASE_RUN
     },
     Entry {
         name: "clock",
         workloads: &["register", "append"],
-        nemeses: &["clock", "pause-leaders"],
-        required: required(8, 4, 8, 0),
+        nemeses: &["clock-jump", "pause-leaders"],
+        required: required(3, 2, 3, 0),
         ..RELEASE_RUN
     },
     Entry {
         name: "disks",
         workloads: &["register", "append"],
         nemeses: &["disk-full", "sync-fails", "disk-dies", "slow-disk", "hung-disk"],
-        required: required(2, 5, 5, 0),
+        time_limit: 150,
+        required: required(1, 3, 2, 0),
         ..RELEASE_RUN
     },
     Entry {
         name: "rot",
         workloads: &["register", "set"],
         nemeses: &["bit-flip", "wiped-disk", "purge-logs"],
-        required: required(2, 2, 1, 1),
+        time_limit: 150,
+        required: required(1, 2, 0, 1),
         ..RELEASE_RUN
     },
     Entry {
         name: "membership",
         workloads: &["register", "append"],
-        nemeses: &["transfer-leaders", "move-shard", "churn"],
-        required: required(4, 10, 0, 4),
+        nemeses: &["purge-logs", "transfer-leaders", "move-shard", "churn", "fail-point"],
+        time_limit: 150,
+        required: required(1, 6, 0, 1),
         ..RELEASE_RUN
     },
     Entry {
         name: "shortener",
         workloads: &["shortener", "set"],
         nemeses: &["kill", "partition", "purge-logs", "pause-leaders"],
-        required: required(4, 20, 10, 0),
+        required: required(1, 6, 3, 0),
         ..RELEASE_RUN
     },
     Entry {
         name: "everything",
-        workloads: &["register", "append"],
-        nemeses: &["network", "process", "log", "membership"],
+        what: "half an hour of everything at once, as fast as the cluster goes, with logs so short that snapshots never end",
+        workloads: &["register", "append", "set"],
+        nemeses: &["network", "process", "clock-jump", "disk", "log", "membership"],
+        time_limit: 1_800,
+        pace: Pace::Closed { concurrency: 64 },
+        log_retained_bytes: Some(64 << 10),
         overlap: true,
-        required: required(4, 20, 10, 1),
+        required: required(10, 100, 30, 30),
         ..RELEASE_RUN
     },
 ];
 
 /// What the runs of a release have in common.
-const RELEASE_RUN: Entry = Entry { what: "five minutes of it", time_limit: 300, rate: 500.0, interval: 6.0, ..CI_RUN };
+const RELEASE_RUN: Entry = Entry {
+    what: "a minute and a half of it, or two and a half where mending takes long",
+    time_limit: 90,
+    pace: Pace::Open { rate: 500.0 },
+    ..CI_RUN
+};
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::nemesis::Fault;
-    use crate::run::Pace;
     use crate::workload::{Setting, by_name};
 
     /// Seconds that starting, healing, final reads and checking add to a run, as measured on two cores.
@@ -249,7 +268,7 @@ mod tests {
                 options.check().unwrap();
                 assert!(options.workload.iter().all(|name| by_name(name, &setting).is_ok()), "{}", entry.name);
                 assert!(options.nemesis.iter().all(|name| Fault::parse_list(name).is_ok()), "{}", entry.name);
-                assert!(options.required.require_faults > 0 && matches!(options.pace(), Pace::Open { .. }));
+                assert!(options.required.require_faults > 0);
                 seconds += entry.time_limit + OVERHEAD;
             }
             assert!(seconds <= minutes * 60, "{suite:?}: {seconds} s");

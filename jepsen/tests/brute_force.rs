@@ -181,11 +181,26 @@ fn plan(model: ModelName, rng: &mut StdRng, version: u64) -> (Action, Value) {
     }
 }
 
-fn history(model: ModelName, rng: &mut StdRng) -> Vec<Operation> {
+/// An element that nobody else appends, or a read: what makes a list.
+fn plan_list(moment: u64, rng: &mut StdRng) -> (Action, Value) {
+    if rng.random_ratio(2, 5) { (Action::Read, Value::Null) } else { (Action::Append, json!(format!("{moment},"))) }
+}
+
+/// A list that a read may have seen.
+fn some_list(rng: &mut StdRng) -> Value {
+    let mut elements: Vec<u64> = (0..OPERATIONS_MAX as u64).filter(|_| rng.random_ratio(1, 3)).collect();
+    if rng.random_ratio(1, 3) {
+        elements.reverse();
+    }
+    let list: String = elements.into_iter().map(|element| format!("{element},")).collect();
+    if list.is_empty() { Value::Null } else { json!(list) }
+}
+
+fn history(model: ModelName, lists: bool, rng: &mut StdRng) -> Vec<Operation> {
     let (mut held, mut version, mut revision) = (initial(model), 0, 0);
     let mut operations = Vec::new();
     for moment in 0..rng.random_range(2..=OPERATIONS_MAX as u64) {
-        let (action, argument) = plan(model, rng, version);
+        let (action, argument) = if lists { plan_list(moment, rng) } else { plan(model, rng, version) };
         let mut operation = Operation {
             process: moment,
             key: None,
@@ -228,14 +243,14 @@ fn history(model: ModelName, rng: &mut StdRng) -> Vec<Operation> {
         operations.push(operation);
     }
     if rng.random() {
-        alter(model, &mut operations, rng);
+        alter(model, lists, &mut operations, rng);
     }
     number_events(&mut operations);
     operations
 }
 
 /// Alters one answer.
-fn alter(model: ModelName, operations: &mut [Operation], rng: &mut StdRng) {
+fn alter(model: ModelName, lists: bool, operations: &mut [Operation], rng: &mut StdRng) {
     let known: Vec<usize> =
         (0..operations.len()).filter(|index| operations[*index].outcome != Outcome::Unknown).collect();
     let Some(chosen) = known.get(rng.random_range(0..known.len().max(1))) else { return };
@@ -258,6 +273,7 @@ fn alter(model: ModelName, operations: &mut [Operation], rng: &mut StdRng) {
             *result = match model {
                 ModelName::Counter => json!(rng.random_range(0..6)),
                 ModelName::Set => (0..8).filter(|_| rng.random()).collect(),
+                ModelName::Kv if lists => some_list(rng),
                 ModelName::Kv => json!(["a", "b", "ab", "aa", "ba"][rng.random_range(0..5)]),
                 _ => json!(rng.random_range(0..3)),
             }
@@ -297,9 +313,13 @@ fn all_passes() -> Vec<(&'static str, Passes)> {
 }
 
 fn compare(model: ModelName) {
+    compare_with(model, false);
+}
+
+fn compare_with(model: ModelName, lists: bool) {
     let (mut valid, mut invalid) = (0, 0);
     for seed in 0..HISTORIES_PER_MODEL {
-        let operations = history(model, &mut StdRng::seed_from_u64(seed));
+        let operations = history(model, lists, &mut StdRng::seed_from_u64(seed));
         let expected = has_order(model, &operations, &initial(model), &mut Vec::new());
         *(if expected { &mut valid } else { &mut invalid }) += 1;
         for (name, passes) in all_passes() {
@@ -326,6 +346,12 @@ fn cas_register_agrees_with_brute_force() {
 #[test]
 fn kv_agrees_with_brute_force() {
     compare(ModelName::Kv);
+}
+
+/// The same without a search: lists are decided by what their reads saw.
+#[test]
+fn lists_agree_with_brute_force() {
+    compare_with(ModelName::Kv, true);
 }
 
 #[test]

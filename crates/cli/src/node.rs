@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use quorate_node::{NodeConfig, NodeError};
+use quorate_node::{Limits, NodeConfig, NodeError};
 use quorate_types::topology::NodeAddresses;
 
 use crate::failure::{Exit, Failure};
@@ -47,6 +47,9 @@ pub(crate) struct StartArgs {
     /// The node's share of the replicas relative to others.
     #[arg(long, env = "QUORATE_WEIGHT", default_value_t = quorate_node::WEIGHT_DEFAULT)]
     weight: u32,
+    /// How much log each shard keeps for replicas that fall behind, in bytes: beyond it they get a snapshot.
+    #[arg(long, env = "QUORATE_LOG_RETAINED_BYTES", value_name = "BYTES", default_value_t = Limits::default().log_retained_bytes_per_group)]
+    log_retained_bytes: u64,
     /// Listen beyond loopback although connections are not encrypted: only where the network is trusted.
     #[arg(long, env = "QUORATE_INSECURE")]
     insecure: bool,
@@ -120,6 +123,7 @@ impl StartArgs {
             zone: self.zone,
             weight: self.weight,
             insecure: self.insecure,
+            limits: Limits { log_retained_bytes_per_group: self.log_retained_bytes, ..Limits::default() },
             ..NodeConfig::new(self.data_dir)
         }
     }

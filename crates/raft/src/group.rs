@@ -32,6 +32,8 @@ pub(crate) type Raft<M> = openraft::Raft<TypeConfig, StateMachine<M>>;
 
 /// How often the wait for the end of something inside openraft looks again.
 const POLL: Duration = Duration::from_millis(5);
+/// How long a request waits for an election's end: a handover takes some tens of milliseconds on a busy machine.
+const ELECTION_WAIT_MAX: Duration = Duration::from_millis(200);
 /// How long a purge may take before the scheduler leaves it to its next turn.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -225,6 +227,27 @@ impl<M: Machine> Group<M> {
     pub(crate) fn check_leads(&self) -> Result<(), Rejection> {
         let standing = self.inner.standing_lock();
         if standing.role == Role::Leader { Ok(()) } else { Err(Rejection::NotLeader { leader: standing.leader }) }
+    }
+
+    /// The same, but while nobody is known to lead it waits to hear who does: an election is under way, and this replica may be
+    /// about to win it. Whoever was handed a leadership is asked before it has it; sent away then, clients come back much later.
+    pub(crate) async fn check_leads_soon(&self, within: Duration) -> Result<(), Rejection> {
+        let undecided = |leads: &Result<(), Rejection>| matches!(leads, Err(Rejection::NotLeader { leader: None }));
+        let leads = self.check_leads();
+        if !undecided(&leads) {
+            return leads;
+        }
+        let mut changes = self.inner.raft.server_metrics();
+        let decided = async {
+            loop {
+                self.inner.refresh_standing();
+                let leads = self.check_leads();
+                if !undecided(&leads) || changes.changed().await.is_err() {
+                    return leads;
+                }
+            }
+        };
+        tokio::time::timeout(within.min(ELECTION_WAIT_MAX), decided).await.unwrap_or(leads)
     }
 
     /// Proposes one entry and waits until it is applied here, at most `within`.

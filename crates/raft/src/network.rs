@@ -25,6 +25,7 @@ use openraft::raft::{
     SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory};
+use quorate_storage::fail_point;
 use quorate_storage::state::Pinned;
 use quorate_types::peer::{PeerBody, PeerMessage, SnapshotHeader};
 use quorate_types::{GroupId, NodeId, ReplicaId};
@@ -332,6 +333,7 @@ impl Link {
         let path = dir.0.clone();
         let written = blocking::elsewhere(move || write_snapshot(&path, pinned.as_ref(), to));
         let (meta, files) = written.await.map_err(|error| error.to_string())??;
+        fail_point("snapshot-written");
         tracing::info!(%group, replica = %to, node = %self.node, applied = ?meta.applied, files = files.len(), "sending a snapshot");
         let header = SnapshotHeader {
             group,

@@ -64,18 +64,18 @@ impl KvGroup {
     /// Proposes commands and waits, at most `within`, until they are applied here; one outcome a command, in order. They are
     /// all in one entry. See [`Group::propose`] for what a rejection promises.
     pub async fn write(&self, commands: Vec<Command>, within: Duration) -> Result<Applied<Vec<Outcome>>, Rejection> {
-        self.group.check_leads()?;
+        let deadline = Instant::now() + within;
+        self.group.check_leads_soon(within).await?;
         let (answer, answered) = oneshot::channel();
         let claim = Claim::default();
         let bytes = commands.iter().map(Command::size_bytes).sum();
         let overloaded = Rejection::Overloaded { retry_after_ms: RETRY_AFTER_MS };
         let room = self.queued.reserve(bytes).ok_or_else(|| overloaded.clone())?;
-        let deadline = Instant::now() + within;
         let submission = Submission { commands, bytes, deadline, claim: claim.clone(), answer, _room: room };
         if self.proposals.try_send(submission).is_err() {
             return Err(overloaded);
         }
-        match tokio::time::timeout(within, answered).await {
+        match tokio::time::timeout_at(deadline, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) if claim.abandon() => Err(Rejection::Unavailable {
                 reason: "not proposed in time: the shard is busy or has no quorum".to_owned(),

@@ -76,13 +76,14 @@ impl Reads {
     /// Waits until a quorum has confirmed, after this call began, that this replica leads, and everything committed until then
     /// is applied here.
     async fn confirmed(&self, within: Duration) -> Result<(), Rejection> {
-        self.group.check_leads()?;
+        let deadline = Instant::now() + within;
+        self.group.check_leads_soon(within).await?;
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { deadline: Instant::now() + within, answer };
+        let waiting = Waiting { deadline, answer };
         if self.queue.try_send(waiting).is_err() {
             return Err(Rejection::Overloaded { retry_after_ms: RETRY_AFTER_MS });
         }
-        match tokio::time::timeout(within, answered).await {
+        match tokio::time::timeout_at(deadline, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_gone)) => Err(Rejection::Unavailable { reason: "the replica stopped".to_owned() }),
             Err(_late) => Err(Rejection::Unavailable { reason: format!("no quorum within {} ms", within.as_millis()) }),

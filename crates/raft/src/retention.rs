@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use quorate_storage::Bug;
+use quorate_storage::{Bug, fail_point};
 use tokio::time::MissedTickBehavior;
 
 use crate::blocking;
@@ -63,6 +63,7 @@ async fn compact(shared: &Arc<Shared>, groups: Vec<Arc<dyn AnyGroup>>, keep: u64
         }
         Err(_ended) => return Err(Stopped),
     }
+    fail_point("state-flushed");
     let keep = Keep { bytes: keep, entries: shared.options.log_retained_entries };
     let purges = groups.into_iter().zip(applied).map(|(group, flushed)| group.purge(flushed, keep));
     let purged: u64 = join_all(purges).await.into_iter().sum();

@@ -126,11 +126,13 @@ impl<M: Machine> StateMachine<M> {
     }
 
     fn apply_chunk(&mut self, chunk: &mut Chunk) -> io::Result<()> {
+        fail_point("entries-unapplied");
         let applied = {
             let _writing = self.progress.writing()?;
             self.replica.apply(&chunk.entries)
         };
         let replies = applied.map_err(|error| self.fatal("applying entries", error))?;
+        fail_point("entries-applied");
         self.publish();
         if chunk.entries.iter().any(is_joint) {
             fail_point("joint-change-applied");

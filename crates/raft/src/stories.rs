@@ -42,7 +42,8 @@ fn founders() -> Vec<Placement> {
 }
 
 impl Story {
-    async fn begin() -> Self {
+    /// Three nodes whose group has no members yet.
+    async fn prologue() -> Self {
         let nodes = (1..=3)
             .map(|id| Node {
                 id: NodeId(id),
@@ -56,6 +57,11 @@ impl Story {
         for index in 0..3 {
             story.start(index).await;
         }
+        story
+    }
+
+    async fn begin() -> Self {
+        let mut story = Story::prologue().await;
         story.group(0).group().initialize(&founders()).await.unwrap();
         let arc = TokenArc { start: Token(0), end: Token(0) };
         story.command(Command::Found { arc, epoch: EPOCH }).await;

@@ -27,6 +27,8 @@
 
 pub mod eventual;
 mod explain;
+mod groups;
+mod list;
 mod model;
 pub mod replay;
 mod search;

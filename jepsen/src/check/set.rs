@@ -14,6 +14,7 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 
+use super::groups::{Group, out_of_order};
 use super::model::set::elements_of;
 use super::{Verdict, Violation};
 use crate::history::{Action, Operation, Outcome};
@@ -86,14 +87,14 @@ fn violation(
             }
         }
         // It saw everything that smaller reads saw exactly if nothing of that is missing.
-        if distinct + added.places.len() != first_seen.len() {
+        if distinct + added.len() != first_seen.len() {
             let missing = first_seen.iter().find(|(element, _)| !seen.contains(element));
             let (element, other) = missing.map_or((&Value::Null, place), |(element, other)| (*element, *other));
             let what =
                 format!("reads of a set contradict each other: one saw {element}, and one that saw no less did not");
             return Some(Violation::of(what, operations, place, &[other]));
         }
-        if !added.places.is_empty() || last.is_none() {
+        if !added.is_empty() || last.is_none() {
             groups.push(added);
             groups.push(Group::default());
         }
@@ -109,52 +110,19 @@ fn violation(
         }
     }
     groups.push(unseen);
-    out_of_order(operations, &groups)
+    out_of_order(&groups).map(|(earlier, later)| misplaced(operations, earlier, later))
 }
 
-/// Operations that stand together in the order.
-#[derive(Default)]
-struct Group {
-    places: Vec<usize>,
-    /// The operation that began last.
-    last_begun: Option<(u64, usize)>,
-    /// The operation that returned first.
-    first_returned: Option<(u64, usize)>,
-}
-
-impl Group {
-    fn push(&mut self, place: usize, operation: &Operation) {
-        self.places.push(place);
-        self.last_begun = self.last_begun.max(Some((operation.invoked, place)));
-        let returned = operation.returned.map(|returned| (returned, place));
-        self.first_returned = match (self.first_returned, returned) {
-            (Some(first), Some(returned)) => Some(first.min(returned)),
-            (first, returned) => first.or(returned),
-        };
+/// `earlier` returned before `later` began, and what the reads saw puts them the other way round.
+fn misplaced(operations: &[Operation], earlier: usize, later: usize) -> Violation {
+    if operations[later].action != Action::Read {
+        let what = format!("a read of a set has the element {} before it was added", operations[later].argument);
+        return Violation::of(what, operations, earlier, &[later]);
     }
-}
-
-/// An operation that returned before one began that has to stand before it.
-fn out_of_order(operations: &[Operation], groups: &[Group]) -> Option<Violation> {
-    let mut begun: Option<(u64, usize)> = None;
-    for group in groups {
-        if let (Some((begun, later)), Some((returned, earlier))) = (begun, group.first_returned)
-            && returned < begun
-        {
-            let what = if operations[later].action == Action::Read {
-                let element = &operations[earlier].argument;
-                match operations[earlier].action {
-                    Action::Add => format!("the element {element} was acknowledged, but a later read does not have it"),
-                    _ => "a read of a set has less than one that returned before it began".to_owned(),
-                }
-            } else {
-                format!("a read of a set has the element {} before it was added", operations[later].argument)
-            };
-            let (shown, other) =
-                if operations[later].action == Action::Read { (later, earlier) } else { (earlier, later) };
-            return Some(Violation::of(what, operations, shown, &[other]));
-        }
-        begun = begun.max(group.last_begun);
-    }
-    None
+    let element = &operations[earlier].argument;
+    let what = match operations[earlier].action {
+        Action::Add => format!("the element {element} was acknowledged, but a later read does not have it"),
+        _ => "a read of a set has less than one that returned before it began".to_owned(),
+    };
+    Violation::of(what, operations, later, &[earlier])
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use super::run::on_interrupt;
 use quorate_jepsen::cluster::Abilities;
 use quorate_jepsen::report::{Outcome, Results};
@@ -28,7 +30,13 @@ pub(super) struct Arguments {
     /// Fail where this machine does not allow a fault that a run is for, instead of excusing it
     #[arg(long)]
     strict: bool,
+    /// How often a run is made again, with another seed, that tested too little or could not decide. A violation never is
+    #[arg(long, value_name = "TIMES", default_value_t = 0)]
+    again: u64,
 }
+
+/// What a seed is added for each time that a run is made again.
+const SEED_STEP: u64 = 1_000_003;
 
 /// What became of one of the runs.
 struct Row {
@@ -56,32 +64,50 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let excuse = !arguments.strict && !missing.is_empty();
     let mut rows = Vec::new();
     for (entry, seed) in entries.into_iter().zip(seed..) {
-        if interrupt.is_cancelled() {
-            break;
-        }
-        eprintln!("\n=== {}: {}", entry.name, entry.what);
-        let started = Instant::now();
-        let ran = run::run(&entry.options(&arguments.out, seed), excuse, &interrupt).await;
-        let took = started.elapsed();
-        let row = match ran {
-            Ok((results, _)) => {
-                Row { name: entry.name, outcome: results.outcome, said: said(&results), results: Some(results), took }
+        for time in 0..=arguments.again {
+            if interrupt.is_cancelled() {
+                break;
             }
-            Err(error) => Row {
-                name: entry.name,
-                outcome: Outcome::HarnessFailure,
-                said: format!("{error:#}"),
-                results: None,
-                took,
-            },
-        };
-        eprintln!("{}: {} {}", row.name, row.outcome.headline(), row.said);
-        rows.push(row);
+            let row = attempt(entry, arguments, seed, time, excuse, &interrupt).await;
+            eprintln!("{}: {} {}", row.name, row.outcome.headline(), row.said);
+            let ended = matches!(row.outcome, Outcome::Pass | Outcome::Violation);
+            rows.push(row);
+            if ended {
+                break;
+            }
+        }
     }
-    let worst = rows.iter().fold(Outcome::Pass, |worst, row| worst.and(row.outcome));
+    let worst = worst(&rows);
     let worst = if interrupt.is_cancelled() { worst.and(Outcome::Unknown) } else { worst };
     print!("{}", table(&rows, worst));
     Ok(worst.exit_code())
+}
+
+/// One run. The times after the first have directories of their own.
+async fn attempt(
+    entry: &Entry,
+    arguments: &Arguments,
+    seed: u64,
+    time: u64,
+    excuse: bool,
+    interrupt: &CancellationToken,
+) -> Row {
+    let out = if time == 0 { arguments.out.clone() } else { arguments.out.join(format!("again-{time}")) };
+    let name = entry.name;
+    eprintln!("\n=== {name}: {}{}", entry.what, if time == 0 { "" } else { " (again)" });
+    let started = Instant::now();
+    let ran = run::run(&entry.options(&out, seed + time * SEED_STEP), excuse, interrupt).await;
+    let took = started.elapsed();
+    match ran {
+        Ok((results, _)) => Row { name, outcome: results.outcome, said: said(&results), results: Some(results), took },
+        Err(error) => Row { name, outcome: Outcome::HarnessFailure, said: format!("{error:#}"), results: None, took },
+    }
+}
+
+/// The worst of the runs; of those that were made again the last counts. (A violation is always the last.)
+fn worst(rows: &[Row]) -> Outcome {
+    let ends = |(place, row): &(usize, &Row)| rows.get(place + 1).is_none_or(|next| next.name != row.name);
+    rows.iter().enumerate().filter(ends).fold(Outcome::Pass, |worst, (_, row)| worst.and(row.outcome))
 }
 
 fn matches(entry: &Entry, arguments: &Arguments) -> bool {
@@ -128,4 +154,23 @@ fn table(rows: &[Row], worst: Outcome) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &'static str, outcome: Outcome) -> Row {
+        Row { name, outcome, results: None, took: Duration::ZERO, said: String::new() }
+    }
+
+    /// What was made again counts by its last time, and nothing hides a violation.
+    #[test]
+    fn the_last_time_counts() {
+        use Outcome::{HarnessFailure, Pass, Unknown, Violation};
+        assert_eq!(worst(&[row("a", Unknown), row("a", Pass), row("b", Pass)]), Pass);
+        assert_eq!(worst(&[row("a", Unknown), row("a", HarnessFailure), row("b", Pass)]), HarnessFailure);
+        assert_eq!(worst(&[row("a", HarnessFailure), row("b", Pass), row("b", Pass)]), HarnessFailure);
+        assert_eq!(worst(&[row("a", HarnessFailure), row("a", Violation), row("b", Pass)]), Violation);
+    }
 }

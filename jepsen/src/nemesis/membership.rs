@@ -33,29 +33,57 @@ enum Victim {
     Target,
     /// The node that gives its replica away.
     Source,
+    /// Any node that holds the shard.
+    Holder,
 }
 
-/// The steps of a move at which a node can die, and which node comes by there.
-const STEPS: &[(Victim, &str)] = &[
-    (Victim::Reconciler, "start-move-planned"),
-    (Victim::Reconciler, "start-move-done"),
-    (Victim::Reconciler, "add-learner-planned"),
-    (Victim::Leader, "add-learner-received"),
-    (Victim::Leader, "add-learner-done"),
-    (Victim::Target, "replica-made"),
-    (Victim::Target, "snapshot-staged"),
-    (Victim::Target, "snapshot-installed"),
-    (Victim::Reconciler, "change-voters-planned"),
-    (Victim::Leader, "change-voters-received"),
-    (Victim::Leader, "joint-change-applied"),
-    (Victim::Target, "joint-change-applied"),
-    (Victim::Leader, "change-voters-done"),
-    (Victim::Reconciler, "finish-move-planned"),
-    (Victim::Reconciler, "finish-move-done"),
-    (Victim::Source, "replica-leaves"),
-    (Victim::Source, "tombstone-written"),
-    (Victim::Reconciler, "finish-operation-planned"),
-    (Victim::Reconciler, "finish-operation-done"),
+/// What brings a node to a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// A shard moves.
+    Move,
+    /// Clients write, as they do all the time.
+    Load,
+    /// Another replica is made the leader.
+    Transfer,
+    /// The node purges its logs.
+    Purge,
+}
+
+/// The steps at which a node can die, which node comes by there, and why.
+const STEPS: &[(Victim, &str, Cause)] = &[
+    (Victim::Reconciler, "start-move-planned", Cause::Move),
+    (Victim::Reconciler, "start-move-done", Cause::Move),
+    (Victim::Reconciler, "add-learner-planned", Cause::Move),
+    (Victim::Leader, "add-learner-received", Cause::Move),
+    (Victim::Leader, "add-learner-done", Cause::Move),
+    (Victim::Target, "replica-made", Cause::Move),
+    (Victim::Leader, "snapshot-written", Cause::Move),
+    (Victim::Target, "snapshot-staged", Cause::Move),
+    (Victim::Target, "snapshot-installed", Cause::Move),
+    (Victim::Reconciler, "change-voters-planned", Cause::Move),
+    (Victim::Leader, "change-voters-received", Cause::Move),
+    (Victim::Leader, "joint-change-applied", Cause::Move),
+    (Victim::Target, "joint-change-applied", Cause::Move),
+    (Victim::Leader, "change-voters-done", Cause::Move),
+    (Victim::Reconciler, "finish-move-planned", Cause::Move),
+    (Victim::Reconciler, "finish-move-done", Cause::Move),
+    (Victim::Source, "replica-leaves", Cause::Move),
+    (Victim::Source, "tombstone-written", Cause::Move),
+    (Victim::Reconciler, "finish-operation-planned", Cause::Move),
+    (Victim::Reconciler, "finish-operation-done", Cause::Move),
+    (Victim::Leader, "append-unwritten", Cause::Load),
+    (Victim::Leader, "append-written", Cause::Load),
+    (Victim::Holder, "append-unwritten", Cause::Load),
+    (Victim::Holder, "append-written", Cause::Load),
+    (Victim::Leader, "entries-unapplied", Cause::Load),
+    (Victim::Leader, "entries-applied", Cause::Load),
+    (Victim::Holder, "entries-applied", Cause::Load),
+    (Victim::Holder, "vote-unwritten", Cause::Transfer),
+    (Victim::Holder, "vote-written", Cause::Transfer),
+    (Victim::Holder, "state-flushed", Cause::Purge),
+    (Victim::Holder, "purge-unwritten", Cause::Purge),
+    (Victim::Holder, "purge-written", Cause::Purge),
 ];
 
 /// A move that is possible now.
@@ -126,18 +154,23 @@ impl Nemesis {
         }
     }
 
-    /// Lets a shard move, and the node that comes by a step of that die there.
+    /// Lets a node die at a step, and brings it there.
     pub(super) async fn die_at_fail_point(&self, seed: u64) -> anyhow::Result<Value> {
         let mut rng = StdRng::seed_from_u64(seed);
         let statuses = self.cluster.statuses().await;
-        let (victim, step) = *STEPS.choose(&mut rng).context("there are steps")?;
+        let (victim, step, cause) = *STEPS.choose(&mut rng).context("there are steps")?;
         let chosen = choose_move(&statuses, &mut rng)?;
         let leaders = leaders_of(&statuses);
+        let leader = leaders.get(&chosen.shard).copied();
         let number = match victim {
             Victim::Reconciler => leaders.get(&0).copied(),
-            Victim::Leader => leaders.get(&chosen.shard).copied(),
+            Victim::Leader => leader,
             Victim::Target => self.cluster.numbered(chosen.to),
             Victim::Source => self.cluster.numbered(chosen.from),
+            Victim::Holder => {
+                let holders = statuses.iter().filter(|(_, status)| holds(status, chosen.shard));
+                holders.map(|(number, _)| *number).filter(|number| Some(*number) != leader).choose(&mut rng)
+            }
         };
         let number = number.with_context(|| format!("nobody is the {victim:?}"))?;
         let node = self.cluster.node(number);
@@ -146,7 +179,16 @@ impl Nemesis {
         }
         self.books().excused.insert(number);
         self.cluster.set_fail_point(number, step)?;
-        self.begin(&chosen).await?;
+        match cause {
+            Cause::Load => {}
+            Cause::Move => self.begin(&chosen).await?,
+            Cause::Transfer => {
+                let to = statuses.get(&number).context("its status was read")?.id.to_string();
+                // Its answer may be that the node died.
+                self.cluster.run(&["shard", "transfer-leader", &chosen.shard.to_string(), "--to", &to]).await?;
+            }
+            Cause::Purge => drop(self.cluster.compact(number).await),
+        }
         let deadline = Instant::now() + STEP_MAX;
         while node.died().is_none() {
             if Instant::now() > deadline {

@@ -59,6 +59,9 @@ pub struct Options {
     /// Switch on a seeded bug in every node (only builds for tests have them)
     #[arg(long, value_name = "NAME")]
     pub bug: Option<String>,
+    /// How much log a shard keeps, in bytes: the less, the more often a replica that was away gets a snapshot
+    #[arg(long, value_name = "BYTES", conflicts_with = "endpoints")]
+    pub log_retained_bytes: Option<u64>,
     /// How nodes are connected and where they store: 'auto' takes what this machine allows
     #[arg(long, value_name = "HOW", default_value = "auto")]
     pub network: NetworkChoice,
@@ -119,6 +122,7 @@ impl Default for Options {
             interval: 5.0,
             overlap: false,
             bug: None,
+            log_retained_bytes: None,
             network: NetworkChoice::Auto,
             urls: None,
             no_history: false,
@@ -184,6 +188,9 @@ impl Options {
         }
         if let Some(urls) = &self.urls {
             add(format!("--urls {}", urls.display()));
+        }
+        if let Some(bytes) = self.log_retained_bytes {
+            add(format!("--log-retained-bytes {bytes}"));
         }
         if let Some(bug) = &self.bug {
             add(format!("--bug {bug}"));

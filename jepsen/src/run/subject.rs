@@ -143,6 +143,9 @@ fn cluster_options(options: &Options, logs: &Path) -> anyhow::Result<cluster::Op
     if able.clocks.is_ok() && faults.iter().any(|fault| fault.class() == Class::Clock) {
         chosen.clocks = if faults.contains(&Fault::ClockDrift) { Clocks::WallAndMonotonic } else { Clocks::Wall };
     }
+    if let Some(bytes) = options.log_retained_bytes {
+        chosen.environment.push(("QUORATE_LOG_RETAINED_BYTES".to_owned(), bytes.to_string()));
+    }
     if let Some(bug) = &options.bug {
         chosen.environment.push(("QUORATE_BUG".to_owned(), bug.clone()));
     }

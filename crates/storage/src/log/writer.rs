@@ -13,7 +13,7 @@ use super::queue::{Item, Queue};
 use super::reclaim::Reclaimer;
 use super::records::{BatchBuilder, io};
 use super::replica::Change;
-use crate::Bug;
+use crate::{Bug, fail_point};
 
 /// What a process exits with when its log failed.
 const EXIT_CODE: i32 = 74;
@@ -67,7 +67,9 @@ impl Writer {
             items.iter().for_each(|item| builder.add(&item.operation));
             let (batch, entries) = builder.finish();
             let started = Instant::now();
+            pass(items, "unwritten");
             self.db.write_opt(batch, if sync { &synced } else { &unsynced }).map_err(io)?;
+            pass(items, "written");
             if sync {
                 self.syncs.fetch_add(1, Ordering::Relaxed);
                 metrics::histogram!("quorate_log_sync_seconds").record(started.elapsed().as_secs_f64());
@@ -89,6 +91,21 @@ impl Writer {
             }
         }
         items.drain(..).for_each(|item| item.answer(Ok(())));
+    }
+}
+
+/// Passes the places at which a test lets the process die while it writes.
+fn pass(items: &VecDeque<Item>, when: &str) {
+    if !cfg!(feature = "bugs") {
+        return;
+    }
+    for item in items {
+        match item.operation.change {
+            Change::Append(_) => fail_point(&format!("append-{when}")),
+            Change::Vote(_) => fail_point(&format!("vote-{when}")),
+            Change::Purge { .. } => fail_point(&format!("purge-{when}")),
+            _ => {}
+        }
     }
 }
 

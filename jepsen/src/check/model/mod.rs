@@ -97,7 +97,9 @@ fn whole(operation: &Operation) -> Option<i64> {
 pub(crate) fn check_object(model: ModelName, operations: &[Operation], part: &[usize], limits: &Limits) -> Verdict {
     let object = Object { operations, part, limits };
     match model {
-        ModelName::CasRegister | ModelName::Kv | ModelName::KvVersion => {
+        ModelName::Kv => super::list::check(operations, part, &limits.initial)
+            .unwrap_or_else(|| object.search(record::Record::compile(model, operations, part, limits))),
+        ModelName::CasRegister | ModelName::KvVersion => {
             object.search(record::Record::compile(model, operations, part, limits))
         }
         ModelName::Counter => match counter::out_of_bounds(operations, part) {
