@@ -95,7 +95,11 @@ pub fn command(
 
 impl Summary {
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let verdict = if self.violated.is_empty() { "valid" } else { "invalid" };
+        let verdict = match (self.violated.is_empty(), self.totals.undecided) {
+            (false, _) => "invalid",
+            (true, 0) => "valid",
+            (true, _) => "unknown",
+        };
         writeln!(
             out,
             "{verdict}: {} seeds, {} with violations; {:.0} s simulated in {:.1} s, {:.0} seeds a minute",

@@ -45,6 +45,8 @@ impl Cluster {
             }
         }
         command.env(MARK, &self.scratch.tag).stdin(Stdio::null()).kill_on_drop(true);
+        // A Ctrl-C at the terminal is for the harness, which then heals and cleans up; the nodes must not hear it.
+        command.process_group(0);
         Ok(command)
     }
 
@@ -170,9 +172,10 @@ impl Cluster {
         }
         let cut = try_join_all(disks.iter().map(|disk| disk.shut_down())).await;
         self.kill(numbers).await?;
+        // Also where a cut failed: nobody can start on a disk that was shut down.
+        let up = futures::future::join_all(disks.iter().map(|disk| disk.power_up())).await;
         cut?;
-        try_join_all(disks.iter().map(|disk| disk.power_up())).await?;
-        Ok(())
+        up.into_iter().collect()
     }
 
     fn fail_point_file(&self) -> PathBuf {

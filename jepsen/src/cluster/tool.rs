@@ -50,6 +50,8 @@ pub(crate) async fn feed(program: &str, arguments: &[&str], input: &str) -> anyh
     let mut command = Command::new(program);
     command.args(arguments).kill_on_drop(true).env("LC_ALL", "C");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A Ctrl-C at the terminal must not end it half way.
+    command.process_group(0);
     let shown = || format!("{program} {}", arguments.join(" "));
     let mut child = match command.spawn() {
         Ok(child) => child,

@@ -10,8 +10,8 @@ use quorate_sim::{Defect, Options};
 
 /// Runs the real replication code on simulated time, network and disks, under faults that each seed draws.
 ///
-/// Prints a line for every violation and a summary. Exits with 0 if every seed held, 1 after a violation, 3 if the trace could not
-/// be written.
+/// Prints a line for every violation and a summary. Exits with 0 if every seed held, 1 after a violation, 2 if some key could not be
+/// decided, 3 if the trace could not be written.
 #[derive(Debug, Args)]
 pub(super) struct Sim {
     /// The seeds, from the first to before the last; a seed alone is run alone.
@@ -33,7 +33,8 @@ impl Sim {
         let jobs = self.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let options = Options { defect: self.defect, ..Options::default() };
         match quorate_sim::command(self.seeds, jobs, &options, self.trace.as_deref(), &mut std::io::stdout()) {
-            Ok(summary) => ExitCode::from(u8::from(!summary.violated.is_empty())),
+            Ok(summary) if !summary.violated.is_empty() => ExitCode::from(1),
+            Ok(summary) => ExitCode::from(if summary.totals.undecided > 0 { 2 } else { 0 }),
             Err(error) => {
                 eprintln!("error: the runs or their trace could not be written: {error}");
                 ExitCode::from(3)

@@ -177,6 +177,7 @@ impl Nemesis {
             fault: "none".to_owned(),
             phase: Phase::Finding,
             targets: vec![node],
+            nodes: self.cluster.node(node).id().into_iter().collect(),
             leaders_hit: false,
             detail: json!({ "what": what, "log": log }),
         });

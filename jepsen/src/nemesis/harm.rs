@@ -17,6 +17,8 @@ use crate::cluster::{Ballast, Clocks, Disk, Rules};
 const EVIDENCE_MAX: Duration = Duration::from_secs(3);
 /// How long a node may take to notice that its disk is gone.
 const NOTICE_MAX: Duration = Duration::from_secs(10);
+/// What a node ends with when its disk failed (EX_IOERR of sysexits.h).
+const DISK_FAILED: i32 = 74;
 /// How long a flapping partition stays as it is, in milliseconds: below and above what an election takes.
 const FLAP_MS: &[u64] = &[100, 300, 700, 1500];
 const LOOK: Duration = Duration::from_millis(20);
@@ -164,11 +166,11 @@ impl Nemesis {
                 disk.trim().await?;
                 let taken = disk.fill(Ballast::Device)?;
                 let seen = json!({ "taken_bytes": taken, "free_bytes": disk.free(Ballast::Device)? });
-                Ok(json!({ "below": seen, "node": self.noticed(node).await }))
+                Ok(json!({ "below": seen, "node": self.notices(node).await? }))
             }
             Harm::DiskDies => {
                 disk.shut_down().await?;
-                Ok(json!({ "disk": "input/output error", "node": self.noticed(node).await }))
+                Ok(json!({ "disk": "input/output error", "node": self.notices(node).await? }))
             }
             _ => {
                 disk.freeze().await?;
@@ -271,16 +273,22 @@ impl Nemesis {
         self.cluster.disk(node).context("disks are plain directories")
     }
 
-    /// How a node took what happened to its disk: it should end. It may not have touched the disk yet.
-    async fn noticed(&self, node: usize) -> String {
+    /// How a node took what happened to its disk: it must end, with the code for that. One that goes on did not touch its disk, or does
+    /// not mind; that does not count as a fault that was there.
+    async fn notices(&self, node: usize) -> anyhow::Result<String> {
         let deadline = Instant::now() + NOTICE_MAX;
         while Instant::now() < deadline {
             if let Some(ended) = self.cluster.node(node).died() {
-                return format!("ended with {ended}");
+                if ended.code != Some(DISK_FAILED) {
+                    let what =
+                        format!("a node whose disk failed ended with {ended} instead of exit code {DISK_FAILED}");
+                    self.find(node, &what, self.cluster.node(node).log_tail());
+                }
+                return Ok(format!("ended with {ended}"));
             }
             tokio::time::sleep(LOOK).await;
         }
-        "still runs".to_owned()
+        bail!("node {node} still runs {} s after its disk failed", NOTICE_MAX.as_secs())
     }
 
     /// Adds to, or takes from, what the network is to do.

@@ -41,8 +41,11 @@ pub struct Line {
     pub fault: String,
     /// How far it is.
     pub phase: Phase,
-    /// The nodes that it hits, by their numbers.
+    /// The nodes that it hits, by their places.
     pub targets: Vec<usize>,
+    /// The ids of the nodes that were at these places, which is what replies name; a place whose node left has a new one.
+    #[serde(default)]
+    pub nodes: Vec<u64>,
     /// Whether one of them led a shard when it was made.
     pub leaders_hit: bool,
     /// What was done and seen.

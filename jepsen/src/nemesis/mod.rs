@@ -289,7 +289,8 @@ impl Nemesis {
 
     fn note(&self, id: u64, fault: Fault, phase: Phase, targets: &[usize], leaders_hit: bool, detail: Value) {
         let fault = fault.name();
-        self.journal.write(Line { time: 0, id, fault, phase, targets: targets.to_vec(), leaders_hit, detail });
+        let nodes = targets.iter().filter_map(|place| self.cluster.node(*place).id()).collect();
+        self.journal.write(Line { time: 0, id, fault, phase, targets: targets.to_vec(), nodes, leaders_hit, detail });
     }
 
     fn new_id(&self) -> u64 {

@@ -20,7 +20,7 @@ pub struct Window {
     pub from: u64,
     /// When it was healed; none if it never was.
     pub until: Option<u64>,
-    /// What it hit.
+    /// The ids of the nodes that it hit.
     pub targets: Vec<u64>,
     /// Whether the leader of some shard was among them.
     pub leaders_hit: bool,
@@ -98,7 +98,8 @@ impl Faults {
             Phase::Installed => {
                 counts.installed += 1;
                 counts.leaders_hit += u64::from(line.leaders_hit);
-                let targets = line.targets.iter().map(|target| *target as u64).collect();
+                let places = line.targets.iter().map(|target| *target as u64).collect();
+                let targets = if line.nodes.is_empty() { places } else { line.nodes };
                 let Line { id, fault, time, leaders_hit, .. } = line;
                 self.windows.push(Window {
                     id,

@@ -135,6 +135,9 @@ pub struct Results {
     pub operations: BTreeMap<String, Ended>,
     /// All operations.
     pub total: Ended,
+    /// What each workload began while the load lasted.
+    #[serde(default)]
+    pub under_load: BTreeMap<String, Ended>,
     /// Operations that an open loop did not begin, because too many were under way.
     pub shed: u64,
     /// Operations a second that succeeded while the load lasted.

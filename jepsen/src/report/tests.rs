@@ -33,6 +33,7 @@ fn results() -> Results {
         checks: vec![violation, Check::pass("hashes", "8 shards")],
         operations: [("register write".to_owned(), Ended { ok: 40, ..Ended::default() })].into(),
         total: Ended { ok: 40, ..Ended::default() },
+        under_load: [("register".to_owned(), Ended { ok: 40, ..Ended::default() })].into(),
         shed: 0,
         ok_per_second: 4.0,
         latency_ms: Some([100.0, 100.0]),

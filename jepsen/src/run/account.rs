@@ -31,18 +31,16 @@ pub(super) struct Facts<'a> {
 /// The results, still without checks.
 pub(super) fn account(operations: &[Done<'_>], facts: Facts<'_>) -> Results {
     let mut by_name: BTreeMap<String, Ended> = BTreeMap::new();
+    let mut under_load: BTreeMap<String, Ended> = BTreeMap::new();
     let mut total = Ended::default();
+    let (from, until) = facts.load;
     for done in operations {
-        for ended in [by_name.entry(name(done)).or_default(), &mut total] {
-            match done.kind() {
-                EventKind::Ok => ended.ok += 1,
-                EventKind::Fail => ended.fail += 1,
-                EventKind::Info | EventKind::Invoke => ended.info += 1,
-            }
-            ended.refused += u64::from(done.completion.is_some_and(|completion| completion.refused));
+        count(by_name.entry(name(done)).or_default(), done);
+        count(&mut total, done);
+        if (from..until).contains(&done.invoke.time) {
+            count(under_load.entry(workload(done).to_owned()).or_default(), done);
         }
     }
-    let (from, until) = facts.load;
     let in_load = |done: &&Done<'_>| done.kind() == EventKind::Ok && (from..until).contains(&done.end());
     let mut latencies: Vec<u64> = operations.iter().filter(in_load).map(|done| done.end() - done.invoke.time).collect();
     latencies.sort_unstable();
@@ -57,6 +55,7 @@ pub(super) fn account(operations: &[Done<'_>], facts: Facts<'_>) -> Results {
         checks: Vec::new(),
         operations: by_name,
         total,
+        under_load,
         shed: facts.shed,
         ok_per_second: latencies.len() as f64 / ((until - from).max(1) as f64 / 1e9),
         latency_ms: ms(0.5).zip(ms(0.99)).map(|(p50, p99)| [p50, p99]),
@@ -72,9 +71,23 @@ pub(super) fn account(operations: &[Done<'_>], facts: Facts<'_>) -> Results {
     }
 }
 
+fn count(ended: &mut Ended, done: &Done<'_>) {
+    match done.kind() {
+        EventKind::Ok => ended.ok += 1,
+        EventKind::Fail => ended.fail += 1,
+        EventKind::Info | EventKind::Invoke => ended.info += 1,
+    }
+    ended.refused += u64::from(done.completion.is_some_and(|completion| completion.refused));
+}
+
+/// The name of an operation's workload, with which its key begins.
+fn workload<'a>(done: &Done<'a>) -> &'a str {
+    done.invoke.key.as_deref().and_then(|key| key.split('/').next()).unwrap_or_default()
+}
+
 /// An operation's workload and action, and its level if that is eventual.
 fn name(done: &Done<'_>) -> String {
-    let workload = done.invoke.key.as_deref().and_then(|key| key.split('/').next()).unwrap_or_default();
+    let workload = workload(done);
     let action =
         serde_json::to_value(done.invoke.f).ok().and_then(|f| f.as_str().map(str::to_owned)).unwrap_or_default();
     match done.invoke.level.as_deref() {

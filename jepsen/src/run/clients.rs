@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate_client::Client;
 use rand::RngExt as _;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +50,8 @@ pub(super) struct Tally {
     pub info: AtomicU64,
     /// Not begun, because too many were under way.
     pub shed: AtomicU64,
+    /// Ended in a panic: of ours or of the client library.
+    pub panicked: AtomicU64,
 }
 
 /// What clients need to do their work.
@@ -101,7 +103,7 @@ impl Clients {
             });
         }
         stop.cancelled().await;
-        drain(clients).await;
+        self.drain(clients).await;
     }
 
     async fn open(self: &Arc<Self>, rate: f64, stop: &CancellationToken) {
@@ -110,7 +112,9 @@ impl Clients {
         let mut operations = JoinSet::new();
         let mut next = Instant::now();
         while tokio::select! { () = stop.cancelled() => false, () = tokio::time::sleep_until(next) => true } {
-            while operations.try_join_next().is_some() {}
+            while let Some(ended) = operations.try_join_next() {
+                self.note_end(&ended);
+            }
             // Arrivals of a Poisson process: each gap is drawn from an exponential distribution.
             let uniform: f64 = arrivals.random_range(f64::MIN_POSITIVE..1.0);
             next += Duration::from_secs_f64(-uniform.ln() / rate);
@@ -127,7 +131,25 @@ impl Clients {
                 }
             });
         }
-        drain(operations).await;
+        self.drain(operations).await;
+    }
+
+    fn note_end(&self, ended: &Result<(), JoinError>) {
+        if ended.as_ref().is_err_and(JoinError::is_panic) {
+            self.tally.panicked.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for what is under way; what does not end in time is given up, and stays open in the history.
+    async fn drain(&self, mut tasks: JoinSet<()>) {
+        let all = async {
+            while let Some(ended) = tasks.join_next().await {
+                self.note_end(&ended);
+            }
+        };
+        if tokio::time::timeout(LAST_OPERATION_MAX, all).await.is_err() {
+            tasks.shutdown().await;
+        }
     }
 
     /// A process number that nobody has.
@@ -173,13 +195,5 @@ impl Clients {
         self.recorder.complete(process, op, &completion).await;
         workload.observe(op, &completion);
         completion
-    }
-}
-
-/// Waits for what is under way; what does not end in time is given up, and stays open in the history.
-async fn drain(mut tasks: JoinSet<()>) {
-    let all = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(LAST_OPERATION_MAX, all).await.is_err() {
-        tasks.shutdown().await;
     }
 }

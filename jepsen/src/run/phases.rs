@@ -43,8 +43,9 @@ struct Collected {
     network: String,
 }
 
-/// Runs from beginning to end. With `excuse`, faults that this machine does not allow need not have been installed. When `interrupt` is cancelled, the run heals
-/// everything, takes its cluster away, and keeps and checks its history; its verdict is then at best *unknown*.
+/// Runs from beginning to end. With `excuse`, faults that this machine does not allow need not have been installed. When
+/// `interrupt` is cancelled, the run heals everything, takes its cluster away, and keeps and checks its history; its verdict is then
+/// at best *unknown*.
 ///
 /// # Errors
 ///
@@ -99,7 +100,7 @@ async fn collect(
         true => (Recorder::none(started), None),
         false => Recorder::create(&dir.join(HISTORY), started).map(|(recorder, writer)| (recorder, Some(writer)))?,
     };
-    let shorteners = start_shorteners(subject, workloads, dir).await?;
+    let mut shorteners = start_shorteners(subject, workloads, dir).await?;
     let clients = Arc::new(Clients {
         workloads: workloads.to_vec(),
         seed,
@@ -118,6 +119,11 @@ async fn collect(
     stop_watching.cancel();
     let counts = watch.await.context("watching the nodes")?;
     let shed = clients.tally.shed.load(Ordering::Relaxed);
+    let mut wrong = shorteners.ended();
+    let panicked = clients.tally.panicked.load(Ordering::Relaxed);
+    if panicked > 0 {
+        wrong.push(format!("{panicked} clients panicked; this process's error output says where"));
+    }
     if interrupt.is_cancelled() {
         checks.push(Check::new("interrupted", Outcome::Unknown, "the run was not finished"));
     } else if !options.no_history {
@@ -127,7 +133,7 @@ async fn collect(
         *clients.shorteners.lock().expect("nothing panics while it holds this lock") = Arc::clone(&fresh.addresses);
         checks.extend(finish(subject, &clients).await?);
     }
-    checks.push(logs(subject));
+    checks.push(processes(subject, dir, wrong));
     drop(clients);
     finish_writing(writer).await?;
     Ok(Collected { load, counts, shed, checks, network: subject.network() })
@@ -139,8 +145,12 @@ async fn start_shorteners(
     dir: &Path,
 ) -> anyhow::Result<Shorteners> {
     let count = workloads.iter().map(|workload| workload.shorteners()).max().unwrap_or(0);
-    let log = dir.join(LOGS).join("shortener.log");
+    let log = shortener_log(dir);
     Shorteners::start(count, || subject.command(), &subject.endpoints, &log, subject.clients()).await
+}
+
+fn shortener_log(dir: &Path) -> PathBuf {
+    dir.join(LOGS).join("shortener.log")
 }
 
 /// A client that knows every endpoint, and for each node one that knows only that.
@@ -254,17 +264,17 @@ async fn hashes(subject: &Subject) -> Check {
     }
 }
 
-/// No node may have panicked, or ended by itself. (Faults that are meant to end one start it again.)
-fn logs(subject: &Subject) -> Check {
-    let mut wrong = subject.died();
-    for log in &subject.logs {
+/// No node, shortener or client may have panicked, or ended by itself. (Faults that are meant to end one start it again.)
+fn processes(subject: &Subject, dir: &Path, mut wrong: Vec<String>) -> Check {
+    wrong.extend(subject.died());
+    for log in subject.logs.iter().chain([&shortener_log(dir)]) {
         let text = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
         let name = log.file_name().unwrap_or_default().to_string_lossy().into_owned();
         wrong.extend(finale::panics(&text).into_iter().map(|line| format!("{name}: {line}")));
     }
     match wrong.is_empty() {
-        true => Check::pass("nodes", format!("no panic in {} logs, and every node lives", subject.logs.len())),
-        false => Check::new("nodes", Outcome::Violation, wrong.join("; ")),
+        true => Check::pass("processes", format!("no panic in {} logs, and every node lives", subject.logs.len())),
+        false => Check::new("processes", Outcome::Violation, wrong.join("; ")),
     }
 }
 

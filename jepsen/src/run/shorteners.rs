@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) struct Shorteners {
     /// Where they listen.
     pub(super) addresses: Arc<[String]>,
-    _processes: Vec<Child>,
+    processes: Vec<Child>,
 }
 
 impl Shorteners {
@@ -48,7 +48,13 @@ impl Shorteners {
             let address = address.clone();
             clients.spawn(listening(address)).await??;
         }
-        Ok(Shorteners { addresses: addresses.into(), _processes: processes })
+        Ok(Shorteners { addresses: addresses.into(), processes })
+    }
+
+    /// Those that ended, and how. No fault is meant for them: each is a bug.
+    pub(super) fn ended(&mut self) -> Vec<String> {
+        let ended = self.processes.iter_mut().filter_map(|process| process.try_wait().ok().flatten());
+        ended.map(|status| format!("a shortener ended by itself: {status}")).collect()
     }
 }
 
