@@ -7,8 +7,8 @@ use std::time::Duration;
 
 /// The bound of the first pause.
 const FIRST: Duration = Duration::from_millis(10);
-/// The bound of every pause: not much beyond an election, so that a new leader is found soon.
-const LONGEST: Duration = Duration::from_millis(400);
+/// The bound of every pause: well below what an election takes, so that a new leader is found soon after it.
+const LONGEST: Duration = Duration::from_millis(200);
 
 /// The pause before a try that follows `pauses` earlier pauses; `fraction` is random in `0.0..1.0`.
 pub(crate) fn pause(pauses: u32, fraction: f64) -> Duration {

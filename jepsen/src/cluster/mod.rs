@@ -196,7 +196,7 @@ impl Cluster {
     }
 
     /// A runtime whose threads live where the clients do. Only what is *spawned* on it does: the thread that calls `block_on`
-    /// stays where it is. Clients can be pinned to a node by giving them only its endpoint.
+    /// stays where it is.
     pub fn client_runtime(&self, threads: usize) -> anyhow::Result<ClientRuntime> {
         let namespace = self.namespaces().map(Namespaces::of_clients);
         Ok(ClientRuntime::new(threads::runtime("clients", threads, namespace)?))
