@@ -1,11 +1,13 @@
 //! Disks that lie: flipped bits, lost data, and nodes that are made anew because of them.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use quorate_proto::admin::NodeStatus;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -21,6 +23,11 @@ const DATABASES: &[&str] = &["log", "state"];
 const READ_MAX: Duration = Duration::from_secs(2);
 /// How long a snapshot may take to arrive.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(10);
+/// Entries that a group must have gone on without a node before the node needs a snapshot: more than it keeps whatever its size
+/// (`LOG_RETAINED_ENTRIES` of `quorate-raft`).
+const BEHIND: u64 = 300;
+/// How long that may take.
+const BEHIND_MAX: Duration = Duration::from_secs(40);
 /// How long a node that was made anew may take to be in the cluster.
 const JOIN_MAX: Duration = Duration::from_secs(60);
 /// How long forgetting a dead node may take: all its replicas are made anew.
@@ -55,8 +62,19 @@ impl Nemesis {
     /// Lets a node fall so far behind that it needs a snapshot, and flips a bit of that when it arrives.
     async fn flip_snapshot(&self, number: usize, rng: &mut StdRng) -> anyhow::Result<Value> {
         let staging = self.cluster.node(number).data_dir().join("staging");
+        let before = last_indexes(&self.cluster.statuses().await, |place| place == number);
         self.cluster.kill(&[number]).await?;
         self.cluster.wait_until_serving(SNAPSHOT_MAX).await?;
+        let deadline = Instant::now() + BEHIND_MAX;
+        loop {
+            let now = last_indexes(&self.cluster.statuses().await, |_| true);
+            let ahead = |(group, index): (&u32, &u64)| now.get(group).is_some_and(|now| *now > index + BEHIND);
+            if before.iter().any(ahead) {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "node {number} does not fall behind: too little is written");
+            tokio::time::sleep(LOOK).await;
+        }
         let others: Vec<usize> =
             self.cluster.nodes().iter().filter(|node| node.is_running()).map(|node| node.number()).collect();
         self.purge_logs(&others).await?;
@@ -202,6 +220,17 @@ fn files(dir: &Path, endings: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// The newest log index of every shard on some of the places.
+fn last_indexes(statuses: &BTreeMap<usize, NodeStatus>, of: impl Fn(usize) -> bool) -> BTreeMap<u32, u64> {
+    let mut newest = BTreeMap::new();
+    let replicas = statuses.iter().filter(|(place, _)| of(**place)).flat_map(|(_, status)| &status.replicas);
+    for replica in replicas.filter(|replica| replica.group > 0) {
+        let index = newest.entry(replica.group).or_insert(0);
+        *index = replica.last_log_index.max(*index);
+    }
+    newest
 }
 
 /// Flips one bit of a file; gives which.
