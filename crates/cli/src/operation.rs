@@ -4,7 +4,9 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use quorate_proto::admin::{CancelOperationRequest, Intent, ListOperationsRequest, StartOperationRequest};
+use quorate_proto::admin::{
+    CancelOperationRequest, Intent, ListOperationsRequest, ListOperationsResponse, Operation, StartOperationRequest,
+};
 use quorate_types::operation::Intent as Meaning;
 use serde::Serialize;
 use tokio::time::sleep;
@@ -228,20 +230,33 @@ async fn find(connect: &Connect, id: u64) -> Result<Progress, Failure> {
 
 /// The operations as the leader of the topology group knows them.
 async fn all(connect: &Connect) -> Result<Vec<Progress>, Failure> {
-    listed(connect, &Survey::take(connect).await?).await
+    let survey = Survey::take(connect).await?;
+    progresses(listed(connect, &survey).await?.operations, &survey)
 }
 
-async fn listed(connect: &Connect, survey: &Survey) -> Result<Vec<Progress>, Failure> {
+async fn listed(connect: &Connect, survey: &Survey) -> Result<ListOperationsResponse, Failure> {
     let mut node = leader_of(connect, survey).await?;
     let listed = node.list_operations(Request::new(ListOperationsRequest {})).await;
-    let listed = listed.map_err(|status| lost(&status))?.into_inner();
-    listed.operations.into_iter().map(|wire| Progress::new(wire, survey, progress::now_ms())).collect()
+    Ok(listed.map_err(|status| lost(&status))?.into_inner())
 }
 
-/// The operations that run, as far as anybody can say now.
+fn progresses(operations: Vec<Operation>, survey: &Survey) -> Result<Vec<Progress>, Failure> {
+    operations.into_iter().map(|wire| Progress::new(wire, survey, progress::now_ms())).collect()
+}
+
+/// The operations that run, as far as anybody can say now, and the cluster's own upkeep where something of it stands still.
 pub(crate) async fn running(connect: &Connect, survey: &Survey) -> Vec<Progress> {
-    let listed = listed(connect, survey).await.unwrap_or_default();
-    listed.into_iter().filter(Progress::runs).collect()
+    still_running(listed(connect, survey).await.unwrap_or_default(), survey)
+}
+
+fn still_running(listed: ListOperationsResponse, survey: &Survey) -> Vec<Progress> {
+    let ListOperationsResponse { operations, upkeep_waits } = listed;
+    let mut running = progresses(operations, survey).unwrap_or_default();
+    running.retain(Progress::runs);
+    if !upkeep_waits.is_empty() {
+        running.push(Progress::upkeep(upkeep_waits));
+    }
+    running
 }
 
 /// A connection to the node that leads the topology group.
@@ -281,4 +296,20 @@ pub(crate) fn refused(message: String, status: &Status) -> Failure {
         _ => Exit::Other,
     };
     Failure::new(exit, message).cause(status.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::survey::tests::survey;
+
+    /// What belongs to no running operation was shown nowhere: a move that was taken back and cannot turn around, say.
+    #[test]
+    fn what_upkeep_waits_for_was_shown_nowhere() {
+        let waits = vec!["shard 1: it has no leader; nodes down: 2, 3".to_owned()];
+        let listed = ListOperationsResponse { operations: Vec::new(), upkeep_waits: waits };
+        let running = still_running(listed, &survey(&[]));
+        assert_eq!(progress::reasons(&running), ["upkeep – shard 1: it has no leader; nodes down: 2, 3"]);
+        assert!(still_running(ListOperationsResponse::default(), &survey(&[])).is_empty());
+    }
 }

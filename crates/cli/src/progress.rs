@@ -81,6 +81,11 @@ impl Progress {
         })
     }
 
+    /// What the cluster does without being asked, where something of it stands still.
+    pub(crate) fn upkeep(waits: Vec<String>) -> Self {
+        Progress { what: "upkeep".to_owned(), state: "running".to_owned(), waits, ..Progress::default() }
+    }
+
     /// Whether the cluster works on it.
     pub(crate) fn runs(&self) -> bool {
         self.state == "running"

@@ -43,10 +43,22 @@ pub(crate) async fn pause(member: &Member, paused: bool) -> Result<(), Refusal> 
     propose(member, Command::PauseMoves { paused }).await.map(drop)
 }
 
-/// The operations, oldest first, and how far they are.
-pub(crate) async fn list(member: &Member) -> Result<Vec<(Operation, Progress)>, Refusal> {
+/// The operations, and what stands still.
+pub(crate) struct Listing {
+    /// The operations, oldest first, and how far they are.
+    pub(crate) operations: Vec<(Operation, Progress)>,
+    /// What the cluster's own upkeep waits for, as far as no operation says so too.
+    pub(crate) upkeep_waits: Vec<String>,
+}
+
+/// Lists what was asked for, and how far it is.
+pub(crate) async fn list(member: &Member) -> Result<Listing, Refusal> {
     let cluster = member.confirmed_cluster(CONFIRM_TIMEOUT).await?;
-    Ok(cluster.operations().map(|operation| (operation.clone(), member.reconciler.progress(operation.id))).collect())
+    let with_progress = |operation: &Operation| (operation.clone(), member.reconciler.progress(operation.id));
+    let operations: Vec<(Operation, Progress)> = cluster.operations().map(with_progress).collect();
+    let mut upkeep_waits = member.reconciler.progress(OperationId::UPKEEP).waits;
+    upkeep_waits.retain(|wait| !operations.iter().any(|(_, progress)| progress.waits.contains(wait)));
+    Ok(Listing { operations, upkeep_waits })
 }
 
 /// The moves that would make the map even, and the revision that they are planned on.

@@ -158,8 +158,8 @@ impl Round {
         let cluster = self.member.confirmed_cluster(CONFIRM_TIMEOUT).await.map_err(|reason| reason.to_string())?;
         let Some(topology) = cluster.topology() else { return Ok(false) };
         let reports = self.reports(&topology).await;
-        let Plan { steps, mut progress } = plan(&cluster, &reports, now_ms());
-        self.explain(&topology, &mut progress);
+        self.failures.retain(|group, _| topology.moves.iter().any(|moving| moving.group == *group));
+        let Plan { steps, progress } = plan(&cluster, &reports.with_failures(self.failures.clone()), now_ms());
         let busy = !steps.is_empty() || progress.values().any(|progress| progress.moving + progress.left > 0);
         *self.member.reconciler.view() = progress.into_iter().collect();
         for step in steps {
@@ -205,16 +205,6 @@ impl Round {
             reports.push(report);
         }
         Reports::new(reports)
-    }
-
-    /// Adds why orders failed to what stands still.
-    fn explain(&mut self, topology: &Topology, progress: &mut BTreeMap<OperationId, Progress>) {
-        self.failures.retain(|group, _| topology.moves.iter().any(|moving| moving.group == *group));
-        for moving in &topology.moves {
-            if let Some(reason) = self.failures.get(&moving.group) {
-                progress.entry(moving.operation).or_default().waits.push(format!("group {}: {reason}", moving.group));
-            }
-        }
     }
 
     async fn take(&mut self, topology: &Topology, step: Step) {

@@ -7,7 +7,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use quorate_topology::{ClusterState, MOVES_PER_NODE_MAX, Reports, Step, plan};
+use quorate_topology::{ClusterState, MOVES_PER_NODE_MAX, Progress, Reports, Step, plan};
 use quorate_types::operation::{Intent, OperationId, OperationState, PlannedMove};
 use quorate_types::report::{Follower, NodeReport, OrderKind, ReplicaReport};
 use quorate_types::state::StoredMembership;
@@ -321,6 +321,30 @@ fn what_stands_still_says_why() {
     model.down.clear();
     model.rest();
     assert!(model.cluster.topology().unwrap().shard(shard.id).unwrap().replicas.iter().any(|at| at.node == free));
+}
+
+/// A drained node kept its replica of group 0 while the newcomer there did not catch up, and the drain said only "left 1".
+#[test]
+fn a_drain_that_waited_for_group_0_did_not_say_so() {
+    let mut model = Model::new(4, 4);
+    let topology = model.cluster.topology().unwrap();
+    let voter = topology.topology_replicas[0].node;
+    let Outcome::Operation { id, .. } = model.start(Intent::Drain { node: voter }) else { panic!("it starts") };
+    model.cluster.apply(&Command::PauseMoves { paused: true });
+    let progress = |model: &Model| plan(&model.cluster, &model.reports(), 0).progress[&id].clone();
+    let paused = "the topology group: moves are paused; go on with: quorate rebalance resume";
+    assert!(progress(&model).waits.iter().any(|wait| wait == paused), "{:?}", progress(&model));
+    model.cluster.apply(&Command::PauseMoves { paused: false });
+    for _ in 0..200 {
+        model.round(|| false);
+        let group = model.groups.get_mut(&GroupId::TOPOLOGY).unwrap();
+        group.behind.values_mut().for_each(|rounds| *rounds = 1_000);
+    }
+    assert_eq!(model.replicas_on(voter.0), 0);
+    let Progress { moving, left, waits } = progress(&model);
+    assert_eq!((moving, left), (0, 1));
+    assert_eq!(waits.len(), 1, "{waits:?}");
+    assert!(waits[0].starts_with("the topology group: catching up on node "), "{waits:?}");
 }
 
 #[derive(Clone, Debug)]

@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 use crate::fatal::fail_stop;
 use crate::member::Member;
 use crate::node::Node;
+use crate::operations::Listing;
 use crate::refusal::Refusal;
 use crate::{founding, operations};
 
@@ -146,14 +147,14 @@ impl Admin for AdminService {
         &self,
         _: Request<ListOperationsRequest>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
-        let listed = operations::list(&*self.member()?).await?;
-        let operations = listed.into_iter().map(|(operation, progress)| quorate_proto::admin::Operation {
+        let Listing { operations, upkeep_waits } = operations::list(&*self.member()?).await?;
+        let operations = operations.into_iter().map(|(operation, progress)| quorate_proto::admin::Operation {
             moving: progress.moving,
             left: progress.left,
             waits: progress.waits,
             ..operation.into()
         });
-        Ok(Response::new(ListOperationsResponse { operations: operations.collect() }))
+        Ok(Response::new(ListOperationsResponse { operations: operations.collect(), upkeep_waits }))
     }
 
     async fn pause_moves(&self, request: Request<PauseMovesRequest>) -> Result<Response<PauseMovesResponse>, Status> {

@@ -31,6 +31,9 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
         {
             plan.wait(operation, format!("{}: {reason}", name(group)));
         }
+        if let Some(reason) = reports.failures.get(&group).filter(|_| moving.is_some()) {
+            plan.wait(operation, format!("{}: {reason}", name(group)));
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub const MOVES_PER_NODE_MAX: usize = 2;
 #[derive(Clone, Debug, Default)]
 pub struct Reports {
     nodes: BTreeMap<NodeId, NodeReport>,
+    /// Why the last order for a group failed.
+    failures: BTreeMap<GroupId, String>,
     /// Where each replica stands in the report of its node.
     places: HashMap<(NodeId, ReplicaId), usize>,
 }
@@ -45,7 +47,12 @@ impl Reports {
             let replicas = report.replicas.iter().enumerate();
             replicas.map(|(place, replica)| ((report.node, replica.replica), place))
         });
-        Reports { places: all.collect(), nodes }
+        Reports { places: all.collect(), failures: BTreeMap::new(), nodes }
+    }
+
+    /// The last order for each of these groups failed, for this reason.
+    pub fn with_failures(self, failures: BTreeMap<GroupId, String>) -> Self {
+        Reports { failures, ..self }
     }
 
     /// What a node said.

@@ -9,6 +9,7 @@ use quorate_types::{GroupId, NodeId, ShardId};
 
 use super::{MOVES_PER_NODE_MAX, Plan, Reports, Step};
 use crate::cluster::ClusterState;
+use crate::moves::name;
 
 /// The moves that would make the map even, from the map as it is with what is in motion at its end: what `rebalance plan`
 /// shows. None where there are not enough nodes.
@@ -64,12 +65,17 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
     }
 }
 
-/// Replicas of group 0 on a node that leaves: they follow by themselves, and the node is not drained before.
+/// Replicas of group 0 on a node that leaves: they follow by themselves, and the node is not drained before. What they wait
+/// for, the operation waits for.
 fn leaves_topology(cluster: &ClusterState, operation: &Operation, plan: &mut Plan) {
     let leaves = matches!(operation.intent, Intent::Drain { .. } | Intent::Remove { .. } | Intent::Replace { .. });
     let Some(node) = operation.intent.node().filter(|_| leaves) else { return };
     if cluster.topology_replicas().iter().any(|at| at.node == node) {
         plan.progress(operation.id).left += 1;
+        let of_group = format!("{}: ", name(GroupId::TOPOLOGY));
+        let upkeep = plan.progress.get(&OperationId::UPKEEP).map_or(&[][..], |upkeep| &upkeep.waits);
+        let waits: Vec<String> = upkeep.iter().filter(|wait| wait.starts_with(&of_group)).cloned().collect();
+        plan.progress(operation.id).waits.extend(waits);
     }
 }
 

@@ -9,10 +9,11 @@ use quorate_types::{GroupId, NodeId};
 use super::{Plan, Reports, Step};
 use crate::cluster::ClusterState;
 use crate::founding::TOPOLOGY_VOTERS;
+use crate::moves::name;
 
 /// Starts at most one move.
 pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
-    if cluster.moves.contains_key(&GroupId::TOPOLOGY) || cluster.paused {
+    if cluster.moves.contains_key(&GroupId::TOPOLOGY) {
         return;
     }
     let voters = cluster.topology_replicas();
@@ -25,27 +26,29 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
         Some(leaving) if voters.len() > wanted => (Some(leaving), None),
         Some(leaving) => match newcomer {
             Some(node) => (Some(leaving), Some(node)),
-            None => {
-                plan.wait(
-                    OperationId::UPKEEP,
-                    "the topology group: no other active node answers and can take its replica".into(),
-                );
-                return;
-            }
+            None => return wait(plan, "no other active node answers and can take its replica"),
         },
         None if voters.len() > wanted => (surplus(cluster, reports), None),
         None if voters.len() < wanted => match newcomer {
             Some(node) => (None, Some(node)),
-            None => return,
+            None => return wait(plan, "no other active node answers and can vote, and it should have more voters"),
         },
         None => return,
     };
     if from.is_none() && to.is_none() {
         return;
     }
+    if cluster.paused {
+        return wait(plan, "moves are paused; go on with: quorate rebalance resume");
+    }
     let from = from.map(|at| at.replica);
     let operation = OperationId::UPKEEP;
     plan.steps.push(Step::Propose(Command::StartMove { group: GroupId::TOPOLOGY, from, to, operation }));
+}
+
+/// What group 0's voters wait for belongs to no operation; those that need it show it too.
+fn wait(plan: &mut Plan, reason: &str) {
+    plan.wait(OperationId::UPKEEP, format!("{}: {reason}", name(GroupId::TOPOLOGY)));
 }
 
 /// The active node that votes next: of the zone with the fewest voters, then the lowest id.
