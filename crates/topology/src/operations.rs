@@ -74,7 +74,7 @@ impl ClusterState {
         Ok((Outcome::Operation { id, already: false }, changes))
     }
 
-    /// Ends an operation whose goal is reached.
+    /// Ends an operation whose goal is reached. One that another operation made impossible is not done: it is taken back.
     pub(crate) fn finish_operation(&self, id: OperationId, now_ms: u64) -> Decision {
         let operation = self.operation(id)?;
         if operation.state != OperationState::Running {
@@ -94,7 +94,13 @@ impl ClusterState {
             Intent::Rebalance { moves } => self.check_moved(moves)?,
             Intent::Add { .. } | Intent::Undrain { .. } => {}
         }
-        changes.push(ended(operation, OperationState::Done, now_ms));
+        let overtaken = match &operation.intent {
+            Intent::Move { planned } => self.is_overtaken(planned),
+            Intent::Rebalance { moves } => moves.iter().any(|planned| self.is_overtaken(planned)),
+            _ => false,
+        };
+        let state = if overtaken { OperationState::Cancelled } else { OperationState::Done };
+        changes.push(ended(operation, state, now_ms));
         Ok((Outcome::Done, changes))
     }
 
@@ -119,12 +125,9 @@ impl ClusterState {
 
     /// What a running operation still wants moved exactly, of what can still be moved.
     pub(crate) fn pending<'a>(&'a self, moves: &'a [PlannedMove]) -> impl Iterator<Item = PlannedMove> + 'a {
-        moves.iter().copied().filter(|planned| {
-            let on = |node| {
-                self.shards.get(&planned.shard).is_some_and(|shard| shard.replicas.iter().any(|at| at.node == node))
-            };
-            on(planned.from) && !on(planned.to)
-        })
+        let can =
+            |planned: &PlannedMove| self.is_on(planned.shard, planned.from) && !self.is_on(planned.shard, planned.to);
+        moves.iter().copied().filter(can)
     }
 
     /// The operations that run.
@@ -281,6 +284,12 @@ impl ClusterState {
             if taken.contains(shard) {
                 return Err(format!("another operation moves shard {shard}; see: quorate op list"));
             }
+            if let Some(moving) = self.moves.get(&shard.group()) {
+                return Err(format!(
+                    "shard {shard} is in motion for operation {id}; wait for it: quorate op show {id}",
+                    id = moving.operation
+                ));
+            }
             self.known(*from)?;
             if !replicas.iter().any(|at| at.node == *from) {
                 return Err(format!("node {from} has no replica of shard {shard}"));
@@ -293,9 +302,16 @@ impl ClusterState {
 
     /// It is so already: whoever asks again did not hear the answer.
     fn is_moved(&self, planned: &PlannedMove) -> bool {
-        let on =
-            |node| self.shards.get(&planned.shard).is_some_and(|shard| shard.replicas.iter().any(|at| at.node == node));
-        on(planned.to) && !on(planned.from)
+        self.is_on(planned.shard, planned.to) && !self.is_on(planned.shard, planned.from)
+    }
+
+    /// Another operation gave the target a replica of the shard first, and the one that should have moved there is where it was.
+    fn is_overtaken(&self, planned: &PlannedMove) -> bool {
+        self.is_on(planned.shard, planned.to) && self.is_on(planned.shard, planned.from)
+    }
+
+    fn is_on(&self, shard: ShardId, node: NodeId) -> bool {
+        self.shards.get(&shard).is_some_and(|shard| shard.replicas.iter().any(|at| at.node == node))
     }
 
     fn check_moved(&self, moves: &[PlannedMove]) -> Result<(), String> {

@@ -347,6 +347,31 @@ fn a_drain_that_waited_for_group_0_did_not_say_so() {
     assert!(waits[0].starts_with("the topology group: catching up on node "), "{waits:?}");
 }
 
+/// A shard that was in motion for one operation was left out of another one's account, which then had nothing left to do and no
+/// reason not to be done.
+#[test]
+fn a_shard_in_motion_for_another_operation_was_not_spoken_of() {
+    let mut model = Model::new(4, 1);
+    let shard = model.cluster.topology().unwrap().shards[0].clone();
+    let free = (1..=4).map(NodeId).find(|node| !shard.replicas.iter().any(|at| at.node == *node)).unwrap();
+    let [from, drained] = [0, 1].map(|at: usize| shard.replicas[at].node);
+    let planned = PlannedMove { shard: shard.id, from, to: free };
+    let Outcome::Operation { id: first, .. } = model.start(Intent::Move { planned }) else { panic!("it starts") };
+    model.round(|| false);
+    let Outcome::Operation { id, .. } = model.start(Intent::Drain { node: drained }) else { panic!("it starts") };
+    let progress = plan(&model.cluster, &model.reports(), 0).progress;
+    assert_eq!((progress[&first].moving, progress[&first].left), (1, 0));
+    let wait = format!("shard {}: it moves for operation {first} first: quorate op show {first}", shard.id);
+    assert!(progress[&id].left > 0 && progress[&id].waits.contains(&wait), "{:?}", progress[&id]);
+    let moves = vec![PlannedMove { shard: shard.id, from: shard.replicas[2].node, to: from }];
+    let refused =
+        format!("shard {} is in motion for operation {first}; wait for it: quorate op show {first}", shard.id);
+    model.cluster.apply(&Command::CancelOperation { id: first, now_ms: 1 });
+    assert_eq!(model.start(Intent::Rebalance { moves }), Outcome::Refused(refused));
+    model.rest();
+    assert_eq!(model.replicas_on(drained.0), 0);
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Register(u64),

@@ -247,6 +247,42 @@ fn what_is_not_safe_is_refused() {
     );
 }
 
+/// A move that another operation overtook was called done, with the replica where it had been before.
+#[test]
+fn an_overtaken_move_is_not_done() {
+    story(
+        "
+        found 5 1            -> done
+        map 1                -> 6@5 7@4 8@3
+        shift 1 3 1          -> operation 1
+        drain 4              -> operation 2
+        start 1 7 1 2        -> replica 9
+        finish 1             -> shard 1 is still on node 3
+        shift 1 5 2          -> another operation moves shard 1; see: quorate op list
+        arrive 1             -> done
+        map 1                -> 6@5 9@1 8@3
+        finish 1             -> done
+        operation 1          -> cancelled, 0 moved
+        ",
+    );
+}
+
+/// A move of a shard that is in motion already was taken, and waited without a word.
+#[test]
+fn a_shard_in_motion_is_not_moved_by_another_operation() {
+    story(
+        "
+        found 5 1            -> done
+        map 1                -> 6@5 7@4 8@3
+        drain 4              -> operation 1
+        start 1 7 1 1        -> replica 9
+        shift 1 3 2          -> shard 1 is in motion for operation 1; wait for it: quorate op show 1
+        arrive 1             -> done
+        shift 1 3 2          -> operation 2
+        ",
+    );
+}
+
 /// Addresses belong to one node at a time. Whoever asks for an id at the addresses of a node that holds replicas has lost its
 /// data directory: it must not get the old id back.
 #[test]

@@ -144,7 +144,7 @@ pub enum OperationState {
     Running,
     /// Everything that was asked for is so.
     Done,
-    /// Somebody took it back; what had moved stays where it is.
+    /// Somebody took it back, or another operation made it impossible; what had moved stays where it is.
     Cancelled,
 }
 

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_ring::{ArcTable, Candidate, Move, MoveReason, PlacementRequest, rebalance};
-use quorate_types::operation::{Intent, Operation, OperationId, PlannedMove};
+use quorate_types::operation::{Intent, Operation, OperationId, PlannedMove, ReplicaMove};
 use quorate_types::topology::{Command, NodeState, Placement};
 use quorate_types::{GroupId, NodeId, ShardId};
 
-use super::{MOVES_PER_NODE_MAX, Plan, Reports, Step};
+use super::{MOVES_PER_NODE_MAX, Plan, Reports, Step, owner};
 use crate::cluster::ClusterState;
 use crate::moves::name;
 
@@ -50,7 +50,15 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
     let mut room = Room::new(cluster, reports);
     for operation in running {
         for planned in pending(cluster, reports, operation, &wanted) {
+            let moving = cluster.moves.get(&planned.shard.group());
+            if moving.is_some_and(|moving| is_this(moving, planned, operation)) {
+                continue;
+            }
             plan.progress(operation.id).left += 1;
+            if let Some(moving) = moving {
+                in_motion(cluster, moving, operation, plan);
+                continue;
+            }
             match room.start(planned, operation.id) {
                 Ok(Some(step)) => {
                     plan.progress(operation.id).left -= 1;
@@ -61,15 +69,59 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
                 Err(reason) => plan.wait(operation.id, reason),
             }
         }
+        leaves_shards(cluster, operation, plan);
         leaves_topology(cluster, operation, plan);
+    }
+}
+
+/// The node that is to be empty at the operation's end, if it is for that.
+fn leaving(operation: &Operation) -> Option<NodeId> {
+    match operation.intent {
+        Intent::Drain { node } | Intent::Remove { node, .. } | Intent::Replace { old: node, .. } => Some(node),
+        _ => None,
+    }
+}
+
+/// The planned move is what is in motion.
+fn is_this(moving: &ReplicaMove, planned: PlannedMove, operation: &Operation) -> bool {
+    !moving.cancelled && moving.operation == operation.id && moving.from.is_some_and(|at| at.node == planned.from)
+}
+
+/// At most one replica of a shard is in motion: where that is for somebody else, the operation waits for it.
+fn in_motion(cluster: &ClusterState, moving: &ReplicaMove, operation: &Operation, plan: &mut Plan) {
+    let mover = owner(cluster, moving.operation);
+    if mover == operation.id {
+        return;
+    }
+    let shard = name(moving.group);
+    plan.wait(
+        operation.id,
+        match mover {
+            OperationId::UPKEEP => {
+                format!("{shard}: a move that was taken back comes to its end first: quorate status")
+            }
+            mover => format!("{shard}: it moves for operation {mover} first: quorate op show {mover}"),
+        },
+    );
+}
+
+/// Replicas that leave the node already, but for another operation: no other move of them is wanted.
+fn leaves_shards(cluster: &ClusterState, operation: &Operation, plan: &mut Plan) {
+    let Some(node) = leaving(operation) else { return };
+    let leaves =
+        |moving: &&ReplicaMove| moving.group != GroupId::TOPOLOGY && moving.from.is_some_and(|at| at.node == node);
+    for moving in cluster.moves.values().filter(leaves).filter(|moving| !moving.cancelled) {
+        if owner(cluster, moving.operation) != operation.id {
+            plan.progress(operation.id).left += 1;
+            in_motion(cluster, moving, operation, plan);
+        }
     }
 }
 
 /// Replicas of group 0 on a node that leaves: they follow by themselves, and the node is not drained before. What they wait
 /// for, the operation waits for.
 fn leaves_topology(cluster: &ClusterState, operation: &Operation, plan: &mut Plan) {
-    let leaves = matches!(operation.intent, Intent::Drain { .. } | Intent::Remove { .. } | Intent::Replace { .. });
-    let Some(node) = operation.intent.node().filter(|_| leaves) else { return };
+    let Some(node) = leaving(operation) else { return };
     if cluster.topology_replicas().iter().any(|at| at.node == node) {
         plan.progress(operation.id).left += 1;
         let of_group = format!("{}: ", name(GroupId::TOPOLOGY));
@@ -79,11 +131,10 @@ fn leaves_topology(cluster: &ClusterState, operation: &Operation, plan: &mut Pla
     }
 }
 
-/// What an operation still wants moved, without what is in motion.
+/// What an operation still wants moved. A replica of the shard may be in motion: for it, or for somebody else.
 fn pending(cluster: &ClusterState, reports: &Reports, operation: &Operation, wanted: &[Move]) -> Vec<PlannedMove> {
     let planned = |wanted: &Move| PlannedMove { shard: wanted.shard, from: wanted.from, to: wanted.to };
-    let still = |planned: &PlannedMove| !cluster.moves.contains_key(&planned.shard.group());
-    let moves: Vec<PlannedMove> = match &operation.intent {
+    match &operation.intent {
         Intent::Add { .. } => {
             // What somebody asked for by name is not undone for the sake of balance.
             let named = named(cluster);
@@ -101,8 +152,7 @@ fn pending(cluster: &ClusterState, reports: &Reports, operation: &Operation, wan
         Intent::Move { planned } => cluster.pending(std::slice::from_ref(planned)).collect(),
         Intent::Rebalance { moves } => cluster.pending(moves).collect(),
         Intent::Undrain { .. } => Vec::new(),
-    };
-    moves.into_iter().filter(still).collect()
+    }
 }
 
 /// The shards that running operations still move by name.
