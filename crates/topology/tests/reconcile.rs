@@ -33,6 +33,7 @@ struct Model {
     /// Replicas that their nodes have made.
     made: BTreeSet<(GroupId, ReplicaId, NodeId)>,
     down: BTreeSet<NodeId>,
+    full: BTreeSet<NodeId>,
     now_ms: u64,
 }
 
@@ -52,7 +53,8 @@ impl Model {
             (group, Group { members, index: 10, leader, term: 1, behind: BTreeMap::new() })
         });
         let groups = groups.collect();
-        let mut model = Model { cluster, groups, made: BTreeSet::new(), down: BTreeSet::new(), now_ms: 1 };
+        let mut model =
+            Model { cluster, groups, made: BTreeSet::new(), down: BTreeSet::new(), full: BTreeSet::new(), now_ms: 1 };
         model.follow_map();
         model
     }
@@ -89,7 +91,7 @@ impl Model {
             node: node.id,
             uptime_ms: 60_000,
             disk_free_bytes: 1 << 40,
-            disk_full: false,
+            disk_full: self.full.contains(&node.id),
             throttled: false,
             replicas:
                 self.made.iter().filter(|made| made.2 == node.id).map(|made| self.report(made.0, made.1)).collect(),
@@ -370,6 +372,25 @@ fn a_shard_in_motion_for_another_operation_was_not_spoken_of() {
     assert_eq!(model.start(Intent::Rebalance { moves }), Outcome::Refused(refused));
     model.rest();
     assert_eq!(model.replicas_on(drained.0), 0);
+}
+
+/// A target without space was waited for though another node had some: of a drain, and of a node that replaces another.
+#[test]
+fn a_target_without_space_was_not_exchanged() {
+    let mut model = Model::new(5, 8);
+    model.full.insert(NodeId(5));
+    let before = model.replicas_on(5);
+    assert!(matches!(model.start(Intent::Drain { node: NodeId(1) }), Outcome::Operation { .. }));
+    model.rest();
+    assert_eq!((model.replicas_on(1), model.replicas_on(5)), (0, before));
+    model.cluster.apply(&Command::StartOperation {
+        intent: Intent::Undrain { node: NodeId(1) },
+        planned_on: 0,
+        now_ms: 1,
+    });
+    assert!(matches!(model.start(Intent::Replace { old: NodeId(2), new: NodeId(5) }), Outcome::Operation { .. }));
+    model.rest();
+    assert_eq!((model.replicas_on(2), model.replicas_on(5)), (0, before));
 }
 
 #[derive(Clone, Debug)]

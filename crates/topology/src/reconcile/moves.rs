@@ -170,21 +170,25 @@ fn named(cluster: &ClusterState) -> BTreeSet<ShardId> {
     named
 }
 
-/// Another target where a better one is known: the node that takes over, or one that answers where the planned one does not.
+/// Another target where a better one is known: the node that takes over, or one that answers and has space where the planned one
+/// does not.
 fn redirect(cluster: &ClusterState, reports: &Reports, planned: PlannedMove, prefer: Option<NodeId>) -> PlannedMove {
     let has = nodes_after(cluster, planned.shard);
     let can = |node: &NodeId| {
         let active = cluster.nodes.get(node).is_some_and(|node| node.state == NodeState::Active && node.weight > 0);
         active && !has.contains(node)
     };
-    if let Some(to) = prefer.filter(can) {
+    let usable = |node: &NodeId| reports.node(*node).is_some_and(|report| !report.disk_full);
+    let prefer = prefer.filter(can);
+    if let Some(to) = prefer.filter(usable) {
         return PlannedMove { to, ..planned };
     }
-    if reports.answers(planned.to) {
+    if usable(&planned.to) {
         return planned;
     }
-    let others = cluster.nodes.keys().copied().filter(|node| can(node) && reports.answers(*node));
-    let to = others.min_by_key(|node| cluster.held_by(*node)).unwrap_or(planned.to);
+    let others = cluster.nodes.keys().copied().filter(|node| can(node) && usable(node));
+    // If there is none, what is in the way of the first choice is the reason that is shown.
+    let to = others.min_by_key(|node| cluster.held_by(*node)).or(prefer).unwrap_or(planned.to);
     PlannedMove { to, ..planned }
 }
 
