@@ -159,7 +159,7 @@ impl Round {
         let Some(topology) = cluster.topology() else { return Ok(false) };
         let reports = self.reports(&topology).await;
         self.failures.retain(|group, _| topology.moves.iter().any(|moving| moving.group == *group));
-        let Plan { steps, progress } = plan(&cluster, &reports.with_failures(self.failures.clone()), now_ms());
+        let Plan { steps, progress, .. } = plan(&cluster, &reports.with_failures(self.failures.clone()), now_ms());
         let busy = !steps.is_empty() || progress.values().any(|progress| progress.moving + progress.left > 0);
         *self.member.reconciler.view() = progress.into_iter().collect();
         for step in steps {

@@ -393,6 +393,29 @@ fn a_target_without_space_was_not_exchanged() {
     assert_eq!((model.replicas_on(2), model.replicas_on(5)), (0, before));
 }
 
+/// Two moves to a node that had died held the places of all others, which said nothing.
+#[test]
+fn moves_that_hold_every_place_were_not_named() {
+    let mut model = Model::new(5, 8);
+    let Outcome::Operation { id, .. } = model.start(Intent::Drain { node: NodeId(1) }) else { panic!("it starts") };
+    model.round(|| false);
+    let progress = |model: &Model| plan(&model.cluster, &model.reports(), 0).progress[&id].clone();
+    assert!(progress(&model).left > 0);
+    assert_eq!(progress(&model).waits, Vec::<String>::new(), "what goes on is no standstill");
+    let moves = |model: &Model| model.cluster.topology().unwrap().moves;
+    model.down = moves(&model).iter().filter_map(|moving| moving.to).map(|to| to.node).collect();
+    for _ in 0..10 {
+        model.round(|| false);
+    }
+    // Its voter waits as well: with both targets down, too few would be left.
+    let name = |group: GroupId| group.shard().map_or("the topology group".into(), |shard| format!("shard {shard}"));
+    let first: Vec<String> = moves(&model).iter().map(|moving| name(moving.group)).collect();
+    assert!(first.len() >= MOVES_PER_NODE_MAX, "{first:?}");
+    let waits = progress(&model).waits;
+    let wait = format!(" more wait until {} has moved: two move at a time from or to a node", first.join(" or "));
+    assert!(waits.iter().any(|known| known.ends_with(&wait)), "{waits:?}");
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Register(u64),

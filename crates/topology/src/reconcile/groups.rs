@@ -29,6 +29,7 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
         if let Err(reason) = step(group, replicas, moving, reports, plan)
             && moving.is_some()
         {
+            plan.stalled.insert(group);
             plan.wait(operation, format!("{}: {reason}", name(group)));
         }
         if let Some(reason) = reports.failures.get(&group).filter(|_| moving.is_some()) {

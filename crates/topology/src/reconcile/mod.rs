@@ -10,7 +10,7 @@
 //! A pure function: the same state and the same reports give the same steps. Every step is safe whenever it is taken, also
 //! twice, late, or by a reconciler that was deposed meanwhile; so whoever leads group 0 next simply goes on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use quorate_types::operation::{Intent, OperationId, OperationState, ReplicaMove};
 use quorate_types::report::{NodeReport, OrderKind, ReplicaReport};
@@ -121,6 +121,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Every operation that runs, and [`OperationId::UPKEEP`] where something of it stands still.
     pub progress: BTreeMap<OperationId, Progress>,
+    /// Groups whose replica in motion waits for something.
+    stalled: BTreeSet<GroupId>,
 }
 
 impl Plan {

@@ -49,6 +49,7 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
     let wanted = if running.iter().any(|running| by_ring(&running)) { wanted_moves(cluster) } else { Vec::new() };
     let mut room = Room::new(cluster, reports);
     for operation in running {
+        let mut full: BTreeMap<Vec<GroupId>, u32> = BTreeMap::new();
         for planned in pending(cluster, reports, operation, &wanted) {
             let moving = cluster.moves.get(&planned.shard.group());
             if moving.is_some_and(|moving| is_this(moving, planned, operation)) {
@@ -60,14 +61,27 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
                 continue;
             }
             match room.start(planned, operation.id) {
-                Ok(Some(step)) => {
+                Start::Step(step) => {
                     plan.progress(operation.id).left -= 1;
                     plan.progress(operation.id).moving += 1;
-                    plan.steps.push(step);
+                    plan.steps.push(Step::Propose(step));
                 }
-                Ok(None) => {}
-                Err(reason) => plan.wait(operation.id, reason),
+                // Its turn comes when one of these has moved; while they do move, that is no standstill.
+                Start::Later(first) => {
+                    if first.iter().all(|group| plan.stalled.contains(group)) {
+                        *full.entry(first).or_default() += 1;
+                    }
+                }
+                Start::Refused(reason) => plan.wait(operation.id, reason),
             }
+        }
+        for (first, count) in full {
+            let first: Vec<String> = first.into_iter().map(name).collect();
+            let first = first.join(" or ");
+            plan.wait(
+                operation.id,
+                format!("{count} more wait until {first} has moved: two move at a time from or to a node"),
+            );
         }
         leaves_shards(cluster, operation, plan);
         leaves_topology(cluster, operation, plan);
@@ -196,9 +210,19 @@ fn redirect(cluster: &ClusterState, reports: &Reports, planned: PlannedMove, pre
 struct Room<'a> {
     cluster: &'a ClusterState,
     reports: &'a Reports,
-    leaving: BTreeMap<NodeId, usize>,
-    coming: BTreeMap<NodeId, usize>,
+    leaving: BTreeMap<NodeId, Vec<GroupId>>,
+    coming: BTreeMap<NodeId, Vec<GroupId>>,
     started: BTreeSet<GroupId>,
+}
+
+/// Whether a move starts.
+enum Start {
+    /// By this command.
+    Step(Command),
+    /// Not before one of these groups has moved.
+    Later(Vec<GroupId>),
+    /// Something is in its way.
+    Refused(String),
 }
 
 impl<'a> Room<'a> {
@@ -206,38 +230,44 @@ impl<'a> Room<'a> {
         let mut room =
             Room { cluster, reports, leaving: BTreeMap::new(), coming: BTreeMap::new(), started: BTreeSet::new() };
         for moving in cluster.moves.values() {
-            room.count(moving.from.map(|at| at.node), moving.to.map(|at| at.node));
+            room.count(moving.group, moving.from.map(|at| at.node), moving.to.map(|at| at.node));
         }
         room
     }
 
-    fn count(&mut self, from: Option<NodeId>, to: Option<NodeId>) {
-        from.into_iter().for_each(|node| *self.leaving.entry(node).or_default() += 1);
-        to.into_iter().for_each(|node| *self.coming.entry(node).or_default() += 1);
+    fn count(&mut self, group: GroupId, from: Option<NodeId>, to: Option<NodeId>) {
+        from.into_iter().for_each(|node| self.leaving.entry(node).or_default().push(group));
+        to.into_iter().for_each(|node| self.coming.entry(node).or_default().push(group));
     }
 
-    /// Starts a move; none where there is no room yet, an error where something is in its way.
-    fn start(&mut self, planned: PlannedMove, operation: OperationId) -> Result<Option<Step>, String> {
+    /// Starts a move, if there is room for it and nothing is in its way.
+    fn start(&mut self, planned: PlannedMove, operation: OperationId) -> Start {
         let PlannedMove { shard, from, to } = planned;
         if self.cluster.paused {
-            return Err(format!("shard {shard}: moves are paused; go on with: quorate rebalance resume"));
+            return Start::Refused(format!("shard {shard}: moves are paused; go on with: quorate rebalance resume"));
         }
         let report = self.reports.node(to);
         let Some(report) = report else {
-            return Err(format!("shard {shard}: node {to}, where it should move to, does not answer"));
+            return Start::Refused(format!("shard {shard}: node {to}, where it should move to, does not answer"));
         };
         if report.disk_full {
-            return Err(format!("shard {shard}: node {to}, where it should move to, has no space"));
+            return Start::Refused(format!("shard {shard}: node {to}, where it should move to, has no space"));
         }
-        let of = |counts: &BTreeMap<NodeId, usize>, node| counts.get(&node).copied().unwrap_or_default();
-        let busy = of(&self.leaving, from) >= MOVES_PER_NODE_MAX || of(&self.coming, to) >= MOVES_PER_NODE_MAX;
-        if busy || !self.started.insert(shard.group()) {
-            return Ok(None);
+        let group = shard.group();
+        for busy in [self.leaving.get(&from), self.coming.get(&to)].into_iter().flatten() {
+            if busy.len() >= MOVES_PER_NODE_MAX {
+                return Start::Later(busy.clone());
+            }
         }
-        let replicas = &self.cluster.mapped(shard)?.replicas;
-        let Some(leaving) = replicas.iter().find(|at| at.node == from) else { return Ok(None) };
-        self.count(Some(from), Some(to));
-        let command = Command::StartMove { group: shard.group(), from: Some(leaving.replica), to: Some(to), operation };
-        Ok(Some(Step::Propose(command)))
+        if self.started.contains(&group) {
+            return Start::Later(vec![group]);
+        }
+        let replicas = self.cluster.replicas_of(group).unwrap_or_default();
+        let Some(leaving) = replicas.iter().find(|at| at.node == from) else {
+            return Start::Refused(format!("shard {shard}: node {from} has no replica of it any more"));
+        };
+        self.started.insert(group);
+        self.count(group, Some(from), Some(to));
+        Start::Step(Command::StartMove { group, from: Some(leaving.replica), to: Some(to), operation })
     }
 }
