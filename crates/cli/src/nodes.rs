@@ -138,7 +138,7 @@ pub(crate) async fn undrain(OneArgs { id, change }: OneArgs) -> Result<(), Failu
 /// Removes a node for good.
 pub(crate) async fn remove(RemoveArgs { id, dead, confirm: typed, change }: RemoveArgs) -> Result<(), Failure> {
     let survey = Survey::take(&change.connect).await?;
-    let removed = survey.topology.nodes.iter().any(|node| node.id == id && node.state == "removed");
+    let removed = is_removed(&survey, id);
     if !removed {
         known(&survey, id)?;
     }
@@ -166,6 +166,12 @@ pub(crate) async fn remove(RemoveArgs { id, dead, confirm: typed, change }: Remo
 /// Puts one node in the place of another.
 pub(crate) async fn replace(ReplaceArgs { id, with, change }: ReplaceArgs) -> Result<(), Failure> {
     let survey = Survey::take(&change.connect).await?;
+    let intent = Intent::Replace { old: NodeId(id), new: NodeId(with) };
+    let done = format!("node {id} is replaced by node {with} and removed; it is safe to stop it");
+    // Whoever asks again after it is done did not hear the answer: the cluster knows whether it was this that removed it.
+    if is_removed(&survey, id) {
+        return carry_out(&change, intent, 0, &done).await;
+    }
     known(&survey, id)?;
     known(&survey, with)?;
     let (_, replicas) = holds(&survey, id);
@@ -176,9 +182,7 @@ pub(crate) async fn replace(ReplaceArgs { id, with, change }: ReplaceArgs) -> Re
         return Ok(());
     }
     confirm(&format!("Replace node {id} with node {with}?"), &change)?;
-    let intent = Intent::Replace { old: NodeId(id), new: NodeId(with) };
-    carry_out(&change, intent, 0, &format!("node {id} is replaced by node {with} and removed; it is safe to stop it"))
-        .await
+    carry_out(&change, intent, 0, &done).await
 }
 
 /// A node that answers is not dead, and whoever removes one types its address.
@@ -202,6 +206,10 @@ fn check_dead(survey: &Survey, id: u64, typed: &str) -> Result<(), Failure> {
     Err(Failure::new(Exit::Refused, format!("cannot remove node {id}"))
         .cause(format!("shards {} have no quorum; their data may be on it alone", stuck.join(", ")))
         .hint("start the nodes that are down first: quorate status"))
+}
+
+fn is_removed(survey: &Survey, id: u64) -> bool {
+    survey.topology.nodes.iter().any(|node| node.id == id && node.state == "removed")
 }
 
 /// The node, as long as it is in the cluster.

@@ -47,7 +47,7 @@ impl Progress {
     /// An operation as its leader lists it, in a cluster as it is.
     pub(crate) fn new(wire: Wire, survey: &Survey, now_ms: u64) -> Result<Self, Failure> {
         let Wire { moving, left, waits, .. } = wire.clone();
-        let Operation { id, intent, state, started_ms, ended_ms, moved } = Operation::try_from(wire)
+        let Operation { id, intent, state, started_ms, ended_ms, moved, .. } = Operation::try_from(wire)
             .map_err(|error| Failure::new(Exit::Other, "an unreadable answer").cause(error))?;
         let runs = state == OperationState::Running;
         let took_ms = if runs { now_ms } else { ended_ms }.saturating_sub(started_ms).max(1);
@@ -253,7 +253,8 @@ mod tests {
     /// Shard 1 has 3 MiB and shard 2 has 6 MiB, on nodes 1 to 3; it runs since ten seconds.
     fn progress(intent: Intent, moved: u32, remaining: (u32, u32), waits: &[&str]) -> Progress {
         let state = OperationState::Running;
-        let operation = Operation { id: OperationId(4), intent, state, started_ms: 5_000, ended_ms: 0, moved };
+        let operation =
+            Operation { id: OperationId(4), intent, state, started_ms: 5_000, ended_ms: 0, moved, node_was: None };
         let (moving, left) = remaining;
         let waits = waits.iter().map(|&wait| wait.to_owned()).collect();
         Progress::new(Wire { moving, left, waits, ..operation.into() }, &survey(&[]), 15_000).unwrap()

@@ -122,6 +122,7 @@ impl TryFrom<admin::Operation> for Operation {
             started_ms: operation.started_ms,
             ended_ms: operation.ended_ms,
             moved: operation.moved,
+            node_was: None,
         })
     }
 }

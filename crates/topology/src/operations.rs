@@ -32,6 +32,7 @@ impl ClusterState {
             started_ms: now_ms,
             ended_ms: 0,
             moved: 0,
+            node_was: intent.node().and_then(|node| self.nodes.get(&node)).map(|node| node.state),
         };
         let end_at_once = |operation: &mut Operation| {
             operation.state = OperationState::Done;
@@ -59,6 +60,7 @@ impl ClusterState {
                 }
                 None => return Ok((Outcome::Done, Vec::new())),
             },
+            Intent::Replace { .. } if self.was_done(intent) => return Ok((Outcome::Done, Vec::new())),
             Intent::Replace { old, new } => self.replace(*old, *new, now_ms)?,
             Intent::Move { planned } if self.is_moved(planned) => return Ok((Outcome::Done, Vec::new())),
             Intent::Move { planned } => self.plan(std::slice::from_ref(planned))?,
@@ -115,10 +117,13 @@ impl ClusterState {
             OperationState::Running => {}
         }
         let mut changes = self.take_back(operation, now_ms);
-        if let Intent::Drain { node } | Intent::Remove { node, .. } | Intent::Replace { old: node, .. } =
-            &operation.intent
-        {
-            changes.push(self.with_state(*node, NodeState::Active)?);
+        match operation.intent {
+            Intent::Drain { node } => changes.push(self.with_state(node, NodeState::Active)?),
+            // One that was drained before, or had not joined yet, is not given replicas because its removal is taken back.
+            Intent::Remove { node, .. } | Intent::Replace { old: node, .. } => {
+                changes.push(self.with_state(node, operation.node_was.unwrap_or(NodeState::Active))?);
+            }
+            _ => {}
         }
         Ok((Outcome::Done, changes))
     }
@@ -205,6 +210,8 @@ impl ClusterState {
         for running in self.running_operations().filter(|running| running.intent.node() == Some(id)) {
             match running.intent {
                 Intent::Drain { .. } => changes.extend(self.take_back(running, now_ms)),
+                // It goes on to get its share.
+                Intent::Add { .. } => {}
                 _ => {
                     let Operation { id: other, intent, .. } = running;
                     return Err(format!(
@@ -298,6 +305,11 @@ impl ClusterState {
                 .map_err(|reason| format!("shard {shard} cannot move to node {to}: {reason}"))?;
         }
         Ok(Vec::new())
+    }
+
+    /// The same was asked for before and is done, for good: a node that was removed never comes back under its id.
+    fn was_done(&self, intent: &Intent) -> bool {
+        self.operations.values().any(|known| known.state == OperationState::Done && known.intent == *intent)
     }
 
     /// It is so already: whoever asks again did not hear the answer.

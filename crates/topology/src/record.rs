@@ -156,6 +156,7 @@ mod tests {
                 started_ms: 1,
                 ended_ms: 2,
                 moved: 3,
+                node_was: Some(NodeState::Draining),
             }),
             Record::Paused(true),
             Record::TopologyReplicas(vec![placement]),
@@ -195,7 +196,10 @@ mod tests {
         assert_eq!(hex(&shard), format!("04000000{one}0200000000000000{one}{one}{placement}{}", "00".repeat(8)));
         assert_eq!(hex(&moving), format!("0400000001{placement}00060000000000000001"));
         let times = "0100000000000000020000000000000003000000";
-        assert_eq!(hex(&operation), format!("060000000000000003000000{}0102000000{times}", "0200000000000000"));
+        assert_eq!(
+            hex(&operation),
+            format!("060000000000000003000000{}0102000000{times}0102000000", "0200000000000000")
+        );
         assert_eq!((hex(&paused), hex(&replicas)), ("01".to_owned(), format!("{one}{placement}")));
     }
 }

@@ -283,6 +283,73 @@ fn a_shard_in_motion_is_not_moved_by_another_operation() {
     );
 }
 
+/// A node that was drained, or had not joined yet, was active when its removal was taken back, and got replicas.
+#[test]
+fn a_removal_that_is_taken_back_made_a_drained_node_active() {
+    story(
+        "
+        found 5 1            -> done
+        map 1                -> 6@5 7@4 8@3
+        drain 1              -> operation 1
+        start 0 1 - 0        -> moving
+        arrive 0             -> done
+        finish 1             -> done
+        replace 1 2          -> operation 2
+        cancel 2             -> done
+        state 1              -> draining
+        dead 1               -> operation 3
+        cancel 3             -> done
+        state 1              -> draining
+        undrain 1            -> operation 4
+        dead 1               -> operation 5
+        cancel 5             -> done
+        state 1              -> active
+        register host-6      -> node 6
+        dead 6               -> operation 6
+        state 6              -> draining
+        cancel 6             -> done
+        state 6              -> joining
+        ",
+    );
+}
+
+/// A replacement that is done was refused when it was asked for again: the node that it was about is gone.
+#[test]
+fn a_replacement_asked_for_twice_was_refused() {
+    story(
+        "
+        found 5 1            -> done
+        drain 1              -> operation 1
+        start 0 1 - 0        -> moving
+        arrive 0             -> done
+        finish 1             -> done
+        replace 1 2          -> operation 2
+        replace 1 2          -> operation 2 already
+        finish 2             -> done
+        replace 1 2          -> nothing to do
+        state 1              -> removed
+        replace 1 3          -> node 1 is removed; there is nothing to replace
+        ",
+    );
+}
+
+/// A node that is still given its share can be told to drain, and then not to.
+#[test]
+fn undrain_was_refused_while_the_node_was_being_added() {
+    story(
+        "
+        found 3 1            -> done
+        register host-4      -> node 4
+        add 4                -> operation 1
+        drain 4              -> operation 2
+        undrain 4            -> operation 3
+        operation 2          -> cancelled, 0 moved
+        operation 1          -> running, 0 moved
+        state 4              -> active
+        ",
+    );
+}
+
 /// Addresses belong to one node at a time. Whoever asks for an id at the addresses of a node that holds replicas has lost its
 /// data directory: it must not get the old id back.
 #[test]

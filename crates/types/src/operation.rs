@@ -6,7 +6,7 @@ use std::str::FromStr;
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::topology::Placement;
+use crate::topology::{NodeState, Placement};
 use crate::{GroupId, NodeId, ShardId};
 
 /// An operation, numbered from 1 by the cluster and never used again; 0 is the cluster's own upkeep.
@@ -163,4 +163,7 @@ pub struct Operation {
     pub ended_ms: u64,
     /// Replicas that have moved for it.
     pub moved: u32,
+    /// The state of the node that it is about when it was started, to return to if it is taken back. Nobody is told.
+    #[serde(skip)]
+    pub node_was: Option<NodeState>,
 }
