@@ -138,7 +138,8 @@ pub(crate) async fn carry_out(change: &Change, what: Meaning, planned_on: u64, d
     let named = what.to_string();
     let mut node = admin::any(&change.connect).await?;
     let request = StartOperationRequest { intent: Some(Intent::from(what)), planned_on };
-    let started = signals::or_unknown_value(node.start_operation(Request::new(request))).await?;
+    let started =
+        signals::or_unknown_value("see: quorate op list", node.start_operation(Request::new(request))).await?;
     let started = started.map_err(|status| unanswered(format!("cannot {named}"), &status))?.into_inner();
     let format = change.output.output;
     if started.operation == 0 {
@@ -275,11 +276,16 @@ fn lost(status: &Status) -> Failure {
 
 /// Why a change of the cluster has no answer: it may have been taken all the same.
 pub(crate) fn unanswered(message: String, status: &Status) -> Failure {
+    unknown_or_refused(message, status, "see: quorate op list; asking again is harmless")
+}
+
+/// Why a change did not come true: refused, or without an answer, and then nobody knows. The hint says how to find out.
+pub(crate) fn unknown_or_refused(message: String, status: &Status, hint: &str) -> Failure {
     match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal => {
             Failure::new(Exit::Unknown, format!("{message}: nobody knows whether it was taken"))
                 .cause(status.message())
-                .hint("see: quorate op list; asking again is harmless")
+                .hint(hint)
         }
         _ => refused(message, status),
     }
@@ -290,18 +296,34 @@ pub(crate) fn refused(message: String, status: &Status) -> Failure {
     let exit = match status.code() {
         Code::FailedPrecondition if status.message().contains("plan it again") => Exit::Conflict,
         Code::FailedPrecondition => Exit::Refused,
-        Code::AlreadyExists | Code::Aborted => Exit::Conflict,
+        Code::AlreadyExists => Exit::Conflict,
         Code::InvalidArgument | Code::NotFound => Exit::Usage,
-        Code::Unavailable | Code::DeadlineExceeded => Exit::Unreachable,
+        // Aborted: the node does not lead just now.
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted | Code::Unknown => {
+            Exit::Unreachable
+        }
         _ => Exit::Other,
     };
-    Failure::new(exit, message).cause(status.message())
+    let failure = Failure::new(exit, message).cause(status.message());
+    if exit == Exit::Unreachable { failure.hint("nothing was changed; try again") } else { failure }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::survey::tests::survey;
+
+    /// A change at a node that does not lead just now was not begun; one whose answer is lost may have been.
+    #[test]
+    fn only_what_was_surely_not_begun_is_nothing_applied() {
+        let exit = |code| unanswered("m".to_owned(), &Status::new(code, "why")).exit();
+        assert_eq!(exit(Code::Aborted), Exit::Unreachable);
+        assert_eq!(exit(Code::FailedPrecondition), Exit::Refused);
+        for lost in [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown, Code::Internal] {
+            assert_eq!(exit(lost), Exit::Unknown, "{lost:?}");
+        }
+        assert_eq!(refused("m".to_owned(), &Status::aborted("it does not lead")).exit(), Exit::Unreachable);
+    }
 
     /// What belongs to no running operation was shown nowhere: a move that was taken back and cannot turn around, say.
     #[test]

@@ -8,7 +8,7 @@ use quorate_types::{NodeId, ShardId};
 
 use crate::args::{Ask, Connect};
 use crate::failure::{Exit, Failure};
-use crate::operation::{Change, carry_out, confirm, refused};
+use crate::operation::{Change, carry_out, confirm, unknown_or_refused};
 use crate::output::{self, Format, Kinds};
 use crate::survey::{Replica, Shard, Survey};
 use crate::{admin, signals, verify};
@@ -85,7 +85,7 @@ impl ShardCommand {
             ShardCommand::List(args) => signals::or_interrupted(list(args)).await,
             ShardCommand::Show(args) => signals::or_interrupted(show(args)).await,
             ShardCommand::Move(args) => move_replica(args).await,
-            ShardCommand::TransferLeader(args) => signals::or_interrupted(transfer_leader(args)).await,
+            ShardCommand::TransferLeader(args) => transfer_leader(args).await,
             ShardCommand::Verify(args) => signals::or_interrupted(verify::run(args.id, &args.ask)).await,
         }
     }
@@ -133,8 +133,9 @@ async fn transfer_leader(TransferArgs { id, to, connect }: TransferArgs) -> Resu
     };
     let mut node = admin::connect(&leader.client_address, connect.deadline).await.map_err(unreachable)?;
     let request = TransferLeaderRequest { shard: id, to_node: to };
-    let done = node.transfer_leader(tonic::Request::new(request)).await;
-    done.map_err(|status| refused(format!("cannot let node {to} lead shard {id}"), &status))?;
+    let hint = format!("see who leads it now: quorate shard show {id}");
+    let done = signals::or_unknown_value(&hint, node.transfer_leader(tonic::Request::new(request))).await?;
+    done.map_err(|status| unknown_or_refused(format!("cannot let node {to} lead shard {id}"), &status, &hint))?;
     output::print(format!("✓ node {to} leads shard {id}\n"))
 }
 

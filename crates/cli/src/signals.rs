@@ -53,13 +53,14 @@ pub(crate) async fn or_unknown(work: impl Future<Output = Result<(), Failure>>) 
     or(work, || unknown().cause("the write may have been applied, or may still be").hint("read the key to see")).await
 }
 
-/// A change of the cluster that Ctrl-C ends while nobody knows yet whether it was taken.
-pub(crate) async fn or_unknown_value<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+/// A change of the cluster that Ctrl-C ends while nobody knows yet whether it was taken. The hint says how to find out.
+pub(crate) async fn or_unknown_value<T>(hint: &str, work: impl Future<Output = T>) -> Result<T, Failure> {
     let mut stops = Stops::listen()?;
     tokio::select! {
         value = work => Ok(value),
-        () = stops.next() => Err(Failure::new(Exit::Unknown, "interrupted: nobody knows whether it was started")
-            .hint("see: quorate op list")),
+        () = stops.next() => {
+            Err(Failure::new(Exit::Unknown, "interrupted: nobody knows whether it was started").hint(hint))
+        }
     }
 }
 

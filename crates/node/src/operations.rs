@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use quorate_raft::OrderError;
 use quorate_topology::{Progress, wanted_moves};
 use quorate_types::operation::{Intent, Operation, OperationId, PlannedMove};
 use quorate_types::report::OrderKind;
@@ -89,7 +90,11 @@ pub(crate) async fn transfer_leader(member: &Member, shard: ShardId, to: NodeId)
         return Err(Refusal::Rejected(quorate_types::Rejection::NotLeader { leader: group.group().leader() }));
     }
     let order = OrderKind::TransferLeader(at.replica);
-    member.groups.obey(shard.group(), order, TRANSFER_TIMEOUT).await.map_err(Refusal::Precondition)
+    let handed = member.groups.obey(shard.group(), order, TRANSFER_TIMEOUT).await;
+    handed.map_err(|error| match error {
+        OrderError::Refused(reason) => Refusal::Precondition(reason),
+        OrderError::Unknown(reason) => Refusal::Unknown(reason),
+    })
 }
 
 async fn propose(member: &Member, command: Command) -> Result<Outcome, Refusal> {

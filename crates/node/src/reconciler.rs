@@ -305,7 +305,7 @@ pub(crate) async fn obey(member: &Member, order: &Order) -> Result<(), String> {
     fail_point(&format!("{name}-received"));
     let obeyed = member.groups.obey(order.group, order.what, ORDER_TIMEOUT).await;
     fail_point(&format!("{name}-done"));
-    obeyed
+    obeyed.map_err(|reason| reason.to_string())
 }
 
 /// What the fail points around an order are called.

@@ -36,6 +36,9 @@ pub(crate) enum Refusal {
     /// Another node or this one cannot do it now. Try again.
     #[error("{0}")]
     Unavailable(String),
+    /// It was begun and not seen to end. Look what has come of it.
+    #[error("{0}")]
+    Unknown(String),
 }
 
 impl From<Refusal> for Status {
@@ -47,8 +50,10 @@ impl From<Refusal> for Status {
             Refusal::NotFound(_) => Code::NotFound,
             Refusal::Busy(_) => Code::ResourceExhausted,
             Refusal::Stopping | Refusal::Unavailable(_) => Code::Unavailable,
+            Refusal::Unknown(_) => Code::Unknown,
             Refusal::Rejected(rejection) => match rejection {
-                Rejection::NotLeader { .. } | Rejection::WrongShard { .. } => Code::FailedPrecondition,
+                // Nothing was begun. A code of its own: one that a broken connection gives too would leave that open.
+                Rejection::NotLeader { .. } | Rejection::WrongShard { .. } => Code::Aborted,
                 Rejection::Unavailable { .. } => Code::Unavailable,
                 Rejection::Overloaded { .. } | Rejection::DiskFull => Code::ResourceExhausted,
                 Rejection::Invalid { .. } => Code::InvalidArgument,
@@ -56,5 +61,20 @@ impl From<Refusal> for Status {
             },
         };
         Status::new(code, refusal.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call at a node that had just lost its leadership read as refused for good, and a transfer that was begun as one that
+    /// was not.
+    #[test]
+    fn what_can_be_tried_again_and_what_is_unknown_are_told_apart_from_refusals() {
+        let code = |refusal: Refusal| Status::from(refusal).code();
+        assert_eq!(code(Rejection::NotLeader { leader: None }.into()), Code::Aborted);
+        assert_eq!(code(Refusal::Unknown("not done within 5000 ms".into())), Code::Unknown);
+        assert_eq!(code(Refusal::Precondition("replica 7 has no vote".into())), Code::FailedPrecondition);
     }
 }

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use crate::convert;
 use crate::election::Election;
 use crate::inbound::Inbound;
+use crate::membership::OrderError;
 use crate::openraft_types::{Command, Fatal, Home, Reply, Responder, TypeConfig};
 use crate::state_machine::{Progress, SnapshotData, StateMachine};
 
@@ -383,7 +384,7 @@ pub(crate) trait AnyGroup: Send + Sync {
     /// What the reconciler wants to know of it.
     fn report(&self) -> ReplicaReport;
     /// Does what the reconciler orders.
-    fn obey(self: Arc<Self>, what: OrderKind, within: Duration) -> BoxFuture<'static, Result<(), String>>;
+    fn obey(self: Arc<Self>, what: OrderKind, within: Duration) -> BoxFuture<'static, Result<(), OrderError>>;
     /// Hands leadership to a follower that is caught up, if there is one; true when another leads or nobody led here.
     fn hand_over(self: Arc<Self>, within: Duration) -> BoxFuture<'static, bool>;
     fn applied(&self) -> quorate_types::peer::SnapshotMeta;
@@ -466,7 +467,7 @@ impl<M: Machine> AnyGroup for Inner<M> {
         self.reports()
     }
 
-    fn obey(self: Arc<Self>, what: OrderKind, within: Duration) -> BoxFuture<'static, Result<(), String>> {
+    fn obey(self: Arc<Self>, what: OrderKind, within: Duration) -> BoxFuture<'static, Result<(), OrderError>> {
         Box::pin(async move { self.obeys(what, within).await })
     }
 

@@ -26,6 +26,7 @@ use crate::election::Election;
 use crate::group::{AnyGroup, Group, GroupStatus, OpenError};
 use crate::inbound::Inbound;
 use crate::log_store::LogStore;
+use crate::membership::OrderError;
 use crate::network::{Networks, Wire};
 use crate::openraft_types::TypeConfig;
 use crate::state_machine::{Progress, StateMachine};
@@ -191,12 +192,11 @@ impl Groups {
         self.shared.all().iter().map(|replica| replica.report()).collect()
     }
 
-    /// Does what the reconciler orders of the replica of a group here, or says why it could not. After a time-out it may still
-    /// come true.
-    pub async fn obey(&self, group: GroupId, what: OrderKind, within: Duration) -> Result<(), String> {
+    /// Does what the reconciler orders of the replica of a group here, or says why it could not.
+    pub async fn obey(&self, group: GroupId, what: OrderKind, within: Duration) -> Result<(), OrderError> {
         let here = self.shared.all().into_iter().filter(|replica| replica.group() == group);
         let Some(replica) = here.max_by_key(|replica| replica.is_leader()) else {
-            return Err(format!("no replica of group {group} is here"));
+            return Err(OrderError::Refused(format!("no replica of group {group} is here")));
         };
         replica.obey(what, within).await
     }

@@ -39,6 +39,7 @@ mod transport;
 pub use config::{LOG_RETAINED_ENTRIES, Options, Timing};
 pub use group::{Applied, Confirmed, Group, GroupStatus, OpenError};
 pub use groups::{Groups, Stopped};
+pub use membership::OrderError;
 pub use memory_transport::MemoryNetwork;
 pub use proposals::KvGroup;
 pub use reads::ReadReply;

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::convert;
 use crate::group::Inner;
-use crate::openraft_types::{Home, TypeConfig};
+use crate::openraft_types::{Fatal, Home, TypeConfig};
 
 /// How often the wait for another leader looks again.
 const POLL: Duration = Duration::from_millis(5);
@@ -25,6 +25,17 @@ const POLL: Duration = Duration::from_millis(5);
 const ANSWERS_MS_MAX: u64 = 1_000;
 /// Entries that a voter may lack and still be told to take over: it gets them before it does.
 const SUCCESSOR_LAG_MAX: u64 = 256;
+
+/// Why an order was not seen to be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// Nothing was begun, and nothing is changed.
+    #[error("{0}")]
+    Refused(String),
+    /// It may have begun: it may still come true, or have come to another end.
+    #[error("{0}")]
+    Unknown(String),
+}
 
 impl<M: Machine> Inner<M> {
     /// What the replica says of itself, and, where it leads, of the others.
@@ -56,11 +67,11 @@ impl<M: Machine> Inner<M> {
         }
     }
 
-    /// Does what the reconciler orders, or says why it could not, at most `within`. After a time-out it may still come true.
-    pub(crate) fn obeys(&self, what: OrderKind, within: Duration) -> BoxFuture<'_, Result<(), String>> {
+    /// Does what the reconciler orders, or says why it could not, at most `within`.
+    pub(crate) fn obeys(&self, what: OrderKind, within: Duration) -> BoxFuture<'_, Result<(), OrderError>> {
         Box::pin(async move {
             let obeyed = async {
-                match what {
+                let done = match what {
                     OrderKind::AddLearner(at) => {
                         // Not waited for: how far it is shows in the reports.
                         self.change(self.raft.add_learner(at.replica.0, Home(at.node), false)).await
@@ -81,13 +92,14 @@ impl<M: Machine> Inner<M> {
                         let nothing = ChangeMembers::AddVoterIds(BTreeSet::new());
                         self.change(self.raft.change_membership(nothing, false)).await
                     }
-                    OrderKind::TransferLeader(to) => self.transfer(to).await,
+                    OrderKind::TransferLeader(to) => return self.transfer(to).await,
                     OrderKind::ConfirmAbsent(id) => self.confirm_absent(id, within).await,
-                }
+                };
+                done.map_err(OrderError::Unknown)
             };
             match tokio::time::timeout(within, obeyed).await {
                 Ok(result) => result,
-                Err(_) => Err(format!("not done within {} ms", within.as_millis())),
+                Err(_) => Err(OrderError::Unknown(format!("not done within {} ms", within.as_millis()))),
             }
         })
     }
@@ -101,17 +113,18 @@ impl<M: Machine> Inner<M> {
 
     /// Hands leadership to a voter that can take it at once. openraft never takes a transfer back: if the voter fails after
     /// all, the group elects as it does when a leader dies.
-    async fn transfer(&self, to: ReplicaId) -> Result<(), String> {
+    async fn transfer(&self, to: ReplicaId) -> Result<(), OrderError> {
         if let Some(reason) = self.cannot_lead(to) {
-            return Err(reason);
+            return Err(OrderError::Refused(reason));
         }
-        self.raft.trigger().transfer_leader(to.0).await.map_err(|fatal| fatal.to_string())?;
+        let unknown = |fatal: Fatal| OrderError::Unknown(fatal.to_string());
+        self.raft.trigger().transfer_leader(to.0).await.map_err(unknown)?;
         loop {
             let leader = self.raft.metrics().borrow_watched().current_leader;
             match leader {
                 Some(leader) if leader == to.0 => return Ok(()),
                 Some(leader) if leader != self.replica.0 => {
-                    return Err(format!("replica {leader} was elected instead of replica {to}"));
+                    return Err(OrderError::Unknown(format!("replica {leader} was elected instead of replica {to}")));
                 }
                 _ => tokio::time::sleep(POLL).await,
             }
@@ -174,7 +187,7 @@ impl<M: Machine> Inner<M> {
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if let Err(reason) = self.obeys(OrderKind::TransferLeader(to), left).await {
-                tracing::debug!(group = %self.group, reason, "leadership not handed over");
+                tracing::debug!(group = %self.group, %reason, "leadership not handed over");
                 break;
             }
         }

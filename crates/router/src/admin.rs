@@ -74,11 +74,12 @@ impl AdminError {
         let endpoint = endpoint.to_owned();
         let reason = status.message().to_owned();
         match status.code() {
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
+            // Aborted: the node does not lead just now.
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted => {
                 AdminError::Unreachable { endpoint, reason: explain(status) }
             }
             Code::FailedPrecondition => AdminError::NotReady { endpoint, reason },
-            Code::AlreadyExists | Code::Aborted => AdminError::Conflict { endpoint, reason },
+            Code::AlreadyExists => AdminError::Conflict { endpoint, reason },
             Code::InvalidArgument | Code::NotFound | Code::OutOfRange | Code::Unimplemented => {
                 AdminError::Invalid { endpoint, reason }
             }

@@ -141,7 +141,7 @@ impl Member {
             }
             *obeyed = order.term;
         }
-        self.groups.obey(order.group, order.what, within).await
+        self.groups.obey(order.group, order.what, within).await.map_err(|error| error.to_string())
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
