@@ -119,6 +119,11 @@ impl Failure {
         }
     }
 
+    /// The error, without cause and hint.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The exit code by name.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

@@ -109,7 +109,9 @@ async fn cancel(args: OneArgs) -> Result<(), Failure> {
     let request = CancelOperationRequest { operation: args.id };
     let cancelled = node.cancel_operation(Request::new(request)).await;
     cancelled.map_err(|status| unanswered(format!("cannot cancel operation {}", args.id), &status))?;
-    let found = find(&args.ask.connect, args.id).await?;
+    let found = find(&args.ask.connect, args.id).await;
+    let found =
+        found.unwrap_or_else(|failure| unseen(args.id, format!("operation {}", args.id), "cancelled", &failure));
     output::show(args.ask.format(), KINDS.item, &found, || {
         format!("operation {} is cancelled; what has moved stays where it is\n", args.id)
     })
@@ -148,9 +150,13 @@ pub(crate) async fn carry_out(change: &Change, what: Meaning, planned_on: u64, d
     }
     let verb = if started.already { "runs already" } else { "started" };
     eprintln!("operation {} ({named}) {verb}   (Ctrl-C stops watching, not the operation)", started.operation);
+    if change.no_wait && format.for_people() {
+        return output::print(format!("{}\n", started.operation));
+    }
     if change.no_wait {
-        let found = find(&change.connect, started.operation).await?;
-        return output::show(format, KINDS.item, &found, || format!("{}\n", started.operation));
+        let found = find(&change.connect, started.operation).await;
+        let found = found.unwrap_or_else(|failure| unseen(started.operation, named, "started", &failure));
+        return output::show(format, KINDS.item, &found, String::new);
     }
     watch(&change.connect, started.operation, &named, change.timeout, format).await?;
     if format.for_people() {
@@ -220,6 +226,13 @@ async fn watch(
         // A stream had it already.
         Format::Ndjson | Format::Table | Format::Wide => Ok(()),
     }
+}
+
+/// An operation of which only the change is known that was just made to it. That it cannot be looked at does not undo the change:
+/// it is told beside the result and is no failure.
+fn unseen(id: u64, what: String, state: &str, failure: &Failure) -> Progress {
+    eprintln!("note: operation {id} is {state}; how far it is cannot be seen just now: {}", failure.message());
+    Progress { id, what, state: state.to_owned(), ..Progress::default() }
 }
 
 async fn find(connect: &Connect, id: u64) -> Result<Progress, Failure> {
@@ -323,6 +336,14 @@ mod tests {
             assert_eq!(exit(lost), Exit::Unknown, "{lost:?}");
         }
         assert_eq!(refused("m".to_owned(), &Status::aborted("it does not lead")).exit(), Exit::Unreachable);
+    }
+
+    /// A change that was made was reported as 'nothing was applied' when what came of it could not be looked at.
+    #[test]
+    fn a_change_that_cannot_be_looked_at_is_no_failure() {
+        let failure = Failure::new(Exit::Unreachable, "the leader of the topology group does not answer");
+        let seen = unseen(7, "operation 7".to_owned(), "cancelled", &failure);
+        assert_eq!((seen.id, seen.state.as_str(), seen.runs()), (7, "cancelled", false));
     }
 
     /// What belongs to no running operation was shown nowhere: a move that was taken back and cannot turn around, say.
