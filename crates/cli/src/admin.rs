@@ -12,6 +12,11 @@ use tonic::{Code, Request, Status};
 use crate::args::Connect;
 use crate::failure::{Exit, Failure};
 
+/// A silent connection is asked for a sign of life this often, …
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// … and is given up after so long without one: a node that hangs, or a network that swallows packets, must not hold a verb.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// A connection to the Admin service of a node.
 pub(crate) type Client = AdminClient<Channel>;
 
@@ -35,7 +40,11 @@ pub(crate) async fn any(connect_to: &Connect) -> Result<Client, Failure> {
 pub(crate) async fn connect(address: &str, within: Duration) -> Result<Client, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| Status::invalid_argument(format!("{address}: {error}")))?
-        .connect_timeout(within);
+        .connect_timeout(within)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
     let channel =
         endpoint.connect().await.map_err(|error| Status::unavailable(format!("{address}: {}", innermost(&error))))?;
     Ok(AdminClient::new(channel).max_decoding_message_size(quorate_proto::MESSAGE_BYTES_MAX))
@@ -80,12 +89,13 @@ async fn topology(address: &str, within: Duration) -> Result<Topology, Status> {
     .await
 }
 
-async fn timely<T>(
-    address: &str,
+/// Every call has an end: after so long without an answer of `who` it is given up, and what it changes may have come true.
+pub(crate) async fn timely<T>(
+    who: &str,
     within: Duration,
     work: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
-    let late = || Err(Status::deadline_exceeded(format!("{address}: no answer within {within:?}")));
+    let late = || Err(Status::deadline_exceeded(format!("{who}: no answer within {within:?}")));
     tokio::time::timeout(within, work).await.unwrap_or_else(|_| late())
 }
 
@@ -113,7 +123,10 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use quorate_proto::admin::PauseMovesRequest;
+
     use super::*;
+    use crate::operation::unanswered;
 
     #[test]
     fn every_endpoint_that_failed_is_named() {
@@ -129,6 +142,18 @@ mod tests {
         let failure = no_topology(&[Status::unavailable("a:1"), Status::failed_precondition("b:2 waits")]);
         assert_eq!(failure.exit(), Exit::Other);
         assert!(failure.to_string().contains("quorate cluster init"));
+    }
+
+    /// A node that takes connections and never answers held a verb for ever.
+    #[tokio::test]
+    async fn a_node_that_hangs_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut client = connect(&address, Duration::from_secs(5)).await.unwrap();
+        let asked = client.pause_moves(Request::new(PauseMovesRequest { paused: true }));
+        let status = timely(&address, Duration::from_millis(50), asked).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert_eq!(unanswered("m".to_owned(), &status).exit(), Exit::Unknown);
     }
 
     /// Nothing listens on a port that was just given back: the failure comes at once and names the address.

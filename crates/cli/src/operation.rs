@@ -19,6 +19,10 @@ use crate::progress::{self, Progress, Screen};
 use crate::survey::Survey;
 use crate::{admin, duration, signals};
 
+/// Who does not answer, where that is whichever node was asked first, …
+pub(crate) const ASKED: &str = "the node that was asked";
+/// … or the one that knows.
+pub(crate) const LEADER: &str = "the leader of the topology group";
 /// How often a watched operation is looked at.
 const POLL: Duration = Duration::from_millis(250);
 
@@ -107,7 +111,8 @@ async fn show(args: OneArgs) -> Result<(), Failure> {
 async fn cancel(args: OneArgs) -> Result<(), Failure> {
     let mut node = admin::any(&args.ask.connect).await?;
     let request = CancelOperationRequest { operation: args.id };
-    let cancelled = node.cancel_operation(Request::new(request)).await;
+    let asked = node.cancel_operation(Request::new(request));
+    let cancelled = admin::timely(ASKED, args.ask.connect.deadline, asked).await;
     cancelled.map_err(|status| unanswered(format!("cannot cancel operation {}", args.id), &status))?;
     let found = find(&args.ask.connect, args.id).await;
     let found =
@@ -140,8 +145,8 @@ pub(crate) async fn carry_out(change: &Change, what: Meaning, planned_on: u64, d
     let named = what.to_string();
     let mut node = admin::any(&change.connect).await?;
     let request = StartOperationRequest { intent: Some(Intent::from(what)), planned_on };
-    let started =
-        signals::or_unknown_value("see: quorate op list", node.start_operation(Request::new(request))).await?;
+    let asked = admin::timely(ASKED, change.connect.deadline, node.start_operation(Request::new(request)));
+    let started = signals::or_unknown_value("see: quorate op list", asked).await?;
     let started = started.map_err(|status| unanswered(format!("cannot {named}"), &status))?.into_inner();
     let format = change.output.output;
     if started.operation == 0 {
@@ -250,7 +255,8 @@ async fn all(connect: &Connect) -> Result<Vec<Progress>, Failure> {
 
 async fn listed(connect: &Connect, survey: &Survey) -> Result<ListOperationsResponse, Failure> {
     let mut node = leader_of(connect, survey).await?;
-    let listed = node.list_operations(Request::new(ListOperationsRequest {})).await;
+    let asked = node.list_operations(Request::new(ListOperationsRequest {}));
+    let listed = admin::timely(LEADER, connect.deadline, asked).await;
     Ok(listed.map_err(|status| lost(&status))?.into_inner())
 }
 

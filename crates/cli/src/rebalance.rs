@@ -10,7 +10,7 @@ use tonic::Request;
 
 use crate::args::{Ask, Connect};
 use crate::failure::{Exit, Failure};
-use crate::operation::{Change, carry_out, confirm, leader_of, refused, unanswered};
+use crate::operation::{ASKED, Change, LEADER, carry_out, confirm, leader_of, refused, unanswered};
 use crate::output;
 use crate::survey::Survey;
 use crate::{admin, signals};
@@ -85,7 +85,8 @@ async fn plan(ask: Ask) -> Result<(), Failure> {
 async fn planned(connect: &Connect) -> Result<Plan, Failure> {
     let survey = Survey::take(connect).await?;
     let mut leader = leader_of(connect, &survey).await?;
-    let planned = leader.plan_moves(Request::new(PlanMovesRequest {})).await;
+    let asked = leader.plan_moves(Request::new(PlanMovesRequest {}));
+    let planned = admin::timely(LEADER, connect.deadline, asked).await;
     let planned = planned.map_err(|status| refused("cannot plan".to_owned(), &status))?.into_inner();
     Ok(Plan::new(planned.revision, planned.moves.into_iter().map(Into::into).collect(), &survey))
 }
@@ -120,7 +121,8 @@ fn read(file: &PathBuf) -> Result<Plan, Failure> {
 
 async fn pause(args: PauseArgs, paused: bool) -> Result<(), Failure> {
     let mut node = admin::any(&args.connect).await?;
-    let done = node.pause_moves(Request::new(PauseMovesRequest { paused })).await;
+    let asked = node.pause_moves(Request::new(PauseMovesRequest { paused }));
+    let done = admin::timely(ASKED, args.connect.deadline, asked).await;
     done.map_err(|status| unanswered("cannot pause or resume".to_owned(), &status))?;
     output::print(if paused {
         "no replica starts to move; go on with: quorate rebalance resume\n"

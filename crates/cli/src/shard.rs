@@ -133,8 +133,10 @@ async fn transfer_leader(TransferArgs { id, to, connect }: TransferArgs) -> Resu
     };
     let mut node = admin::connect(&leader.client_address, connect.deadline).await.map_err(unreachable)?;
     let request = TransferLeaderRequest { shard: id, to_node: to };
+    let who = format!("node {}", leader.id);
+    let asked = node.transfer_leader(tonic::Request::new(request));
     let hint = format!("see who leads it now: quorate shard show {id}");
-    let done = signals::or_unknown_value(&hint, node.transfer_leader(tonic::Request::new(request))).await?;
+    let done = signals::or_unknown_value(&hint, admin::timely(&who, connect.deadline, asked)).await?;
     done.map_err(|status| unknown_or_refused(format!("cannot let node {to} lead shard {id}"), &status, &hint))?;
     output::print(format!("✓ node {to} leads shard {id}\n"))
 }
