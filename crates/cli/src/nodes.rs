@@ -117,9 +117,6 @@ pub(crate) async fn drain(OneArgs { id, change }: OneArgs) -> Result<(), Failure
          quorum"
     );
     warn_of_zones(&survey, id);
-    if change.dry_run {
-        return Ok(());
-    }
     confirm(&format!("Drain node {id}?"), &change)?;
     let done = format!("node {id} is drained; it is safe to stop it.  next: quorate node remove {id}");
     carry_out(&change, Intent::Drain { node: NodeId(id) }, 0, &done).await
@@ -130,7 +127,6 @@ pub(crate) async fn undrain(OneArgs { id, change }: OneArgs) -> Result<(), Failu
     known(&Survey::take(&change.connect).await?, id)?;
     if change.dry_run {
         eprintln!("plan: node {id} keeps what it has and takes replicas again");
-        return Ok(());
     }
     carry_out(&change, Intent::Undrain { node: NodeId(id) }, 0, &format!("node {id} is active")).await
 }
@@ -151,9 +147,6 @@ pub(crate) async fn remove(RemoveArgs { id, dead, confirm: typed, change }: Remo
         eprintln!("plan: node {id} leaves the cluster for good; its id is never used again");
     }
     warn_of_zones(&survey, id);
-    if change.dry_run {
-        return Ok(());
-    }
     if dead && !removed {
         check_dead(&survey, id, typed.as_deref().unwrap_or_default())?;
     } else if !removed {
@@ -178,9 +171,6 @@ pub(crate) async fn replace(ReplaceArgs { id, with, change }: ReplaceArgs) -> Re
     let size = output::bytes(held_bytes(&survey, id));
     eprintln!("plan: move {replicas} replicas ({size}) of node {id} to node {with}, then remove node {id} for good");
     warn_of_zones(&survey, id);
-    if change.dry_run {
-        return Ok(());
-    }
     confirm(&format!("Replace node {id} with node {with}?"), &change)?;
     carry_out(&change, intent, 0, &done).await
 }

@@ -61,7 +61,7 @@ pub(crate) struct WatchArgs {
 /// How a verb that changes the cluster is carried out.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Change {
-    /// Only show what would be done.
+    /// Only show what would be done, or why it would be refused.
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Do not ask.
@@ -124,7 +124,8 @@ async fn cancel(args: OneArgs) -> Result<(), Failure> {
 
 /// Asks before something that cannot be undone by typing the opposite: on a terminal by a question, elsewhere by a flag.
 pub(crate) fn confirm(question: &str, change: &Change) -> Result<(), Failure> {
-    if change.yes {
+    // Of a dry run nothing needs to be undone.
+    if change.yes || change.dry_run {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
@@ -140,11 +141,30 @@ pub(crate) fn confirm(question: &str, change: &Change) -> Result<(), Failure> {
     Err(Failure::new(Exit::Other, "nothing was done"))
 }
 
-/// Starts an operation and watches it to its end, unless told otherwise.
+/// Asks the cluster what it would answer. Only its leader can say, and changes nothing.
+async fn try_out(change: &Change, what: Meaning, planned_on: u64, done: &str) -> Result<(), Failure> {
+    let named = what.to_string();
+    let mut leader = leader_of(&change.connect, &Survey::take(&change.connect).await?).await?;
+    let request = StartOperationRequest { intent: Some(Intent::from(what)), planned_on, dry_run: true };
+    let asked = leader.start_operation(Request::new(request));
+    let tried = admin::timely(LEADER, change.connect.deadline, asked).await;
+    let tried = tried.map_err(|status| refused(format!("cannot {named}"), &status))?.into_inner();
+    match (tried.operation, tried.already) {
+        (0, _) => eprintln!("already so: {done}"),
+        (id, true) => eprintln!("operation {id} ({named}) runs already"),
+        (_, false) => eprintln!("the cluster would take it; nothing was changed"),
+    }
+    Ok(())
+}
+
+/// Starts an operation and watches it to its end, unless told otherwise; of a dry run says only what would come of it.
 pub(crate) async fn carry_out(change: &Change, what: Meaning, planned_on: u64, done: &str) -> Result<(), Failure> {
+    if change.dry_run {
+        return signals::or_interrupted(try_out(change, what, planned_on, done)).await;
+    }
     let named = what.to_string();
     let mut node = admin::any(&change.connect).await?;
-    let request = StartOperationRequest { intent: Some(Intent::from(what)), planned_on };
+    let request = StartOperationRequest { intent: Some(Intent::from(what)), planned_on, dry_run: false };
     let asked = admin::timely(ASKED, change.connect.deadline, node.start_operation(Request::new(request)));
     let started = signals::or_unknown_value("see: quorate op list", asked).await?;
     let started = started.map_err(|status| unanswered(format!("cannot {named}"), &status))?.into_inner();

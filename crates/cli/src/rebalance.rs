@@ -100,9 +100,6 @@ async fn apply(ApplyArgs { file, change }: ApplyArgs) -> Result<(), Failure> {
         return output::print("the load is even: nothing to move\n");
     }
     eprint!("{}", plan.screen());
-    if change.dry_run {
-        return Ok(());
-    }
     confirm("Move them?", &change)?;
     let count = plan.moves.len();
     let moves = plan.moves.into_iter().map(|sized| sized.planned).collect();

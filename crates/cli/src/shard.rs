@@ -110,9 +110,6 @@ async fn move_replica(MoveArgs { id, from, to, change }: MoveArgs) -> Result<(),
     eprintln!(
         "plan: a new replica of shard {id} on node {to} catches up and votes, then the one on node {from} leaves"
     );
-    if change.dry_run {
-        return Ok(());
-    }
     confirm(&format!("Move shard {id} from node {from} to node {to}?"), &change)?;
     let planned = PlannedMove { shard: ShardId(id), from: NodeId(from), to: NodeId(to) };
     carry_out(&change, Intent::Move { planned }, 0, &format!("shard {id} is on node {to}")).await

@@ -28,9 +28,26 @@ pub(crate) async fn start(
     planned_on: u64,
 ) -> Result<Option<(OperationId, bool)>, Refusal> {
     let command = Command::StartOperation { intent, planned_on, now_ms: now_ms() };
-    match propose(member, command).await? {
-        Outcome::Operation { id, already } => Ok(Some((id, already))),
-        _ => Ok(None),
+    propose(member, command).await.map(started)
+}
+
+/// What starting an operation would come to, or why it would be refused; nothing is proposed. Only the leader of group 0 knows.
+pub(crate) async fn try_out(
+    member: &Member,
+    intent: Intent,
+    planned_on: u64,
+) -> Result<Option<(OperationId, bool)>, Refusal> {
+    let cluster = member.confirmed_cluster(CONFIRM_TIMEOUT).await?;
+    match cluster.outcome_of(&Command::StartOperation { intent, planned_on, now_ms: now_ms() }) {
+        Outcome::Refused(reason) => Err(Refusal::Precondition(reason)),
+        outcome => Ok(started(outcome)),
+    }
+}
+
+fn started(outcome: Outcome) -> Option<(OperationId, bool)> {
+    match outcome {
+        Outcome::Operation { id, already } => Some((id, already)),
+        _ => None,
     }
 }
 

@@ -61,6 +61,11 @@ impl ClusterState {
         }
     }
 
+    /// What a command would come to, if it were applied now.
+    pub fn outcome_of(&self, command: &Command) -> Outcome {
+        self.decide(command).map_or_else(Outcome::Refused, |(outcome, _)| outcome)
+    }
+
     /// The cluster as nodes act on it and clients route by it; none before the founding.
     pub fn topology(&self) -> Option<Topology> {
         let founding = self.founding.as_ref()?;

@@ -31,7 +31,11 @@ fn run(state: &mut ClusterState, line: &str) -> String {
         return told;
     }
     let before = state.clone();
-    let (outcome, changes) = state.apply(&command(state, line));
+    let command = command(state, line);
+    let foretold = state.outcome_of(&command);
+    assert_eq!(*state, before, "asking changes nothing: {line}");
+    let (outcome, changes) = state.apply(&command);
+    assert_eq!(foretold, outcome, "what would be done is what is done: {line}");
     match outcome {
         Outcome::Done if changes.is_empty() => "nothing to do".into(),
         Outcome::Done => "done".into(),

@@ -125,10 +125,15 @@ impl Admin for AdminService {
         &self,
         request: Request<StartOperationRequest>,
     ) -> Result<Response<StartOperationResponse>, Status> {
-        let StartOperationRequest { intent, planned_on } = request.into_inner();
+        let StartOperationRequest { intent, planned_on, dry_run } = request.into_inner();
         let invalid = |error: WireError| Refusal::Invalid(error.to_string());
         let intent = Intent::try_from(intent.unwrap_or_default()).map_err(invalid)?;
-        let started = operations::start(&*self.member()?, intent, planned_on).await?;
+        let member = self.member()?;
+        let started = if dry_run {
+            operations::try_out(&member, intent, planned_on).await?
+        } else {
+            operations::start(&member, intent, planned_on).await?
+        };
         Ok(Response::new(StartOperationResponse {
             operation: started.map_or(0, |(id, _)| id.0),
             already: started.is_none_or(|(_, already)| already),
