@@ -189,7 +189,9 @@ impl Groups {
 
     /// What the reconciler wants to know of every replica.
     pub fn reports(&self) -> Vec<ReplicaReport> {
-        self.shared.all().iter().map(|replica| replica.report()).collect()
+        let mut reports: Vec<ReplicaReport> = self.shared.all().iter().map(|replica| replica.report()).collect();
+        self.shared.wire.explain_snapshots(&mut reports);
+        reports
     }
 
     /// Does what the reconciler orders of the replica of a group here, or says why it could not.

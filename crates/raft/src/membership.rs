@@ -62,6 +62,7 @@ impl<M: Machine> Inner<M> {
                     replica: ReplicaId(*id),
                     matched_index: matched.as_ref().map_or(0, |matched| matched.index),
                     answers: answers(id),
+                    snapshot_failure: None,
                 })
                 .collect(),
         }

@@ -28,6 +28,7 @@ use openraft::{OptionalSend, RaftNetworkFactory};
 use quorate_storage::fail_point;
 use quorate_storage::state::Pinned;
 use quorate_types::peer::{PeerBody, PeerMessage, SnapshotHeader};
+use quorate_types::report::ReplicaReport;
 use quorate_types::{GroupId, NodeId, ReplicaId};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -42,6 +43,8 @@ use crate::{blocking, convert};
 const BACKOFF: Duration = Duration::from_millis(50);
 /// Snapshots that a node sends at the same time.
 const SNAPSHOTS_OUT_MAX: usize = 2;
+/// What is kept of the reason why a snapshot did not arrive: it is part of every report.
+const FAILURE_CHARS_MAX: usize = 200;
 
 /// What all networks of a node share.
 pub(crate) struct Wire {
@@ -51,6 +54,8 @@ pub(crate) struct Wire {
     snapshots_out: Arc<Semaphore>,
     next_snapshot: AtomicU64,
     sending: Mutex<HashMap<GroupId, usize>>,
+    /// Why the last snapshot from one replica to another did not arrive. Bounded: what no leader's report has is forgotten.
+    failed: Mutex<HashMap<(ReplicaId, ReplicaId), String>>,
 }
 
 impl Wire {
@@ -62,7 +67,22 @@ impl Wire {
             snapshots_out: Arc::new(Semaphore::new(SNAPSHOTS_OUT_MAX)),
             next_snapshot: AtomicU64::new(0),
             sending: Mutex::default(),
+            failed: Mutex::default(),
         }
+    }
+
+    /// Adds to the reports of leaders why snapshots did not arrive. These are the reports of all replicas here.
+    pub(crate) fn explain_snapshots(&self, reports: &mut [ReplicaReport]) {
+        let mut failed = self.failed();
+        failed.retain(|(from, to), reason| {
+            let leader = reports.iter_mut().find(|report| report.replica == *from);
+            let follower = leader.and_then(|leader| leader.others.iter_mut().find(|other| other.replica == *to));
+            follower.map(|follower| follower.snapshot_failure = Some(reason.clone())).is_some()
+        });
+    }
+
+    fn failed(&self) -> MutexGuard<'_, HashMap<(ReplicaId, ReplicaId), String>> {
+        self.failed.lock().expect("nobody panics while holding this lock")
     }
 
     /// Whether a snapshot of the group is on its way: its log must stay, or the receiver needs another one straight after.
@@ -309,6 +329,7 @@ impl NetSnapshot<TypeConfig> for Network {
             biased;
             closed = cancel => Err(closed.into()),
             sent = self.link.send_snapshot(convert::our_vote(&vote), pinned) => {
+                self.link.remember(&sent);
                 let vote = sent.map_err(|reason| StreamingError::from(Unreachable::from_string(reason)))?;
                 Ok(SnapshotResponse::new(convert::vote(vote)))
             }
@@ -317,6 +338,18 @@ impl NetSnapshot<TypeConfig> for Network {
 }
 
 impl Link {
+    /// How the last snapshot ended, for the reports.
+    fn remember(&self, sent: &Result<quorate_types::Vote, String>) {
+        let link = (self.from, self.to);
+        match sent {
+            Ok(_) => drop(self.wire.failed().remove(&link)),
+            Err(reason) => {
+                let reason = reason.chars().take(FAILURE_CHARS_MAX).collect();
+                drop(self.wire.failed().insert(link, reason));
+            }
+        }
+    }
+
     /// Writes the pinned state into files and streams them.
     async fn send_snapshot(
         &self,

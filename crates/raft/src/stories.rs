@@ -7,6 +7,7 @@ use quorate_storage::log::MemoryLog;
 use quorate_storage::machine::{KvMachine, state_hash};
 use quorate_storage::state::{MemoryState, State};
 use quorate_types::clock::SystemClock;
+use quorate_types::report::OrderKind;
 use quorate_types::topology::Placement;
 use quorate_types::{
     Command, GroupId, Key, Mutation, NodeId, Outcome, ReadLevel, Rejection, ReplicaId, SessionId, SessionStamp, Token,
@@ -14,7 +15,7 @@ use quorate_types::{
 };
 use tempfile::TempDir;
 
-use crate::{Groups, KvGroup, LOG_RETAINED_ENTRIES, MemoryNetwork, Options, Timing};
+use crate::{Groups, KvGroup, LOG_RETAINED_ENTRIES, MemoryNetwork, Options, OrderError, Timing};
 
 const GROUP: GroupId = GroupId(1);
 const EPOCH: u64 = 1;
@@ -272,6 +273,50 @@ async fn a_follower_behind_the_purged_log_gets_a_snapshot() {
     story.until("a snapshot", |story| story.group(away).group().status().snapshots_installed > 0).await;
     story.until("equal states", |story| story.hash(0) == story.hash(1) && story.hash(1) == story.hash(2)).await;
     assert_eq!(story.get(away, "color", ReadLevel::Eventual).await, Ok(Some("shade 599".to_owned())));
+    story.end().await;
+}
+
+/// A snapshot that does not arrive showed nowhere but in the sender's log. When one has arrived, the failure is forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_reports_why_a_snapshot_does_not_arrive() {
+    let mut story = Story::begin().await;
+    story.put("color", "blue").await;
+    let away = (0..3).find(|index| Some(*index) != story.leader()).unwrap();
+    story.crash(away).await;
+    for n in 0..600 {
+        story.put("color", &format!("shade {n}")).await;
+    }
+    for index in story.running().collect::<Vec<_>>() {
+        story.nodes[index].running.as_ref().unwrap().0.compact().await.unwrap();
+    }
+    let failure = |story: &Story| {
+        let leader = story.leader()?;
+        let reports = story.nodes[leader].running.as_ref().unwrap().0.reports();
+        let followers = reports.into_iter().flat_map(|report| report.others);
+        followers.filter(|other| other.replica == founders()[away].replica).find_map(|other| other.snapshot_failure)
+    };
+    story.until("a failure", |story| failure(story).is_some_and(|reason| reason.contains("cannot be reached"))).await;
+    story.start(away).await;
+    story.until("a snapshot", |story| story.group(away).group().status().snapshots_installed > 0).await;
+    story.until("no failure any more", |story| story.leader().is_some() && failure(story).is_none()).await;
+    story.end().await;
+}
+
+/// A transfer of leadership that was not begun is told apart from one that was begun and not seen to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_that_was_begun_is_not_refused() {
+    let mut story = Story::begin().await;
+    story.put("color", "blue").await;
+    let leader = story.leader().unwrap();
+    let to = (0..3).find(|index| *index != leader).unwrap();
+    let groups = story.nodes[leader].running.as_ref().unwrap().0.clone();
+    let hand = |to: ReplicaId| groups.obey(GROUP, OrderKind::TransferLeader(to), Duration::from_millis(100));
+    assert!(matches!(hand(ReplicaId(99)).await, Err(OrderError::Refused(_))));
+    // It answered a moment ago, so that it may lead; it never hears that it should.
+    story.network.cut(story.nodes[leader].id, story.nodes[to].id);
+    let begun = hand(founders()[to].replica).await;
+    assert!(matches!(begun, Err(OrderError::Unknown(_))), "{begun:?}");
+    story.network.heal();
     story.end().await;
 }
 

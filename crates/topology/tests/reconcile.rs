@@ -34,6 +34,7 @@ struct Model {
     made: BTreeSet<(GroupId, ReplicaId, NodeId)>,
     down: BTreeSet<NodeId>,
     full: BTreeSet<NodeId>,
+    failing: Option<String>,
     now_ms: u64,
 }
 
@@ -53,8 +54,15 @@ impl Model {
             (group, Group { members, index: 10, leader, term: 1, behind: BTreeMap::new() })
         });
         let groups = groups.collect();
-        let mut model =
-            Model { cluster, groups, made: BTreeSet::new(), down: BTreeSet::new(), full: BTreeSet::new(), now_ms: 1 };
+        let mut model = Model {
+            cluster,
+            groups,
+            made: BTreeSet::new(),
+            down: BTreeSet::new(),
+            full: BTreeSet::new(),
+            failing: None,
+            now_ms: 1,
+        };
         model.follow_map();
         model
     }
@@ -107,6 +115,7 @@ impl Model {
             replica: *id,
             matched_index: if behind.get(id).is_some_and(|rounds| *rounds > 0) { 1 } else { 1_000 },
             answers: !self.down.contains(node) && self.made.contains(&(group, *id, *node)),
+            snapshot_failure: self.failing.clone().filter(|_| behind.get(id).is_some_and(|rounds| *rounds > 0)),
         };
         ReplicaReport {
             group,
@@ -414,6 +423,26 @@ fn moves_that_hold_every_place_were_not_named() {
     let waits = progress(&model).waits;
     let wait = format!(" more wait until {} has moved: two move at a time from or to a node", first.join(" or "));
     assert!(waits.iter().any(|known| known.ends_with(&wait)), "{waits:?}");
+}
+
+/// A snapshot that failed every time read "receiving a snapshot" for ever, and so did one for a disk without space.
+#[test]
+fn a_snapshot_that_fails_was_being_received_for_ever() {
+    let mut model = Model::new(4, 1);
+    let shard = model.cluster.topology().unwrap().shards[0].clone();
+    let to = (1..=4).map(NodeId).find(|node| !shard.replicas.iter().any(|at| at.node == *node)).unwrap();
+    let planned = PlannedMove { shard: shard.id, from: shard.replicas[0].node, to };
+    let Outcome::Operation { id, .. } = model.start(Intent::Move { planned }) else { panic!("it starts") };
+    model.round(|| false);
+    model.round(|| false);
+    let waits = |model: &Model| plan(&model.cluster, &model.reports(), 0).progress[&id].waits.clone();
+    let catching_up = format!("shard {}: catching up on node {to}, 999 entries behind", shard.id);
+    assert_eq!(waits(&model).join(", "), catching_up);
+    model.failing = Some("the disk is full".to_owned());
+    assert_eq!(waits(&model), [format!("{catching_up}; the last snapshot failed: the disk is full")]);
+    model.failing = None;
+    model.full.insert(to);
+    assert_eq!(waits(&model), [format!("{catching_up}; node {to} has no space")]);
 }
 
 #[derive(Clone, Debug)]

@@ -46,7 +46,7 @@ pub struct ReplicaReport {
 }
 
 /// How far another replica is, as its leader knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Follower {
     /// The replica.
     pub replica: ReplicaId,
@@ -54,6 +54,8 @@ pub struct Follower {
     pub matched_index: u64,
     /// It answered a moment ago.
     pub answers: bool,
+    /// Why the last snapshot for it did not arrive; none: it did, or there was none.
+    pub snapshot_failure: Option<String>,
 }
 
 impl NodeReport {

@@ -135,17 +135,24 @@ impl Moving<'_> {
         if !self.reports.answers(to.node) {
             return Err(format!("node {}, where it moves to, does not answer", to.node));
         }
-        let matched =
-            self.report.others.iter().find(|other| other.replica == to.replica).map(|other| other.matched_index);
-        let throttled = self.reports.node(self.leader.node).is_some_and(|report| report.throttled);
-        let throttled = if throttled { "; throttled, as users wait" } else { "" };
-        Err(match matched {
+        let follower = self.report.others.iter().find(|other| other.replica == to.replica);
+        let mut reason = match follower.map(|follower| follower.matched_index) {
             Some(matched) if matched > 0 => {
                 let behind = self.report.last_index.saturating_sub(matched);
-                format!("catching up on node {}, {behind} entries behind{throttled}", to.node)
+                format!("catching up on node {}, {behind} entries behind", to.node)
             }
-            _ => format!("receiving a snapshot on node {}{throttled}", to.node),
-        })
+            _ => format!("receiving a snapshot on node {}", to.node),
+        };
+        if self.reports.node(self.leader.node).is_some_and(|report| report.throttled) {
+            reason += "; throttled, as users wait";
+        }
+        if self.reports.node(to.node).is_some_and(|report| report.disk_full) {
+            reason += &format!("; node {} has no space", to.node);
+        }
+        if let Some(failure) = follower.and_then(|follower| follower.snapshot_failure.as_ref()) {
+            reason += &format!("; the last snapshot failed: {failure}");
+        }
+        Err(reason)
     }
 
     /// A majority of those who vote afterwards answers now.
