@@ -138,6 +138,12 @@ impl Node {
         format!("node {}:\n{}", self.number, lines[lines.len().saturating_sub(LINES)..].join("\n"))
     }
 
+    /// Whether the last thing that it said is that a fail point ended it: that was asked for, also where it came late.
+    pub(crate) fn died_at_fail_point(&self) -> bool {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        log.lines().next_back().is_some_and(|line| line.starts_with("fail point ") && line.ends_with(": dies"))
+    }
+
     /// How the clock of its process goes after it was set.
     pub(crate) fn set_clock(&self, clocks: Clocks, skew: clock::Skew) -> clock::Pace {
         let mut state = self.lock();

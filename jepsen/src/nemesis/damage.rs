@@ -32,6 +32,8 @@ const BEHIND_MAX: Duration = Duration::from_secs(40);
 const JOIN_MAX: Duration = Duration::from_secs(60);
 /// How long forgetting a dead node may take: all its replicas are made anew.
 const REMOVE_MAX: &str = "90s";
+/// For how long it is tried again.
+const REMOVE_AGAIN: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(20);
 /// A snapshot in flight is there for milliseconds.
 const GLANCE: Duration = Duration::from_micros(500);
@@ -159,8 +161,16 @@ impl Nemesis {
             let id = id.to_string();
             let remove =
                 ["node", "remove", &id, "--dead", "--confirm", node.client_address(), "--yes", "--timeout", REMOVE_MAX];
-            let said = self.cluster.run(&remove).await?;
-            ensure!(said.code == Some(0), "node remove {id} --dead: {}", said.error.trim());
+            // With other faults about, shards may be without a quorum for a while; then it is refused.
+            let deadline = Instant::now() + REMOVE_AGAIN;
+            loop {
+                let said = self.cluster.run(&remove).await?;
+                if said.code == Some(0) {
+                    break;
+                }
+                ensure!(Instant::now() < deadline, "node remove {id} --dead: {}", said.error.trim());
+                tokio::time::sleep(LOOK * 25).await;
+            }
         }
         self.cluster.wipe(number)?;
         let new = self.join_anew(number).await?;

@@ -267,6 +267,7 @@ impl Nemesis {
             }
             if let Some(ended) = node.died()
                 && !self.books().excused.contains(&number)
+                && !node.died_at_fail_point()
             {
                 let what = format!("a node ended by itself with {ended}");
                 self.find(number, &what, node.log_tail());
