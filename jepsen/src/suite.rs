@@ -235,7 +235,6 @@ const RELEASE: &[Entry] = &[
         interval: 6.0,
         overlap: true,
         required: required(10, 100, 30, 30),
-        ..RELEASE_RUN
     },
 ];
 

@@ -278,12 +278,13 @@ fn a_last_write_with_unwritten_sectors_is_dropped() {
     }
 }
 
-/// Shows that unwritten sectors in a write that others followed are damage: it had been acknowledged.
+/// Shows that unwritten sectors in a write that others followed are damage: it had been acknowledged. (As with flipped bits, RocksDB
+/// itself takes a header of zeros in the last block for the end.)
 #[test]
 fn unwritten_sectors_before_the_last_write_are_refused() {
     let original = closed_log(200);
     let sectors = fs::metadata(file(original.path(), "log")).unwrap().len() as usize / 512;
-    for sector in (1..sectors - 4).step_by(17) {
+    for sector in (1..sectors - 80).step_by(17) {
         let damaged = copy(original.path());
         unwrite(&file(damaged.path(), "log"), sector);
         let refused = refusal(damaged.path());

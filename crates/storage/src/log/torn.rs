@@ -22,9 +22,9 @@ const HEADER: usize = 7;
 /// What a disk writes as a whole, at least.
 const SECTOR: usize = 512;
 
+const WHOLE: u8 = 1;
 const FIRST: u8 = 2;
 const MIDDLE: u8 = 3;
-const LAST: u8 = 4;
 
 /// Cuts a torn last write off the newest write-ahead log of the database in this directory, durably. False, and nothing is touched,
 /// if what is wrong with the file is something else: then it must not be opened.
@@ -102,28 +102,9 @@ fn has_hole(bytes: &[u8], at: usize) -> bool {
 }
 
 /// Whether a record that begins after it is whole: then the one that is not was followed by another write, and so it had been
-/// synced. Fragments that go on with a record are no sign of that: they are later parts of the same write.
+/// synced. It is looked for everywhere, because the damage may hide where the next one begins. Fragments that go on with a record
+/// are no sign of that: they are later parts of the same write.
 fn is_followed(bytes: &[u8], at: usize) -> bool {
-    let begins = |at: usize| fragment(bytes, at).is_some_and(|(kind, _)| kind != MIDDLE && kind != LAST);
-    let length = bytes.get(at + 4..at + 6).map_or(0, |length| usize::from(u16::from_le_bytes([length[0], length[1]])));
-    let next_block = at - at % BLOCK + BLOCK;
-    let next = at + HEADER + length;
-    if length > 0 && next + HEADER <= next_block && begins(next) {
-        return true;
-    }
-    let mut block = next_block;
-    while block < bytes.len() {
-        let mut at = block;
-        // Behind the rest of the torn record, another one may begin in the same block.
-        while at < block + BLOCK
-            && let Some((kind, length)) = fragment(bytes, at)
-        {
-            if kind != MIDDLE && kind != LAST {
-                return true;
-            }
-            at += HEADER + length;
-        }
-        block += BLOCK;
-    }
-    false
+    let begins = |at: &usize| matches!(bytes.get(at + HEADER - 1), Some(&(WHOLE | FIRST)));
+    (at + 1..bytes.len()).filter(begins).any(|at| fragment(bytes, at).is_some_and(|(_, length)| length > 0))
 }
