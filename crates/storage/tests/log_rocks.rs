@@ -239,59 +239,6 @@ fn a_torn_tail_is_tolerated() {
     }
 }
 
-/// Sets a sector of a file to zeros, as one that was never written.
-fn unwrite(path: &Path, sector: usize) {
-    let mut bytes = fs::read(path).unwrap();
-    bytes[sector * 512..(sector + 1) * 512].fill(0);
-    fs::write(path, bytes).unwrap();
-}
-
-/// Shows that a last write of which some sectors never got to the disk is dropped, and nothing else: the node of a run with
-/// power cuts did not start any more, for "checksum mismatch".
-#[test]
-fn a_last_write_with_unwritten_sectors_is_dropped() {
-    for last_bytes in [2_000, 90_000] {
-        let whole = tempfile::tempdir().unwrap();
-        let log = RocksLog::open(whole.path(), LogOptions::default()).unwrap();
-        log.create(A, GroupId(1)).unwrap();
-        for index in 0..50 {
-            append(&log, A, vec![entry(id(1, index), 1_000)]);
-        }
-        let length = || fs::metadata(file(whole.path(), "log")).unwrap().len() as usize;
-        let before = length();
-        append(&log, A, vec![entry(id(1, 50), last_bytes)]);
-        let last = before.div_ceil(512)..length() / 512;
-        drop(log);
-        for sector in last.clone().step_by(last.len() / 5 + 1) {
-            let torn = copy(whole.path());
-            unwrite(&file(torn.path(), "log"), sector);
-            let log = open(torn.path());
-            assert_eq!(
-                indexes(&log, A),
-                (0..50).collect::<Vec<_>>(),
-                "{last_bytes} bytes, sector {sector} of {last:?}"
-            );
-            append(&log, A, vec![entry(id(2, 50), 10)]);
-            drop(log);
-            assert_eq!(all(&open(torn.path()), A).last().unwrap().id, id(2, 50));
-        }
-    }
-}
-
-/// Shows that unwritten sectors in a write that others followed are damage: it had been acknowledged. (As with flipped bits, RocksDB
-/// itself takes a header of zeros in the last block for the end.)
-#[test]
-fn unwritten_sectors_before_the_last_write_are_refused() {
-    let original = closed_log(200);
-    let sectors = fs::metadata(file(original.path(), "log")).unwrap().len() as usize / 512;
-    for sector in (1..sectors - 80).step_by(17) {
-        let damaged = copy(original.path());
-        unwrite(&file(damaged.path(), "log"), sector);
-        let refused = refusal(damaged.path());
-        assert!(matches!(&refused, LogError::Io(why) if why.contains("Corruption")), "sector {sector}: {refused}");
-    }
-}
-
 /// Changes the database behind the log's back.
 fn tamper(directory: &Path, change: impl FnOnce(&rocksdb::DB)) {
     change(&rocksdb::DB::open_default(directory).unwrap());
