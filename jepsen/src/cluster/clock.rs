@@ -42,6 +42,11 @@ pub(crate) fn environment(clocks: Clocks, file: &Path) -> anyhow::Result<Vec<(St
     Ok(variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
+/// For how long a process may go on with what the file said before, in seconds: the library compares whole seconds.
+const STALE_MAX: f64 = 2.0;
+/// How wrong the age of a process may be, in seconds: the kernel tells its start in hundredths.
+const AGE_ERROR: f64 = 0.05;
+
 /// What a clock is to do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Skew {
@@ -71,9 +76,14 @@ impl Pace {
     pub(crate) const RIGHT: Pace = Pace { ahead: 0.0, rate: 1.0, at: 0.0 };
 
     /// The clock after it was set, when its process was so old. A wall clock is set from the right time; a monotonic one can
-    /// only go on from where it is, and keeps what it has gained.
+    /// only go on from where it is, and keeps what it has gained. It jumps a little ahead, because it must never go back, and
+    /// its process notices late that it goes slower now.
     pub(crate) fn set(self, clocks: Clocks, skew: Skew, age: f64) -> Pace {
-        let now = if clocks == Clocks::Wall { 0.0 } else { self.ahead + (self.rate - 1.0) * (age - self.at) };
+        let slower = (self.rate - skew.rate).max(0.0);
+        let now = match clocks {
+            Clocks::Wall => 0.0,
+            _ => self.ahead + (self.rate - 1.0) * (age - self.at) + slower * STALE_MAX + AGE_ERROR,
+        };
         Pace { ahead: now + skew.jump as f64, rate: skew.rate, at: age }
     }
 
@@ -115,10 +125,11 @@ mod tests {
     #[test]
     fn a_clock_that_drifts_begins_where_it_is() {
         let drifting = Pace::RIGHT.set(Clocks::WallAndMonotonic, Skew { jump: 0, rate: 1.5 }, 10.0);
-        // The library makes of it: −5 s + 1.5 × 10 s = 10 s.
-        assert_eq!(drifting.text(), "-5.000000s x1.5");
+        // The library makes of it: −4.95 s + 1.5 × 10 s = 10.05 s.
+        assert_eq!(drifting.text(), "-4.950000s x1.5");
         let healed = drifting.set(Clocks::WallAndMonotonic, Skew::NONE, 14.0);
-        assert_eq!(healed.text(), "+2.000000s x1");
+        // Two seconds gained, and as much as it gains until it notices.
+        assert_eq!(healed.text(), "+3.100000s x1");
         assert_eq!(drifting.set(Clocks::Wall, Skew::NONE, 14.0).text(), "+0.000000s x1");
         assert_eq!(Pace::RIGHT.set(Clocks::Wall, Skew { jump: -60, rate: 1.0 }, 3.0).text(), "-60.000000s x1");
     }

@@ -4,7 +4,10 @@
 //!   journal: what was not synced is gone, as on a real machine. `xfs_io` from xfsprogs sends it: it is in every distribution,
 //!   is what the kernel's own test suite uses for this, and needs no unsafe code of ours.
 //! * A sync fails when the tmpfs below the image is full: the device reports that it has no space to a file system that
-//!   believes there is some. For that the image has holes wherever the file system is free, and none in its journal.
+//!   believes there is some. For that the image has holes wherever the file system is free, and none in its journal. A loop device
+//!   takes a write that was only begun for one that succeeded (`lo_complete_rq` in the kernel's `drivers/block/loop.c`): a
+//!   disk that lies about what it synced, which is not what this is to show. So a block of the file system is a page of
+//!   the tmpfs, and while the space is taken a request is one of them: it is written or it fails.
 //! * A disk is slow by the block controller's throttle on the loop device, and hangs when the file system is frozen.
 
 use std::fs::File;
@@ -28,6 +31,10 @@ const SLACK_MIB: u32 = 8;
 const UNMOUNT_MAX: Duration = Duration::from_secs(10);
 /// A ballast that leaves less than this leaves nothing.
 const BALLAST_STEP: u64 = 4096;
+/// A block of the file system, and a page of the tmpfs.
+const BLOCK_KIB: u32 = 4;
+/// What the kernel lets a request be unless it is told otherwise (`BLK_DEF_MAX_SECTORS_CAP`).
+const REQUEST_KIB: u32 = 1280;
 
 /// The disk of one node.
 #[derive(Clone, Debug)]
@@ -62,7 +69,8 @@ pub(crate) async fn template(dir: &Path, mib: u32) -> anyhow::Result<PathBuf> {
     ensure!(mib >= IMAGE_MIB_MIN, "a disk image needs {IMAGE_MIB_MIN} MiB at least, not {mib}");
     let image = dir.join("template");
     File::create(&image)?.set_len(u64::from(mib) << 20)?;
-    let options = ["-q", "-F", "-J", "size=8", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
+    let block = (BLOCK_KIB << 10).to_string();
+    let options = ["-q", "-F", "-b", &block, "-J", "size=8", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
     let path = image.display().to_string();
     tool::run("mkfs.ext4", &[&options[..], &[path.as_str()]].concat()).await?;
     Ok(image)
@@ -115,7 +123,17 @@ impl Disk {
     /// Mounts it; the file system replays its journal.
     pub(crate) async fn mount(&self) -> anyhow::Result<()> {
         tool::run("mount", &["-o", "loop", &self.image().display().to_string(), &self.mount_text()]).await?;
-        Ok(())
+        // The device remembers what its last user wanted.
+        self.limit_requests(REQUEST_KIB)
+    }
+
+    /// Sets how large a request to the device may be.
+    fn limit_requests(&self, kib: u32) -> anyhow::Result<()> {
+        ensure!(self.is_mounted()?, "node {}'s disk is not mounted", self.number);
+        let queue = Path::new("/sys/dev/block").join(self.device()?).join("queue");
+        let most: u32 = std::fs::read_to_string(queue.join("max_hw_sectors_kb"))?.trim().parse()?;
+        std::fs::write(queue.join("max_sectors_kb"), kib.min(most).to_string())
+            .context("the size of the device's requests")
     }
 
     /// Unmounts it. Nothing may run on it.
@@ -153,6 +171,9 @@ impl Disk {
 
     /// Takes all free space of a layer; gives the bytes.
     pub(crate) fn fill(&self, layer: Ballast) -> anyhow::Result<u64> {
+        if layer == Ballast::Device {
+            self.limit_requests(BLOCK_KIB)?;
+        }
         let file = File::create(self.ballast(layer))?;
         let mut taken = 0;
         let free = statvfs(self.ballast(layer))?;
@@ -170,9 +191,10 @@ impl Disk {
     /// Gives the space back. Harmless when none was taken.
     pub(crate) fn release(&self, layer: Ballast) -> anyhow::Result<()> {
         match std::fs::remove_file(self.ballast(layer)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("ballast"),
-            _ => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            removed => removed.context("ballast")?,
         }
+        if layer == Ballast::Device && self.is_mounted()? { self.limit_requests(REQUEST_KIB) } else { Ok(()) }
     }
 
     /// Free bytes of a layer.

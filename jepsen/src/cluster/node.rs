@@ -26,6 +26,18 @@ pub struct Ended {
     pub signal: Option<i32>,
 }
 
+/// What a Rust program exits with after a panic.
+const PANICKED: i32 = 101;
+
+impl Ended {
+    /// Whether it panicked or broke a rule of the processor: no fault of ours explains that, only a bug.
+    pub(crate) fn is_crash(self) -> bool {
+        let signals =
+            [Signal::ILL, Signal::ABORT, Signal::BUS, Signal::FPE, Signal::SEGV].map(|signal| Some(signal.as_raw()));
+        self.code == Some(PANICKED) || signals.contains(&self.signal)
+    }
+}
+
 impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.code, self.signal) {

@@ -155,6 +155,9 @@ impl Nemesis {
     /// May be tried again where it went wrong.
     pub(super) async fn rebuild(&self, number: usize) -> anyhow::Result<Value> {
         let (begin, node) = (Instant::now(), self.cluster.node(number));
+        if let Some(ended) = node.died().filter(|ended| ended.is_crash()) {
+            self.find(number, &format!("a node with a damaged disk crashed with {ended}"), node.log_tail());
+        }
         self.cluster.kill(&[number]).await?;
         let old = node.id();
         if let Some(id) = old {

@@ -68,7 +68,7 @@ impl Harm {
 
     /// Whether it leaves a disk that may have to be given up.
     pub(super) fn damages(&self) -> bool {
-        matches!(self, Harm::SyncFails | Harm::WipedDisk | Harm::BitFlip { part: Part::Log | Part::State, .. })
+        matches!(self, Harm::WipedDisk | Harm::BitFlip { part: Part::Log | Part::State, .. })
     }
 
     /// How long it lasts, where that is part of it.
@@ -217,10 +217,7 @@ impl Nemesis {
                 let ended = cluster.node(node).died().map(|ended| ended.to_string());
                 cluster.kill(targets).await?;
                 self.disk(node)?.power_up().await?;
-                let nodes = self.revive_all(targets).await?;
-                // It has read its whole log, or is a new one.
-                self.books().damaged.remove(&node);
-                Ok(json!({ "ended": ended, "nodes": nodes }))
+                Ok(json!({ "ended": ended, "nodes": self.revive_all(targets).await? }))
             }
             Harm::HungDisk => {
                 self.disk(target(targets)?)?.thaw().await?;

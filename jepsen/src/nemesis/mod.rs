@@ -266,7 +266,7 @@ impl Nemesis {
                 continue;
             }
             if let Some(ended) = node.died()
-                && !self.books().excused.contains(&number)
+                && (ended.is_crash() || !self.books().excused.contains(&number))
                 && !node.died_at_fail_point()
             {
                 let what = format!("a node ended by itself with {ended}");

@@ -18,6 +18,7 @@ mod registry;
 mod replica;
 mod rocks;
 mod tail;
+mod torn;
 mod writer;
 
 use std::ops::Range;

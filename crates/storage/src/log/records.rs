@@ -6,7 +6,8 @@ use std::path::Path;
 use quorate_types::codec::{self, CodecError, Kind};
 use quorate_types::{Entry, ReplicaId};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, Options, ReadOptions, WriteBatch,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, ErrorKind, Options, ReadOptions,
+    WriteBatch,
 };
 
 use super::LogError;
@@ -28,9 +29,10 @@ pub(super) fn io(error: rocksdb::Error) -> LogError {
 
 /// Opens the database, tuned for entries that are written once, read soon and deleted from the front.
 ///
-/// `TolerateCorruptedTailRecords` takes a write that a crash tore for one that was never acknowledged, and refuses to open where
-/// anything before the end is damaged. (A damaged length in the last 32 KiB of the write-ahead log looks like a torn write to
-/// RocksDB; nothing can tell the two apart.) It rules out recycled log files, whose old content would look like such damage.
+/// `TolerateCorruptedTailRecords` takes a last write that is too short for one that was never acknowledged, and refuses to open where
+/// anything before the end is damaged. (A damaged length in the last 32 KiB of the write-ahead log looks like that to RocksDB;
+/// nothing can tell the two apart.) It rules out recycled log files, whose old content would look like such damage. A last write
+/// with holes, as a power cut leaves it, RocksDB refuses, too: that one `torn` recognises and cuts off.
 pub(super) fn open(path: &Path, memtable_bytes: usize) -> Result<DB, LogError> {
     let mut options = Options::default();
     options.create_if_missing(true);
@@ -54,7 +56,14 @@ pub(super) fn open(path: &Path, memtable_bytes: usize) -> Result<DB, LogError> {
     table.set_block_size(32 << 10);
     table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
     options.set_block_based_table_factory(&table);
-    DB::open(&options, path).map_err(io)
+    match DB::open(&options, path) {
+        Err(error) if error.kind() == ErrorKind::Corruption => match super::torn::cut(path) {
+            Ok(true) => DB::open(&options, path).map_err(io),
+            Ok(false) => Err(io(error)),
+            Err(also) => Err(LogError::Io(format!("{error}; looking at it: {also}").into())),
+        },
+        opened => opened.map_err(io),
+    }
 }
 
 /// Whether the log database in that directory has any write-ahead log. RocksDB keeps one from the first opening on, so a

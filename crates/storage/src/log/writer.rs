@@ -58,11 +58,10 @@ impl Writer {
         synced.set_sync(true);
         let unsynced = WriteOptions::default();
         let mut builder = BatchBuilder::new();
-        let mut all_synced = true;
         while let Some(bytes) = self.queue.drain(items) {
             metrics::gauge!("quorate_log_queue_bytes").set(self.queue.bytes() as f64);
-            // Nobody waits for purges and commit marks: they can ride along with the next sync.
-            let sync = items.iter().any(must_be_synced);
+            // Also what nobody waits for, so that no write but the last can be torn (see `torn`).
+            let sync = !items.iter().all(is_forgotten);
             builder.start(bytes);
             items.iter().for_each(|item| builder.add(&item.operation));
             let (batch, entries) = builder.finish();
@@ -75,11 +74,10 @@ impl Writer {
                 metrics::histogram!("quorate_log_sync_seconds").record(started.elapsed().as_secs_f64());
                 metrics::histogram!("quorate_log_batch_entries").record(entries as f64);
             }
-            all_synced = sync;
             self.complete(items);
             self.queue.written(bytes);
         }
-        if all_synced { Ok(()) } else { self.db.flush_wal(true).map_err(io) }
+        Ok(())
     }
 
     /// The batch is written: first the tails learn it, then those who wait, in the order in which they came.
@@ -109,12 +107,11 @@ fn pass(items: &VecDeque<Item>, when: &str) {
     }
 }
 
-/// Whether somebody waits for it to be durable.
-fn must_be_synced(item: &Item) -> bool {
-    let forgotten = match item.operation.change {
+/// Whether a seeded bug keeps it from being synced.
+fn is_forgotten(item: &Item) -> bool {
+    match item.operation.change {
         Change::Append(_) => Bug::AckBeforeSync.is_on(),
         Change::Vote(_) => Bug::VoteNotSynced.is_on(),
         _ => false,
-    };
-    item.done.is_some() && !forgotten
+    }
 }
