@@ -40,14 +40,29 @@ pub(super) struct Phase {
     pub(super) report: Report,
     /// The longest time between two writes of one probe.
     pub(super) longest_gap_ms: f64,
+    /// When that began, after this part of the window did.
+    pub(super) longest_gap_at_seconds: f64,
+}
+
+/// The longest silence of a probe.
+#[derive(Clone, Copy)]
+struct Gap {
+    from: Instant,
+    length: Duration,
+}
+
+impl Gap {
+    fn or_longer(self, from: Instant, to: Instant) -> Gap {
+        if to - from > self.length { Gap { from, length: to - from } } else { self }
+    }
 }
 
 impl Phase {
     fn line(&self) -> String {
         let Report { throughput, p50_ms, p99_ms, max_ms, .. } = self.report;
-        let (gap, errors) = (self.longest_gap_ms, self.report.errors_line());
+        let (gap, at, errors) = (self.longest_gap_ms, self.longest_gap_at_seconds, self.report.errors_line());
         format!(
-            "{throughput:.0} operations/s   p50 {p50_ms:.2}   p99 {p99_ms:.2}   max {max_ms:.2} ms   longest gap {gap:.0} ms   errors {errors}"
+            "{throughput:.0} operations/s   p50 {p50_ms:.2}   p99 {p99_ms:.2}   max {max_ms:.2} ms   longest gap {gap:.0} ms ({at:.1} s in)   errors {errors}"
         )
     }
 }
@@ -78,15 +93,15 @@ struct Inner {
     ended: Option<Instant>,
     before: Tally,
     during: Tally,
-    gap_before: Duration,
-    gap_during: Duration,
+    gap_before: Gap,
+    gap_during: Gap,
 }
 
 impl Phases {
     pub(super) fn new(start: Instant) -> Self {
         let (before, during) = (Tally::default(), Tally::default());
-        let gaps = Duration::ZERO;
-        let inner = Inner { start, begun: None, ended: None, before, during, gap_before: gaps, gap_during: gaps };
+        let none = Gap { from: start, length: Duration::ZERO };
+        let inner = Inner { start, begun: None, ended: None, before, during, gap_before: none, gap_during: none };
         Phases { inner: Arc::new(Mutex::new(inner)) }
     }
 
@@ -109,13 +124,12 @@ impl Phases {
         if from < inner.start {
             return;
         }
-        let gap = to - from;
         match (inner.begun, inner.ended) {
             (Some(begun), ended) if to > begun && ended.is_none_or(|ended| from < ended) => {
-                inner.gap_during = inner.gap_during.max(gap);
+                inner.gap_during = inner.gap_during.or_longer(from, to);
             }
             (Some(_), _) => {}
-            (None, _) => inner.gap_before = inner.gap_before.max(gap),
+            (None, _) => inner.gap_before = inner.gap_before.or_longer(from, to),
         }
     }
 
@@ -132,9 +146,11 @@ impl Phases {
         let inner = self.lock();
         let begun = inner.begun?;
         let ended = inner.ended.unwrap_or_else(Instant::now);
-        let phase = |tally: &Tally, window, gap: Duration| Phase {
+        let phase = |tally: &Tally, window: Window, gap: Gap| Phase {
+            longest_gap_ms: gap.length.as_secs_f64() * 1_000.0,
+            // What began before this part did counts from its start.
+            longest_gap_at_seconds: gap.from.saturating_duration_since(window.start).as_secs_f64(),
             report: tally.clone().report(window),
-            longest_gap_ms: gap.as_secs_f64() * 1_000.0,
         };
         Some(Impact {
             command: command.to_owned(),

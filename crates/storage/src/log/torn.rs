@@ -5,7 +5,8 @@
 //! (`isTornEntry` in its `wal/decoder.go`): a disk writes whole sectors, so a part that was never written is a sector of
 //! zeros, which rot does not make. A write like that was never acknowledged, because the writer begins none before the last one is
 //! synced; it is cut off, and nothing else is. What this cannot tell from it: a last write that *was* acknowledged, has rotted,
-//! and holds zeros of its own that fill a sector, or the last sixteen bytes or more where a sector begins there.
+//! and holds zeros of its own that fill a sector, or that are its end: sixteen or more where a sector begins with them, any
+//! number where a page does.
 //!
 //! The file is a sequence of blocks of 32 KiB, each of fragments of records (RocksDB's `db/log_format.h`):
 //!
@@ -25,7 +26,9 @@ const BLOCK: usize = 32 << 10;
 const HEADER: usize = 7;
 /// What a disk writes as a whole, at least.
 const SECTOR: usize = 512;
-/// Fewer zeros than this at the end of a fragment say nothing: numbers end in some.
+/// What the kernel writes as a whole, at least: most holes begin at one.
+const PAGE: usize = 4096;
+/// Elsewhere, fewer zeros than this at the end of a fragment say nothing: numbers end in some.
 const ZEROS_MIN: usize = 16;
 
 const WHOLE: u8 = 1;
@@ -114,7 +117,7 @@ fn has_hole(bytes: &[u8], at: usize) -> bool {
     let first = at.next_multiple_of(SECTOR).min(end);
     let sectors = (first..end).step_by(SECTOR).map(|from| (from, end.min(from + SECTOR)));
     (at < first && unwritten(at, first))
-        || sectors.filter(|(from, to)| to - from >= ZEROS_MIN).any(|(from, to)| unwritten(from, to))
+        || sectors.filter(|(from, to)| from % PAGE == 0 || to - from >= ZEROS_MIN).any(|(from, to)| unwritten(from, to))
 }
 
 /// Whether a record that begins after it is whole: then the one that is not was followed by another write, and so it had been
