@@ -12,7 +12,7 @@ use quorate_types::peer::SnapshotMeta;
 use quorate_types::state::StoredMembership;
 use quorate_types::{Command, Entry, Membership, NodeId, Payload, ReplicaId};
 use state_support::{
-    Shard, Store, TWINS, entry, export, found, hash_of, key, log_id, open, open_rocks, put, read, value,
+    Shard, Store, TWINS, Twin, entry, export, found, hash_of, key, log_id, open, open_rocks, put, read, value,
 };
 
 const SOURCE: ReplicaId = ReplicaId(1);
@@ -247,6 +247,36 @@ fn wrong_files_are_refused() {
         target.install(&files, &meta).unwrap();
         assert_eq!(store.hash(TARGET), store.hash(SOURCE), "refusals spoil nothing");
     }
+}
+
+/// A bit that flipped on the disk between the arrival of a file and its installation is found before anything is replaced: the node
+/// noticed it only when it read the records, and could not start any more.
+#[test]
+fn a_snapshot_that_rotted_before_it_was_installed_replaced_a_good_state() {
+    let store = Store::new(Twin::Rocks);
+    let mut source = open(&store.state, SOURCE);
+    let records: Vec<(String, String)> = (0..300).map(|i| (format!("k{i:03}"), format!("{i}").repeat(500))).collect();
+    source.apply(&history(&records.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>())).unwrap();
+    let mut target = open(&store.state, TARGET);
+    target.apply(&history(&[("mine", "v")])).unwrap();
+    let before = store.hash(TARGET);
+    let (files, meta) = export(&store, &source, TARGET);
+    let whole = std::fs::read(&files[0]).unwrap();
+    for tenth in 1..6 {
+        let mut bytes = whole.clone();
+        let at = bytes.len() / 10 * tenth;
+        bytes[at] ^= 1;
+        let rotten = files[0].with_extension(format!("rotten{tenth}"));
+        std::fs::write(&rotten, bytes).unwrap();
+        let error = target.install(&[rotten], &meta).unwrap_err();
+        assert!(
+            matches!(&error, StateError::Snapshot { reason, .. } if reason.contains("checksum")),
+            "byte {at}: {error}"
+        );
+        assert_eq!(store.hash(TARGET), before);
+    }
+    target.install(&files, &meta).unwrap();
+    assert_eq!(store.hash(TARGET), store.hash(SOURCE));
 }
 
 /// A database whose compactions are behind it gives the same answers: nothing that a tombstone covered comes back.

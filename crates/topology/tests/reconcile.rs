@@ -34,6 +34,7 @@ struct Model {
     made: BTreeSet<(GroupId, ReplicaId, NodeId)>,
     down: BTreeSet<NodeId>,
     full: BTreeSet<NodeId>,
+    throttled: BTreeSet<NodeId>,
     failing: Option<String>,
     now_ms: u64,
 }
@@ -60,6 +61,7 @@ impl Model {
             made: BTreeSet::new(),
             down: BTreeSet::new(),
             full: BTreeSet::new(),
+            throttled: BTreeSet::new(),
             failing: None,
             now_ms: 1,
         };
@@ -100,7 +102,7 @@ impl Model {
             uptime_ms: 60_000,
             disk_free_bytes: 1 << 40,
             disk_full: self.full.contains(&node.id),
-            throttled: false,
+            throttled: self.throttled.contains(&node.id),
             replicas:
                 self.made.iter().filter(|made| made.2 == node.id).map(|made| self.report(made.0, made.1)).collect(),
         }))
@@ -423,6 +425,34 @@ fn moves_that_hold_every_place_were_not_named() {
     let waits = progress(&model).waits;
     let wait = format!(" more wait until {} has moved: two move at a time from or to a node", first.join(" or "));
     assert!(waits.iter().any(|known| known.ends_with(&wait)), "{waits:?}");
+}
+
+/// While users wait for some node, one replica moves at a time, to the end; and one that stands still is not what the others
+/// wait for.
+#[test]
+fn moves_give_way_to_users() {
+    let mut model = Model::new(5, 8);
+    model.throttled = (1..=5).map(NodeId).collect();
+    let Outcome::Operation { id, .. } = model.start(Intent::Drain { node: NodeId(1) }) else { panic!("it starts") };
+    let moving = |model: &Model| {
+        let moves = model.cluster.topology().unwrap().moves;
+        let shards = moves.iter().filter(|moving| moving.group != GroupId::TOPOLOGY);
+        shards.filter_map(|moving| moving.to).map(|to| to.node).collect::<Vec<_>>()
+    };
+    model.round(|| false);
+    assert_eq!(moving(&model).len(), 1);
+    model.down = moving(&model).into_iter().collect();
+    let mut most = 0;
+    for _ in 0..20 {
+        model.round(|| false);
+        most = most.max(moving(&model).len());
+    }
+    assert_eq!(most, MOVES_PER_NODE_MAX, "the first one stands still");
+    model.down.clear();
+    for _ in 0..200 {
+        model.round(|| false);
+    }
+    assert!(model.cluster.running_operations().all(|running| running.id != id), "it comes to its end");
 }
 
 /// A snapshot that failed every time read "receiving a snapshot" for ever, and so did one for a disk without space.

@@ -26,6 +26,8 @@ pub struct Ended {
     pub signal: Option<i32>,
 }
 
+/// How long the threads of a stopped process may take until they are.
+const STOPPED_MAX: Duration = Duration::from_secs(5);
 /// What a Rust program exits with after a panic.
 const PANICKED: i32 = 101;
 
@@ -140,6 +142,23 @@ impl Node {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()?)).ok()?;
         // The name in parentheses may hold anything.
         stat.rsplit_once(") ")?.1.chars().next()
+    }
+
+    /// Waits until every thread of a process that was stopped (SIGSTOP) is, too: one that was in the kernel comes to the end of that
+    /// call first.
+    pub(crate) async fn wait_until_all_stopped(&self) -> anyhow::Result<()> {
+        let pid = self.pid().with_context(|| format!("node {} does not run", self.number))?;
+        let deadline = Instant::now() + STOPPED_MAX;
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            // A thread that has ended meanwhile does nothing either.
+            let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
+            stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+        };
+        while !std::fs::read_dir(format!("/proc/{pid}/task"))?.all(is_stopped) {
+            anyhow::ensure!(Instant::now() < deadline, "a thread of node {} does not stop", self.number);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
     }
 
     /// The last lines of its log, for error messages.

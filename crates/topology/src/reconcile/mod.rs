@@ -26,7 +26,7 @@ mod voters;
 
 pub use moves::wanted_moves;
 
-/// Replicas on their way to one node, and away from one node, at the same time.
+/// Replicas on their way to one node, and away from one node, at the same time. One while users wait.
 pub const MOVES_PER_NODE_MAX: usize = 2;
 
 /// What the nodes said of themselves, each a moment ago. A node that does not answer is missing.

@@ -60,7 +60,7 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
                 in_motion(cluster, moving, operation, plan);
                 continue;
             }
-            match room.start(planned, operation.id) {
+            match room.start(planned, operation.id, &plan.stalled) {
                 Start::Step(step) => {
                     plan.progress(operation.id).left -= 1;
                     plan.progress(operation.id).moving += 1;
@@ -240,8 +240,9 @@ impl<'a> Room<'a> {
         to.into_iter().for_each(|node| self.coming.entry(node).or_default().push(group));
     }
 
-    /// Starts a move, if there is room for it and nothing is in its way.
-    fn start(&mut self, planned: PlannedMove, operation: OperationId) -> Start {
+    /// Starts a move, if there is room for it and nothing is in its way. While users wait, a node has one move that goes on; what
+    /// stands still costs them nothing.
+    fn start(&mut self, planned: PlannedMove, operation: OperationId, stalled: &BTreeSet<GroupId>) -> Start {
         let PlannedMove { shard, from, to } = planned;
         if self.cluster.paused {
             return Start::Refused(format!("shard {shard}: moves are paused; go on with: quorate rebalance resume"));
@@ -254,15 +255,18 @@ impl<'a> Room<'a> {
             return Start::Refused(format!("shard {shard}: node {to}, where it should move to, has no space"));
         }
         let group = shard.group();
+        let replicas = self.cluster.replicas_of(group).unwrap_or_default();
+        let mut nodes = replicas.iter().map(|at| at.node).chain([to]);
+        let users_wait = nodes.any(|node| self.reports.node(node).is_some_and(|report| report.throttled));
         for busy in [self.leaving.get(&from), self.coming.get(&to)].into_iter().flatten() {
-            if busy.len() >= MOVES_PER_NODE_MAX {
+            let goes_on = busy.iter().any(|group| !stalled.contains(group));
+            if busy.len() >= MOVES_PER_NODE_MAX || (users_wait && goes_on) {
                 return Start::Later(busy.clone());
             }
         }
         if self.started.contains(&group) {
             return Start::Later(vec![group]);
         }
-        let replicas = self.cluster.replicas_of(group).unwrap_or_default();
         let Some(leaving) = replicas.iter().find(|at| at.node == from) else {
             return Start::Refused(format!("shard {shard}: node {from} has no replica of it any more"));
         };

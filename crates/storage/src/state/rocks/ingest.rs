@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 
 use quorate_types::ReplicaId;
 use quorate_types::peer::SnapshotMeta;
-use rocksdb::{DB, IngestExternalFileOptions, Options};
+use rocksdb::{DB, IngestExternalFileOptions, Options, ReadOptions};
 
 use super::io;
 use super::view::RocksView;
 use crate::keys::state_range;
 use crate::state::{StateError, meta};
 
-/// Refuses files that hold keys of another replica, or another head or membership than was announced.
+/// Bytes that are read from the files at a time.
+const READAHEAD_BYTES: usize = 1 << 20;
+
+/// Refuses files that hold keys of another replica, or another head or membership than was announced, or a block whose checksum is
+/// wrong: what they replace may be the last good copy here.
 ///
-/// The files are ingested (as hard links) into a database of their own beside them, which tells the bounds of each without
-/// reading it, and is deleted at the end.
+/// The files are ingested (as hard links) into a database of their own beside them, which is read once, and is deleted at the end.
 pub(super) fn check(files: &[PathBuf], replica: ReplicaId, expected: &SnapshotMeta) -> Result<(), StateError> {
     let refused = |reason: String| {
         let file = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
@@ -70,7 +73,22 @@ fn inspect(files: &[PathBuf], replica: ReplicaId, scratch: &Path) -> Result<Snap
             return Err(format!("it holds keys that are not replica {replica}'s"));
         }
     }
+    read_all(&db).map_err(|e| e.to_string())?;
     meta::snapshot(&RocksView::new(&db), replica).map_err(|e| e.to_string())
+}
+
+/// Reads every block, which checks it.
+fn read_all(db: &DB) -> Result<(), rocksdb::Error> {
+    let mut options = ReadOptions::default();
+    options.set_verify_checksums(true);
+    options.fill_cache(false);
+    options.set_readahead_size(READAHEAD_BYTES);
+    let mut iterator = db.raw_iterator_opt(options);
+    iterator.seek_to_first();
+    while iterator.valid() {
+        iterator.next();
+    }
+    iterator.status()
 }
 
 fn remove(dir: &Path) -> Result<(), StateError> {
