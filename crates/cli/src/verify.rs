@@ -3,7 +3,7 @@
 //! Replicas apply at different times, so they are asked again until all have hashed the same index. A shard that is written
 //! without a pause may not show all of them at one; then the answer is that nobody knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -34,6 +34,12 @@ struct Verdict {
     reason: String,
 }
 
+impl Verdict {
+    fn unknown(shard: u64, reason: String) -> Self {
+        Verdict { shard, verdict: "unknown", applied_index: 0, records: 0, hashes: BTreeMap::new(), reason }
+    }
+}
+
 /// Verifies one shard or all, and prints a line each.
 pub(crate) async fn run(shard: Option<u32>, Ask { connect, output }: &Ask) -> Result<(), Failure> {
     let survey = Survey::take(connect).await?;
@@ -44,6 +50,8 @@ pub(crate) async fn run(shard: Option<u32>, Ask { connect, output }: &Ask) -> Re
     }
     let addresses: BTreeMap<u64, String> =
         survey.nodes.iter().map(|(node, _)| (node.id, node.client_address.clone())).collect();
+    let silent: BTreeSet<u64> =
+        survey.nodes.iter().filter(|(_, status)| status.is_none()).map(|(node, _)| node.id).collect();
     let mut verdicts = Vec::with_capacity(shards.len());
     for known in shards {
         let at: Vec<(u64, String)> = known
@@ -51,7 +59,12 @@ pub(crate) async fn run(shard: Option<u32>, Ask { connect, output }: &Ask) -> Re
             .iter()
             .map(|replica| (replica.node, addresses.get(&replica.node).cloned().unwrap_or_default()))
             .collect();
-        verdicts.push(verify(known.id, &at, connect.deadline).await);
+        // A node that did not answer a moment ago is not waited for again, shard by shard.
+        let down = at.iter().find(|(node, _)| silent.contains(node));
+        verdicts.push(match down {
+            Some((node, _)) => Verdict::unknown(known.id, format!("node {node} does not answer")),
+            None => verify(known.id, &at, connect.deadline).await,
+        });
     }
     let differ = verdicts.iter().filter(|verdict| verdict.verdict == "different").count();
     let unknown = verdicts.iter().filter(|verdict| verdict.verdict == "unknown").count();
@@ -112,8 +125,7 @@ async fn verify(shard: u64, at: &[(u64, String)], within: Duration) -> Verdict {
             };
         }
         if Instant::now() + AGAIN >= deadline {
-            let (applied_index, records, hashes) = (0, 0, BTreeMap::new());
-            return Verdict { shard, verdict: "unknown", applied_index, records, hashes, reason };
+            return Verdict::unknown(shard, reason);
         }
         tokio::time::sleep(AGAIN).await;
     }

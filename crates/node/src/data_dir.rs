@@ -139,6 +139,7 @@ impl DataDir {
         let dir = DataDir { path: path.to_owned(), _lock: lock };
         dir.delete_half_written().map_err(unwritable)?;
         dir.check_format()?;
+        dir.check_identity()?;
         for scratch in [dir.snapshots(), dir.staging()] {
             empty(&scratch).map_err(unwritable)?;
         }
@@ -245,6 +246,16 @@ impl DataDir {
             Ok(false) => corrupt(log, "this database's write-ahead log (*.log) is"),
             Err(source) => Err(DataDirError::Io { path: log, source }),
         }
+    }
+
+    /// Refuses a directory that has data and no identity any more: the node would join as a new one, beside the data of the old one.
+    fn check_identity(&self) -> Result<(), DataDirError> {
+        if !self.was_stored()? || self.identity()?.is_some() {
+            return Ok(());
+        }
+        let reason = "it is gone, and with it whose data this is; put it back, or let the node join with an empty data directory as \
+                      a new one";
+        Err(DataDirError::Corrupt { path: self.path.join(IDENTITY), reason: reason.to_owned() })
     }
 
     fn was_stored(&self) -> Result<bool, DataDirError> {
@@ -474,6 +485,21 @@ mod tests {
         assert_eq!(crate::NodeError::from(refusal).exit_code(), 65);
         assert!(dir.record_identity(Identity { cluster: ClusterId(5), node: NodeId(3) }).is_err());
         assert_eq!(dir.founding().unwrap(), Some(founding(5)));
+    }
+
+    /// A node whose identity was lost started as one in no cluster, with its old data beside it.
+    #[test]
+    fn data_without_an_identity_was_taken_for_a_new_node() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        dir.record_identity(Identity { cluster: ClusterId(5), node: NodeId(2) }).unwrap();
+        dir.record_stored().unwrap();
+        drop(dir);
+        drop(DataDir::open(temp.path()).unwrap());
+        fs::remove_file(temp.path().join(IDENTITY)).unwrap();
+        let refusal = DataDir::open(temp.path()).unwrap_err();
+        assert!(refusal.to_string().contains("whose data this is"), "{refusal}");
+        assert_eq!(crate::NodeError::from(refusal).exit_code(), 65);
     }
 
     #[test]

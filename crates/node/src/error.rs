@@ -10,7 +10,7 @@ pub enum NodeError {
     Config(String),
     /// A port is taken. Starting again may work once its holder is gone, so this is not an error of the configuration.
     #[error(
-        "cannot listen for {what} connections on {address}: {source}; another process has the port, or the address is not of this machine"
+        "cannot listen for {what} connections on {address}: {source}; another process has the port (ss -ltnp names it), or the address is not of this machine: stop that process, or listen elsewhere"
     )]
     Listen {
         /// What for.

@@ -283,7 +283,10 @@ impl<M: Machine> Group<M> {
             let linearizer = raft.get_read_linearizer(option).await.map_err(|error| match error {
                 RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => redirect(forward),
                 RaftError::APIError(LinearizableReadError::QuorumNotEnough(missing)) => {
-                    Rejection::Unavailable { reason: format!("no quorum confirmed the leader: {missing}") }
+                    let answered = missing.got.len();
+                    Rejection::Unavailable {
+                        reason: format!("no quorum confirmed the leader: only {answered} of its replicas answered"),
+                    }
                 }
                 RaftError::Fatal(fatal) => stopped(&fatal),
             })?;

@@ -17,6 +17,7 @@
 
 mod cache;
 mod code;
+mod connections;
 mod create;
 mod http;
 mod links;

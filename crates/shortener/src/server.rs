@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use url::Url;
 
 use crate::Store;
+use crate::connections::Connections;
 use crate::http::routes;
 
 /// How long requests may go on once the shutdown began.
@@ -62,7 +63,11 @@ pub async fn serve(
     }
     let listener = TcpListener::bind(listen).await.map_err(|source| Error::Listen { listen, source })?;
     let address = listener.local_addr().map_err(|source| Error::Listen { listen, source })?;
+    let unnamed = config.base_url.is_none();
     let base_url = config.base_url.map_or_else(|| format!("http://{address}"), String::from);
+    if unnamed && address.ip().is_unspecified() {
+        warn!(base_url, "short URLs begin with an address that nobody can reach: say --base-url");
+    }
     info!(%address, base_url, "shortener serves");
 
     let (stopping, stopped) = oneshot::channel();
@@ -71,7 +76,8 @@ pub async fn serve(
         info!("shortener stops: finishing the requests under way");
         let _ = stopping.send(());
     };
-    let served = axum::serve(listener, routes(Store::new(client), &base_url)).with_graceful_shutdown(shutdown);
+    let served =
+        axum::serve(Connections::new(listener), routes(Store::new(client), &base_url)).with_graceful_shutdown(shutdown);
     tokio::select! {
         result = served.into_future() => result.map_err(Error::Serve),
         () = overdue(stopped) => {

@@ -23,8 +23,8 @@ use crate::failure::{Exit, Failure};
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
 /// Writers of the preload.
 const PRELOAD_CLIENTS: u64 = 128;
-/// How often the preload tries one key.
-const PRELOAD_TRIES: usize = 20;
+/// For how long the preload tries one key again.
+const PRELOAD_PATIENCE: Duration = Duration::from_secs(10);
 /// The pause between two tries of one key.
 const PRELOAD_PAUSE: Duration = Duration::from_millis(250);
 /// How often progress is shown.
@@ -58,21 +58,20 @@ pub(super) async fn preload(target: &impl Target, workload: &Workload) -> Result
     });
     try_join_all(writers).await.map(drop).map_err(|kind: ErrorKind| {
         Failure::new(Exit::Unreachable, "cannot write the keys that are to be read")
-            .cause(format!("{kind}, {PRELOAD_TRIES} times in a row"))
+            .cause(format!("{kind}, again and again for {} s", PRELOAD_PATIENCE.as_secs()))
             .hint("is the cluster up?  quorate status")
     })
 }
 
 async fn put_patiently(target: &impl Target, client: usize, key: Bytes, value: &Bytes) -> Result<(), ErrorKind> {
-    let mut last = Ok(());
-    for _ in 0..PRELOAD_TRIES {
-        last = target.put(client, key.clone(), value.clone()).await;
-        if last.is_ok() {
-            return last;
+    let until = Instant::now() + PRELOAD_PATIENCE;
+    loop {
+        let written = target.put(client, key.clone(), value.clone()).await;
+        if written.is_ok() || Instant::now() >= until {
+            return written;
         }
         sleep(PRELOAD_PAUSE).await;
     }
-    last
 }
 
 /// Runs the load for the warm-up and the window, or until `stop`.

@@ -153,6 +153,9 @@ impl BenchCommand {
                 .cause(report.errors_line())
                 .hint("is the cluster up?  quorate status"));
         }
+        if report.nothing_ended() {
+            return Err(Failure::new(Exit::Interrupted, "interrupted before any operation had ended"));
+        }
         Ok(())
     }
 }

@@ -116,6 +116,11 @@ impl Report {
         self.operations == 0 && !self.errors.is_empty()
     }
 
+    /// Whether no operation ended at all: then nothing was measured.
+    pub(super) fn nothing_ended(&self) -> bool {
+        self.operations == 0 && self.errors.is_empty()
+    }
+
     /// The errors in one line.
     pub(super) fn errors_line(&self) -> String {
         if self.errors.is_empty() {
