@@ -95,7 +95,7 @@ pub(crate) async fn timely<T>(
     within: Duration,
     work: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
-    let late = || Err(Status::deadline_exceeded(format!("{who}: no answer within {within:?}")));
+    let late = || Err(Status::deadline_exceeded(format!("{who}: no answer within {} ms", within.as_millis())));
     tokio::time::timeout(within, work).await.unwrap_or_else(|_| late())
 }
 

@@ -88,7 +88,9 @@ impl Founding {
         };
         match tokio::time::timeout(within, made).await {
             Ok(response) => Ok(response?.into_inner()),
-            Err(_) => Err(refused(&first, &Status::deadline_exceeded(format!("no answer within {within:?}")))),
+            Err(_) => {
+                Err(refused(&first, &Status::deadline_exceeded(format!("no answer within {} ms", within.as_millis()))))
+            }
         }
     }
 }

@@ -112,7 +112,7 @@ pub async fn admin(endpoint: &str, within: Duration) -> Result<AdminClient, Admi
     let transport = transport(endpoint, within).map_err(invalid)?;
     let channel = tokio::time::timeout(within, transport.connect())
         .await
-        .map_err(|_| unreachable(format!("no connection within {within:?}")))?
+        .map_err(|_| unreachable(format!("no connection within {} ms", within.as_millis())))?
         .map_err(|error| unreachable(explain(&error)))?;
     let inner = Generated::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     Ok(AdminClient { endpoint: endpoint.to_owned(), inner })
@@ -165,7 +165,7 @@ impl AdminClient {
             Ok(Err(status)) => Err(AdminError::new(&self.endpoint, &status)),
             Err(_) => Err(AdminError::Unreachable {
                 endpoint: self.endpoint.clone(),
-                reason: format!("no answer within {within:?}"),
+                reason: format!("no answer within {} ms", within.as_millis()),
             }),
         }
     }

@@ -116,6 +116,6 @@ async fn answer<T>(
     match timeout(within, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(status.message().to_owned()),
-        Err(_) => Err(format!("no answer within {within:?}")),
+        Err(_) => Err(format!("no answer within {} ms", within.as_millis())),
     }
 }
