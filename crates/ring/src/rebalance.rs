@@ -5,6 +5,7 @@
 //!   2 zones    shards with avoidable neighbours in a zone     → a node of another zone
 //!   3 fill     nodes far under their share (new ones) take    ← the nearest shards of nodes over theirs
 //!   4 bound    nodes over their load bound give               → the nearest node with room
+//!              3 and 4 again, until neither finds anything
 //! ```
 //!
 //! A fresh placement would be a little more even, and would move more: whatever a map has drifted from it. Here nothing moves
@@ -77,8 +78,9 @@ pub fn rebalance(
     let unzoned: Vec<bool> = (0..plan.shards.len()).map(|shard| !plan.is_zoned(shard)).collect();
     plan.leave();
     plan.keep_zones();
-    plan.fill();
-    plan.keep_bounds();
+    // What a node gives for its bound can be what another one could not take before. Ends: every replica that these two move
+    // lessens what nodes lack of their shares or have over their bounds, and none adds to either.
+    while plan.fill() | plan.keep_bounds() {}
 
     let mut moves = Vec::new();
     for (((shard, before), after), unzoned) in current.iter().zip(&plan.shards).zip(unzoned) {
@@ -185,8 +187,9 @@ impl Plan {
         targets.min_by_key(|&node| (crowd(node).count(), !self.has_room(node))).map(|to| (from, to))
     }
 
-    /// Nodes over their bound give what is farthest from them.
-    fn keep_bounds(&mut self) {
+    /// Nodes over their bound give what is farthest from them. Says whether anything moved.
+    fn keep_bounds(&mut self) -> bool {
+        let mut moved = false;
         for node in 0..self.loads.len() {
             if self.loads[node] <= self.limits[node].bound {
                 continue;
@@ -203,13 +206,17 @@ impl Plan {
                     // Zones come before the bound.
                     self.take(shard, to);
                     self.put(shard, node);
+                } else {
+                    moved = true;
                 }
             }
         }
+        moved
     }
 
-    /// Nodes far under their share take what is nearest to them, from nodes over theirs.
-    fn fill(&mut self) {
+    /// Nodes far under their share take what is nearest to them, from nodes over theirs. Says whether anything moved.
+    fn fill(&mut self) -> bool {
+        let mut moved = false;
         for node in 0..self.loads.len() {
             let share = self.shares[node] / self.weights;
             if self.loads[node] as u128 * 100 >= share * FILL_BELOW_PERCENT {
@@ -222,9 +229,11 @@ impl Plan {
                 if let Some(from) = self.giver(shard, node) {
                     self.take(shard, from);
                     self.put(shard, node);
+                    moved = true;
                 }
             }
         }
+        moved
     }
 
     /// Which node should hand its replica of the shard to this one: the one that is most over its share.

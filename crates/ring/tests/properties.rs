@@ -389,3 +389,15 @@ fn a_large_cluster_is_planned_in_seconds() {
     assert!(goes.len() * 10 <= share * 12, "{} for {share}", goes.len());
     assert!(began.elapsed() < std::time::Duration::from_secs(100), "ten times what it should take");
 }
+
+/// A second plan moved more, where one should do: a node could take a shard only after another node had given that shard's
+/// neighbour for its bound, and nobody asked again.
+#[test]
+fn what_a_bound_sets_free_is_taken_in_the_same_plan() {
+    let nodes = [node(20, "a", 200), node(84, "a", 100), node(144, "a", 50), node(355, "", 50), node(592, "", 50)];
+    // Nodes 1 and 2 are gone.
+    let map = [[1, 592, 2], [144, 592, 84], [1, 592, 355]];
+    let map: Placement = (1..).map(ShardId).zip(map.map(|nodes| nodes.map(NodeId).to_vec())).collect();
+    let mended = after(&map, &planned(&nodes, &table(3), 3, &map));
+    assert_eq!(planned(&nodes, &table(3), 3, &mended), []);
+}
