@@ -137,14 +137,30 @@ impl Survey {
         })
     }
 
-    /// The node that leads a group: of those that say they do, the one of the highest term.
+    /// The node that leads a group: of those that say they do, the one of the highest term. None without a quorum: a leader that
+    /// is cut off believes that it leads for as long as it hears of no other, and serves nobody.
     pub(crate) fn leader(&self, group: u32) -> Option<u64> {
+        let (working, voters) = self.working(group);
+        if 2 * working <= voters {
+            return None;
+        }
         let leaders = self.reports(group).filter(|(_, report)| report.role() == kv::Role::Leader);
         leaders.max_by_key(|(_, report)| report.term).map(|(node, _)| node)
     }
 
-    /// How well a group is. Its voters are as its latest report says, else as the map places them.
+    /// How well a group is.
     pub(crate) fn margin(&self, group: u32) -> Margin {
+        let (working, voters) = self.working(group);
+        let majority = voters / 2 + 1;
+        Margin {
+            spare: i64::try_from(working).unwrap_or(i64::MAX) - i64::try_from(majority).unwrap_or(i64::MAX),
+            complete: working == voters,
+            led: self.leader(group).is_some(),
+        }
+    }
+
+    /// How many voters of a group work, of how many. They are as its latest report says, else as the map places them.
+    fn working(&self, group: u32) -> (usize, usize) {
         let latest = self.reports(group).max_by_key(|(_, report)| (report.term, report.applied_index));
         let placed = || {
             let shard = self.topology.shards.iter().find(|shard| shard.id == group);
@@ -157,13 +173,7 @@ impl Survey {
         let works = |voter: &&u64| {
             self.reports(group).any(|(node, report)| node == **voter && report.role() != kv::Role::Stopped)
         };
-        let working = voters.iter().filter(works).count();
-        let majority = voters.len() / 2 + 1;
-        Margin {
-            spare: i64::try_from(working).unwrap_or(i64::MAX) - i64::try_from(majority).unwrap_or(i64::MAX),
-            complete: working == voters.len(),
-            led: self.leader(group).is_some(),
-        }
+        (voters.iter().filter(works).count(), voters.len())
     }
 
     /// About how many bytes a replica of a group has on disk: what its largest one reports, since one that is on its way has
@@ -288,7 +298,8 @@ pub(crate) mod tests {
         let survey = survey(&[1, 3]);
         assert_eq!(survey.margin(1), Margin { spare: -1, complete: false, led: false });
         assert_eq!(survey.shards()[0].leader, None);
-        assert!(survey.margin(2).led, "a leader that has not noticed yet still says so");
+        // Node 2 says that it leads; it counted as the shard's leader.
+        assert_eq!((survey.shards()[1].leader, survey.margin(2).led), (None, false));
     }
 
     #[test]

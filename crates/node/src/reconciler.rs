@@ -21,6 +21,7 @@ use quorate_types::topology::{Command, NodeState, Outcome, Topology};
 use quorate_types::{GroupId, NodeId, ReplicaId, Role};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::handshake;
@@ -40,6 +41,8 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long group 0 may take for a command.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a leadership that was handed over stays where it is: longer than the reports and the order take.
+const HANDOVER_REST: Duration = Duration::from_secs(5);
 /// How long a node may work on an order.
 pub(crate) const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -107,6 +110,8 @@ struct Round {
     absent: HashSet<ReplicaId>,
     /// Why the last order for a group failed, until one succeeds.
     failures: BTreeMap<GroupId, String>,
+    /// When the leadership of a group was last handed over, and to which node.
+    handovers: BTreeMap<GroupId, (NodeId, Instant)>,
 }
 
 impl Round {
@@ -121,6 +126,7 @@ impl Round {
             ordered: HashSet::new(),
             absent: HashSet::new(),
             failures: BTreeMap::new(),
+            handovers: BTreeMap::new(),
         }
     }
 
@@ -159,7 +165,10 @@ impl Round {
         let Some(topology) = cluster.topology() else { return Ok(false) };
         let reports = self.reports(&topology).await;
         self.failures.retain(|group, _| topology.moves.iter().any(|moving| moving.group == *group));
-        let Plan { steps, progress, .. } = plan(&cluster, &reports.with_failures(self.failures.clone()), now_ms());
+        self.handovers.retain(|_, (_, at)| at.elapsed() < HANDOVER_REST);
+        let handovers = self.handovers.iter().map(|(group, (node, _))| (*group, *node)).collect();
+        let reports = reports.with_failures(self.failures.clone()).with_handovers(handovers);
+        let Plan { steps, progress, .. } = plan(&cluster, &reports, now_ms());
         let busy = !steps.is_empty() || progress.values().any(|progress| progress.moving + progress.left > 0);
         *self.member.reconciler.view() = progress.into_iter().collect();
         for step in steps {
@@ -241,6 +250,11 @@ impl Round {
             return;
         }
         fail_point(&format!("{}-planned", order_name(what)));
+        if let OrderKind::TransferLeader(to) = what
+            && let Some(to) = topology.replicas(group).find(|at| at.replica == to)
+        {
+            self.handovers.insert(group, (to.node, Instant::now()));
+        }
         let order = Order { term: self.term, group, what };
         let member = self.member.clone();
         info!(%node, %group, ?what, "order");
@@ -280,6 +294,7 @@ impl Round {
             Err(reason) => {
                 debug!(%group, ?what, reason, "order not done");
                 self.failures.insert(group, reason);
+                self.handovers.remove(&group);
             }
         }
     }
@@ -293,7 +308,7 @@ pub(crate) fn own_report(node: &Node, member: &Member) -> NodeReport {
         uptime_ms: if node.is_stopping() { 0 } else { node.uptime_ms() },
         disk_free_bytes: node.disk.free_bytes(),
         disk_full: node.disk.is_full(),
-        throttled: member.foreground.is_throttled(),
+        foreground: member.foreground.state(),
         replicas: member.groups.reports(),
     }
 }

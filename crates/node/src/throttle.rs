@@ -2,9 +2,10 @@
 //! every time it is not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use quorate_types::report;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
@@ -19,6 +20,8 @@ const RATE_MIN: u64 = 8 << 20;
 const TARGET: Duration = Duration::from_millis(50);
 /// One in so many may be slow.
 const SLOW_ONE_IN: u64 = 100;
+/// With fewer batches than this in a period nobody would notice what else goes on.
+const USERS_MIN: u64 = 25;
 /// How often the rate is set.
 const PERIOD: Duration = Duration::from_millis(250);
 
@@ -28,6 +31,7 @@ pub(crate) struct Foreground {
     served: AtomicU64,
     slow: AtomicU64,
     rate: AtomicU64,
+    has_users: AtomicBool,
 }
 
 impl Foreground {
@@ -39,9 +43,15 @@ impl Foreground {
         }
     }
 
-    /// Whether snapshots get less than they could have, because users wait.
-    pub(crate) fn is_throttled(&self) -> bool {
-        (1..RATE_MAX).contains(&self.rate.load(Ordering::Relaxed))
+    /// How users are served: they wait where snapshots get less than they could have.
+    pub(crate) fn state(&self) -> report::Foreground {
+        if (1..RATE_MAX).contains(&self.rate.load(Ordering::Relaxed)) {
+            report::Foreground::Waits
+        } else if self.has_users.load(Ordering::Relaxed) {
+            report::Foreground::Served
+        } else {
+            report::Foreground::Idle
+        }
     }
 }
 
@@ -64,6 +74,7 @@ pub(crate) async fn run(member: Arc<Member>) {
         }
         rate = next;
         foreground.rate.store(rate, Ordering::Relaxed);
+        foreground.has_users.store(served >= USERS_MIN, Ordering::Relaxed);
     }
 }
 

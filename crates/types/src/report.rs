@@ -18,10 +18,22 @@ pub struct NodeReport {
     pub disk_free_bytes: u64,
     /// Its disk is below the reserve: it refuses writes.
     pub disk_full: bool,
-    /// What it sends gives way to users, who wait.
-    pub throttled: bool,
+    /// How it serves its users.
+    pub foreground: Foreground,
     /// Its replicas.
     pub replicas: Vec<ReplicaReport>,
+}
+
+/// How a node serves its users: what the cluster does for itself gives way to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum Foreground {
+    /// There is little to serve.
+    #[default]
+    Idle,
+    /// It serves them as fast as it should.
+    Served,
+    /// They wait: what it sends is throttled.
+    Waits,
 }
 
 /// What a replica says of itself.

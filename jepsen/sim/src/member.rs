@@ -12,7 +12,7 @@ use quorate_storage::machine::KvMachine;
 use quorate_storage::state::{MemoryState, State};
 use quorate_topology::{Published, TopologyMachine};
 use quorate_types::clock::Clock;
-use quorate_types::report::{NodeReport, Order};
+use quorate_types::report::{Foreground, NodeReport, Order};
 use quorate_types::topology::{NodeState, Topology};
 use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
 use rand::RngExt;
@@ -127,7 +127,7 @@ impl Member {
             uptime_ms: u64::try_from(self.clock.began.elapsed().as_millis()).expect("a run takes seconds"),
             disk_free_bytes: 1 << 40,
             disk_full: false,
-            throttled: false,
+            foreground: Foreground::Idle,
             replicas: self.groups.reports(),
         }
     }

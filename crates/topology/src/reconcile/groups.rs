@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use quorate_types::operation::ReplicaMove;
-use quorate_types::report::{OrderKind, ReplicaReport};
+use quorate_types::report::{Foreground, OrderKind, ReplicaReport};
 use quorate_types::topology::{Command, Placement};
 use quorate_types::{GroupId, Membership, ReplicaId};
 
@@ -143,7 +143,7 @@ impl Moving<'_> {
             }
             _ => format!("receiving a snapshot on node {}", to.node),
         };
-        if self.reports.node(self.leader.node).is_some_and(|report| report.throttled) {
+        if self.reports.node(self.leader.node).is_some_and(|report| report.foreground == Foreground::Waits) {
             reason += "; throttled, as users wait";
         }
         if self.reports.node(to.node).is_some_and(|report| report.disk_full) {

@@ -1,6 +1,8 @@
 //! Leaders are spread over the nodes by weight, and away from nodes that drain.
 //!
 //! One leadership moves where that makes the busiest of two nodes less busy; a chain of such steps balances what one cannot.
+//! What was handed over a moment ago counts where it went, whatever the reports say yet, and stays there for now: counted where
+//! it was, it would be made up for by another one, which would have to come back.
 
 use std::collections::BTreeMap;
 
@@ -12,21 +14,31 @@ use super::groups::SUCCESSOR_LAG_MAX;
 use super::{Plan, Reports, is_caught_up};
 use crate::cluster::ClusterState;
 
-/// Leaderships that move at the same time: each costs its shard a round trip without a leader.
+/// Leaderships that move at the same time: each costs its shard two round trips without a leader.
 const TRANSFERS_MAX: usize = 2;
 /// A node is given leaderships once it runs so long: one that crashes again and again would lose them again and again.
 const SETTLED_MS: u64 = 5_000;
 
 /// Plans transfers of leadership.
 pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
-    let leads: Vec<(GroupId, Placement)> = cluster
-        .shards
-        .values()
-        .filter(|shard| !cluster.moves.contains_key(&shard.id.group()))
-        .filter_map(|shard| Some((shard.id.group(), reports.leader(shard.id.group(), &shard.replicas)?.0)))
-        .collect();
     let mut led: BTreeMap<NodeId, u64> = BTreeMap::new();
-    leads.iter().for_each(|(_, at)| *led.entry(at.node).or_default() += 1);
+    let mut under_way = 0;
+    let mut leads: Vec<(GroupId, Placement)> = Vec::new();
+    for shard in cluster.shards.values() {
+        let group = shard.id.group();
+        let coming = cluster.moves.get(&group).and_then(|moving| moving.to);
+        let replicas: Vec<Placement> = shard.replicas.iter().copied().chain(coming).collect();
+        let leader = reports.leader(group, &replicas).map(|(leader, _)| leader);
+        let handed = reports.handovers.get(&group).copied();
+        if let Some(node) = handed.or(leader.map(|leader| leader.node)) {
+            *led.entry(node).or_default() += 1;
+        }
+        match (leader, handed) {
+            (leader, Some(to)) => under_way += usize::from(leader.is_none_or(|leader| leader.node != to)),
+            (Some(leader), None) if !cluster.moves.contains_key(&group) => leads.push((group, leader)),
+            _ => {}
+        }
+    }
     let weight = |node: NodeId| match cluster.nodes.get(&node) {
         // Where the disk is full the leader refuses writes that another one would take.
         Some(node)
@@ -37,12 +49,12 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
         _ => 0,
     };
     let settled = |node: NodeId| reports.node(node).is_some_and(|report| report.uptime_ms >= SETTLED_MS);
-    let mut transfers = 0;
+    let mut transfers = under_way;
     // From the busiest: its leaderships are looked at first.
     let mut order = leads;
     order.sort_by_key(|(group, at)| (std::cmp::Reverse(led.get(&at.node).copied().unwrap_or_default()), *group));
     for (group, leader) in order {
-        if transfers == TRANSFERS_MAX {
+        if transfers >= TRANSFERS_MAX {
             return;
         }
         let Some(report) = reports.replica(leader).filter(|report| report.role == Role::Leader) else { continue };

@@ -26,7 +26,7 @@ mod voters;
 
 pub use moves::wanted_moves;
 
-/// Replicas on their way to one node, and away from one node, at the same time. One while users wait.
+/// Replicas on their way to one node, and away from one node, at the same time. One while there are users to serve.
 pub const MOVES_PER_NODE_MAX: usize = 2;
 
 /// What the nodes said of themselves, each a moment ago. A node that does not answer is missing.
@@ -35,6 +35,8 @@ pub struct Reports {
     nodes: BTreeMap<NodeId, NodeReport>,
     /// Why the last order for a group failed.
     failures: BTreeMap<GroupId, String>,
+    /// Groups whose leadership was handed over a moment ago, and to which node.
+    handovers: BTreeMap<GroupId, NodeId>,
     /// Where each replica stands in the report of its node.
     places: HashMap<(NodeId, ReplicaId), usize>,
 }
@@ -47,12 +49,18 @@ impl Reports {
             let replicas = report.replicas.iter().enumerate();
             replicas.map(|(place, replica)| ((report.node, replica.replica), place))
         });
-        Reports { places: all.collect(), failures: BTreeMap::new(), nodes }
+        Reports { places: all.collect(), failures: BTreeMap::new(), handovers: BTreeMap::new(), nodes }
     }
 
     /// The last order for each of these groups failed, for this reason.
     pub fn with_failures(self, failures: BTreeMap<GroupId, String>) -> Self {
         Reports { failures, ..self }
+    }
+
+    /// The leadership of each of these groups was handed over to a node a moment ago: the report of who leads may be older, and
+    /// nobody is asked to hand it on at once.
+    pub fn with_handovers(self, handovers: BTreeMap<GroupId, NodeId>) -> Self {
+        Reports { handovers, ..self }
     }
 
     /// What a node said.

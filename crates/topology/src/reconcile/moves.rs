@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_ring::{ArcTable, Candidate, Move, MoveReason, PlacementRequest, rebalance};
 use quorate_types::operation::{Intent, Operation, OperationId, PlannedMove, ReplicaMove};
+use quorate_types::report::Foreground;
 use quorate_types::topology::{Command, NodeState, Placement};
 use quorate_types::{GroupId, NodeId, ShardId};
 
@@ -240,8 +241,8 @@ impl<'a> Room<'a> {
         to.into_iter().for_each(|node| self.coming.entry(node).or_default().push(group));
     }
 
-    /// Starts a move, if there is room for it and nothing is in its way. While users wait, a node has one move that goes on; what
-    /// stands still costs them nothing.
+    /// Starts a move, if there is room for it and nothing is in its way. While there are users to serve, a node has one move that
+    /// goes on; what stands still costs them nothing.
     fn start(&mut self, planned: PlannedMove, operation: OperationId, stalled: &BTreeSet<GroupId>) -> Start {
         let PlannedMove { shard, from, to } = planned;
         if self.cluster.paused {
@@ -257,10 +258,11 @@ impl<'a> Room<'a> {
         let group = shard.group();
         let replicas = self.cluster.replicas_of(group).unwrap_or_default();
         let mut nodes = replicas.iter().map(|at| at.node).chain([to]);
-        let users_wait = nodes.any(|node| self.reports.node(node).is_some_and(|report| report.throttled));
+        let idle = |node| self.reports.node(node).is_none_or(|report| report.foreground == Foreground::Idle);
+        let has_users = !nodes.all(idle);
         for busy in [self.leaving.get(&from), self.coming.get(&to)].into_iter().flatten() {
             let goes_on = busy.iter().any(|group| !stalled.contains(group));
-            if busy.len() >= MOVES_PER_NODE_MAX || (users_wait && goes_on) {
+            if busy.len() >= MOVES_PER_NODE_MAX || (has_users && goes_on) {
                 return Start::Later(busy.clone());
             }
         }
