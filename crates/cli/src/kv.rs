@@ -125,7 +125,7 @@ impl KvCommand {
             KvCommand::Get(args) => args.run().await,
             KvCommand::Put(args) => {
                 let condition = args.condition.expected();
-                put(args.key, args.value, condition, args.common).await
+                put("put", args.key, args.value, condition, args.common).await
             }
             KvCommand::Del(args) => args.run().await,
             KvCommand::Cas(args) => {
@@ -136,7 +136,7 @@ impl KvCommand {
                         return Err(Failure::new(Exit::Usage, "say what is expected: --expect or --if-version"));
                     }
                 };
-                put(args.key, args.new, condition, args.common).await
+                put("replace", args.key, args.new, condition, args.common).await
             }
         }
     }
@@ -192,7 +192,8 @@ fn no_quorum_hint(args: &GetArgs, failure: Failure) -> Failure {
     }
 }
 
-async fn put(key: String, value: String, expected: Expected, common: Common) -> Result<(), Failure> {
+/// `verb` says what is tried, for the error.
+async fn put(verb: &str, key: String, value: String, expected: Expected, common: Common) -> Result<(), Failure> {
     check_key(&key)?;
     let value = value_bytes(value)?;
     let (client, within) = common.connect.client().await?;
@@ -204,7 +205,7 @@ async fn put(key: String, value: String, expected: Expected, common: Common) -> 
         Expected::Version(version) => put.if_version(version),
         Expected::Value(value) => put.if_value(value),
     };
-    let served = written(&format!("cannot put '{key}'"), put).await?;
+    let served = written(&format!("cannot {verb} '{key}'"), put).await?;
     print_written("put", &key, &served, common.output)
 }
 

@@ -27,6 +27,7 @@ mod error;
 mod fatal;
 mod founding;
 mod handshake;
+mod incoming;
 mod join;
 mod listeners;
 mod member;

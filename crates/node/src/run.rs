@@ -15,7 +15,6 @@ use quorate_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
@@ -23,6 +22,7 @@ use tracing::{info, warn};
 use crate::config::NodeConfig;
 use crate::data_dir::DataDir;
 use crate::error::NodeError;
+use crate::incoming::Incoming;
 use crate::listeners::Listeners;
 use crate::node::Node;
 use crate::peer::{CONNECTION_WINDOW_BYTES, PeerService, STREAM_WINDOW_BYTES};
@@ -33,6 +33,10 @@ use crate::{join, ops, readiness, telemetry};
 const DISK_LOOK: Duration = Duration::from_secs(1);
 /// How often gRPC health takes over what readiness says.
 const HEALTH_TICK: Duration = Duration::from_millis(200);
+/// A silent client is asked for a sign of life this often, …
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// … and its connection ends after so long without one.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a stopping node waits for others to take its leaderships over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 /// How long it waits for clients' requests in flight.
@@ -162,16 +166,16 @@ impl Servers {
 
         let client = server().add_service(kv).add_service(admin).add_service(health_service).add_service(reflection);
         let (draining, closed) = (node.clone(), node.clone());
-        let client =
-            client.serve_with_incoming_shutdown(incoming(listeners.client), async move { draining.draining().await });
+        let client = client
+            .serve_with_incoming_shutdown(Incoming::new(listeners.client), async move { draining.draining().await });
         let peer = server()
             .add_service(peer)
-            .serve_with_incoming_shutdown(incoming(listeners.peer), async move { closed.closed().await });
+            .serve_with_incoming_shutdown(Incoming::new(listeners.peer), async move { closed.closed().await });
         node.spawn(health.clone().follow(node.clone()));
         Servers {
             client: tokio::spawn(client),
             peer: tokio::spawn(peer),
-            ops: tokio::spawn(ops::serve(node.clone(), listeners.ops)),
+            ops: tokio::spawn(ops::serve(node.clone(), Incoming::new(listeners.ops))),
             health,
         }
     }
@@ -194,10 +198,8 @@ fn server() -> Server {
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-}
-
-fn incoming(listener: tokio::net::TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
 }
 
 /// gRPC health, which says what readiness says.
