@@ -62,9 +62,9 @@ async fn accept(
         let (stream, address) = Listener::accept(&mut listener).await;
         let ready = ready.clone();
         tokio::spawn(async move {
-            if matches!(timeout(first_byte_max, stream.readable()).await, Ok(Ok(())))
-                && stream.set_nodelay(true).is_ok()
-            {
+            // Looks at the byte itself: readiness alone may be a false alarm.
+            let spoke = matches!(timeout(first_byte_max, stream.peek(&mut [0])).await, Ok(Ok(1)));
+            if spoke && stream.set_nodelay(true).is_ok() {
                 drop(room);
                 // Fails only when nobody serves any more.
                 let _ = ready.send((stream, address)).await;
