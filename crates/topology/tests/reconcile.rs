@@ -478,6 +478,9 @@ fn what_was_handed_over_a_moment_ago_was_handed_on() {
         state.leader = state.members.nodes.iter().find(|(_, node)| **node == NodeId(1)).map(|(id, _)| *id);
     }
     assert_eq!(transfers(&model).len(), 2);
+    model.busy = BTreeMap::from([(NodeId(3), Foreground::Served)]);
+    assert_eq!(transfers(&model).len(), 1, "there are users to serve");
+    model.busy.clear();
     let all = model.led_by(1);
     model.handovers = BTreeMap::from([(all[0], NodeId(2)), (all[1], NodeId(3))]);
     assert_eq!(transfers(&model), BTreeSet::new());

@@ -14,7 +14,8 @@ use super::groups::SUCCESSOR_LAG_MAX;
 use super::{Plan, Reports, is_caught_up};
 use crate::cluster::ClusterState;
 
-/// Leaderships that move at the same time: each costs its shard two round trips without a leader.
+/// Leaderships that move at the same time: each costs its shard two round trips without a leader. One while there are users to
+/// serve.
 const TRANSFERS_MAX: usize = 2;
 /// A node is given leaderships once it runs so long: one that crashes again and again would lose them again and again.
 const SETTLED_MS: u64 = 5_000;
@@ -49,12 +50,13 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
         _ => 0,
     };
     let settled = |node: NodeId| reports.node(node).is_some_and(|report| report.uptime_ms >= SETTLED_MS);
+    let most = if reports.has_users() { 1 } else { TRANSFERS_MAX };
     let mut transfers = under_way;
     // From the busiest: its leaderships are looked at first.
     let mut order = leads;
     order.sort_by_key(|(group, at)| (std::cmp::Reverse(led.get(&at.node).copied().unwrap_or_default()), *group));
     for (group, leader) in order {
-        if transfers >= TRANSFERS_MAX {
+        if transfers >= most {
             return;
         }
         let Some(report) = reports.replica(leader).filter(|report| report.role == Role::Leader) else { continue };

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use quorate_types::operation::{Intent, OperationId, OperationState, ReplicaMove};
-use quorate_types::report::{NodeReport, OrderKind, ReplicaReport};
+use quorate_types::report::{Foreground, NodeReport, OrderKind, ReplicaReport};
 use quorate_types::topology::{Command, NodeState, Placement};
 use quorate_types::{GroupId, NodeId, ReplicaId, Role};
 
@@ -71,6 +71,11 @@ impl Reports {
     /// Whether a node answered.
     pub fn answers(&self, node: NodeId) -> bool {
         self.nodes.contains_key(&node)
+    }
+
+    /// Whether any node has users to serve.
+    fn has_users(&self) -> bool {
+        self.nodes.values().any(|report| report.foreground != Foreground::Idle)
     }
 
     /// What a replica said of itself.
