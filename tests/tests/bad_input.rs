@@ -54,6 +54,11 @@ async fn keys_values_and_flags_are_checked() -> anyhow::Result<()> {
     expect(&run_cli(&endpoints, &["kv", "put", "key", "two", "--if-version", "999999"]).await?, REFUSED, &["version"])?;
     expect(&run_cli(&endpoints, &["kv", "put", "key", "two", "--if-value", "other"]).await?, REFUSED, &["version"])?;
     expect(&run_cli(&endpoints, &["kv", "put", "key", "two", "--if-value", "one"]).await?, 0, &[])?;
+    // Where nobody could read the error it cost the exit code: it was that of a panic.
+    let mut command = quorate()?;
+    command.env("QUORATE_ENDPOINTS", &endpoints).args(["kv", "put", "key", "three", "--if-absent"]);
+    let unread = command.stderr(std::fs::File::create("/dev/full")?).status().await?;
+    ensure!(unread.code() == Some(REFUSED), "without a reader of stderr: {unread}");
     let get = run_cli(&endpoints, &["kv", "get", "key"]).await?;
     ensure!(String::from_utf8_lossy(&get.stdout).contains("two"), "the last condition held: {get:?}");
     Ok(())

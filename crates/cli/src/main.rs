@@ -16,6 +16,22 @@
 //!
 //! Results go to stdout; progress, hints and errors to stderr. Read `args` next.
 
+/// Writes a line to stderr. Where nobody reads it, it is lost: unlike `eprintln`, which panics, it never costs the exit code.
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
+/// The same without the end of the line.
+macro_rules! tell_part {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod admin;
 mod args;
 mod bench;
@@ -58,7 +74,7 @@ fn main() -> ExitCode {
     match orphan::guard().and_then(|()| args::Cli::parse().run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprint!("{failure}");
+            tell_part!("{failure}");
             failure.exit_code()
         }
     }

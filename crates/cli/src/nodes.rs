@@ -102,7 +102,7 @@ fn of_zone(survey: &Survey, zone: Option<&str>) -> Result<Vec<NodeRow>, Failure>
 /// Warns if the replicas of a shard cannot be in distinct zones any more when a node has left.
 fn warn_of_zones(survey: &Survey, leaving: u64) {
     if let Some(scarce) = survey.scarce_zones(Some(leaving)) {
-        eprintln!("warning: {scarce}; they will be as far apart as is possible");
+        tell!("warning: {scarce}; they will be as far apart as is possible");
     }
 }
 
@@ -112,7 +112,7 @@ pub(crate) async fn drain(OneArgs { id, change }: OneArgs) -> Result<(), Failure
     known(&survey, id)?;
     let (leaders, replicas) = holds(&survey, id);
     let size = output::bytes(held_bytes(&survey, id));
-    eprintln!(
+    tell!(
         "plan: hand over {leaders} leaders, move {replicas} replicas ({size}) away from node {id}; every shard keeps its \
          quorum"
     );
@@ -126,7 +126,7 @@ pub(crate) async fn drain(OneArgs { id, change }: OneArgs) -> Result<(), Failure
 pub(crate) async fn undrain(OneArgs { id, change }: OneArgs) -> Result<(), Failure> {
     known(&Survey::take(&change.connect).await?, id)?;
     if change.dry_run {
-        eprintln!("plan: node {id} keeps what it has and takes replicas again");
+        tell!("plan: node {id} keeps what it has and takes replicas again");
     }
     carry_out(&change, Intent::Undrain { node: NodeId(id) }, 0, &format!("node {id} is active")).await
 }
@@ -140,11 +140,11 @@ pub(crate) async fn remove(RemoveArgs { id, dead, confirm: typed, change }: Remo
     }
     let (_, replicas) = holds(&survey, id);
     if dead {
-        eprintln!(
+        tell!(
             "plan: make {replicas} replicas of node {id} anew on other nodes, then forget it; what only it has is lost"
         );
     } else {
-        eprintln!("plan: node {id} leaves the cluster for good; its id is never used again");
+        tell!("plan: node {id} leaves the cluster for good; its id is never used again");
     }
     warn_of_zones(&survey, id);
     if dead && !removed {
@@ -169,7 +169,7 @@ pub(crate) async fn replace(ReplaceArgs { id, with, change }: ReplaceArgs) -> Re
     known(&survey, with)?;
     let (_, replicas) = holds(&survey, id);
     let size = output::bytes(held_bytes(&survey, id));
-    eprintln!("plan: move {replicas} replicas ({size}) of node {id} to node {with}, then remove node {id} for good");
+    tell!("plan: move {replicas} replicas ({size}) of node {id} to node {with}, then remove node {id} for good");
     warn_of_zones(&survey, id);
     confirm(&format!("Replace node {id} with node {with}?"), &change)?;
     carry_out(&change, intent, 0, &done).await

@@ -131,7 +131,7 @@ pub(crate) fn confirm(question: &str, change: &Change) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(Exit::Usage, format!("{question} – nobody can be asked here")).hint("add --yes"));
     }
-    eprint!("{question} [y/N] ");
+    tell_part!("{question} [y/N] ");
     let _ = std::io::stderr().flush();
     let mut answer = String::new();
     let read = std::io::stdin().read_line(&mut answer);
@@ -150,9 +150,9 @@ async fn try_out(change: &Change, what: Meaning, planned_on: u64, done: &str) ->
     let tried = admin::timely(LEADER, change.connect.deadline, asked).await;
     let tried = tried.map_err(|status| refused(format!("cannot {named}"), &status))?.into_inner();
     match (tried.operation, tried.already) {
-        (0, _) => eprintln!("already so: {done}"),
-        (id, true) => eprintln!("operation {id} ({named}) runs already"),
-        (_, false) => eprintln!("the cluster would take it; nothing was changed"),
+        (0, _) => tell!("already so: {done}"),
+        (id, true) => tell!("operation {id} ({named}) runs already"),
+        (_, false) => tell!("the cluster would take it; nothing was changed"),
     }
     Ok(())
 }
@@ -174,7 +174,7 @@ pub(crate) async fn carry_out(change: &Change, what: Meaning, planned_on: u64, d
         return output::show(format, KINDS.item, &nothing, || format!("already so: {done}\n"));
     }
     let verb = if started.already { "runs already" } else { "started" };
-    eprintln!("operation {} ({named}) {verb}   (Ctrl-C stops watching, not the operation)", started.operation);
+    tell!("operation {} ({named}) {verb}   (Ctrl-C stops watching, not the operation)", started.operation);
     if change.no_wait && format.for_people() {
         return output::print(format!("{}\n", started.operation));
     }
@@ -256,7 +256,7 @@ async fn watch(
 /// An operation of which only the change is known that was just made to it. That it cannot be looked at does not undo the change:
 /// it is told beside the result and is no failure.
 fn unseen(id: u64, what: String, state: &str, failure: &Failure) -> Progress {
-    eprintln!("note: operation {id} is {state}; how far it is cannot be seen just now: {}", failure.message());
+    tell!("note: operation {id} is {state}; how far it is cannot be seen just now: {}", failure.message());
     Progress { id, what, state: state.to_owned(), ..Progress::default() }
 }
 
@@ -301,7 +301,7 @@ fn still_running(listed: ListOperationsResponse, survey: &Survey) -> Vec<Progres
 
 /// A connection to the node that leads the topology group.
 pub(crate) async fn leader_of(connect: &Connect, survey: &Survey) -> Result<admin::Client, Failure> {
-    let leader = survey.leader(0).and_then(|id| survey.nodes.iter().find(|(node, _)| node.id == id));
+    let leader = survey.claims_to_lead(0).and_then(|id| survey.nodes.iter().find(|(node, _)| node.id == id));
     let Some((leader, _)) = leader else {
         return Err(Failure::new(Exit::Unreachable, "nobody leads the topology group just now")
             .hint("most of its nodes may be down: quorate status"));

@@ -213,20 +213,20 @@ impl Screen {
         let waits = self.last.as_ref().is_none_or(|(last, _)| last.waits != now.waits);
         if self.bars {
             // The bar is drawn again and again; what stands still is said once, above it.
-            eprint!("\r\x1b[K");
+            tell_part!("\r\x1b[K");
             if waits {
-                now.reasons().for_each(|reason| eprintln!("  {reason}"));
+                now.reasons().for_each(|reason| tell!("  {reason}"));
             }
-            eprint!("{}", now.bar());
+            tell_part!("{}", now.bar());
             if !now.runs() {
-                eprintln!();
+                tell!();
             }
             // Only a terminal that is gone refuses, and nobody looks at it.
             let _ = std::io::stderr().flush();
         } else if news || quiet {
             match self.format {
                 Format::Ndjson => output::show(self.format, "Operation", now, String::new)?,
-                Format::Table | Format::Wide | Format::Json => eprintln!("{}", now.line()),
+                Format::Table | Format::Wide | Format::Json => tell!("{}", now.line()),
             }
         }
         if news || quiet {

@@ -99,7 +99,7 @@ async fn apply(ApplyArgs { file, change }: ApplyArgs) -> Result<(), Failure> {
     if plan.moves.is_empty() {
         return output::print("the load is even: nothing to move\n");
     }
-    eprint!("{}", plan.screen());
+    tell_part!("{}", plan.screen());
     confirm("Move them?", &change)?;
     let count = plan.moves.len();
     let moves = plan.moves.into_iter().map(|sized| sized.planned).collect();

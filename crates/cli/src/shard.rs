@@ -107,9 +107,7 @@ async fn show(args: ShowArgs) -> Result<(), Failure> {
 
 async fn move_replica(MoveArgs { id, from, to, change }: MoveArgs) -> Result<(), Failure> {
     known(&Survey::take(&change.connect).await?, id)?;
-    eprintln!(
-        "plan: a new replica of shard {id} on node {to} catches up and votes, then the one on node {from} leaves"
-    );
+    tell!("plan: a new replica of shard {id} on node {to} catches up and votes, then the one on node {from} leaves");
     confirm(&format!("Move shard {id} from node {from} to node {to}?"), &change)?;
     let planned = PlannedMove { shard: ShardId(id), from: NodeId(from), to: NodeId(to) };
     carry_out(&change, Intent::Move { planned }, 0, &format!("shard {id} is on node {to}")).await
@@ -121,7 +119,7 @@ async fn transfer_leader(TransferArgs { id, to, connect }: TransferArgs) -> Resu
     if shard.leader == Some(to) {
         return output::print(format!("already so: node {to} leads shard {id}\n"));
     }
-    let leader = shard.leader.and_then(|leader| survey.nodes.iter().find(|(node, _)| node.id == leader));
+    let leader = survey.claims_to_lead(id).and_then(|leader| survey.nodes.iter().find(|(node, _)| node.id == leader));
     let Some((leader, _)) = leader else {
         return Err(Failure::new(Exit::Unreachable, format!("nobody leads shard {id} just now")).hint("quorate status"));
     };

@@ -36,7 +36,7 @@ pub(crate) fn shutdown() -> Result<impl Future<Output = ()> + Send + 'static, Fa
         stops.next().await;
         tokio::spawn(async move {
             stops.next().await;
-            eprintln!("stopped a second time: ending at once");
+            tell!("stopped a second time: ending at once");
             std::process::exit(i32::from(Exit::Interrupted as u8));
         });
     })

@@ -37,7 +37,7 @@ impl StatusArgs {
             let shown = self.show().await;
             let Some(pause) = self.watch else { return shown };
             if let Err(failure) = shown {
-                eprint!("{failure}");
+                tell_part!("{failure}");
             }
             tokio::time::sleep(pause).await;
         }

@@ -141,9 +141,11 @@ impl Survey {
     /// is cut off believes that it leads for as long as it hears of no other, and serves nobody.
     pub(crate) fn leader(&self, group: u32) -> Option<u64> {
         let (working, voters) = self.working(group);
-        if 2 * working <= voters {
-            return None;
-        }
+        if 2 * working > voters { self.claims_to_lead(group) } else { None }
+    }
+
+    /// The node that says that it leads, of those that answer; whether it does shows when it is asked for something.
+    pub(crate) fn claims_to_lead(&self, group: u32) -> Option<u64> {
         let leaders = self.reports(group).filter(|(_, report)| report.role() == kv::Role::Leader);
         leaders.max_by_key(|(_, report)| report.term).map(|(node, _)| node)
     }

@@ -27,7 +27,6 @@ mod error;
 mod fatal;
 mod founding;
 mod handshake;
-mod incoming;
 mod join;
 mod listeners;
 mod member;

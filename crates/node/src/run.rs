@@ -15,6 +15,7 @@ use quorate_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
@@ -22,7 +23,6 @@ use tracing::{info, warn};
 use crate::config::NodeConfig;
 use crate::data_dir::DataDir;
 use crate::error::NodeError;
-use crate::incoming::Incoming;
 use crate::listeners::Listeners;
 use crate::node::Node;
 use crate::peer::{CONNECTION_WINDOW_BYTES, PeerService, STREAM_WINDOW_BYTES};
@@ -166,16 +166,16 @@ impl Servers {
 
         let client = server().add_service(kv).add_service(admin).add_service(health_service).add_service(reflection);
         let (draining, closed) = (node.clone(), node.clone());
-        let client = client
-            .serve_with_incoming_shutdown(Incoming::new(listeners.client), async move { draining.draining().await });
+        let client =
+            client.serve_with_incoming_shutdown(incoming(listeners.client), async move { draining.draining().await });
         let peer = server()
             .add_service(peer)
-            .serve_with_incoming_shutdown(Incoming::new(listeners.peer), async move { closed.closed().await });
+            .serve_with_incoming_shutdown(incoming(listeners.peer), async move { closed.closed().await });
         node.spawn(health.clone().follow(node.clone()));
         Servers {
             client: tokio::spawn(client),
             peer: tokio::spawn(peer),
-            ops: tokio::spawn(ops::serve(node.clone(), Incoming::new(listeners.ops))),
+            ops: tokio::spawn(ops::serve(node.clone(), listeners.ops)),
             health,
         }
     }
@@ -200,6 +200,10 @@ fn server() -> Server {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+}
+
+fn incoming(listener: tokio::net::TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
 /// gRPC health, which says what readiness says.

@@ -39,7 +39,7 @@ impl Deadline {
 
 impl fmt::Display for Deadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.within)
+        write!(f, "{} ms", self.within.as_millis())
     }
 }
 

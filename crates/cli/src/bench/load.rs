@@ -165,11 +165,11 @@ async fn progress(shared: Arc<Shared>) {
     while shared.stop.run_until_cancelled(sleep(PROGRESS_EVERY)).await.is_some() {
         let done = shared.done.load(Ordering::Relaxed);
         let phase = if Instant::now() < shared.window.start { "warm-up" } else { "measuring" };
-        eprint!("\r{phase}: {} operations/s        ", done - before);
+        tell_part!("\r{phase}: {} operations/s        ", done - before);
         let _ = std::io::stderr().flush();
         before = done;
     }
-    eprint!("\r{:40}\r", "");
+    tell_part!("\r{:40}\r", "");
 }
 
 #[cfg(test)]

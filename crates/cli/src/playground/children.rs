@@ -152,11 +152,7 @@ impl Children {
                 () = stops.next() => break,
             }
             if Instant::now() >= deadline {
-                eprintln!(
-                    "{} processes did not stop within {} s and are killed",
-                    self.running(),
-                    STOP_DEADLINE.as_secs()
-                );
+                tell!("{} processes did not stop within {} s and are killed", self.running(), STOP_DEADLINE.as_secs());
                 break;
             }
         }
@@ -181,7 +177,7 @@ impl Child {
         let Some(id) = self.pid() else { return };
         // One that is paused hears of it when it goes on.
         if let Err(error) = kill_process(id, Signal::TERM).and_then(|()| kill_process(id, Signal::CONT)) {
-            eprintln!("cannot stop {}: {error}", self.name);
+            tell!("cannot stop {}: {error}", self.name);
         }
     }
 }

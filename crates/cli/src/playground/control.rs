@@ -97,7 +97,7 @@ impl Control {
 impl Drop for Control {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.socket) {
-            eprintln!("cannot remove {}: {error}", self.socket.display());
+            tell!("cannot remove {}: {error}", self.socket.display());
         }
     }
 }

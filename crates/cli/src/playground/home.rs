@@ -74,7 +74,7 @@ impl Drop for Home {
         if self.temporary
             && let Err(error) = fs::remove_dir_all(&self.path)
         {
-            eprintln!("cannot remove {}: {error}", self.path.display());
+            tell!("cannot remove {}: {error}", self.path.display());
         }
     }
 }

@@ -132,19 +132,19 @@ impl RunArgs {
         stops: &mut Stops,
     ) -> Result<(), Failure> {
         running.started(started);
-        eprint!("{}", ready::screen(&running.layout, started, running.home.is_temporary()));
+        tell_part!("{}", ready::screen(&running.layout, started, running.home.is_temporary()));
         if let Some(file) = &self.ready_file {
             ready::write(file, &ready::Ready::of(&running.layout, started, &running.children))?;
         }
         loop {
             tokio::select! {
-                death = running.children.next_death() => eprint!("{death}"),
+                death = running.children.next_death() => tell_part!("{death}"),
                 (request, answer) = control.next() => {
                     // Whoever asked may be gone; it is done all the same.
                     let _ = answer.send(running.obey(request).await);
                 }
                 () = stops.next() => {
-                    eprintln!("\nstopping (Ctrl-C again kills)");
+                    tell!("\nstopping (Ctrl-C again kills)");
                     return Ok(());
                 }
             }

@@ -51,16 +51,16 @@ pub(super) async fn start(running: &mut Running) -> Result<Started, Failure> {
     for place in 0..layout.nodes.len() {
         start_node(place, layout, children, links.as_ref())?;
     }
-    eprintln!("starting {} nodes …", layout.nodes.len());
+    tell!("starting {} nodes …", layout.nodes.len());
     let statuses = alive(children, "the nodes did not answer", || nodes(layout)).await?;
 
     let restarted = statuses.iter().all(|status| !status.cluster_id.is_empty());
     if !restarted {
-        eprintln!("making the cluster: {} shards × {} replicas …", layout.shards, layout.replicas);
+        tell!("making the cluster: {} shards × {} replicas …", layout.shards, layout.replicas);
         let founding = Founding::new(layout.endpoints(), layout.replicas, layout.shards)?;
         alive(children, "the cluster was not made", || founding.clone().make(STEP_DEADLINE)).await?;
     }
-    eprintln!("waiting for a leader of every shard and for a test write …");
+    tell!("waiting for a leader of every shard and for a test write …");
     let connect = Connect { endpoints: layout.endpoints(), deadline: ASK_DEADLINE };
     alive(children, "not every shard found a leader", || led(&connect)).await?;
     alive(children, "the test write did not succeed", || write(&connect)).await?;
@@ -68,7 +68,7 @@ pub(super) async fn start(running: &mut Running) -> Result<Started, Failure> {
 
     if let Some(address) = &layout.shortener {
         children.start(SHORTENER, &shortener_args(layout, address), &layout.logs)?;
-        eprintln!("starting the shortener …");
+        tell!("starting the shortener …");
         alive(children, "the shortener is not ready", || ready(address)).await?;
     }
     let node_ids = statuses.iter().map(|status| status.id).collect();

@@ -82,7 +82,7 @@ impl Verb {
         match &done.added {
             None => output::print(format!("✓ {}\n", done.said)),
             Some(address) => {
-                eprintln!("{}; waiting until the cluster has taken it in …", done.said);
+                tell!("{}; waiting until the cluster has taken it in …", done.said);
                 let id = joined(address, &done.endpoints).await?;
                 output::print(format!(
                     "✓ node {id} ({address}) is in the cluster and gets its share.  watch it: quorate op list\n"
