@@ -24,7 +24,8 @@ pub(super) fn check(required: &Required, named: &[(String, Vec<Fault>)], excuse:
         let what = format!("successful operations of '{workload}' under load");
         at_least(&what, ended.ok, (ended.all() * OK_PERCENT_MIN).div_ceil(100).max(1));
     }
-    for (name, faults) in named {
+    // `none` names no fault: nothing is to be installed.
+    for (name, faults) in named.iter().filter(|(_, faults)| !faults.is_empty()) {
         let counts: Vec<_> = faults.iter().filter_map(|fault| results.faults.get(&fault.name())).collect();
         let sum = |count: fn(&FaultCounts) -> u64| counts.iter().map(|counts| count(counts)).sum::<u64>();
         let (installed, skipped) = (sum(|counts| counts.installed), sum(|counts| counts.skipped));
@@ -93,6 +94,11 @@ mod tests {
         assert_eq!(outcome(&["kill"], false, &results(0, 2)), Outcome::HarnessFailure, "never installed");
         assert_eq!(outcome(&["kill"], false, &results(1, 1)), Outcome::HarnessFailure, "no election");
         assert_eq!(outcome(&["kill", "pause-leaders"], false, &results(1, 2)), Outcome::HarnessFailure, "no pause");
+        assert_eq!(
+            outcome(&["none", "kill"], false, &results(1, 2)),
+            Outcome::Pass,
+            "of none there is none to install"
+        );
     }
 
     /// Only what was skipped is excused, and only where the caller says so.
