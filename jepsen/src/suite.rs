@@ -29,6 +29,7 @@ pub struct Entry {
     log_retained_bytes: Option<u64>,
     interval: f64,
     overlap: bool,
+    pin: bool,
     required: Required,
 }
 
@@ -59,6 +60,7 @@ impl Entry {
             log_retained_bytes: self.log_retained_bytes,
             interval: self.interval,
             overlap: self.overlap,
+            pin: self.pin,
             seed: Some(seed),
             out: Some(out.join(self.name)),
             required: self.required,
@@ -139,6 +141,7 @@ const CI_RUN: Entry = Entry {
     log_retained_bytes: None,
     interval: 4.0,
     overlap: false,
+    pin: false,
     required: required(1, 0, 0, 0),
 };
 
@@ -154,6 +157,15 @@ const RELEASE: &[Entry] = &[
         name: "partitions-append",
         workloads: &["append", "counter"],
         nemeses: &["partition-leader", "partition-halves", "partition-one-way", "partition-flapping"],
+        required: required(1, 6, 4, 0),
+        ..RELEASE_RUN
+    },
+    Entry {
+        name: "pinned",
+        what: "every client talks to one node only, and goes on asking leaders that were cut off or stopped",
+        workloads: &["register", "counter"],
+        nemeses: &["partition-leader", "partition-one-way", "partition-minority", "pause-leaders"],
+        pin: true,
         required: required(1, 6, 4, 0),
         ..RELEASE_RUN
     },
@@ -234,6 +246,7 @@ const RELEASE: &[Entry] = &[
         // Of six classes at once: the cluster must have moments in which it works fast.
         interval: 6.0,
         overlap: true,
+        pin: false,
         required: required(10, 100, 30, 30),
     },
 ];

@@ -86,6 +86,11 @@ fn a_time_out_is_unknown() {
         panic!("no time is no verdict")
     };
     assert!(why.contains("no verdict within"), "{why}");
+    let limits = Limits { total: std::time::Duration::ZERO, ..Limits::default() };
+    let Verdict::Unknown(why) = check::check(ModelName::CasRegister, &hard, &limits) else {
+        panic!("no time at all is no verdict")
+    };
+    assert!(why.contains("all keys"), "{why}");
     let limits = Limits { memory_bytes_max: 1_000, ..Limits::default() };
     let Verdict::Unknown(why) = check::check(ModelName::CasRegister, &hard, &limits) else {
         panic!("no memory is no verdict")

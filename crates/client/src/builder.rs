@@ -21,11 +21,12 @@ use crate::{Client, DEADLINE_DEFAULT, Error};
 pub struct ClientBuilder {
     endpoints: Vec<String>,
     deadline: Duration,
+    pinned: bool,
 }
 
 impl Default for ClientBuilder {
     fn default() -> Self {
-        Self { endpoints: Vec::new(), deadline: DEADLINE_DEFAULT }
+        Self { endpoints: Vec::new(), deadline: DEADLINE_DEFAULT, pinned: false }
     }
 }
 
@@ -43,6 +44,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Talks to the nodes with the given endpoints only, which must be written as the cluster's map has them. What another node must
+    /// serve fails at once with [`Error::Unreachable`]: a strong operation, where another one leads the shard; an eventual read,
+    /// where none of these has a replica. For tests and for looking at one node; applications want to be led to whoever serves.
+    pub fn pinned(mut self) -> Self {
+        self.pinned = true;
+        self
+    }
+
     /// Fetches the cluster's map from any of the endpoints.
     ///
     /// # Errors
@@ -50,7 +59,7 @@ impl ClientBuilder {
     /// [`Error::Invalid`] when an endpoint is not `host:port` or there is none; [`Error::Unreachable`], naming what was tried,
     /// when no endpoint told the map within the deadline.
     pub async fn connect(self) -> Result<Client, Error> {
-        let router = Router::new(RouterConfig::new(self.endpoints))?;
+        let router = Router::new(RouterConfig { pinned: self.pinned, ..RouterConfig::new(self.endpoints) })?;
         router.connect(self.deadline).await?;
         Ok(Client { router, deadline: self.deadline })
     }

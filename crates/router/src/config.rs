@@ -13,6 +13,9 @@ pub struct RouterConfig {
     pub endpoints: Vec<String>,
     /// How long a connection to a node may take, its handshake included.
     pub connect_timeout: Duration,
+    /// Whether the nodes with these endpoints as client addresses, written as the cluster's map has them, are the only ones that are
+    /// ever talked to. An operation that another node must serve then fails at once. Otherwise the others are learned from the map.
+    pub pinned: bool,
 }
 
 /// How long a connection to a node may take unless the configuration says otherwise.
@@ -27,7 +30,12 @@ const WINDOW_BYTES: u32 = 8 << 20;
 impl RouterConfig {
     /// The default settings for these endpoints.
     pub fn new(endpoints: Vec<String>) -> Self {
-        Self { endpoints, connect_timeout: CONNECT_TIMEOUT }
+        Self { endpoints, connect_timeout: CONNECT_TIMEOUT, pinned: false }
+    }
+
+    /// Whether the node with that client address may be talked to.
+    pub(crate) fn allows(&self, address: &str) -> bool {
+        !self.pinned || self.endpoints.iter().any(|endpoint| endpoint == address)
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {

@@ -193,7 +193,16 @@ impl FakeCluster {
 
     /// A router that knows the map.
     pub(crate) async fn router(&self) -> Router {
-        let router = Router::new(RouterConfig::new(vec![self.address(1)])).unwrap();
+        self.router_with(RouterConfig::new(vec![self.address(1)])).await
+    }
+
+    /// A router that may talk to this node only.
+    pub(crate) async fn pinned_router(&self, node: usize) -> Router {
+        self.router_with(RouterConfig { pinned: true, ..RouterConfig::new(vec![self.address(node)]) }).await
+    }
+
+    async fn router_with(&self, config: RouterConfig) -> Router {
+        let router = Router::new(config).unwrap();
         router.connect(std::time::Duration::from_secs(5)).await.unwrap();
         router
     }

@@ -5,12 +5,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use quorate_ring::{ArcError, ArcTable, token};
 use quorate_types::topology::{NodeState, ShardInfo, Topology};
 use quorate_types::{Key, NodeId, ShardId};
 
+use crate::RouterConfig;
 use crate::node::{Node, Target};
 use crate::session::Sessions;
 
@@ -19,7 +19,10 @@ pub(crate) struct Map {
     topology: Arc<Topology>,
     arcs: ArcTable,
     shards: HashMap<ShardId, Arc<Shard>>,
+    /// Those that may be talked to.
     nodes: HashMap<NodeId, Arc<Node>>,
+    /// There are others that may not.
+    pinned: bool,
 }
 
 /// A shard as this version of the map has it.
@@ -64,7 +67,7 @@ impl Live {
 
 impl Map {
     /// The map of a topology, taking over what lives on. Refuses shards that do not cover the ring exactly once.
-    pub(crate) fn new(topology: Topology, before: Option<&Map>, connect_timeout: Duration) -> Result<Self, ArcError> {
+    pub(crate) fn new(topology: Topology, before: Option<&Map>, config: &RouterConfig) -> Result<Self, ArcError> {
         let arcs = ArcTable::new(topology.shards.iter().map(|shard| (shard.id, shard.arc)))?;
         let shards = topology
             .shards
@@ -79,27 +82,27 @@ impl Map {
         let nodes = topology
             .nodes
             .iter()
-            .filter(|info| info.state != NodeState::Removed)
+            .filter(|info| info.state != NodeState::Removed && config.allows(&info.addresses.client))
             .map(|info| {
                 let target = Target {
                     cluster: topology.cluster.id,
                     node: info.id,
                     address: info.addresses.client.clone(),
-                    connect_timeout,
+                    connect_timeout: config.connect_timeout,
                 };
                 let kept = before.and_then(|map| map.nodes.get(&info.id)).filter(|node| *node.target() == target);
                 (info.id, kept.map_or_else(|| Arc::new(Node::new(target)), Arc::clone))
             })
             .collect();
-        Ok(Map { topology: Arc::new(topology), arcs, shards, nodes })
+        Ok(Map { topology: Arc::new(topology), arcs, shards, nodes, pinned: config.pinned })
     }
 
     /// The map with a shard's newer entry, as a node told it; none if it is not newer, or fits no more with the other shards.
-    pub(crate) fn with_entry(&self, entry: ShardInfo, connect_timeout: Duration) -> Option<Self> {
+    pub(crate) fn with_entry(&self, entry: ShardInfo, config: &RouterConfig) -> Option<Self> {
         let mut topology = Topology::clone(&self.topology);
         let place = topology.shards.iter_mut().find(|shard| shard.id == entry.id && shard.epoch < entry.epoch)?;
         *place = entry;
-        Map::new(topology, Some(self), connect_timeout).ok()
+        Map::new(topology, Some(self), config).ok()
     }
 
     pub(crate) fn topology(&self) -> &Arc<Topology> {
@@ -122,7 +125,12 @@ impl Map {
         self.nodes.get(&id)
     }
 
-    /// The client addresses of all nodes.
+    /// Whether this node may not be talked to, because the router is pinned to others.
+    pub(crate) fn is_barred(&self, id: NodeId) -> bool {
+        self.pinned && !self.nodes.contains_key(&id)
+    }
+
+    /// The client addresses of all nodes that may be talked to.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = &str> {
         self.nodes.values().map(|node| node.target().address.as_str())
     }

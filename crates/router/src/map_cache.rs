@@ -89,7 +89,7 @@ impl MapCache {
     /// Takes over a shard's entry that a node told, if it is newer. Returns whether it is.
     pub(crate) fn merge(&self, entry: ShardInfo) -> bool {
         let _replacing = self.replacing.lock().expect("nothing panics under this lock");
-        let next = self.load().and_then(|map| map.with_entry(entry, self.config.connect_timeout));
+        let next = self.load().and_then(|map| map.with_entry(entry, &self.config));
         let is_newer = next.is_some();
         if let Some(next) = next {
             self.current.store(Some(Arc::new(next)));
@@ -153,7 +153,7 @@ impl MapCache {
                 return Ok(Arc::clone(current));
             }
         }
-        let map = Map::new(topology, current.as_deref(), self.config.connect_timeout)
+        let map = Map::new(topology, current.as_deref(), &self.config)
             .map_err(|error| format!("its map is unusable: {error}"))?;
         let map = Arc::new(map);
         self.current.store(Some(Arc::clone(&map)));

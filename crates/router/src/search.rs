@@ -79,6 +79,13 @@ pub(crate) enum Next {
     End(Error),
 }
 
+/// The error of an operation that only a node can serve that this client may not talk to.
+fn elsewhere(shard: &Shard, why: &str) -> Error {
+    Error::Unreachable {
+        reason: format!("shard {}: not served by the nodes that this client is pinned to: {why}", shard.id),
+    }
+}
+
 /// The search of one operation for the replica that serves it.
 ///
 /// # Invariants
@@ -158,6 +165,9 @@ impl Search {
     pub(crate) fn after(&mut self, map: &Map, shard: &Shard, failure: Failure) -> Next {
         if failure == Failure::NoReplica {
             self.note_those_left_alone(map, shard);
+            if shard.replicas.iter().all(|&id| map.is_barred(id)) {
+                return Next::End(elsewhere(shard, "none of its replicas is there"));
+            }
             self.tried.clear();
             return Next::Refresh;
         }
@@ -183,6 +193,9 @@ impl Search {
             Failure::Busy | Failure::Again(_) => self.again(node, Duration::ZERO),
             Failure::Rejected(Rejection::NotLeader { leader: Some(leader) }) if leader != node => {
                 live.set_leader(leader);
+                if map.is_barred(leader) {
+                    return Next::End(elsewhere(shard, &format!("node {leader} leads it")));
+                }
                 if map.node(leader).is_some() { Next::AtOnce } else { Next::Refresh }
             }
             Failure::Rejected(Rejection::NotLeader { .. }) => {

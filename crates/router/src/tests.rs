@@ -51,6 +51,23 @@ async fn a_hint_is_followed_and_remembered() {
     assert_eq!(cluster.node(3).requests().len(), 3);
 }
 
+/// A pinned router asks its node every time, and never another: what that one does not serve fails at once, with nothing applied.
+#[tokio::test]
+async fn a_pinned_router_asks_its_node_only() {
+    let cluster = FakeCluster::start(3).await;
+    cluster.node(2).does_in_order([not_leader(3), not_leader(3), written(4), found()]);
+    let router = cluster.pinned_router(2).await;
+    let started = Instant::now();
+    for _ in 0..2 {
+        let refused = put(&router).await.unwrap_err();
+        assert!(matches!(&refused, Error::Unreachable { reason } if reason.contains("pinned")), "{refused}");
+    }
+    assert!(started.elapsed() < SLACK);
+    assert_eq!(put(&router).await.unwrap().by.node, NodeId(2));
+    assert_eq!(get(&router, ReadLevel::Eventual).await.unwrap().by.node, NodeId(2));
+    assert_eq!((cluster.node(1).hellos(), cluster.node(3).hellos()), (0, 0));
+}
+
 /// Without a hint the other replicas are tried; a node that points to itself or in a circle does not make a busy loop.
 #[tokio::test]
 async fn without_a_leader_replicas_are_tried_until_one_leads() {

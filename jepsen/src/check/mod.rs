@@ -40,7 +40,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -50,6 +50,8 @@ pub use unknown::Passes;
 
 /// How long the search in one key may take, unless it is told otherwise.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// How long the search in all keys of a history may take, unless it is told otherwise.
+pub const TOTAL_DEFAULT: Duration = Duration::from_secs(600);
 /// How many bytes the search in one key may use for what it has seen: with two cores, two such searches stay below 1 GB.
 pub const MEMORY_BYTES_MAX: usize = 384 << 20;
 
@@ -58,6 +60,8 @@ pub const MEMORY_BYTES_MAX: usize = 384 << 20;
 pub struct Limits {
     /// How long the search in one key may take before its verdict is *unknown*.
     pub timeout: Duration,
+    /// How long the whole check may take: the keys that are not done by then are *unknown*.
+    pub total: Duration,
     /// How many bytes the memory of the search in one key may take before its verdict is *unknown*.
     pub memory_bytes_max: usize,
     /// How many keys are searched at a time.
@@ -72,6 +76,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             timeout: TIMEOUT_DEFAULT,
+            total: TOTAL_DEFAULT,
             memory_bytes_max: MEMORY_BYTES_MAX,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             initial: Value::Null,
@@ -178,12 +183,22 @@ pub fn check(model: ModelName, operations: &[Operation], limits: &Limits) -> Ver
     // The largest first, so that no core is left alone with it at the end.
     parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
     let next = AtomicUsize::new(0);
+    let deadline = Instant::now() + limits.total;
     let verdicts = Mutex::new(vec![eventual]);
     std::thread::scope(|scope| {
         for _ in 0..limits.threads.clamp(1, parts.len().max(1)) {
             scope.spawn(|| {
                 while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let verdict = model::check_object(model, operations, part, limits);
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let verdict = if left.is_zero() {
+                        Verdict::Unknown(format!(
+                            "the check of all keys took {:?}: some were not searched",
+                            limits.total
+                        ))
+                    } else {
+                        let limits = Limits { timeout: limits.timeout.min(left), ..limits.clone() };
+                        model::check_object(model, operations, part, &limits)
+                    };
                     if verdict != Verdict::Valid {
                         verdicts.lock().expect("nothing panics while it holds this lock").push(verdict);
                     }

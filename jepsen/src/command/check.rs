@@ -31,6 +31,9 @@ pub(super) struct Check {
     /// How long the search in one key may take, before its verdict is unknown.
     #[arg(long, value_name = "SECONDS", default_value_t = check::TIMEOUT_DEFAULT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
+    /// How long the search in all keys of a file may take, before the verdict on those that are left is unknown.
+    #[arg(long, value_name = "SECONDS", default_value_t = check::TOTAL_DEFAULT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    total: u64,
     /// What every register or key holds at first, in JSON. null, which is absent; for a multi-register in EDN, 0.
     #[arg(long, value_name = "JSON", value_parser = json)]
     initial: Option<Value>,
@@ -82,7 +85,12 @@ impl Check {
             (None, ModelName::MultiRegister, Format::Edn) => Value::from(0),
             (None, ..) => Value::Null,
         };
-        let limits = Limits { timeout: Duration::from_secs(self.timeout), initial, ..Limits::default() };
+        let limits = Limits {
+            timeout: Duration::from_secs(self.timeout),
+            total: Duration::from_secs(self.total),
+            initial,
+            ..Limits::default()
+        };
         let mut verdict = check::check(self.model, &operations, &limits);
         if format == Format::Jsonl && replay::is_replayable(&operations) {
             verdict = verdict.and(replay::replay(&operations).verdict);

@@ -62,7 +62,9 @@ pub(super) struct Clients {
     pub seed: u64,
     /// Where events go.
     pub recorder: Recorder,
-    /// The first knows every endpoint, each of the others only one node's.
+    /// What the load goes through: each connected by way of another node, or pinned to it.
+    pub load: Vec<Client>,
+    /// What is read with when everything is healed. The first knows every endpoint, each of the others only one node's.
     pub connections: Vec<Client>,
     /// How long an operation may take.
     pub deadline: Duration,
@@ -170,7 +172,7 @@ impl Clients {
         let workload = &self.workloads[place];
         let n = turn / workloads;
         let op = workload.plan(n, &mut rng(self.seed, workload.name(), n));
-        let completion = self.perform(workload.as_ref(), process, &op).await;
+        let completion = self.perform_by(&self.load, workload.as_ref(), process, &op).await;
         let count = match completion.kind {
             EventKind::Ok => &self.tally.ok,
             EventKind::Fail => &self.tally.fail,
@@ -180,11 +182,16 @@ impl Clients {
         completion.kind
     }
 
-    /// Performs one operation and records both of its events.
+    /// Performs one operation through one of the connections that are never pinned, and records both of its events.
     pub(super) async fn perform(&self, workload: &dyn Workload, process: u64, op: &Op) -> Completion {
-        let pinned = usize::try_from(process).unwrap_or(0) % self.connections.len();
+        self.perform_by(&self.connections, workload, process, op).await
+    }
+
+    /// Processes take the connections in turn; each has its own for good.
+    async fn perform_by(&self, by: &[Client], workload: &dyn Workload, process: u64, op: &Op) -> Completion {
+        let place = usize::try_from(process).unwrap_or(0) % by.len();
         let access = Access {
-            client: self.connections[pinned].clone(),
+            client: by[place].clone(),
             deadline: self.deadline,
             shorteners: Arc::clone(&self.shorteners.lock().expect("nothing panics while it holds this lock")),
             http: self.http.clone(),

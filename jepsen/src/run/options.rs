@@ -44,6 +44,10 @@ pub struct Options {
     /// Test this running cluster, without faults of our own, instead of starting one
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with_all = ["nemesis", "bug", "nodes", "shards"])]
     pub endpoints: Vec<String>,
+    /// Each client talks to one node only, whatever the map says: it goes on asking a leader that was cut off, and a replica that
+    /// is behind. What its node does not serve fails
+    #[arg(long)]
+    pub pin: bool,
     /// How long one operation may take, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 2_000)]
     pub deadline_ms: u64,
@@ -117,6 +121,7 @@ impl Default for Options {
             seed: None,
             out: None,
             endpoints: vec![],
+            pin: false,
             deadline_ms: 2_000,
             keys: 40,
             interval: 5.0,
@@ -181,6 +186,9 @@ impl Options {
             Pace::Closed { concurrency } => add(format!("--concurrency {concurrency}")),
         }
         add(format!("--time-limit {} --keys {} --deadline-ms {}", self.time_limit, self.keys, self.deadline_ms));
+        if self.pin {
+            add("--pin".to_owned());
+        }
         match self.network {
             NetworkChoice::Auto => {}
             NetworkChoice::Namespaces => add("--network namespaces".to_owned()),
@@ -236,7 +244,7 @@ mod tests {
     #[test]
     fn the_command_repeats_the_run() {
         let line = "run --workload register,set --nemesis kill,pause --nodes 3 --shards 4 --time-limit 9 --rate 500 --bug x \
-                    --network loopback --require-elections 2 --keys 7 --interval 2.5 --overlap";
+                    --network loopback --require-elections 2 --keys 7 --interval 2.5 --overlap --pin";
         let options = parse(line);
         let again = parse(&options.command(42));
         assert_eq!(again.seed, Some(42));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use quorate_client::Client;
+use quorate_client::{Client, ClientBuilder};
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Facts, account};
@@ -101,11 +101,14 @@ async fn collect(
         false => Recorder::create(&dir.join(HISTORY), started).map(|(recorder, writer)| (recorder, Some(writer)))?,
     };
     let mut shorteners = start_shorteners(subject, workloads, dir).await?;
+    let connections = connect(options, subject).await?;
+    let for_load = if options.pin { pinned(options, subject).await? } else { connections.clone() };
     let clients = Arc::new(Clients {
         workloads: workloads.to_vec(),
         seed,
         recorder,
-        connections: connect(options, subject).await?,
+        load: for_load,
+        connections,
         deadline: options.deadline(),
         shorteners: Mutex::new(Arc::clone(&shorteners.addresses)),
         http: Http::default(),
@@ -156,13 +159,19 @@ fn shortener_log(dir: &Path) -> PathBuf {
 /// A client that knows every endpoint, and for each node one that knows only that.
 async fn connect(options: &Options, subject: &Subject) -> anyhow::Result<Vec<Client>> {
     let all = std::iter::once(subject.endpoints.clone()).chain(subject.endpoints.iter().map(|one| vec![one.clone()]));
+    connected(subject, all.map(|endpoints| Client::builder().endpoints(endpoints).deadline(options.deadline()))).await
+}
+
+/// For each node a client that talks to no other.
+async fn pinned(options: &Options, subject: &Subject) -> anyhow::Result<Vec<Client>> {
+    let one = |endpoint: &String| Client::builder().endpoints([endpoint]).deadline(options.deadline()).pinned();
+    connected(subject, subject.endpoints.iter().map(one)).await
+}
+
+async fn connected(subject: &Subject, builders: impl Iterator<Item = ClientBuilder>) -> anyhow::Result<Vec<Client>> {
     let mut connections = Vec::new();
-    for endpoints in all {
-        let deadline = options.deadline();
-        let client = async move {
-            let connect = Client::builder().endpoints(endpoints).deadline(deadline).connect();
-            tokio::time::timeout(CONNECT_MAX, connect).await
-        };
+    for builder in builders {
+        let client = async move { tokio::time::timeout(CONNECT_MAX, builder.connect()).await };
         connections.push(subject.clients().spawn(client).await?.context("connecting takes too long")??);
     }
     Ok(connections)

@@ -15,6 +15,8 @@ use crate::workload::Workload;
 
 /// How long the search in one key may take; a key of a run has some 150 operations, and is done in milliseconds.
 const SEARCH_MAX: Duration = Duration::from_secs(20);
+/// How long the search in all keys of a workload may take.
+const SEARCHES_MAX: Duration = Duration::from_secs(240);
 /// Findings of one workload that are reported; one is enough to fail.
 const FINDINGS_MAX: usize = 20;
 
@@ -82,7 +84,7 @@ fn linearizable(name: &str, model: &str, operations: &[Operation], events: &[Eve
     said(
         title,
         held,
-        check::check(model, operations, &Limits { timeout: SEARCH_MAX, ..Limits::default() }),
+        check::check(model, operations, &Limits { timeout: SEARCH_MAX, total: SEARCHES_MAX, ..Limits::default() }),
         operations,
         events,
     )
