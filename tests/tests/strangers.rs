@@ -17,6 +17,8 @@ use quorate_proto::peer::{
 };
 use quorate_router::admin;
 use quorate_tests::{Cluster, ClusterOptions, eventually, quorate, run_cli};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::process::Child;
 use tonic::{Code, Response, Status};
 
@@ -169,4 +171,26 @@ async fn a_node_belongs_to_one_cluster() -> anyhow::Result<()> {
     })
     .await?;
     other.wait_until_serving().await
+}
+
+/// Connections on which nobody ever said anything stayed for ever: some hundred took a node's descriptors, and then it was useless.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_connects_and_says_nothing_is_let_go() -> anyhow::Result<()> {
+    let cluster = Cluster::start(ClusterOptions { nodes: 1, ..small() }).await?;
+    let status = admin(&cluster.endpoint(1), ASK).await?.node(ASK).await?;
+    let mut silent = Vec::new();
+    for port in [cluster.endpoint(1), status.peer_address, cluster.ops(1)] {
+        for _ in 0..20 {
+            silent.push((port.clone(), TcpStream::connect(&port).await?));
+        }
+    }
+    let client = cluster.client(PATIENCE).await?;
+    client.put("while", "they say nothing").await?;
+    for (port, mut stream) in silent {
+        // What comes is the server's beginning, which it need not wait with.
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+        ensure!(ended.is_ok(), "a silent connection to {port} stays");
+    }
+    client.put("after", "them").await?;
+    Ok(())
 }

@@ -31,6 +31,7 @@ mod join;
 mod listeners;
 mod member;
 mod node;
+mod open_files;
 mod operations;
 mod ops;
 mod peer;

@@ -7,20 +7,20 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use tokio::net::TcpListener;
+use quorate_connections::Connections;
 
 use crate::node::Node;
 use crate::readiness::{self, Readiness};
 use crate::telemetry;
 
 /// Serves the ops port until the node has closed.
-pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener) -> std::io::Result<()> {
+pub(crate) async fn serve(node: Arc<Node>, connections: Connections) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(node.clone());
-    axum::serve(listener, routes).with_graceful_shutdown(async move { node.closed().await }).await
+    axum::serve(connections, routes).with_graceful_shutdown(async move { node.closed().await }).await
 }
 
 async fn metrics(State(node): State<Arc<Node>>) -> Response {

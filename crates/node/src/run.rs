@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quorate_connections::{Connections, Limits};
 use quorate_proto::admin::admin_server::AdminServer;
 use quorate_proto::kv::kv_server::{KvServer, SERVICE_NAME as KV};
 use quorate_proto::peer::peer_server::PeerServer;
@@ -15,7 +16,6 @@ use quorate_proto::{DESCRIPTORS, MESSAGE_BYTES_MAX};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
@@ -27,7 +27,7 @@ use crate::listeners::Listeners;
 use crate::node::Node;
 use crate::peer::{CONNECTION_WINDOW_BYTES, PeerService, STREAM_WINDOW_BYTES};
 use crate::service::{AdminService, KvService};
-use crate::{join, ops, readiness, telemetry};
+use crate::{join, open_files, ops, readiness, telemetry};
 
 /// How often the free space of the disk is looked at.
 const DISK_LOOK: Duration = Duration::from_secs(1);
@@ -37,6 +37,10 @@ const HEALTH_TICK: Duration = Duration::from_millis(200);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// … and its connection ends after so long without one.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long whoever connects may take to begin.
+const BEGINNING_MAX: Duration = Duration::from_secs(10);
+/// How long a connection may be silent: longer than a sign of life may be owed.
+const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// How long a stopping node waits for others to take its leaderships over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 /// How long it waits for clients' requests in flight.
@@ -61,7 +65,8 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Resu
         version = env!("CARGO_PKG_VERSION"), "node starts"
     );
     let node = Node::new(config, addresses, data);
-    let servers = Servers::start(&node, listeners);
+    let limits = Limits { at_a_time: open_files::claim(), beginning: BEGINNING_MAX, silence: SILENCE_MAX };
+    let servers = Servers::start(&node, listeners, limits);
     let result = serve(&node, servers, shutdown).await;
     info!("node stopped");
     result
@@ -148,7 +153,8 @@ struct Servers {
 }
 
 impl Servers {
-    fn start(node: &Arc<Node>, listeners: Listeners) -> Self {
+    fn start(node: &Arc<Node>, listeners: Listeners, limits: Limits) -> Self {
+        let connections = |listener| Connections::new(listener, limits);
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let health = Health { reporter };
         let reflection = tonic_reflection::server::Builder::configure()
@@ -166,16 +172,16 @@ impl Servers {
 
         let client = server().add_service(kv).add_service(admin).add_service(health_service).add_service(reflection);
         let (draining, closed) = (node.clone(), node.clone());
-        let client =
-            client.serve_with_incoming_shutdown(incoming(listeners.client), async move { draining.draining().await });
-        let peer = server()
-            .add_service(peer)
-            .serve_with_incoming_shutdown(incoming(listeners.peer), async move { closed.closed().await });
+        let incoming = connections(listeners.client).into_stream();
+        let client = client.serve_with_incoming_shutdown(incoming, async move { draining.draining().await });
+        let incoming = connections(listeners.peer).into_stream();
+        let peer =
+            server().add_service(peer).serve_with_incoming_shutdown(incoming, async move { closed.closed().await });
         node.spawn(health.clone().follow(node.clone()));
         Servers {
             client: tokio::spawn(client),
             peer: tokio::spawn(peer),
-            ops: tokio::spawn(ops::serve(node.clone(), listeners.ops)),
+            ops: tokio::spawn(ops::serve(node.clone(), connections(listeners.ops))),
             health,
         }
     }
@@ -200,10 +206,6 @@ fn server() -> Server {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-}
-
-fn incoming(listener: tokio::net::TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
 /// gRPC health, which says what readiness says.

@@ -17,7 +17,6 @@
 
 mod cache;
 mod code;
-mod connections;
 mod create;
 mod http;
 mod links;

@@ -6,17 +6,21 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use quorate_client::Client;
+use quorate_connections::{Connections, Limits};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 use url::Url;
 
 use crate::Store;
-use crate::connections::Connections;
 use crate::http::routes;
 
 /// How long requests may go on once the shutdown began.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Connections at a time, and how long their clients may say nothing: longer than any request takes.
+const CONNECTIONS: Limits =
+    Limits { at_a_time: 4096, beginning: Duration::from_secs(30), silence: Duration::from_secs(30) };
 
 /// Where the shortener is found.
 #[derive(Clone, Debug)]
@@ -76,8 +80,8 @@ pub async fn serve(
         info!("shortener stops: finishing the requests under way");
         let _ = stopping.send(());
     };
-    let served =
-        axum::serve(Connections::new(listener), routes(Store::new(client), &base_url)).with_graceful_shutdown(shutdown);
+    let served = axum::serve(Connections::new(listener, CONNECTIONS), routes(Store::new(client), &base_url))
+        .with_graceful_shutdown(shutdown);
     tokio::select! {
         result = served.into_future() => result.map_err(Error::Serve),
         () = overdue(stopped) => {
