@@ -107,6 +107,11 @@ impl Cluster {
         self.nodes[number - 1].client_address()
     }
 
+    /// The address of a node's peer port.
+    pub fn peer(&self, number: usize) -> String {
+        format!("127.0.0.1:{}", self.nodes[number - 1].peer)
+    }
+
     /// The address of a node's ops port.
     pub fn ops(&self, number: usize) -> String {
         format!("127.0.0.1:{}", self.nodes[number - 1].ops)

@@ -3,7 +3,7 @@
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use quorate_tests::{Cluster, ClusterOptions, HttpClient, quorate, run_cli};
 
 const OTHER: i32 = 1;
@@ -61,6 +61,23 @@ async fn keys_values_and_flags_are_checked() -> anyhow::Result<()> {
     ensure!(unread.code() == Some(REFUSED), "without a reader of stderr: {unread}");
     let get = run_cli(&endpoints, &["kv", "get", "key"]).await?;
     ensure!(String::from_utf8_lossy(&get.stdout).contains("two"), "the last condition held: {get:?}");
+    Ok(())
+}
+
+/// A node has three ports, and whoever names the wrong one was told nothing, or of HTTP and gRPC.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_not_for_clients_is_told_apart() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(ClusterOptions { nodes: 1, ..small() }).await?;
+    let shortener = cluster.start_shortener().await?;
+    for port in [cluster.peer(1), cluster.ops(1), shortener] {
+        let words = [port.as_str(), "client port"];
+        let init = ["cluster", "init", "--nodes", &port, "--replicas", "1", "--shards", "1"];
+        for arguments in [&["kv", "get", "key"][..], &["kv", "put", "key", "v"], &["status"], &["node", "list"], &init]
+        {
+            let output = run_cli(&port, arguments).await?;
+            expect(&output, UNREACHABLE, &words).with_context(|| format!("{arguments:?} at {port}"))?;
+        }
+    }
     Ok(())
 }
 

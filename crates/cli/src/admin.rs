@@ -6,6 +6,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use quorate_proto::admin::admin_client::AdminClient;
 use quorate_proto::admin::{GetNodeRequest, GetTopologyRequest, NodeStatus, Topology};
+use quorate_proto::{WRONG_PORT, at_client_port};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
@@ -50,11 +51,19 @@ pub(crate) async fn connect(address: &str, within: Duration) -> Result<Client, S
     Ok(AdminClient::new(channel).max_decoding_message_size(quorate_proto::MESSAGE_BYTES_MAX))
 }
 
+/// A failed first call, with its address where whoever answered there is no node.
+fn named(address: &str, status: Status) -> Status {
+    match at_client_port(status) {
+        status if status.message() == WRONG_PORT => Status::unavailable(format!("{address}: {WRONG_PORT}")),
+        status => status,
+    }
+}
+
 /// What the node at that address says of itself.
 pub(crate) async fn node(address: &str, within: Duration) -> Result<NodeStatus, Status> {
     timely(address, within, async {
         let mut admin = connect(address, within).await?;
-        Ok(admin.get_node(Request::new(GetNodeRequest {})).await?.into_inner())
+        Ok(admin.get_node(Request::new(GetNodeRequest {})).await.map_err(|status| named(address, status))?.into_inner())
     })
     .await
 }
@@ -84,7 +93,11 @@ pub(crate) async fn newest_topology(addresses: &[String], within: Duration) -> R
 async fn topology(address: &str, within: Duration) -> Result<Topology, Status> {
     timely(address, within, async {
         let mut admin = connect(address, within).await?;
-        Ok(admin.get_topology(Request::new(GetTopologyRequest {})).await?.into_inner())
+        Ok(admin
+            .get_topology(Request::new(GetTopologyRequest {}))
+            .await
+            .map_err(|status| named(address, status))?
+            .into_inner())
     })
     .await
 }

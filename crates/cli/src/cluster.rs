@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use quorate_proto::admin::{InitClusterRequest, InitClusterResponse};
+use quorate_proto::{WRONG_PORT, at_client_port};
 use serde::Serialize;
 use tonic::{Code, Request, Status};
 
@@ -84,7 +85,7 @@ impl Founding {
         let request = InitClusterRequest { nodes: self.nodes, replicas: self.replicas, shards: self.shards };
         let made = async {
             let mut admin = admin::connect(&first, within).await.map_err(|status| unreached(&status))?;
-            admin.init_cluster(Request::new(request)).await.map_err(|status| refused(&first, &status))
+            admin.init_cluster(Request::new(request)).await.map_err(|status| refused(&first, &at_client_port(status)))
         };
         match tokio::time::timeout(within, made).await {
             Ok(response) => Ok(response?.into_inner()),
@@ -111,6 +112,7 @@ fn refused(node: &str, status: &Status) -> Failure {
             .hint("a cluster is made once; see the one that is there:  quorate status")
             .hint("to start afresh, stop the nodes and give them new data directories"),
         Code::FailedPrecondition => failure(Exit::Conflict),
+        Code::Unavailable if status.message() == WRONG_PORT => failure(Exit::Unreachable),
         Code::Unavailable => failure(Exit::Unreachable).hint(AGAIN),
         Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => failure(Exit::Unknown).hint(AGAIN),
         _ => failure(Exit::Other),

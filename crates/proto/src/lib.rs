@@ -6,6 +6,7 @@
 //!   reply      Result<Served<KvAnswer>, Rejection> <-> kv::Reply
 //!   map        shards, nodes, Topology <-> kv::Shard, admin::Topology
 //!   operation  Intent, Operation, ReplicaMove <-> admin::…
+//!   wrong_port what it looks like when somebody else answers
 //! ```
 //!
 //! Wire types stop at the services (`node`) and at the connections (`router`): everything between speaks `types`.
@@ -48,6 +49,7 @@ mod map;
 mod operation;
 mod reply;
 mod request;
+mod wrong_port;
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +57,7 @@ mod tests;
 pub use convert::WireError;
 pub use reply::{KvAnswer, reply_from_wire, reply_to_wire};
 pub use request::{KvOperation, KvRequest, request_from_wire};
+pub use wrong_port::{WRONG_PORT, at_client_port};
 
 /// The encoded descriptors of all protocols, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use quorate_proto::MESSAGE_BYTES_MAX;
 use quorate_proto::admin as wire;
 use quorate_proto::admin::admin_client::AdminClient as Generated;
+use quorate_proto::{MESSAGE_BYTES_MAX, at_client_port};
 use quorate_types::topology::Topology;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -118,6 +118,11 @@ pub async fn admin(endpoint: &str, within: Duration) -> Result<AdminClient, Admi
     Ok(AdminClient { endpoint: endpoint.to_owned(), inner })
 }
 
+/// A call that every node answers: whoever does not is no node.
+async fn first<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    call.await.map_err(at_client_port)
+}
+
 /// A request that only differs in names and types from the others.
 macro_rules! requests {
     ($($(#[$doc:meta])* $name:ident($request:ty) -> $reply:ty = $method:ident;)*) => {
@@ -135,7 +140,7 @@ impl AdminClient {
     /// The cluster's map as this node knows it.
     pub async fn topology(&self, within: Duration) -> Result<Topology, AdminError> {
         let mut inner = self.inner.clone();
-        let wire = self.within(within, inner.get_topology(wire::GetTopologyRequest {})).await?;
+        let wire = self.within(within, first(inner.get_topology(wire::GetTopologyRequest {}))).await?;
         Topology::try_from(wire)
             .map_err(|error| AdminError::Failed { endpoint: self.endpoint.clone(), reason: error.to_string() })
     }
@@ -143,7 +148,7 @@ impl AdminClient {
     /// The node and its replicas.
     pub async fn node(&self, within: Duration) -> Result<wire::NodeStatus, AdminError> {
         let mut inner = self.inner.clone();
-        self.within(within, inner.get_node(wire::GetNodeRequest {})).await
+        self.within(within, first(inner.get_node(wire::GetNodeRequest {}))).await
     }
 
     requests! {

@@ -2,7 +2,7 @@
 //!
 //! A map is never changed. The next version takes over from the one before what outlives it: connections, leaders, sessions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,8 +21,8 @@ pub(crate) struct Map {
     shards: HashMap<ShardId, Arc<Shard>>,
     /// Those that may be talked to.
     nodes: HashMap<NodeId, Arc<Node>>,
-    /// There are others that may not.
-    pinned: bool,
+    /// Those that may not.
+    barred: HashSet<NodeId>,
 }
 
 /// A shard as this version of the map has it.
@@ -79,7 +79,7 @@ impl Map {
                 (info.id, Arc::new(shard))
             })
             .collect();
-        let nodes = topology
+        let nodes: HashMap<NodeId, Arc<Node>> = topology
             .nodes
             .iter()
             .filter(|info| info.state != NodeState::Removed && config.allows(&info.addresses.client))
@@ -94,7 +94,8 @@ impl Map {
                 (info.id, kept.map_or_else(|| Arc::new(Node::new(target)), Arc::clone))
             })
             .collect();
-        Ok(Map { topology: Arc::new(topology), arcs, shards, nodes, pinned: config.pinned })
+        let barred = topology.nodes.iter().map(|info| info.id).filter(|id| !nodes.contains_key(id)).collect();
+        Ok(Map { topology: Arc::new(topology), arcs, shards, nodes, barred })
     }
 
     /// The map with a shard's newer entry, as a node told it; none if it is not newer, or fits no more with the other shards.
@@ -127,7 +128,7 @@ impl Map {
 
     /// Whether this node may not be talked to, because the router is pinned to others.
     pub(crate) fn is_barred(&self, id: NodeId) -> bool {
-        self.pinned && !self.nodes.contains_key(&id)
+        self.barred.contains(&id)
     }
 
     /// The client addresses of all nodes that may be talked to.

@@ -165,7 +165,8 @@ impl Search {
     pub(crate) fn after(&mut self, map: &Map, shard: &Shard, failure: Failure) -> Next {
         if failure == Failure::NoReplica {
             self.note_those_left_alone(map, shard);
-            if shard.replicas.iter().all(|&id| map.is_barred(id)) {
+            // Once a newer map was looked for.
+            if self.pauses > 0 && shard.replicas.iter().all(|&id| map.is_barred(id)) {
                 return Next::End(elsewhere(shard, "none of its replicas is there"));
             }
             self.tried.clear();
@@ -237,6 +238,7 @@ impl Search {
             }
             match map.node(id) {
                 Some(node) => self.note(id, format!("left alone for a while after: {}", node.trouble())),
+                None if map.is_barred(id) => self.note(id, "this client is pinned to others".to_owned()),
                 None => self.note(id, "is not in the map".to_owned()),
             }
         }
