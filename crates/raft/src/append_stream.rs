@@ -35,9 +35,9 @@ use crate::transport::Lane;
 
 /// Requests of one stream that may wait for their answers.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
-/// Bytes of one stream that may wait for their answers, give or take one request: what a group that catches up may take of
-/// the link.
-const APPEND_BYTES_IN_FLIGHT_MAX: usize = 8 << 20;
+/// Bytes of one stream that may wait for their answers, give or take one request: what a group that catches up may take of the
+/// link, and what the follower may have to sync at once. The entries of all other groups there wait for that sync.
+const APPEND_BYTES_IN_FLIGHT_MAX: usize = 1 << 20;
 /// An append larger than this travels on the bulk lane.
 const CONTROL_BYTES_MAX: usize = 32 << 10;
 /// How long an append may take. Longer than a heartbeat: a slow disk at the other end delays the answer, and giving up would

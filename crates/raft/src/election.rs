@@ -144,6 +144,7 @@ mod tests {
 
     fn follower(voters: &[u64], leader: Option<u64>) -> Standing {
         Standing {
+            since: Instant::now(),
             role: Role::Follower,
             term: 1,
             leader: leader.map(NodeId),

@@ -1,6 +1,7 @@
 //! One replica of one Raft group, with its state machine.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -8,9 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use openraft::LinearizerOption;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{
-    ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
-};
+use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::raft::ClientWriteResult;
 use quorate_storage::log::{Log, LogError};
 use quorate_storage::machine::Machine;
@@ -25,6 +24,7 @@ use tokio::time::Instant;
 use crate::convert;
 use crate::election::Election;
 use crate::inbound::Inbound;
+use crate::leadership::{DECISION_MAX, DECISION_POLL, Declined};
 use crate::membership::OrderError;
 use crate::openraft_types::{Command, Fatal, Home, Reply, Responder, TypeConfig};
 use crate::state_machine::{Progress, SnapshotData, StateMachine};
@@ -33,8 +33,6 @@ pub(crate) type Raft<M> = openraft::Raft<TypeConfig, StateMachine<M>>;
 
 /// How often the wait for the end of something inside openraft looks again.
 const POLL: Duration = Duration::from_millis(5);
-/// How long a request waits for an election's end: a handover takes some tens of milliseconds on a busy machine.
-const ELECTION_WAIT_MAX: Duration = Duration::from_millis(200);
 /// How long a purge may take before the scheduler leaves it to its next turn.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -104,6 +102,8 @@ pub struct GroupStatus {
 pub(crate) struct Standing {
     pub(crate) role: Role,
     pub(crate) term: u64,
+    /// Since when it is that, in this term.
+    pub(crate) since: Instant,
     pub(crate) leader: Option<NodeId>,
     pub(crate) voters: Vec<NodeId>,
     pub(crate) is_voter: bool,
@@ -131,6 +131,8 @@ pub(crate) struct Inner<M: Machine> {
     inbound: Inbound<M>,
     election: Arc<Election>,
     installing: tokio::sync::Mutex<()>,
+    /// The term in which this replica promised its leadership to another one.
+    pub(crate) promised_term: AtomicU64,
 }
 
 impl<M: Machine> Group<M> {
@@ -144,7 +146,14 @@ impl<M: Machine> Group<M> {
         election: Arc<Election>,
     ) -> Result<Self, OpenError> {
         let recovered_at = log.state(replica)?.committed;
-        let standing = Standing { role: Role::Learner, term: 0, leader: None, voters: vec![], is_voter: false };
+        let standing = Standing {
+            role: Role::Learner,
+            term: 0,
+            since: Instant::now(),
+            leader: None,
+            voters: vec![],
+            is_voter: false,
+        };
         let inner = Inner {
             group,
             replica,
@@ -156,6 +165,7 @@ impl<M: Machine> Group<M> {
             inbound,
             election,
             installing: tokio::sync::Mutex::new(()),
+            promised_term: AtomicU64::new(0),
         };
         inner.refresh_standing();
         Ok(Group { inner: Arc::new(inner) })
@@ -224,39 +234,29 @@ impl<M: Machine> Group<M> {
         self.inner.status().initialized
     }
 
-    /// Spares the core a request that it would only send away.
-    pub(crate) fn check_leads(&self) -> Result<(), Rejection> {
-        let standing = self.inner.standing_lock();
-        if standing.role == Role::Leader { Ok(()) } else { Err(Rejection::NotLeader { leader: standing.leader }) }
-    }
-
-    /// The same, but while nobody is known to lead it waits to hear who does: an election is under way, and this replica may be
-    /// about to win it. Whoever was handed a leadership is asked before it has it; sent away then, clients come back much later.
-    pub(crate) async fn check_leads_soon(&self, within: Duration) -> Result<(), Rejection> {
-        let undecided = |leads: &Result<(), Rejection>| matches!(leads, Err(Rejection::NotLeader { leader: None }));
-        let leads = self.check_leads();
-        if !undecided(&leads) {
-            return leads;
-        }
-        let mut changes = self.inner.raft.server_metrics();
-        let decided = async {
-            loop {
-                self.inner.refresh_standing();
-                let leads = self.check_leads();
-                if !undecided(&leads) || changes.changed().await.is_err() {
-                    return leads;
-                }
-            }
-        };
-        tokio::time::timeout(within.min(ELECTION_WAIT_MAX), decided).await.unwrap_or(leads)
-    }
-
     /// Proposes one entry and waits until it is applied here, at most `within`.
     ///
     /// Every [`Rejection`] but `Unknown` promises that it was not and will not be applied. After `Unknown` it may be applied
     /// now, later or never.
     pub async fn propose(&self, proposal: Bytes, within: Duration) -> Result<Applied<M::Reply>, Rejection> {
-        self.check_leads()?;
+        let deadline = Instant::now() + within;
+        let patience = Instant::now() + within.min(DECISION_MAX);
+        loop {
+            self.check_leads_by(patience).await?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.try_propose(proposal.clone(), left).await? {
+                Ok(applied) => return Ok(applied),
+                Err(Declined::Undecided(_)) if Instant::now() < patience => tokio::time::sleep(DECISION_POLL).await,
+                Err(Declined::Undecided(rejection) | Declined::Decided(rejection)) => return Err(rejection),
+            }
+        }
+    }
+
+    async fn try_propose(
+        &self,
+        proposal: Bytes,
+        within: Duration,
+    ) -> Result<Result<Applied<M::Reply>, Declined>, Rejection> {
         let (responder, applied) = Responder::pair();
         let proposed = async {
             let sent = self.inner.raft.client_write_ff(Command(proposal), Some(responder)).await;
@@ -267,8 +267,8 @@ impl<M: Machine> Group<M> {
             .await
             .map_err(|_| unknown(format!("not applied within {} ms", within.as_millis())))??;
         match result {
-            Ok(response) => applied_reply(response.data),
-            Err(ClientWriteError::ForwardToLeader(forward)) => Err(redirect(forward)),
+            Ok(response) => applied_reply(response.data).map(Ok),
+            Err(ClientWriteError::ForwardToLeader(forward)) => Ok(Err(self.declined(forward))),
             Err(error) => Err(unknown(error.to_string())),
         }
     }
@@ -276,22 +276,38 @@ impl<M: Machine> Group<M> {
     /// Confirms with a quorum, after this call began, that this replica leads, and waits until everything that was committed
     /// then is applied here. What is read from its state from then on is linearizable.
     pub async fn confirm(&self, within: Duration) -> Result<Confirmed, Rejection> {
-        self.check_leads()?;
+        let deadline = Instant::now() + within;
+        let patience = Instant::now() + within.min(DECISION_MAX);
+        loop {
+            self.check_leads_by(patience).await?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.try_confirm(left).await? {
+                Ok(confirmed) => return Ok(confirmed),
+                Err(Declined::Undecided(_)) if Instant::now() < patience => tokio::time::sleep(DECISION_POLL).await,
+                Err(Declined::Undecided(rejection) | Declined::Decided(rejection)) => return Err(rejection),
+            }
+        }
+    }
+
+    async fn try_confirm(&self, within: Duration) -> Result<Result<Confirmed, Declined>, Rejection> {
         let raft = &self.inner.raft;
         let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(within);
         let confirmed = async {
-            let linearizer = raft.get_read_linearizer(option).await.map_err(|error| match error {
-                RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => redirect(forward),
-                RaftError::APIError(LinearizableReadError::QuorumNotEnough(missing)) => {
-                    let answered = missing.got.len();
-                    Rejection::Unavailable {
-                        reason: format!("no quorum confirmed the leader: only {answered} of its replicas answered"),
-                    }
+            let linearizer = match raft.get_read_linearizer(option).await {
+                Ok(linearizer) => linearizer,
+                Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                    return Ok(Err(self.declined(forward)));
                 }
-                RaftError::Fatal(fatal) => stopped(&fatal),
-            })?;
+                Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(missing))) => {
+                    let answered = missing.got.len();
+                    return Err(Rejection::Unavailable {
+                        reason: format!("no quorum confirmed the leader: only {answered} of its replicas answered"),
+                    });
+                }
+                Err(RaftError::Fatal(fatal)) => return Err(stopped(&fatal)),
+            };
             linearizer.await_ready(raft).await.map_err(|fatal| stopped(&fatal))?;
-            Ok(Confirmed(()))
+            Ok(Ok(Confirmed(())))
         };
         let late = |_| Rejection::Unavailable { reason: format!("no quorum within {} ms", within.as_millis()) };
         tokio::time::timeout(within, confirmed).await.map_err(late)?
@@ -304,17 +320,6 @@ fn unknown(reason: String) -> Rejection {
 
 fn stopped(fatal: &Fatal) -> Rejection {
     Rejection::Unavailable { reason: format!("the replica stopped: {fatal}") }
-}
-
-fn redirect(forward: ForwardToLeader<TypeConfig>) -> Rejection {
-    match forward.reason {
-        ForwardReason::LeaseExpired => {
-            Rejection::Unavailable { reason: "the leader has not heard from a quorum".to_owned() }
-        }
-        ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => {
-            Rejection::NotLeader { leader: forward.leader_node.map(|home| home.0) }
-        }
-    }
 }
 
 fn applied_reply<R: 'static>(reply: Reply) -> Result<Applied<R>, Rejection> {
@@ -338,9 +343,13 @@ impl<M: Machine> Inner<M> {
         let metrics = metrics.borrow_watched();
         let members = metrics.membership_config.membership();
         let leader = metrics.current_leader.as_ref().and_then(|leader| members.get_node(leader));
-        *self.standing_lock() = Standing {
-            role: convert::role(metrics.state),
-            term: metrics.vote.leader_id.term,
+        let (role, term) = (convert::role(metrics.state), metrics.vote.leader_id.term);
+        let mut standing = self.standing_lock();
+        let since = if (standing.role, standing.term) == (role, term) { standing.since } else { Instant::now() };
+        *standing = Standing {
+            role,
+            term,
+            since,
             leader: leader.map(|home| home.0),
             voters: convert::voter_nodes(members),
             is_voter: members.voter_ids().any(|id| id == self.replica.0),

@@ -22,6 +22,7 @@ mod election;
 mod group;
 mod groups;
 mod inbound;
+mod leadership;
 mod linger;
 mod log_store;
 mod membership;

@@ -119,10 +119,19 @@ impl<M: Machine> Inner<M> {
             return Err(OrderError::Refused(reason));
         }
         let unknown = |fatal: Fatal| OrderError::Unknown(fatal.to_string());
+        let term = self.raft.metrics().borrow_watched().vote.leader_id.term;
+        self.promise(term);
         self.raft.trigger().transfer_leader(to.0).await.map_err(unknown)?;
         loop {
-            let leader = self.raft.metrics().borrow_watched().current_leader;
+            let (leader, in_term) = {
+                let metrics = self.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                (metrics.current_leader, metrics.vote.leader_id.term)
+            };
             match leader {
+                Some(leader) if leader == self.replica.0 && in_term != term => {
+                    return Err(OrderError::Unknown(format!("replica {leader} was elected again")));
+                }
                 Some(leader) if leader == to.0 => return Ok(()),
                 Some(leader) if leader != self.replica.0 => {
                     return Err(OrderError::Unknown(format!("replica {leader} was elected instead of replica {to}")));

@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::group::{Applied, Group};
 use crate::groups::Groups;
+use crate::leadership::DECISION_MAX;
 use crate::linger::Linger;
 use crate::reads::{ReadReply, Reads};
 
@@ -65,7 +66,7 @@ impl KvGroup {
     /// all in one entry. See [`Group::propose`] for what a rejection promises.
     pub async fn write(&self, commands: Vec<Command>, within: Duration) -> Result<Applied<Vec<Outcome>>, Rejection> {
         let deadline = Instant::now() + within;
-        self.group.check_leads_soon(within).await?;
+        self.group.check_leads_by(Instant::now() + within.min(DECISION_MAX)).await?;
         let (answer, answered) = oneshot::channel();
         let claim = Claim::default();
         let bytes = commands.iter().map(Command::size_bytes).sum();
@@ -170,6 +171,8 @@ async fn propose_batches(group: Group<KvMachine>, clock: Arc<dyn Clock>, mut sub
             },
         };
         linger.wait(&submissions).await;
+        // What comes of it, the proposal finds out.
+        let _ = group.check_leads_by(Instant::now() + DECISION_MAX).await;
         let mut batch = Batch::default();
         let mut candidate = Some(first);
         while let Some(submission) = candidate {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::group::Group;
+use crate::leadership::DECISION_MAX;
 use crate::linger::Linger;
 
 /// Reads that may wait for the next round. One more is refused as overload.
@@ -77,7 +78,7 @@ impl Reads {
     /// is applied here.
     async fn confirmed(&self, within: Duration) -> Result<(), Rejection> {
         let deadline = Instant::now() + within;
-        self.group.check_leads_soon(within).await?;
+        self.group.check_leads_by(Instant::now() + within.min(DECISION_MAX)).await?;
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { deadline, answer };
         if self.queue.try_send(waiting).is_err() {

@@ -320,6 +320,55 @@ async fn a_transfer_that_was_begun_is_not_refused() {
     story.end().await;
 }
 
+/// While a leadership was handed over, clients were sent to a replica that did not lead yet, and by that one back: they went around
+/// until it did, with longer and longer pauses.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_a_leader_that_handed_over_were_sent_around() {
+    const HANDOVERS: usize = 20;
+    const PER_HANDOVER: usize = 20;
+    let mut story = Story::begin().await;
+    let mut handovers = 0;
+    for _ in 0..HANDOVERS {
+        story.until("a leader", |story| story.leader().is_some()).await;
+        story.put("color", "blue").await;
+        let old = story.leader().unwrap();
+        let new = (old + 1) % 3;
+        let mut groups = [old, new].map(|index| story.group(index).clone());
+        let puts: Vec<Command> = (0..PER_HANDOVER).map(|n| story.next_put("color", &n.to_string())).collect();
+        let writes = async {
+            let mut refusals = 0;
+            for put in puts {
+                let mut refused = false;
+                while let Err(rejection) = groups[0].write(vec![put.clone()], Duration::from_secs(2)).await {
+                    match rejection {
+                        // The retry gets the outcome of the first try, if it had one.
+                        Rejection::Unknown { .. } | Rejection::NotLeader { leader: None } => {}
+                        Rejection::NotLeader { leader } => {
+                            assert!(!refused, "the replica that was named does not lead");
+                            assert_eq!(leader, Some(story.nodes[new].id));
+                            refused = true;
+                            groups.swap(0, 1);
+                        }
+                        rejection => panic!("{rejection}"),
+                    }
+                }
+                refusals += u32::from(refused);
+            }
+            refusals
+        };
+        let runner = &story.nodes[old].running.as_ref().unwrap().0;
+        let order = OrderKind::TransferLeader(founders()[new].replica);
+        // It lacks nothing a moment after a put.
+        let (refusals, handed) = tokio::join!(writes, runner.obey(GROUP, order, Duration::from_secs(5)));
+        if handed.is_ok() {
+            assert!(refusals <= 1, "once it leads nobody is sent away");
+            handovers += 1;
+        }
+    }
+    assert!(handovers > HANDOVERS / 2, "{handovers} of {HANDOVERS} leaderships were handed over");
+    story.end().await;
+}
+
 /// A retry with the same stamp gets the first outcome, also from a new leader after a crash.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_is_applied_once_across_a_change_of_leader() {
