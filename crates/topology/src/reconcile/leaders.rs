@@ -35,7 +35,10 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
             *led.entry(node).or_default() += 1;
         }
         match (leader, handed) {
-            (leader, Some(to)) => under_way += usize::from(leader.is_none_or(|leader| leader.node != to)),
+            (leader, Some(to)) if leader.is_none_or(|leader| leader.node != to) => {
+                under_way += 1;
+                plan.hands_over |= !reports.failures.contains_key(&group);
+            }
             (Some(leader), None) if !cluster.moves.contains_key(&group) => leads.push((group, leader)),
             _ => {}
         }
@@ -78,6 +81,7 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
         *led.entry(from).or_default() -= 1;
         *led.entry(to.node).or_default() += 1;
         transfers += 1;
+        plan.hands_over |= !reports.failures.contains_key(&group);
         plan.order(from, group, OrderKind::TransferLeader(to.replica));
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   groups   the one replica of a group in motion: learner → caught up → leader elsewhere → joint change → in the map
-//!   moves    which replicas start to move next, for the operations that run
 //!   voters   group 0 has 1, 3 or 5 voters and follows the nodes
 //!   leaders  spread over the nodes, away from those that drain
+//!   moves    which replicas start to move next, for the operations that run
 //! ```
 //!
 //! A pure function: the same state and the same reports give the same steps. Every step is safe whenever it is taken, also
@@ -136,6 +136,8 @@ pub struct Plan {
     pub progress: BTreeMap<OperationId, Progress>,
     /// Groups whose replica in motion waits for something.
     stalled: BTreeSet<GroupId>,
+    /// Leaderships are on their way, and nothing says that they will not arrive.
+    hands_over: bool,
 }
 
 impl Plan {
@@ -164,8 +166,8 @@ pub fn plan(cluster: &ClusterState, reports: &Reports, now_ms: u64) -> Plan {
     admit(cluster, reports, now_ms, &mut plan);
     groups::plan(cluster, reports, &mut plan);
     voters::plan(cluster, reports, &mut plan);
-    moves::plan(cluster, reports, &mut plan);
     leaders::plan(cluster, reports, &mut plan);
+    moves::plan(cluster, reports, &mut plan);
     explain(cluster, &mut plan);
     finish(cluster, now_ms, &mut plan);
     plan

@@ -48,7 +48,7 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
     let running: Vec<&Operation> = cluster.running_operations().collect();
     let by_ring = |running: &&&Operation| !matches!(running.intent, Intent::Move { .. } | Intent::Rebalance { .. });
     let wanted = if running.iter().any(|running| by_ring(&running)) { wanted_moves(cluster) } else { Vec::new() };
-    let mut room = Room::new(cluster, reports);
+    let mut room = Room::new(cluster, reports, plan.hands_over);
     for operation in running {
         let mut full: BTreeMap<Vec<GroupId>, u32> = BTreeMap::new();
         for planned in pending(cluster, reports, operation, &wanted) {
@@ -67,6 +67,7 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
                     plan.progress(operation.id).moving += 1;
                     plan.steps.push(Step::Propose(step));
                 }
+                Start::Soon => {}
                 // Its turn comes when one of these has moved; while they do move, that is no standstill.
                 Start::Later(first) => {
                     if first.iter().all(|group| plan.stalled.contains(group)) {
@@ -214,12 +215,15 @@ struct Room<'a> {
     leaving: BTreeMap<NodeId, Vec<GroupId>>,
     coming: BTreeMap<NodeId, Vec<GroupId>>,
     started: BTreeSet<GroupId>,
+    hands_over: bool,
 }
 
 /// Whether a move starts.
 enum Start {
     /// By this command.
     Step(Command),
+    /// When the leaderships that are on their way have arrived.
+    Soon,
     /// Not before one of these groups has moved.
     Later(Vec<GroupId>),
     /// Something is in its way.
@@ -227,9 +231,9 @@ enum Start {
 }
 
 impl<'a> Room<'a> {
-    fn new(cluster: &'a ClusterState, reports: &'a Reports) -> Self {
-        let mut room =
-            Room { cluster, reports, leaving: BTreeMap::new(), coming: BTreeMap::new(), started: BTreeSet::new() };
+    fn new(cluster: &'a ClusterState, reports: &'a Reports, hands_over: bool) -> Self {
+        let (leaving, coming, started) = Default::default();
+        let mut room = Room { cluster, reports, leaving, coming, started, hands_over };
         for moving in cluster.moves.values() {
             room.count(moving.group, moving.from.map(|at| at.node), moving.to.map(|at| at.node));
         }
@@ -242,7 +246,8 @@ impl<'a> Room<'a> {
     }
 
     /// Starts a move, if there is room for it and nothing is in its way. While there are users to serve, a node has one move that
-    /// goes on; what stands still costs them nothing.
+    /// goes on (what stands still costs them nothing), and none begins while a leadership is on its way: the new replica's log would
+    /// be written at the moment in which a shard waits for the three syncs of its election.
     fn start(&mut self, planned: PlannedMove, operation: OperationId, stalled: &BTreeSet<GroupId>) -> Start {
         let PlannedMove { shard, from, to } = planned;
         if self.cluster.paused {
@@ -260,6 +265,9 @@ impl<'a> Room<'a> {
         let mut nodes = replicas.iter().map(|at| at.node).chain([to]);
         let idle = |node| self.reports.node(node).is_none_or(|report| report.foreground == Foreground::Idle);
         let has_users = !nodes.all(idle);
+        if has_users && self.hands_over {
+            return Start::Soon;
+        }
         for busy in [self.leaving.get(&from), self.coming.get(&to)].into_iter().flatten() {
             let goes_on = busy.iter().any(|group| !stalled.contains(group));
             if busy.len() >= MOVES_PER_NODE_MAX || (has_users && goes_on) {
