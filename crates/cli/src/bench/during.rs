@@ -1,13 +1,16 @@
 //! What an admin action costs: `--during "node drain 3 --yes"` runs the command a third into the window, and the report says
 //! what it was like before it and during it.
 //!
-//! Beside the load, some keys are probed every few milliseconds, each by a writer of its own: the longest silence of a probe is
-//! how long a shard took no writes.
+//! Beside the load, some keys are written every few milliseconds, whether the writes before have ended or not: the longest silence
+//! of such a probe is how long a shard acknowledged no write.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde::Serialize;
+use clap::Args;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use serde::{Serialize, Serializer};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -15,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::report::{Report, Tally, Window};
 use super::target::{ErrorKind, Target};
+use crate::duration;
 use crate::failure::{Exit, Failure};
 
-/// How often each probe writes.
-const PROBE_PERIOD: Duration = Duration::from_millis(5);
+/// Writes of one probe that may be under way; while there are as many it only waits.
+const PROBE_WRITES_MAX: usize = 128;
 
 /// What an admin action cost, as JSON has it.
 #[derive(Clone, Debug, Serialize)]
@@ -162,21 +166,61 @@ impl Phases {
     }
 }
 
-/// Probes so many keys until told to stop.
-pub(super) fn probe<T: Target>(target: &T, probes: u32, phases: &Phases, stop: &CancellationToken) -> JoinSet<()> {
+/// What is written beside the load.
+#[derive(Args, Clone, Debug, Serialize)]
+pub(crate) struct Probes {
+    /// Keys that are written every few milliseconds beside the load, to find the longest time without a write. Only with --during;
+    /// --rate then counts these writes, too.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(0..=1024))]
+    pub(super) probes: u32,
+    /// How often each of them is written.
+    #[serde(rename = "probe_every_seconds", serialize_with = "seconds")]
+    #[arg(id = "probe_every", long = "probe-every", value_name = "TIME", default_value = "5ms", value_parser = duration::parse)]
+    pub(super) every: Duration,
+}
+
+fn seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(time.as_secs_f64())
+}
+
+impl Probes {
+    /// What is left of a rate, in operations a second, when they have had their part.
+    pub(super) fn leave(&self, rate: u32) -> Result<u32, Failure> {
+        let writes = f64::from(self.probes) / self.every.as_secs_f64();
+        let left = f64::from(rate) - writes;
+        if left >= 1.0 {
+            return Ok(left as u32);
+        }
+        Err(Failure::new(Exit::Usage, format!("{} probes write {writes:.0} times a second", self.probes))
+            .cause(format!("that leaves nothing of --rate {rate} to the clients"))
+            .hint("choose a higher --rate, fewer --probes, or a longer --probe-every"))
+    }
+}
+
+/// Probes until told to stop.
+pub(super) fn probe<T: Target>(target: &T, probes: &Probes, phases: &Phases, stop: &CancellationToken) -> JoinSet<()> {
     let mut running = JoinSet::new();
-    for probe in 0..probes {
+    let every = probes.every;
+    for probe in 0..probes.probes {
         let (target, phases, stop) = (target.clone(), phases.clone(), stop.clone());
         running.spawn(async move {
-            let mut beat = interval(PROBE_PERIOD);
-            beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut beat = interval(every);
+            beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
             let mut last = Instant::now();
-            while stop.run_until_cancelled(beat.tick()).await.is_some() {
-                let key = format!("bench/probe/{probe}").into();
-                if target.put(probe as usize, key, bytes::Bytes::from_static(b"probe")).await.is_ok() {
-                    let now = Instant::now();
-                    phases.silent(last, now);
-                    last = now;
+            let mut writes = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    // A silence that has not ended counts as far as it went.
+                    () = stop.cancelled() => return phases.silent(last, Instant::now()),
+                    _ = beat.tick(), if writes.len() < PROBE_WRITES_MAX => {
+                        let key = format!("bench/probe/{probe}").into();
+                        writes.push(target.put(probe as usize, key, bytes::Bytes::from_static(b"probe")));
+                    }
+                    Some(written) = writes.next() => if written.is_ok() {
+                        let now = Instant::now();
+                        phases.silent(last, now);
+                        last = now;
+                    },
                 }
             }
         });

@@ -22,7 +22,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::during::{Impact, Phases};
+use self::during::{Impact, Phases, Probes};
 use self::etcd::Etcd;
 use self::report::Report;
 use self::target::{Quorate, Target};
@@ -73,9 +73,8 @@ pub(crate) struct KvArgs {
     /// Run this command of quorate a third into the measurement, such as "node drain 3 --yes", and say what it cost.
     #[arg(long, value_name = "COMMAND")]
     during: Option<String>,
-    /// Keys that are probed every 5 ms beside the load, to find the longest time without a write. Only with --during.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(0..=1024))]
-    probes: u32,
+    #[command(flatten)]
+    probes: Probes,
     /// How long to run before the measurement begins.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration::parse)]
     warm_up: Duration,
@@ -131,6 +130,8 @@ struct Parameters<'a> {
     target: Store,
     #[serde(flatten)]
     workload: &'a Workload,
+    #[serde(flatten)]
+    probes: Option<&'a Probes>,
     endpoints: &'a [String],
 }
 
@@ -142,8 +143,12 @@ impl BenchCommand {
             Store::Quorate => args.measure(Quorate::new(args.connect.client().await?.0)).await?,
             Store::Etcd => args.measure(Etcd::connect(&args.connect, args.etcd_connections).await?).await?,
         };
-        let parameters =
-            Parameters { target: args.target, workload: &args.workload, endpoints: &args.connect.endpoints };
+        let parameters = Parameters {
+            target: args.target,
+            workload: &args.workload,
+            probes: args.during.is_some().then_some(&args.probes),
+            endpoints: &args.connect.endpoints,
+        };
         let document = Document { report: &report, impact: impact.as_ref(), parameters };
         output::show(args.output.output, "BenchResult", &document, || {
             report.screen() + &impact.as_ref().map(Impact::screen).unwrap_or_default()
@@ -162,6 +167,10 @@ impl BenchCommand {
 
 impl KvArgs {
     async fn measure(&self, target: impl Target) -> Result<(Report, Option<Impact>), Failure> {
+        let mut workload = self.workload.clone();
+        if self.during.is_some() {
+            workload.rate = self.workload.rate.map(|rate| self.probes.leave(rate)).transpose()?;
+        }
         let stop = signals::shutdown()?;
         tokio::pin!(stop);
         if self.workload.op != Op::Put {
@@ -176,10 +185,10 @@ impl KvArgs {
         let start = Instant::now() + self.warm_up;
         let phases = Phases::new(start);
         let probing = CancellationToken::new();
-        let probes = during::probe(&target, self.probes, &phases, &probing);
+        let probes = during::probe(&target, &self.probes, &phases, &probing);
         let at = start + Duration::from_secs(self.workload.seconds) / 3;
         let acting = during::run(command, &self.connect.endpoints, at, &phases);
-        let loading = load::run(target, &self.workload, self.warm_up, Some(&phases), stop);
+        let loading = load::run(target, &workload, self.warm_up, Some(&phases), stop);
         tokio::pin!(acting, loading);
         let (report, exit) = tokio::select! {
             report = &mut loading => (report, None),
@@ -193,7 +202,19 @@ impl KvArgs {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::Probes;
     use crate::args::tests::parse;
+
+    /// Half of what a cluster can do is half with the probes.
+    #[test]
+    fn probes_take_their_part_of_the_rate() {
+        let probes = Probes { probes: 8, every: Duration::from_millis(5) };
+        assert_eq!(probes.leave(4_000).unwrap(), 2_400);
+        let refusal = probes.leave(1_600).unwrap_err().to_string();
+        assert!(refusal.contains("1600 times a second"), "{refusal}");
+    }
 
     #[test]
     fn the_line_of_the_readme_parses_and_nonsense_does_not() {
@@ -201,6 +222,7 @@ mod tests {
             "quorate bench kv --op mixed --read eventual --clients 256 --value 256 --keys 10000 --seconds 5 -o json";
         parse(line).unwrap();
         parse("quorate bench kv --target etcd --endpoints http://127.0.0.1:2379,127.0.0.1:2381").unwrap();
+        parse("quorate bench kv --during status --probes 4 --probe-every 20ms").unwrap();
         for bad in ["--op scan", "--value 1048577", "--keys 0", "--seconds 0", "--clients 5000", "--target redis"] {
             assert!(parse(&format!("quorate bench kv {bad}")).is_err(), "{bad}");
         }
