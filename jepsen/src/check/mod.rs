@@ -178,12 +178,12 @@ impl fmt::Display for Explanation<'_> {
 /// verdict is *invalid* if any key's is, else *unknown* if any key's is; of several violations the one that was complete first is
 /// reported. A history with an operation that the model does not have is *unknown*.
 pub fn check(model: ModelName, operations: &[Operation], limits: &Limits) -> Verdict {
+    let deadline = Instant::now() + limits.total;
     let eventual = eventual::check(model, operations, &limits.initial);
     let mut parts = parts(model, operations);
     // The largest first, so that no core is left alone with it at the end.
     parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
     let next = AtomicUsize::new(0);
-    let deadline = Instant::now() + limits.total;
     let verdicts = Mutex::new(vec![eventual]);
     std::thread::scope(|scope| {
         for _ in 0..limits.threads.clamp(1, parts.len().max(1)) {

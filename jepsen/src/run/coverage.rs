@@ -1,6 +1,6 @@
 //! Whether a run reached what it was to test. One that did not is a failure of the harness, however well everything looked.
 
-use super::options::Required;
+use super::options::Options;
 use crate::nemesis::Fault;
 use crate::report::faults::FaultCounts;
 use crate::report::{Check, Outcome, Results};
@@ -8,10 +8,14 @@ use crate::report::{Check, Outcome, Results};
 /// Of the operations that each workload began under load, at least so many in a hundred must have succeeded: otherwise hardly
 /// anything was tested. (What is read after healing always succeeds, and says nothing of that.)
 const OK_PERCENT_MIN: u64 = 20;
+/// The same where clients are pinned: what their node does not lead cannot succeed, so of five nodes a fifth is all.
+const OK_PERCENT_MIN_PINNED: u64 = 5;
 
 /// The check, of the results that are complete but for it. `named`: what was asked for, each name with the faults that it means.
 /// With `excuse`, a name whose faults were all skipped is left out: this machine does not allow them, and the caller accepts it.
-pub(super) fn check(required: &Required, named: &[(String, Vec<Fault>)], excuse: bool, results: &Results) -> Check {
+pub(super) fn check(options: &Options, named: &[(String, Vec<Fault>)], excuse: bool, results: &Results) -> Check {
+    let required = &options.required;
+    let ok_percent_min = if options.pin { OK_PERCENT_MIN_PINNED } else { OK_PERCENT_MIN };
     let mut excused = Vec::new();
     let mut missing = Vec::new();
     let mut at_least = |what: &str, seen: u64, wanted: u64| {
@@ -22,7 +26,7 @@ pub(super) fn check(required: &Required, named: &[(String, Vec<Fault>)], excuse:
     at_least("workloads that did anything", results.under_load.len() as u64, 1);
     for (workload, ended) in &results.under_load {
         let what = format!("successful operations of '{workload}' under load");
-        at_least(&what, ended.ok, (ended.all() * OK_PERCENT_MIN).div_ceil(100).max(1));
+        at_least(&what, ended.ok, (ended.all() * ok_percent_min).div_ceil(100).max(1));
     }
     // `none` names no fault: nothing is to be installed.
     for (name, faults) in named.iter().filter(|(_, faults)| !faults.is_empty()) {
@@ -54,6 +58,7 @@ pub(super) fn check(required: &Required, named: &[(String, Vec<Fault>)], excuse:
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::Required;
     use super::*;
     use crate::report::results::{Ended, Failover};
     use crate::run::Counts;
@@ -85,7 +90,8 @@ mod tests {
         let required =
             Required { require_elections: 2, require_faults: 1, require_leaders_hit: 1, ..Required::default() };
         let meant = |name: &&str| ((*name).to_owned(), Fault::parse_list(name).unwrap());
-        check(&required, &nemeses.iter().map(meant).collect::<Vec<_>>(), excuse, results).outcome
+        let options = Options { required, ..Options::default() };
+        check(&options, &nemeses.iter().map(meant).collect::<Vec<_>>(), excuse, results).outcome
     }
 
     #[test]

@@ -317,7 +317,7 @@ async fn judge(
             false => verdict::check(&workloads, &events),
         };
         results.checks.extend(checks);
-        results.checks.push(coverage::check(&options.required, &named, excuse, &results));
+        results.checks.push(coverage::check(&options, &named, excuse, &results));
         results.outcome = results.checks.iter().fold(Outcome::Pass, |outcome, check| outcome.and(check.outcome));
         let end = events.last().map_or(load.1, |event| event.time).max(load.1);
         report::write(&dir, &results, &operations, &faults.windows, end)?;
