@@ -43,6 +43,8 @@ pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a leadership that was handed over stays where it is: longer than the reports and the order take.
 const HANDOVER_REST: Duration = Duration::from_secs(5);
+/// How long a leadership that could not be handed over waits for all others, and holds nothing up.
+const HANDOVER_GRIEF: Duration = Duration::from_secs(30);
 /// How long a node may work on an order.
 pub(crate) const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -112,6 +114,8 @@ struct Round {
     failures: BTreeMap<GroupId, String>,
     /// When the leadership of a group was last handed over, and to which node.
     handovers: BTreeMap<GroupId, (NodeId, Instant)>,
+    /// When the leadership of a group could last not be handed over.
+    kept: BTreeMap<GroupId, Instant>,
 }
 
 impl Round {
@@ -127,6 +131,7 @@ impl Round {
             absent: HashSet::new(),
             failures: BTreeMap::new(),
             handovers: BTreeMap::new(),
+            kept: BTreeMap::new(),
         }
     }
 
@@ -167,7 +172,9 @@ impl Round {
         self.failures.retain(|group, _| topology.moves.iter().any(|moving| moving.group == *group));
         self.handovers.retain(|_, (_, at)| at.elapsed() < HANDOVER_REST);
         let handovers = self.handovers.iter().map(|(group, (node, _))| (*group, *node)).collect();
-        let reports = reports.with_failures(self.failures.clone()).with_handovers(handovers);
+        self.kept.retain(|_, at| at.elapsed() < HANDOVER_GRIEF);
+        let kept = self.kept.keys().copied().collect();
+        let reports = reports.with_failures(self.failures.clone()).with_handovers(handovers).with_kept(kept);
         let Plan { steps, progress, .. } = plan(&cluster, &reports, now_ms());
         let busy = !steps.is_empty() || progress.values().any(|progress| progress.moving + progress.left > 0);
         *self.member.reconciler.view() = progress.into_iter().collect();
@@ -287,6 +294,7 @@ impl Round {
         match obeyed {
             Ok(()) => {
                 self.failures.remove(&group);
+                self.kept.remove(&group);
                 if let OrderKind::ConfirmAbsent(replica) = what {
                     self.absent.insert(replica);
                 }
@@ -294,6 +302,9 @@ impl Round {
             Err(reason) => {
                 debug!(%group, ?what, reason, "order not done");
                 self.failures.insert(group, reason);
+                if matches!(what, OrderKind::TransferLeader(_)) {
+                    self.kept.insert(group, Instant::now());
+                }
                 self.handovers.remove(&group);
             }
         }

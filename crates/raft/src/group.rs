@@ -239,8 +239,17 @@ impl<M: Machine> Group<M> {
     /// Every [`Rejection`] but `Unknown` promises that it was not and will not be applied. After `Unknown` it may be applied
     /// now, later or never.
     pub async fn propose(&self, proposal: Bytes, within: Duration) -> Result<Applied<M::Reply>, Rejection> {
+        self.propose_with(proposal, within, Instant::now() + within.min(DECISION_MAX)).await
+    }
+
+    /// The same, for what has waited already: it is `patience` until which it waits for a decision who leads.
+    pub(crate) async fn propose_with(
+        &self,
+        proposal: Bytes,
+        within: Duration,
+        patience: Instant,
+    ) -> Result<Applied<M::Reply>, Rejection> {
         let deadline = Instant::now() + within;
-        let patience = Instant::now() + within.min(DECISION_MAX);
         loop {
             self.check_leads_by(patience).await?;
             let left = deadline.saturating_duration_since(Instant::now());
@@ -333,7 +342,7 @@ impl<M: Machine> Inner<M> {
         self.standing_lock().clone()
     }
 
-    fn standing_lock(&self) -> MutexGuard<'_, Standing> {
+    pub(crate) fn standing_lock(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().expect("nobody panics while holding this lock")
     }
 

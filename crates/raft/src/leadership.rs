@@ -37,7 +37,7 @@ pub(crate) enum Declined {
 impl<M: Machine> Group<M> {
     /// Spares the core a request that it would only send away.
     pub(crate) fn check_leads(&self) -> Result<(), Rejection> {
-        let standing = self.inner().standing();
+        let standing = self.inner().standing_lock();
         if standing.role == Role::Leader { Ok(()) } else { Err(Rejection::NotLeader { leader: standing.leader }) }
     }
 
@@ -48,7 +48,7 @@ impl<M: Machine> Group<M> {
             Err(rejection) => matches!(rejection, Rejection::NotLeader { leader: None }),
         };
         let leads = self.check_leads();
-        if !undecided(&leads) {
+        if leads.is_ok() && !undecided(&leads) {
             return leads;
         }
         let mut changes = self.inner().raft.server_metrics();
@@ -70,7 +70,7 @@ impl<M: Machine> Group<M> {
         match forward.reason {
             ForwardReason::LeaseExpired => {
                 let unheard = Rejection::Unavailable { reason: "the leader has not heard from a quorum".to_owned() };
-                let standing = self.inner().standing();
+                let standing = self.inner().standing_lock();
                 let is_new = standing.role != Role::Leader || standing.since.elapsed() < DECISION_MAX;
                 if is_new { Declined::Undecided(unheard) } else { Declined::Decided(unheard) }
             }
@@ -88,7 +88,7 @@ impl<M: Machine> crate::group::Inner<M> {
     }
 
     fn is_handing_over(&self) -> bool {
-        let standing = self.standing();
+        let standing = self.standing_lock();
         standing.role == Role::Leader && self.promised_term.load(Ordering::Relaxed) == standing.term
     }
 }

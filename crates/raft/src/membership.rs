@@ -120,8 +120,8 @@ impl<M: Machine> Inner<M> {
         }
         let unknown = |fatal: Fatal| OrderError::Unknown(fatal.to_string());
         let term = self.raft.metrics().borrow_watched().vote.leader_id.term;
-        self.promise(term);
         self.raft.trigger().transfer_leader(to.0).await.map_err(unknown)?;
+        self.promise(term);
         loop {
             let (leader, in_term) = {
                 let metrics = self.raft.metrics();

@@ -65,14 +65,15 @@ impl KvGroup {
     /// Proposes commands and waits, at most `within`, until they are applied here; one outcome a command, in order. They are
     /// all in one entry. See [`Group::propose`] for what a rejection promises.
     pub async fn write(&self, commands: Vec<Command>, within: Duration) -> Result<Applied<Vec<Outcome>>, Rejection> {
-        let deadline = Instant::now() + within;
-        self.group.check_leads_by(Instant::now() + within.min(DECISION_MAX)).await?;
+        let now = Instant::now();
+        let (deadline, patience) = (now + within, now + within.min(DECISION_MAX));
+        self.group.check_leads_by(patience).await?;
         let (answer, answered) = oneshot::channel();
         let claim = Claim::default();
         let bytes = commands.iter().map(Command::size_bytes).sum();
         let overloaded = Rejection::Overloaded { retry_after_ms: RETRY_AFTER_MS };
         let room = self.queued.reserve(bytes).ok_or_else(|| overloaded.clone())?;
-        let submission = Submission { commands, bytes, deadline, claim: claim.clone(), answer, _room: room };
+        let submission = Submission { commands, bytes, deadline, patience, claim: claim.clone(), answer, _room: room };
         if self.proposals.try_send(submission).is_err() {
             return Err(overloaded);
         }
@@ -147,6 +148,8 @@ struct Submission {
     commands: Vec<Command>,
     bytes: usize,
     deadline: Instant,
+    /// Until when it waits for a decision who leads.
+    patience: Instant,
     claim: Claim,
     answer: oneshot::Sender<Result<Applied<Vec<Outcome>>, Rejection>>,
     _room: Room,
@@ -172,7 +175,8 @@ async fn propose_batches(group: Group<KvMachine>, clock: Arc<dyn Clock>, mut sub
         };
         linger.wait(&submissions).await;
         // What comes of it, the proposal finds out.
-        let _ = group.check_leads_by(Instant::now() + DECISION_MAX).await;
+        let patience = first.patience;
+        let _ = group.check_leads_by(patience).await;
         let mut batch = Batch::default();
         let mut candidate = Some(first);
         while let Some(submission) = candidate {
@@ -190,7 +194,7 @@ async fn propose_batches(group: Group<KvMachine>, clock: Arc<dyn Clock>, mut sub
         let proposal = Proposal { time_ms: clock.now_ms(), commands };
         sizes.record(proposal.commands.len() as f64);
         let began = Instant::now();
-        let result = group.propose(proposal.encode().into(), IN_FLIGHT_MAX).await;
+        let result = group.propose_with(proposal.encode().into(), IN_FLIGHT_MAX, patience).await;
         linger = Linger::after(waiters.len(), began.elapsed());
         answer(waiters, result);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quorate_ring::{ArcError, ArcTable, token};
-use quorate_types::topology::{NodeState, ShardInfo, Topology};
+use quorate_types::topology::{NodeInfo, NodeState, ShardInfo, Topology};
 use quorate_types::{Key, NodeId, ShardId};
 
 use crate::RouterConfig;
@@ -94,7 +94,8 @@ impl Map {
                 (info.id, kept.map_or_else(|| Arc::new(Node::new(target)), Arc::clone))
             })
             .collect();
-        let barred = topology.nodes.iter().map(|info| info.id).filter(|id| !nodes.contains_key(id)).collect();
+        let is_barred = |info: &&NodeInfo| info.state != NodeState::Removed && !config.allows(&info.addresses.client);
+        let barred = topology.nodes.iter().filter(is_barred).map(|info| info.id).collect();
         Ok(Map { topology: Arc::new(topology), arcs, shards, nodes, barred })
     }
 

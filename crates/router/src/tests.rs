@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use quorate_proto::{KvAnswer, KvOperation};
+use quorate_types::topology::NodeState;
 use quorate_types::{ClusterId, Key, Mutation, NodeId, Outcome, ReadLevel, Record, Rejection, Served, Value, Write};
 
 use crate::fake::{Act, FakeCluster, not_leader, outcome, unavailable, written};
@@ -66,6 +67,21 @@ async fn a_pinned_router_asks_its_node_only() {
     assert_eq!(put(&router).await.unwrap().by.node, NodeId(2));
     assert_eq!(get(&router, ReadLevel::Eventual).await.unwrap().by.node, NodeId(2));
     assert_eq!((cluster.node(1).hellos(), cluster.node(3).hellos()), (0, 0));
+}
+
+/// A replica that was away names a leader that was removed meanwhile: that is no reason to give up.
+#[tokio::test]
+async fn a_hint_to_a_removed_node_is_not_the_end() {
+    let cluster = FakeCluster::start(3).await;
+    {
+        let mut topology = cluster.topology.lock().unwrap();
+        topology.nodes[2].state = NodeState::Removed;
+        topology.shards[0].replicas.retain(|at| at.node != NodeId(3));
+    }
+    cluster.node(1).does(|_| not_leader(3));
+    cluster.node(2).does(|_| written(5));
+    let router = cluster.router().await;
+    assert_eq!(put(&router).await.unwrap().by.node, NodeId(2));
 }
 
 /// Without a hint the other replicas are tried; a node that points to itself or in a circle does not make a busy loop.

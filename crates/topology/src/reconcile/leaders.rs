@@ -37,7 +37,7 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
         match (leader, handed) {
             (leader, Some(to)) if leader.is_none_or(|leader| leader.node != to) => {
                 under_way += 1;
-                plan.hands_over |= !reports.failures.contains_key(&group);
+                plan.hands_over |= !reports.kept.contains(&group);
             }
             (Some(leader), None) if !cluster.moves.contains_key(&group) => leads.push((group, leader)),
             _ => {}
@@ -55,9 +55,12 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
     let settled = |node: NodeId| reports.node(node).is_some_and(|report| report.uptime_ms >= SETTLED_MS);
     let most = if reports.has_users() { 1 } else { TRANSFERS_MAX };
     let mut transfers = under_way;
-    // From the busiest: its leaderships are looked at first.
+    // From the busiest: its leaderships are looked at first, but for those that it could not hand over.
     let mut order = leads;
-    order.sort_by_key(|(group, at)| (std::cmp::Reverse(led.get(&at.node).copied().unwrap_or_default()), *group));
+    order.sort_by_key(|(group, at)| {
+        let busy = led.get(&at.node).copied().unwrap_or_default();
+        (reports.kept.contains(group), std::cmp::Reverse(busy), *group)
+    });
     for (group, leader) in order {
         if transfers >= most {
             return;
@@ -81,7 +84,7 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
         *led.entry(from).or_default() -= 1;
         *led.entry(to.node).or_default() += 1;
         transfers += 1;
-        plan.hands_over |= !reports.failures.contains_key(&group);
+        plan.hands_over |= !reports.kept.contains(&group);
         plan.order(from, group, OrderKind::TransferLeader(to.replica));
     }
 }

@@ -37,6 +37,8 @@ pub struct Reports {
     failures: BTreeMap<GroupId, String>,
     /// Groups whose leadership was handed over a moment ago, and to which node.
     handovers: BTreeMap<GroupId, NodeId>,
+    /// Groups whose leadership could not be handed over a while ago.
+    kept: BTreeSet<GroupId>,
     /// Where each replica stands in the report of its node.
     places: HashMap<(NodeId, ReplicaId), usize>,
 }
@@ -49,7 +51,8 @@ impl Reports {
             let replicas = report.replicas.iter().enumerate();
             replicas.map(|(place, replica)| ((report.node, replica.replica), place))
         });
-        Reports { places: all.collect(), failures: BTreeMap::new(), handovers: BTreeMap::new(), nodes }
+        let (failures, handovers, kept) = Default::default();
+        Reports { places: all.collect(), failures, handovers, kept, nodes }
     }
 
     /// The last order for each of these groups failed, for this reason.
@@ -61,6 +64,12 @@ impl Reports {
     /// nobody is asked to hand it on at once.
     pub fn with_handovers(self, handovers: BTreeMap<GroupId, NodeId>) -> Self {
         Reports { handovers, ..self }
+    }
+
+    /// The leadership of each of these groups could not be handed over a while ago: it is tried again when there is nothing else to
+    /// hand over, and nothing waits for it.
+    pub fn with_kept(self, kept: BTreeSet<GroupId>) -> Self {
+        Reports { kept, ..self }
     }
 
     /// What a node said.
