@@ -212,7 +212,9 @@ async fn a_node_joins_and_moves() {
     let status = joined.status().await;
     assert_eq!((status.id, status.replicas.len()), (2, 0));
     let known = founder.topology().await.nodes;
-    assert_eq!((known[1].state.as_str(), known[1].zone.as_str()), ("joining", "east"));
+    // The reconciler may have admitted it by now.
+    assert!(["joining", "active"].contains(&known[1].state.as_str()), "{}", known[1].state);
+    assert_eq!(known[1].zone, "east");
 
     let mut moved = config(dirs[1].path());
     moved.join = vec![founder.client_address().to_owned()];

@@ -9,11 +9,8 @@ pub const WRONG_PORT: &str = "what answers there is not a node's client port (71
 /// a node's. Only for calls that every release of a node answers.
 pub fn at_client_port(status: Status) -> Status {
     let text = status.message();
-    let foreign = match status.code() {
-        // Another service of ours: it knows no such path, and says nothing more.
-        Code::Unimplemented => text.is_empty(),
-        // A plain web server.
-        _ => text.contains("mapped from HTTP status code 4") || text.contains("invalid compression flag"),
-    };
-    if foreign { Status::unavailable(WRONG_PORT) } else { status }
+    // Another service of ours knows no such path, and says nothing more.
+    let other_service = status.code() == Code::Unimplemented && text.is_empty();
+    let web_server = text.contains("mapped from HTTP status code 4") || text.contains("invalid compression flag");
+    if other_service || web_server { Status::unavailable(WRONG_PORT) } else { status }
 }

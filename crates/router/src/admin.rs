@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quorate_proto::admin as wire;
 use quorate_proto::admin::admin_client::AdminClient as Generated;
-use quorate_proto::{MESSAGE_BYTES_MAX, at_client_port};
+use quorate_proto::{MESSAGE_BYTES_MAX, WRONG_PORT, at_client_port};
 use quorate_types::topology::Topology;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -74,6 +74,7 @@ impl AdminError {
         let endpoint = endpoint.to_owned();
         let reason = status.message().to_owned();
         match status.code() {
+            Code::Unavailable if reason == WRONG_PORT => AdminError::Unreachable { endpoint, reason },
             // Aborted: the node does not lead just now.
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted => {
                 AdminError::Unreachable { endpoint, reason: explain(status) }
