@@ -49,8 +49,6 @@ pub(super) fn open(path: &Path, memtable_bytes: usize) -> Result<DB, LogError> {
     // Most entries die before they are ever moved; the processor is scarcer than the disk.
     options.set_compression_type(DBCompressionType::None);
     options.set_max_background_jobs(2);
-    // Written out little by little, so that no sync of new entries waits for all of a flush or a compaction at once.
-    options.set_bytes_per_sync(1 << 20);
     options.set_keep_log_file_num(4);
     options.set_stats_dump_period_sec(0);
     let mut table = BlockBasedOptions::default();
