@@ -8,9 +8,11 @@ use std::sync::Arc;
 use futures::stream::{self, Stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
+use quorate_storage::fail_point;
 use quorate_storage::log::{Log, LogError};
 use quorate_types::ReplicaId;
 use tokio::sync::oneshot;
+use tracing::debug;
 
 use crate::convert;
 use crate::openraft_types::{Entry, LogId, TypeConfig, Vote};
@@ -99,7 +101,10 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        Ok(self.log.state(self.replica).map_err(to_io)?.vote.map(convert::vote))
+        let vote = self.log.state(self.replica).map_err(to_io)?.vote;
+        let (term, candidate) = vote.map_or((0, ReplicaId(0)), |vote| (vote.term, vote.candidate));
+        debug!(replica = %self.replica, term, %candidate, "vote found");
+        Ok(vote.map(convert::vote))
     }
 }
 
@@ -118,10 +123,22 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.clone()
     }
 
+    /// Durable on return is for whom this replica votes in which term. That the candidate won it learns later, and that is durable with
+    /// the first entry of its term: nothing is lost with it, a replica that forgets it has still voted for nobody else, and
+    /// an election takes two syncs less.
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let (done, synced) = completion();
-        self.log.save_vote(self.replica, convert::our_vote(vote), done);
-        wait(synced).await
+        let vote = convert::our_vote(vote);
+        let saved = self.log.state(self.replica).map_err(to_io)?.vote;
+        if vote.committed && saved == Some(quorate_types::Vote { committed: false, ..vote }) {
+            self.log.vote_won(self.replica);
+        } else {
+            let (done, synced) = completion();
+            self.log.save_vote(self.replica, vote, done);
+            wait(synced).await?;
+        }
+        debug!(replica = %self.replica, term = vote.term, candidate = %vote.candidate, "vote saved");
+        fail_point("vote-saved");
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -167,4 +184,44 @@ fn completion() -> (quorate_storage::log::Done, oneshot::Receiver<Result<(), Log
 
 async fn wait(synced: oneshot::Receiver<Result<(), LogError>>) -> io::Result<()> {
     synced.await.unwrap_or(Err(LogError::Closed)).map_err(to_io)
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_storage::log::MemoryLog;
+    use quorate_types::GroupId;
+
+    use super::*;
+
+    const A: ReplicaId = ReplicaId(7);
+
+    fn vote(term: u64, candidate: u64, committed: bool) -> Vote {
+        convert::vote(quorate_types::Vote { term, candidate: ReplicaId(candidate), committed })
+    }
+
+    /// Whom a replica votes for is durable before it says so. That its candidate won waits for no sync, and for the next one.
+    #[tokio::test]
+    async fn only_a_vote_that_is_news_waits_for_its_sync() {
+        let log = Arc::new(MemoryLog::new(false));
+        log.create(A, GroupId(1)).unwrap();
+        let mut store = LogStore::new(log.clone(), A);
+        let durable = || log.durable_state(A).and_then(|state| state.vote).map(convert::vote);
+        // A candidate, a leader of whom nothing was heard before, and another one of the same term.
+        for news in [vote(1, 5, false), vote(2, 6, true), vote(2, 8, true), vote(3, 5, false)] {
+            let mut saving = std::pin::pin!(store.save_vote(&news));
+            assert!(futures::poll!(saving.as_mut()).is_pending(), "{news}");
+            assert_ne!(durable(), Some(news));
+            log.sync();
+            saving.await.unwrap();
+            assert_eq!(durable(), Some(news));
+        }
+        store.save_vote(&vote(3, 5, true)).await.unwrap();
+        assert_eq!(store.read_vote().await.unwrap(), Some(vote(3, 5, true)));
+        assert_eq!(durable(), Some(vote(3, 5, false)));
+        log.crash();
+        assert_eq!(store.read_vote().await.unwrap(), Some(vote(3, 5, false)), "it still votes for nobody else");
+        store.save_vote(&vote(3, 5, true)).await.unwrap();
+        log.sync();
+        assert_eq!(durable(), Some(vote(3, 5, true)));
+    }
 }

@@ -59,9 +59,15 @@ enum Action {
     Truncate(LogId),
     Purge(LogId),
     Committed(LogId),
+    Won,
 }
 
 impl Action {
+    /// Whether it reaches the disk with whatever the replica does next; nobody is told.
+    fn goes_along(self) -> bool {
+        matches!(self, Action::Committed(_) | Action::Won)
+    }
+
     fn write(self) -> String {
         match self {
             Action::Create => "create".into(),
@@ -71,6 +77,7 @@ impl Action {
             Action::Truncate(last) => format!("truncate {} {}", last.term, last.index),
             Action::Purge(upto) => format!("purge {} {}", upto.term, upto.index),
             Action::Committed(committed) => format!("committed {} {}", committed.term, committed.index),
+            Action::Won => "won".into(),
         }
     }
 
@@ -83,6 +90,7 @@ impl Action {
             ("truncate", &[term, index]) => Action::Truncate(id(term, index)),
             ("purge", &[term, index]) => Action::Purge(id(term, index)),
             ("committed", &[term, index]) => Action::Committed(id(term, index)),
+            ("won", []) => Action::Won,
             other => panic!("the child said {other:?}"),
         }
     }
@@ -99,6 +107,7 @@ impl Action {
             Action::Truncate(last) => log.truncate_after(replica, Some(last), done),
             Action::Purge(upto) => log.purge(replica, upto),
             Action::Committed(committed) => log.save_committed(replica, Some(committed)),
+            Action::Won => log.vote_won(replica),
         }
     }
 }
@@ -158,7 +167,9 @@ impl Writing<'_> {
         let at = |index| self.log.entries(self.replica, index..index + 1, 1).unwrap().first().map(|entry| entry.id);
         let append = Action::Append { term: self.term, first: next, count: 1 + random.below(4) };
         match random.below(20) {
-            0..2 => Action::Vote { term: self.term },
+            0 => Action::Vote { term: self.term },
+            1 if state.vote.is_some_and(|vote| !vote.committed) => Action::Won,
+            1 => Action::Vote { term: self.term },
             2..4 => at(committed + random.below((next - committed).max(1))).map_or(append, Action::Truncate),
             4..6 => state.last.filter(|last| last.index >= committed).map_or(append, Action::Committed),
             6 if next - first > RETAINED => at(first + random.below(RETAINED)).map_or(append, Action::Purge),
@@ -191,7 +202,7 @@ fn write_until_killed(log: &dyn Log, thread: u64, round: u64) {
                 writing.term += 1;
             }
             writing.does(action, &told);
-            waiting += usize::from(!matches!(action, Action::Purge(_) | Action::Committed(_)));
+            waiting += usize::from(!(action.goes_along() || matches!(action, Action::Purge(_))));
         }
         if thread == 0 && random.below(10) == 0 {
             // A replica that comes and, perhaps, goes.
@@ -314,19 +325,14 @@ fn hear(line: &str, said: &mut BTreeMap<ReplicaId, Said>) -> bool {
 /// Moves the model of one replica forward until it is where the log is: at least to what was acknowledged, at most to the end.
 /// Gives how far that is beyond what was acknowledged.
 fn check(log: &dyn Log, model: &MemoryLog, replica: ReplicaId, said: &Said, round: u64) -> usize {
-    // A commit mark reaches the disk with whatever the replica does next.
-    let mut mark = None;
+    let mut marks = Vec::new();
     let found = log.state(replica).ok();
     for at in 0..=said.actions.len() {
         if at > 0 {
-            match said.actions[at - 1] {
-                Action::Committed(committed) => mark = Some(committed),
-                action => {
-                    if let Some(mark) = mark.take() {
-                        model.save_committed(replica, Some(mark));
-                    }
-                    action.does(model, replica, Box::new(|result| result.unwrap()));
-                }
+            let action = said.actions[at - 1];
+            marks.push(action);
+            if !action.goes_along() {
+                marks.drain(..).for_each(|action| action.does(model, replica, Box::new(|result| result.unwrap())));
             }
         }
         let same = || found.is_none() || all(log, replica) == all(model, replica);

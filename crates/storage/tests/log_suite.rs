@@ -192,12 +192,13 @@ fn a_purge_beyond_the_end_starts_the_log_anew(twin: &mut dyn Twin) {
     assert_eq!(indexes(twin.log(), A), [1_001, 1_002]);
 }
 
-/// Shows that the last vote wins, and that a commit mark is on disk with what follows it, or after an orderly close.
+/// Shows that the last vote wins, that it is known to have won at once, and that a commit mark is on disk with what follows it, or after an orderly close.
 fn votes_and_commit_marks_survive(twin: &mut dyn Twin) {
     twin.log().create(A, GroupId(1)).unwrap();
     wait(|done| twin.log().save_vote(A, vote(1, false), done)).unwrap();
     wait(|done| twin.log().save_vote(A, vote(3, false), done)).unwrap();
-    wait(|done| twin.log().save_vote(A, vote(3, true), done)).unwrap();
+    twin.log().vote_won(A);
+    assert_eq!(twin.log().state(A).unwrap().vote, Some(vote(3, true)));
     append(twin.log(), A, entries(3, 0..9));
     twin.log().save_committed(A, Some(id(3, 4)));
     wait(|done| twin.log().save_vote(A, vote(4, false), done)).unwrap();
@@ -208,8 +209,10 @@ fn votes_and_commit_marks_survive(twin: &mut dyn Twin) {
         twin.reopen();
     }
     twin.log().save_committed(A, None);
+    twin.log().vote_won(A);
     twin.reopen();
-    assert_eq!(twin.log().state(A).unwrap().committed, None);
+    let state = twin.log().state(A).unwrap();
+    assert_eq!((state.vote, state.committed), (Some(vote(4, true)), None));
 }
 
 fn replicas_do_not_see_each_other(twin: &mut dyn Twin) {
@@ -267,6 +270,7 @@ fn what_has_no_replica_is_refused(twin: &mut dyn Twin) {
     refused(wait(|done| twin.log().save_vote(B, vote(1, false), done)));
     refused(wait(|done| twin.log().truncate_after(B, None, done)));
     twin.log().purge(B, id(1, 1));
+    twin.log().vote_won(B);
     twin.log().save_committed(B, Some(id(1, 1)));
     assert_eq!(twin.log().retained_bytes(B), 0);
     twin.reopen();
@@ -351,6 +355,10 @@ fn any_history_reads_the_same_after_a_restart(twin: &mut dyn Twin) {
             17 => {
                 model.save_committed(replica, state.last);
                 twin.log().save_committed(replica, state.last);
+            }
+            18 => {
+                model.vote_won(replica);
+                twin.log().vote_won(replica);
             }
             _ => {
                 let (start, length, bytes_max) = (first.saturating_sub(2) + random(200), random(50), random(9_000));

@@ -143,6 +143,11 @@ impl Log for LifeLog {
         self.call(done, eager, |log, done| log.save_vote(replica, vote, done));
     }
 
+    fn vote_won(&self, replica: ReplicaId) {
+        self.alive().into_iter().for_each(|log| log.vote_won(replica));
+        self.written.notify_one();
+    }
+
     fn truncate_after(&self, replica: ReplicaId, last: Option<LogId>, done: Done) {
         self.call(done, false, |log, done| log.truncate_after(replica, last, done));
     }

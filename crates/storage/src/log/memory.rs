@@ -44,6 +44,7 @@ enum Change {
     Destroy,
     Append(Vec<Entry>),
     Vote(Vote),
+    VoteWon,
     Truncate(Option<LogId>),
     Purge(LogId),
     Committed(Option<LogId>),
@@ -210,6 +211,10 @@ impl Log for MemoryLog {
         self.call(replica, Change::Vote(vote), Some(done), |now| now.exists(replica));
     }
 
+    fn vote_won(&self, replica: ReplicaId) {
+        self.call(replica, Change::VoteWon, None, |now| now.exists(replica));
+    }
+
     fn truncate_after(&self, replica: ReplicaId, last: Option<LogId>, done: Done) {
         self.call(replica, Change::Truncate(last), Some(done), |now| now.exists(replica));
     }
@@ -296,6 +301,7 @@ impl Replica {
                 self.entries.extend(entries);
             }
             Change::Vote(vote) => self.extent.state.vote = Some(vote),
+            Change::VoteWon => self.extent.state.vote.iter_mut().for_each(|vote| vote.committed = true),
             Change::Truncate(last) => {
                 if let Some(gone) = self.extent.truncate_after(last) {
                     self.entries.retain(|entry| entry.id.index < gone.start);

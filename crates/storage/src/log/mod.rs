@@ -121,6 +121,10 @@ pub trait Log: Send + Sync + 'static {
     /// Saves a vote; durable when `done` is called.
     fn save_vote(&self, replica: ReplicaId, vote: Vote, done: Done);
 
+    /// Remembers that the candidate whose vote was saved last has won; becomes durable with what is written next. A crash before that
+    /// leaves the vote as it was saved.
+    fn vote_won(&self, replica: ReplicaId);
+
     /// Deletes the entries after `last` (all for none). Gone for readers on return, durably when `done` is called.
     fn truncate_after(&self, replica: ReplicaId, last: Option<LogId>, done: Done);
 

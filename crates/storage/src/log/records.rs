@@ -130,6 +130,9 @@ impl BatchBuilder {
             }
             Change::Mark => {}
         }
+        if let Some(vote) = &operation.won {
+            self.put(&log_key(LogSpace::Vote, replica), |out| codec::encode_into(out, Kind::Vote, vote));
+        }
         match &operation.committed {
             Some(Some(committed)) => {
                 self.put(&log_key(LogSpace::Committed, replica), |out| codec::encode_into(out, Kind::LogId, committed))

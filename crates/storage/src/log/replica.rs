@@ -22,6 +22,8 @@ pub(super) struct Operation {
     /// The commit mark, where it moved since the replica's last operation. It must not overtake an operation: ahead of a
     /// truncation it would declare an entry committed that is about to go.
     pub(super) committed: Option<Option<LogId>>,
+    /// The vote, where it was won since the replica's last operation.
+    pub(super) won: Option<Vote>,
 }
 
 /// What an operation changes on disk.
@@ -49,7 +51,7 @@ pub(super) enum Change {
         /// Bytes of the entries that go.
         freed: u64,
     },
-    /// Nothing but the commit mark.
+    /// Nothing but the marks that go along.
     Mark,
 }
 
@@ -96,6 +98,8 @@ struct Inner {
     operations: u64,
     /// The commit mark moved and no operation has taken it along yet.
     mark_moved: bool,
+    /// The vote was won and no operation has taken that along yet.
+    vote_won: bool,
     cuts: u64,
     destroyed: bool,
 }
@@ -112,6 +116,7 @@ impl Replica {
             sizes: Sizes::default(),
             operations: 0,
             mark_moved: false,
+            vote_won: false,
             cuts: 0,
             destroyed: false,
         };
@@ -180,8 +185,17 @@ impl Replica {
     pub(super) fn save_vote(self: &Arc<Self>, vote: Vote) -> Result<Operation, LogError> {
         self.operation(|inner| {
             inner.extent.state.vote = Some(vote);
+            inner.vote_won = false;
             Change::Vote(vote)
         })
+    }
+
+    /// The vote was won; the next operation takes that along.
+    pub(super) fn vote_won(&self) {
+        let mut inner = self.lock();
+        let Some(vote) = &mut inner.extent.state.vote else { return };
+        let news = !std::mem::replace(&mut vote.committed, true);
+        inner.vote_won |= news;
     }
 
     pub(super) fn truncate_after(self: &Arc<Self>, last: Option<LogId>) -> Result<Operation, LogError> {
@@ -216,10 +230,10 @@ impl Replica {
         inner.extent.state.committed = committed;
     }
 
-    /// An operation for a commit mark that none has taken along.
-    pub(super) fn leftover_mark(self: &Arc<Self>) -> Option<Operation> {
+    /// An operation for marks that none has taken along.
+    pub(super) fn leftover_marks(self: &Arc<Self>) -> Option<Operation> {
         let mut inner = self.lock();
-        (inner.mark_moved && !inner.destroyed).then(|| inner.next_operation(self, |_| Change::Mark))
+        ((inner.mark_moved || inner.vote_won) && !inner.destroyed).then(|| inner.next_operation(self, |_| Change::Mark))
     }
 
     /// The writer has made everything up to this operation durable, or at least written it.
@@ -283,7 +297,8 @@ impl Inner {
         self.operations += 1;
         let change = change(self);
         let committed = std::mem::take(&mut self.mark_moved).then_some(self.extent.state.committed);
-        Operation { replica: replica.clone(), number: self.operations, change, committed }
+        let won = if std::mem::take(&mut self.vote_won) { self.extent.state.vote } else { None };
+        Operation { replica: replica.clone(), number: self.operations, change, committed, won }
     }
 }
 

@@ -156,6 +156,13 @@ impl Log for RocksLog {
         self.submit(self.replica(replica).and_then(|replica| replica.save_vote(vote)), done);
     }
 
+    fn vote_won(&self, replica: ReplicaId) {
+        // A replica that is gone has won nothing.
+        if let Ok(replica) = self.replica(replica) {
+            replica.vote_won();
+        }
+    }
+
     fn truncate_after(&self, replica: ReplicaId, last: Option<LogId>, done: Done) {
         self.submit(self.replica(replica).and_then(|replica| replica.truncate_after(last)), done);
     }
@@ -196,7 +203,7 @@ impl Log for RocksLog {
 
     fn close(&self) {
         let mut threads = self.threads.lock().expect("closing does not panic");
-        for operation in self.registry.all().iter().filter_map(Replica::leftover_mark) {
+        for operation in self.registry.all().iter().filter_map(Replica::leftover_marks) {
             self.queue.push(Item::new(operation, None));
         }
         self.queue.close();
