@@ -16,6 +16,8 @@ use super::scratch::MARK;
 use super::wires::Wires;
 use super::{Cluster, clock};
 
+/// What nodes log: also how they vote, which is checked when the run is over.
+const LOG_LEVEL: &str = "info,openraft=error,quorate_raft::log_store=debug";
 /// How long a node may take from its start until it answers. Reading a damaged disk takes seconds.
 const LISTEN_MAX: Duration = Duration::from_secs(60);
 /// How long one answer may take.
@@ -65,6 +67,7 @@ impl Cluster {
         command.args(["--advertise-peer", &node.advertised_peer]);
         command.env("QUORATE_DIE_WITH_PARENT", std::process::id().to_string());
         command.env("QUORATE_FAIL_POINTS", self.fail_point_file());
+        command.env("QUORATE_LOG_LEVEL", LOG_LEVEL);
         command.envs(clock::environment(self.options.clocks, &self.clock_file(number))?);
         command.envs(self.options.environment.iter().cloned());
         command.stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));

@@ -43,6 +43,8 @@ pub enum Fault {
     PowerCutMajority,
     /// All nodes do.
     PowerCutAll,
+    /// A node votes, and loses its power before it can do anything else. Needs a build with seeded bugs.
+    PowerCutVote,
     /// A node dies at a named step of a membership change, a snapshot or a move. Needs a build with seeded bugs.
     FailPoint,
     /// The clocks of some nodes jump.
@@ -119,7 +121,7 @@ impl Fault {
             DiskFull | SyncFails | DiskDies | SlowDisk | HungDisk | BitFlipLog | BitFlipState | BitFlipSnapshot
             | WipedDisk => Class::Disk,
             PurgeLogs => Class::Log,
-            FailPoint | TransferLeaders | MoveShard | Churn => Class::Membership,
+            PowerCutVote | FailPoint | TransferLeaders | MoveShard | Churn => Class::Membership,
         }
     }
 
@@ -197,7 +199,7 @@ mod tests {
     fn a_name_may_stand_for_many() {
         let count = |list| Fault::parse_list(list).map(|faults| faults.len());
         assert_eq!(count("all"), Ok(Fault::all().len()));
-        assert_eq!((count("partition"), count("kill"), count("power-cut, kill-all")), (Ok(8), Ok(3), Ok(4)));
+        assert_eq!((count("partition"), count("kill"), count("power-cut, kill-all")), (Ok(8), Ok(3), Ok(5)));
         assert_eq!((count("none"), count("clock"), count("kill,kill-one")), (Ok(0), Ok(2), Ok(3)));
         assert!(Fault::parse_list("kil").unwrap_err().contains("no fault is called 'kil'"));
     }

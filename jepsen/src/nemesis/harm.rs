@@ -42,19 +42,37 @@ pub(super) enum Harm {
     Flapping(Rules),
     Kill,
     PowerCut,
-    Pause { pause_ms: u64 },
+    /// The target's power is cut when it votes, which it does because another node is to lead a shard.
+    PowerCutVote {
+        shard: u32,
+        to: u64,
+    },
+    Pause {
+        pause_ms: u64,
+    },
     Clocks(Vec<(usize, Skew)>),
     DiskFull,
     SyncFails,
     DiskDies,
-    SlowDisk { writes_per_second: u32 },
+    SlowDisk {
+        writes_per_second: u32,
+    },
     HungDisk,
-    BitFlip { part: Part, seed: u64 },
+    BitFlip {
+        part: Part,
+        seed: u64,
+    },
     WipedDisk,
     PurgeLogs,
-    TransferLeaders { seed: u64 },
-    MoveShard { seed: u64 },
-    FailPoint { seed: u64 },
+    TransferLeaders {
+        seed: u64,
+    },
+    MoveShard {
+        seed: u64,
+    },
+    FailPoint {
+        seed: u64,
+    },
     Churn,
 }
 
@@ -62,7 +80,7 @@ impl Harm {
     /// Whether a target may end by itself because of it.
     pub(super) fn excuses(&self) -> bool {
         matches!(self, Harm::DiskFull | Harm::SyncFails | Harm::DiskDies | Harm::HungDisk | Harm::Churn)
-            || matches!(self, Harm::FailPoint { .. } | Harm::BitFlip { .. })
+            || matches!(self, Harm::FailPoint { .. } | Harm::PowerCutVote { .. } | Harm::BitFlip { .. })
             || self.damages()
     }
 
@@ -94,6 +112,7 @@ impl Harm {
                 .collect(),
             Harm::SlowDisk { writes_per_second } => json!({ "writes_per_second": writes_per_second }),
             Harm::BitFlip { part, .. } => json!({ "part": part }),
+            Harm::PowerCutVote { shard, to } => json!({ "shard": shard, "votes_for": to }),
             _ => Value::Null,
         }
     }
@@ -139,6 +158,7 @@ impl Nemesis {
             Harm::TransferLeaders { seed } => self.transfer_leaders(*seed).await,
             Harm::MoveShard { seed } => self.move_shard(*seed).await,
             Harm::FailPoint { seed } => self.die_at_fail_point(*seed).await,
+            Harm::PowerCutVote { shard, to } => self.cut_power_at_vote(target(targets)?, *shard, *to).await,
             Harm::Churn => self.drain(targets).await,
             Harm::BitFlip { part, seed } => self.flip(target(targets)?, *part, *seed).await,
             Harm::WipedDisk => self.return_without_data(target(targets)?).await,
@@ -240,6 +260,10 @@ impl Nemesis {
             Harm::PurgeLogs | Harm::TransferLeaders { .. } => Ok(Value::Null),
             Harm::MoveShard { .. } => self.operations_end().await,
             Harm::FailPoint { .. } => self.fail_point_over().await,
+            Harm::PowerCutVote { .. } => {
+                cluster.clear_fail_point()?;
+                self.revive_all(targets).await
+            }
             Harm::Churn => self.rejoin(target(targets)?).await,
         }
     }

@@ -21,6 +21,8 @@ const OPERATION_MAX: Duration = Duration::from_secs(60);
 /// How long a move may take until it comes to a step.
 const STEP_MAX: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(100);
+/// How often it is looked whether a node has died.
+const LOOK_CLOSELY: Duration = Duration::from_millis(2);
 
 /// Whose death a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,7 @@ const STEPS: &[(Victim, &str, Cause)] = &[
     (Victim::Holder, "entries-applied", Cause::Load),
     (Victim::Holder, "vote-unwritten", Cause::Transfer),
     (Victim::Holder, "vote-written", Cause::Transfer),
+    (Victim::Holder, "vote-saved", Cause::Transfer),
     (Victim::Holder, "state-flushed", Cause::Purge),
     (Victim::Holder, "purge-unwritten", Cause::Purge),
     (Victim::Holder, "purge-written", Cause::Purge),
@@ -173,7 +176,6 @@ impl Nemesis {
             }
         };
         let number = number.with_context(|| format!("nobody is the {victim:?}"))?;
-        let node = self.cluster.node(number);
         if step.starts_with("snapshot") {
             self.purge_logs(&statuses.keys().copied().collect::<Vec<_>>()).await?;
         }
@@ -189,15 +191,38 @@ impl Nemesis {
             }
             Cause::Purge => drop(self.cluster.compact(number).await),
         }
-        let deadline = Instant::now() + STEP_MAX;
-        while node.died().is_none() {
-            if Instant::now() > deadline {
-                self.books().excused.remove(&number);
-                bail!("{victim:?} {number} did not come by {step} (or the binary has no fail points)");
-            }
-            tokio::time::sleep(LOOK / 10).await;
+        if !self.comes_by(number).await {
+            self.books().excused.remove(&number);
+            bail!("{victim:?} {number} did not come by {step} (or the binary has no fail points)");
         }
         Ok(json!({ "step": step, "victim": format!("{victim:?}"), "node": number, "shard": chosen.shard }))
+    }
+
+    /// Waits until a node has died at its step; whether it has.
+    async fn comes_by(&self, number: usize) -> bool {
+        let deadline = Instant::now() + STEP_MAX;
+        while self.cluster.node(number).died().is_none() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            tokio::time::sleep(LOOK_CLOSELY).await;
+        }
+        true
+    }
+
+    /// Lets a node vote for another one, and cuts its power when it has: it dies by itself right after that, so that nothing it does
+    /// later can save the vote by accident.
+    pub(super) async fn cut_power_at_vote(&self, voter: usize, shard: u32, to: u64) -> anyhow::Result<Value> {
+        self.cluster.set_fail_point(voter, "vote-saved")?;
+        let (shard, to) = (shard.to_string(), to.to_string());
+        let transfer = ["shard", "transfer-leader", &shard, "--to", &to];
+        let cut = async {
+            ensure!(self.comes_by(voter).await, "node {voter} did not vote (or the binary has no fail points)");
+            self.cluster.power_cut(&[voter]).await
+        };
+        let (said, cut) = tokio::join!(self.cluster.run(&transfer), cut);
+        cut?;
+        Ok(json!({ "lost power": [voter], "transfer": said?.code }))
     }
 
     /// Takes the fail point away; whoever died is started, and the move comes to its end.
@@ -244,7 +269,7 @@ impl Nemesis {
     }
 }
 
-fn holds(status: &NodeStatus, group: u32) -> bool {
+pub(super) fn holds(status: &NodeStatus, group: u32) -> bool {
     status.replicas.iter().any(|replica| replica.group == group)
 }
 

@@ -10,6 +10,7 @@ use rand::seq::{IndexedRandom, IteratorRandom};
 use super::Nemesis;
 use super::fault::{Class, Fault};
 use super::harm::{Harm, Part};
+use super::membership::holds;
 use super::partition::partition;
 use crate::cluster::clock::Skew;
 use crate::cluster::{Clocks, Delay, Link, Rules, leaders_of};
@@ -37,6 +38,9 @@ const DRIFTS: &[f64] = &[0.95, 1.05];
 /// Writes a second of a slow disk.
 const SLOW_WRITES: &[u32] = &[10, 30, 100];
 
+/// Why power cannot be cut.
+const NO_IMAGES: &str = "power can be cut only where disks are images";
+
 /// What the cluster looks like when a fault is planned.
 pub(super) struct View {
     /// What the nodes that answer say.
@@ -58,6 +62,17 @@ impl View {
         let mut chosen = self.free.iter().copied().sample(rng, count.max(1));
         chosen.sort_unstable();
         if chosen.is_empty() { Err("every node is hit by something already".to_owned()) } else { Ok(chosen) }
+    }
+
+    /// A free node that will be asked for its vote, by whom, and for which shard: of a shard's three replicas one leads, and one is
+    /// to lead.
+    fn voter(&self, rng: &mut StdRng) -> Option<(usize, u32, u64)> {
+        let leaders = leaders_of(&self.statuses);
+        let (shard, leader) = leaders.into_iter().filter(|(group, _)| *group > 0).choose(rng)?;
+        let followers = self.statuses.iter().filter(|(number, status)| **number != leader && holds(status, shard));
+        let mut followers = followers.sample(rng, 2).into_iter();
+        let ((voter, _), (_, candidate)) = (followers.next()?, followers.next()?);
+        self.free.contains(voter).then_some((*voter, shard, candidate.id))
     }
 
     fn one(&self, rng: &mut StdRng) -> Result<usize, String> {
@@ -134,7 +149,7 @@ impl Nemesis {
                     return Ok(Plan::disabling(targets, Harm::Kill));
                 }
                 if self.cluster.disk(1).is_none() {
-                    return Err("power can be cut only where disks are images".to_owned());
+                    return Err(NO_IMAGES.to_owned());
                 }
                 Ok(Plan::disabling(targets, Harm::PowerCut))
             }
@@ -229,6 +244,13 @@ impl Nemesis {
             Fault::TransferLeaders => Plan::hindering(view.free.clone(), Harm::TransferLeaders { seed }),
             Fault::MoveShard => Plan::hindering(vec![], Harm::MoveShard { seed }),
             Fault::FailPoint => Plan::hindering(vec![], Harm::FailPoint { seed }),
+            Fault::PowerCutVote => {
+                if self.cluster.disk(1).is_none() {
+                    return Err(NO_IMAGES.to_owned());
+                }
+                let (voter, shard, to) = view.voter(rng).ok_or("nobody who is free can be asked for a vote")?;
+                Plan::disabling(vec![voter], Harm::PowerCutVote { shard, to })
+            }
             _ => {
                 let node = view.one(rng)?;
                 Plan::hindering(vec![node], Harm::Churn)

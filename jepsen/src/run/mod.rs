@@ -21,6 +21,7 @@ mod recorder;
 mod shorteners;
 mod subject;
 mod verdict;
+mod votes;
 
 pub use clients::Pace;
 pub use observed::Counts;

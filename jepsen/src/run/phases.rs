@@ -18,7 +18,7 @@ use super::options::Options;
 use super::recorder::{Recorder, Writer, nanos};
 use super::shorteners::Shorteners;
 use super::subject::Subject;
-use super::{HISTORY, LOGS, NEMESIS, coverage, faults, verdict};
+use super::{HISTORY, LOGS, NEMESIS, coverage, faults, verdict, votes};
 use crate::report::faults::Faults;
 use crate::report::{self, Check, Outcome, Results};
 use crate::workload::{self, Http, Setting, Workload};
@@ -137,6 +137,8 @@ async fn collect(
         checks.extend(finish(subject, &clients).await?);
     }
     checks.push(processes(subject, dir, wrong));
+    // Of a cluster that others started there are no logs here.
+    checks.extend((!subject.logs.is_empty()).then(|| votes::check(&subject.logs)));
     drop(clients);
     finish_writing(writer).await?;
     Ok(Collected { load, counts, shed, checks, network: subject.network() })
