@@ -35,7 +35,7 @@ absent, 130 interrupted. `node start`: 65 data format, 73 data directory, 74 dis
 
 /// Quorate: a sharded key-value store, every shard replicated by its own Raft group.
 #[derive(Debug, Parser)]
-#[command(name = "quorate", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "quorate", version = quorate_node::VERSION, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,

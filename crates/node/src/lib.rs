@@ -51,3 +51,7 @@ pub use data_dir::DataDirError;
 pub use error::NodeError;
 pub use fatal::stop_on_panic;
 pub use run::run;
+
+/// The version of this build, which nodes tell whoever asks: one with seeded bugs can be told from a release.
+pub const VERSION: &str =
+    if cfg!(feature = "bugs") { concat!(env!("CARGO_PKG_VERSION"), "+bugs") } else { env!("CARGO_PKG_VERSION") };

@@ -62,7 +62,7 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Resu
     telemetry::install();
     info!(
         data_dir = %data.path().display(), client = addresses.client, peer = addresses.peer, ops = addresses.ops,
-        version = env!("CARGO_PKG_VERSION"), "node starts"
+        version = crate::VERSION, "node starts"
     );
     let node = Node::new(config, addresses, data);
     let limits = Limits { at_a_time: open_files::claim(), beginning: BEGINNING_MAX, silence: SILENCE_MAX };

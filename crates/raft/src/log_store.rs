@@ -124,8 +124,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     /// Durable on return is for whom this replica votes in which term. That the candidate won it learns later, and that is durable with
-    /// the first entry of its term: nothing is lost with it, a replica that forgets it has still voted for nobody else, and
-    /// an election takes two syncs less.
+    /// what is written next, such as the first entry of the term: nothing is lost with it, a replica that forgets it has still voted
+    /// for nobody else, and an election takes two syncs less.
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let vote = convert::our_vote(vote);
         let saved = self.log.state(self.replica).map_err(to_io)?.vote;

@@ -169,10 +169,13 @@ impl Node {
         format!("node {}:\n{}", self.number, lines[lines.len().saturating_sub(LINES)..].join("\n"))
     }
 
-    /// Whether the last thing that it said is that a fail point ended it: that was asked for, also where it came late.
+    /// Whether its last life said that a fail point ended it: that was asked for, also where it came late. (Its other threads may
+    /// say more in the moment until they are gone.)
     pub(crate) fn died_at_fail_point(&self) -> bool {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        log.lines().next_back().is_some_and(|line| line.starts_with("fail point ") && line.ends_with(": dies"))
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let mut life = log.lines().rev().take_while(|line| !line.contains(" node starts "));
+        life.any(|line| line.starts_with("fail point ") && line.ends_with(": dies"))
     }
 
     /// How the clock of its process goes after it was set.

@@ -193,12 +193,12 @@ impl Nemesis {
         }
         if !self.comes_by(number).await {
             self.books().excused.remove(&number);
-            bail!("{victim:?} {number} did not come by {step} (or the binary has no fail points)");
+            bail!("{victim:?} {number} did not die at {step}");
         }
         Ok(json!({ "step": step, "victim": format!("{victim:?}"), "node": number, "shard": chosen.shard }))
     }
 
-    /// Waits until a node has died at its step; whether it has.
+    /// Waits until a node has died; whether it did at its step.
     async fn comes_by(&self, number: usize) -> bool {
         let deadline = Instant::now() + STEP_MAX;
         while self.cluster.node(number).died().is_none() {
@@ -207,7 +207,7 @@ impl Nemesis {
             }
             tokio::time::sleep(LOOK_CLOSELY).await;
         }
-        true
+        self.cluster.node(number).died_at_fail_point()
     }
 
     /// Lets a node vote for another one, and cuts its power when it has: it dies by itself right after that, so that nothing it does
@@ -217,7 +217,7 @@ impl Nemesis {
         let (shard, to) = (shard.to_string(), to.to_string());
         let transfer = ["shard", "transfer-leader", &shard, "--to", &to];
         let cut = async {
-            ensure!(self.comes_by(voter).await, "node {voter} did not vote (or the binary has no fail points)");
+            ensure!(self.comes_by(voter).await, "node {voter} did not vote, or died of something else");
             self.cluster.power_cut(&[voter]).await
         };
         let (said, cut) = tokio::join!(self.cluster.run(&transfer), cut);

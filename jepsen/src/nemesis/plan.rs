@@ -67,12 +67,22 @@ impl View {
     /// A free node that will be asked for its vote, by whom, and for which shard: of a shard's three replicas one leads, and one is
     /// to lead.
     fn voter(&self, rng: &mut StdRng) -> Option<(usize, u32, u64)> {
-        let leaders = leaders_of(&self.statuses);
-        let (shard, leader) = leaders.into_iter().filter(|(group, _)| *group > 0).choose(rng)?;
-        let followers = self.statuses.iter().filter(|(number, status)| **number != leader && holds(status, shard));
-        let mut followers = followers.sample(rng, 2).into_iter();
-        let ((voter, _), (_, candidate)) = (followers.next()?, followers.next()?);
-        self.free.contains(voter).then_some((*voter, shard, candidate.id))
+        let shards = leaders_of(&self.statuses).into_iter().filter(|(group, _)| *group > 0);
+        let asked = shards.filter_map(|(shard, leader)| {
+            let free = self.statuses.iter().filter(|(number, _)| self.free.contains(number));
+            let followers = free.filter(|(number, status)| **number != leader && holds(status, shard));
+            let followers: Vec<_> = followers.map(|(number, status)| (*number, status.id)).collect();
+            (followers.len() > 1).then_some((shard, followers))
+        });
+        let (shard, followers) = asked.choose(rng)?;
+        let mut two = followers.into_iter().sample(rng, 2).into_iter();
+        let ((voter, _), (_, candidate)) = (two.next()?, two.next()?);
+        Some((voter, shard, candidate))
+    }
+
+    /// Whether nodes can be told to die at a step: only builds for tests can, and their version says so.
+    fn has_fail_points(&self) -> bool {
+        self.statuses.values().any(|status| status.version.ends_with("+bugs"))
     }
 
     fn one(&self, rng: &mut StdRng) -> Result<usize, String> {
@@ -243,11 +253,12 @@ impl Nemesis {
         Ok(match fault {
             Fault::TransferLeaders => Plan::hindering(view.free.clone(), Harm::TransferLeaders { seed }),
             Fault::MoveShard => Plan::hindering(vec![], Harm::MoveShard { seed }),
+            Fault::FailPoint | Fault::PowerCutVote if !view.has_fail_points() => {
+                return Err("the binary under test has no fail points: build it with the feature 'bugs'".to_owned());
+            }
+            Fault::PowerCutVote if self.cluster.disk(1).is_none() => return Err(NO_IMAGES.to_owned()),
             Fault::FailPoint => Plan::hindering(vec![], Harm::FailPoint { seed }),
             Fault::PowerCutVote => {
-                if self.cluster.disk(1).is_none() {
-                    return Err(NO_IMAGES.to_owned());
-                }
                 let (voter, shard, to) = view.voter(rng).ok_or("nobody who is free can be asked for a vote")?;
                 Plan::disabling(vec![voter], Harm::PowerCutVote { shard, to })
             }

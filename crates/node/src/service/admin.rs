@@ -54,7 +54,7 @@ impl Admin for AdminService {
             client_address: node.addresses.client.clone(),
             peer_address: node.addresses.peer.clone(),
             ops_address: node.addresses.ops.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::VERSION.to_owned(),
             uptime_ms: node.uptime_ms(),
             disk_free_bytes: node.disk.free_bytes(),
             zone: node.config.zone.clone(),

@@ -89,6 +89,7 @@ impl RocksLog {
         let writer = Writer {
             db: db.clone(),
             queue: queue.clone(),
+            registry: registry.clone(),
             reclaimer,
             syncs: syncs.clone(),
             on_fatal: options.on_fatal,
@@ -203,9 +204,6 @@ impl Log for RocksLog {
 
     fn close(&self) {
         let mut threads = self.threads.lock().expect("closing does not panic");
-        for operation in self.registry.all().iter().filter_map(Replica::leftover_marks) {
-            self.queue.push(Item::new(operation, None));
-        }
         self.queue.close();
         for thread in threads.drain(..) {
             // The writer catches its own panics; the reclaimer's would not matter any more.

@@ -12,7 +12,8 @@ use super::LogError;
 use super::queue::{Item, Queue};
 use super::reclaim::Reclaimer;
 use super::records::{BatchBuilder, io};
-use super::replica::Change;
+use super::registry::Registry;
+use super::replica::{Change, Replica};
 use crate::{Bug, fail_point};
 
 /// What a process exits with when its log failed.
@@ -30,6 +31,7 @@ pub(super) fn exit(_reason: String) {
 pub(super) struct Writer {
     pub(super) db: Arc<DB>,
     pub(super) queue: Arc<Queue>,
+    pub(super) registry: Arc<Registry>,
     pub(super) reclaimer: Reclaimer,
     pub(super) syncs: Arc<AtomicU64>,
     pub(super) on_fatal: OnFatal,
@@ -58,8 +60,7 @@ impl Writer {
         synced.set_sync(true);
         let unsynced = WriteOptions::default();
         let mut builder = BatchBuilder::new();
-        while let Some(bytes) = self.queue.drain(items) {
-            metrics::gauge!("quorate_log_queue_bytes").set(self.queue.bytes() as f64);
+        let mut write = |items: &mut VecDeque<Item>, bytes| {
             // Also what nobody waits for, so that no write but the last can be torn (see `torn`).
             let sync = !items.iter().all(is_forgotten);
             builder.start(bytes);
@@ -75,9 +76,17 @@ impl Writer {
                 metrics::histogram!("quorate_log_batch_entries").record(entries as f64);
             }
             self.complete(items);
+            Ok(())
+        };
+        while let Some(bytes) = self.queue.drain(items) {
+            metrics::gauge!("quorate_log_queue_bytes").set(self.queue.bytes() as f64);
+            write(items, bytes)?;
             self.queue.written(bytes);
         }
-        Ok(())
+        // The queue has ended, so that nothing newer can be on disk before these marks are.
+        let marks = self.registry.all().into_iter().filter_map(|replica| Replica::leftover_marks(&replica));
+        items.extend(marks.map(|operation| Item::new(operation, None)));
+        if items.is_empty() { Ok(()) } else { write(items, 0) }
     }
 
     /// The batch is written: first the tails learn it, then those who wait, in the order in which they came.
