@@ -3,10 +3,11 @@
 //! A process that dies does nothing more; a task does until somebody stops it. So when a node crashes, the gate falls first:
 //! from that instant on, whatever its tasks still try to write, read or answer comes to nothing.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use quorate_storage::log::{Done, Log, LogError, LogState, MemoryLog};
@@ -66,17 +67,46 @@ impl Speed {
     }
 }
 
+/// The entries that a node found durable when its life began, or made durable since: also those that were truncated later.
+#[derive(Default)]
+pub(crate) struct Synced(Mutex<HashSet<(ReplicaId, LogId)>>);
+
+impl Synced {
+    pub(crate) fn has(&self, replica: ReplicaId, id: LogId) -> bool {
+        self.entries().contains(&(replica, id))
+    }
+
+    fn note(&self, replica: ReplicaId, ids: impl IntoIterator<Item = LogId>) {
+        self.entries().extend(ids.into_iter().map(|id| (replica, id)));
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashSet<(ReplicaId, LogId)>> {
+        self.0.lock().expect("nobody panics while holding this lock")
+    }
+}
+
 /// The log of a node in one of its lives.
 pub(crate) struct LifeLog {
     log: Arc<MemoryLog>,
     life: Arc<Life>,
+    synced: Arc<Synced>,
     written: Notify,
     defect: Option<Defect>,
 }
 
 impl LifeLog {
     pub(crate) fn new(log: Arc<MemoryLog>, life: Arc<Life>, defect: Option<Defect>) -> Arc<Self> {
-        Arc::new(LifeLog { log, life, written: Notify::new(), defect })
+        let synced = Arc::new(Synced::default());
+        for (replica, _) in log.replicas() {
+            let found = log.entries(replica, 0..u64::MAX, usize::MAX).expect("a log in memory can be read");
+            synced.note(replica, found.iter().map(|entry| entry.id));
+        }
+        Arc::new(LifeLog { log, life, synced, written: Notify::new(), defect })
+    }
+
+    /// What was durable in this life.
+    pub(crate) fn synced(&self) -> Arc<Synced> {
+        self.synced.clone()
     }
 
     /// The log's writer: syncs what was written, again and again. What arrives during a sync waits for the next one.
@@ -135,7 +165,16 @@ impl Log for LifeLog {
 
     fn append(&self, replica: ReplicaId, entries: Vec<Entry>, done: Done) {
         let eager = self.defect == Some(Defect::AcknowledgeBeforeSync);
-        self.call(done, eager, |log, done| log.append(replica, entries, done));
+        let (ids, synced): (Vec<_>, _) = (entries.iter().map(|entry| entry.id).collect(), self.synced.clone());
+        self.call(done, eager, |log, done| {
+            let noted = move |result: Result<(), LogError>| {
+                if result.is_ok() {
+                    synced.note(replica, ids);
+                }
+                done(result);
+            };
+            log.append(replica, entries, Box::new(noted));
+        });
     }
 
     fn save_vote(&self, replica: ReplicaId, vote: Vote, done: Done) {

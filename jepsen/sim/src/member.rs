@@ -186,7 +186,7 @@ pub(crate) fn start(world: &Arc<World>, id: NodeId) {
         log_retained_entries: world.scenario.log_retained_entries,
         on_fatal,
     };
-    let transport = world.network.transport(id, life.clone(), node.log.clone(), node.state.clone());
+    let transport = world.network.transport(id, life.clone(), node.log.clone(), log.synced(), node.state.clone());
     let groups = Groups::new(options, log.clone(), state.clone(), transport, clock.clone());
     world.network.connect(id, groups.clone(), life.clone());
     let member = Arc::new(Member {

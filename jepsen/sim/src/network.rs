@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::disk::Life;
+use crate::disk::{Life, Synced};
 use crate::promise;
 use crate::trace::Trace;
 use crate::world::scratch;
@@ -245,9 +245,10 @@ impl Network {
         node: NodeId,
         life: Arc<Life>,
         log: Arc<MemoryLog>,
+        synced: Arc<Synced>,
         state: Arc<MemoryState>,
     ) -> Arc<dyn Transport> {
-        Arc::new(NodeTransport { network: self.clone(), from: node, life, log, state })
+        Arc::new(NodeTransport { network: self.clone(), from: node, life, log, synced, state })
     }
 
     /// Promises that were broken since this was last asked.
@@ -270,6 +271,7 @@ struct NodeTransport {
     from: NodeId,
     life: Arc<Life>,
     log: Arc<MemoryLog>,
+    synced: Arc<Synced>,
     state: Arc<MemoryState>,
 }
 
@@ -278,7 +280,7 @@ impl Transport for NodeTransport {
         if !self.life.is_alive() {
             return Err(Unsent(to));
         }
-        if let Some(what) = promise::broken(&message, &self.log, &self.state) {
+        if let Some(what) = promise::broken(&message, &self.log, &self.synced, &self.state) {
             self.network.broken.lock().expect("nobody panics while holding this lock").push(what);
         }
         let bytes = peer::encode_frame(std::slice::from_ref(&message));

@@ -6,8 +6,10 @@ use quorate_storage::state::{MemoryState, meta};
 use quorate_types::peer::{AppendReply, PeerBody, PeerMessage};
 use quorate_types::{LogId, ReplicaId};
 
+use crate::disk::Synced;
+
 /// What is wrong with what a replica says, if its disk does not bear it out.
-pub(crate) fn broken(message: &PeerMessage, log: &MemoryLog, state: &MemoryState) -> Option<String> {
+pub(crate) fn broken(message: &PeerMessage, log: &MemoryLog, synced: &Synced, state: &MemoryState) -> Option<String> {
     let replica = message.from;
     // One that is destroyed meanwhile has said what was true.
     let durable = log.durable_state(replica)?;
@@ -20,8 +22,10 @@ pub(crate) fn broken(message: &PeerMessage, log: &MemoryLog, state: &MemoryState
         }
         PeerBody::AppendReply { reply: AppendReply::Matched(Some(id)), .. }
         | PeerBody::HeartbeatReply { reply: AppendReply::Matched(Some(id)), .. } => {
-            let has = durable.purged.is_some_and(|purged| purged.index >= id.index)
-                || log.durable_id(replica, id.index) == Some(*id)
+            // What was true when it was synced may be said late, when another leader has had it truncated already: as if the
+            // network had held it back.
+            let has = synced.has(replica, *id)
+                || durable.purged.is_some_and(|purged| purged.index >= id.index)
                 || durable_applied(state, replica) >= Some(*id);
             (!has).then(|| format!("replica {replica} says that it has {id}; durable is {:?}", durable.last))
         }
@@ -38,4 +42,44 @@ fn durable_applied(state: &MemoryState, replica: ReplicaId) -> Option<LogId> {
         })
         .expect("a state in memory can be read");
     applied
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use quorate_storage::log::Log;
+    use quorate_types::{Entry, GroupId, Payload};
+
+    use super::*;
+    use crate::disk::{Life, LifeLog};
+
+    const A: ReplicaId = ReplicaId(3);
+    const LEADER: ReplicaId = ReplicaId(4);
+
+    #[test]
+    fn what_was_true_and_said_late_was_taken_for_a_broken_promise() {
+        let (log, state) = (Arc::new(MemoryLog::new(false)), MemoryState::new());
+        log.create(A, GroupId(1)).unwrap();
+        let id = LogId { term: 1, leader: LEADER, index: 0 };
+        let reply = AppendReply::Matched(Some(id));
+        let body = PeerBody::AppendReply { stream: 1, sequence: 0, reply };
+        let says = PeerMessage { group: GroupId(1), from: A, to: LEADER, body };
+
+        let life = LifeLog::new(log.clone(), Life::new(1), None);
+        let broken = |life: &LifeLog| broken(&says, &log, &life.synced(), &state);
+        life.append(A, vec![Entry { id, payload: Payload::Blank }], Box::new(drop));
+        assert!(broken(&life).is_some(), "it is not synced");
+        log.sync();
+        assert_eq!(broken(&life), None);
+        let next = LifeLog::new(log.clone(), Life::new(2), None);
+        assert_eq!(broken(&next), None, "found by the next life");
+        for life in [&life, &next] {
+            life.truncate_after(A, None, Box::new(drop));
+            log.sync();
+            assert_eq!(broken(life), None, "another leader had it truncated while the answer was on its way");
+        }
+        let last = LifeLog::new(log.clone(), Life::new(3), None);
+        assert!(broken(&last).is_some(), "nobody in this life can have seen it");
+    }
 }
