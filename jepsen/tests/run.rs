@@ -46,6 +46,30 @@ async fn a_cluster_keeps_its_promises_while_nodes_die_and_stop() -> anyhow::Resu
     Ok(())
 }
 
+/// Whoever ends a run by hand gets its history, checked, and no verdict on what it did not come to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_interrupted_said_that_the_harness_failed() -> anyhow::Result<()> {
+    if let Err(error) = quorate_jepsen::cluster::binary() {
+        println!("skipped: {error}");
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let out = dir.path().join("run");
+    let (interrupt, history) = (CancellationToken::new(), out.join(HISTORY));
+    let watch = async {
+        while std::fs::metadata(&history).map_or(0, |file| file.len()) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        interrupt.cancel();
+    };
+    let options = Options { time_limit: 600, ..options(&out) };
+    let (results, ()) = tokio::join!(run::run(&options, false, &interrupt), watch);
+    let results = results?.0;
+    assert_eq!(results.outcome, Outcome::Unknown, "{:?}", results.checks);
+    assert!(results.total.ok > 0, "{:?}", results.total);
+    Ok(())
+}
+
 /// What cannot be meant is refused before anything is started, and says what there is.
 #[tokio::test]
 async fn an_unknown_workload_or_fault_is_refused() {

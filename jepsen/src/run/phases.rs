@@ -34,6 +34,9 @@ const URLS: &str = "../shared/data/urls.txt";
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
+/// The check that says that somebody ended the run.
+const INTERRUPTED: &str = "interrupted";
+
 /// What a run has collected when its cluster is gone.
 struct Collected {
     load: (u64, u64),
@@ -128,7 +131,7 @@ async fn collect(
         wrong.push(format!("{panicked} clients panicked; this process's error output says where"));
     }
     if interrupt.is_cancelled() {
-        checks.push(Check::new("interrupted", Outcome::Unknown, "the run was not finished"));
+        checks.push(Check::new(INTERRUPTED, Outcome::Unknown, "the run was not finished"));
     } else if !options.no_history {
         drop(shorteners);
         // Fresh processes remember nothing: what they answer is what the cluster holds.
@@ -319,7 +322,10 @@ async fn judge(
             false => verdict::check(&workloads, &events),
         };
         results.checks.extend(checks);
-        results.checks.push(coverage::check(&options, &named, excuse, &results));
+        // One that was interrupted did not reach what it was for, and does not claim to have.
+        if !results.checks.iter().any(|check| check.name == INTERRUPTED) {
+            results.checks.push(coverage::check(&options, &named, excuse, &results));
+        }
         results.outcome = results.checks.iter().fold(Outcome::Pass, |outcome, check| outcome.and(check.outcome));
         let end = events.last().map_or(load.1, |event| event.time).max(load.1);
         report::write(&dir, &results, &operations, &faults.windows, end)?;
