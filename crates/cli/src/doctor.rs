@@ -63,6 +63,7 @@ fn line(check: &Check) -> String {
 fn checks(survey: &Survey, waits: &[String]) -> Vec<Check> {
     vec![
         nodes_answer(survey),
+        nodes_hear(survey),
         groups_are_led(survey),
         replicas_are_there(survey),
         survives_a_node(survey),
@@ -90,6 +91,16 @@ fn nodes_answer(survey: &Survey) -> Check {
     check("nodes", &down, "failed", "every node answers", fix)
 }
 
+fn nodes_hear(survey: &Survey) -> Check {
+    let deaf = survey.nodes.iter().filter(|(node, _)| survey.is_cut_off(node.id));
+    let deaf: Vec<String> = deaf
+        .map(|(node, _)| {
+            format!("node {} hears nothing of the leaders of some shards ({})", node.id, node.peer_address)
+        })
+        .collect();
+    check("network", &deaf, "failed", "every node hears the leaders", "mend the network between the nodes' peer ports")
+}
+
 fn groups_are_led(survey: &Survey) -> Check {
     let unled = survey.shard_ids().filter(|shard| !survey.margin(*shard).led);
     let unled: Vec<String> = unled.map(|shard| format!("shard {shard} has no leader")).collect();
@@ -101,7 +112,13 @@ fn replicas_are_there(survey: &Survey) -> Check {
     let short = survey.shard_ids().filter(|shard| !survey.margin(*shard).complete);
     let short: Vec<String> = short.map(|shard| shard.to_string()).collect();
     let short = if short.is_empty() { vec![] } else { vec![format!("shards {} miss a replica", short.join(", "))] };
-    check("replicas", &short, "failed", "every replica is there", "start the nodes that are down, or replace them")
+    check(
+        "replicas",
+        &short,
+        "failed",
+        "every replica is there",
+        "start the nodes that are down or cut off, or replace them",
+    )
 }
 
 fn survives_a_node(survey: &Survey) -> Check {
@@ -189,7 +206,13 @@ fn operations(survey: &Survey, waits: &[String]) -> Check {
     if survey.topology.paused {
         bad.push("moves are paused".to_owned());
     }
-    check("operations", &bad, "warning", "nothing stands still", "quorate op list; quorate rebalance resume")
+    check(
+        "operations",
+        &bad,
+        "warning",
+        "nothing stands still",
+        "quorate op list; rebalance resume where moves are paused; what waits for a dead node goes on when that is started or removed (quorate node remove ID --dead --confirm HOST:PORT), or is taken back (quorate op cancel ID)",
+    )
 }
 
 #[cfg(test)]

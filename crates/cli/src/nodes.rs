@@ -222,6 +222,8 @@ pub(crate) struct NodeRow {
     zone: String,
     state: String,
     pub(crate) up: bool,
+    /// It answers, but hears nothing of the leader of some shard.
+    pub(crate) cut_off: bool,
     version: Option<String>,
     leaders: Option<usize>,
     replicas: Option<usize>,
@@ -253,6 +255,7 @@ impl NodeRow {
             zone: node.zone.clone(),
             state: node.state.clone(),
             up: status.is_some(),
+            cut_off: survey.is_cut_off(id),
             version: status.map(|status| status.version.clone()),
             leaders: status.map(leads),
             replicas: status.map(shards),
@@ -287,7 +290,11 @@ impl NodeRow {
         [
             self.id.to_string(),
             self.client_address.clone(),
-            if self.up { self.state.clone() } else { "down".to_owned() },
+            match (self.up, self.cut_off) {
+                (false, _) => "down".to_owned(),
+                (true, true) => "cut off".to_owned(),
+                (true, false) => self.state.clone(),
+            },
             or_dash(self.leaders, |count| count.to_string()),
             or_dash(self.replicas, |count| count.to_string()),
             or_dash(self.disk_free_bytes, output::bytes),

@@ -213,11 +213,16 @@ impl Status {
             .filter(|node| !node.up)
             .map(|node| format!("{} ({})", node.id, node.client_address))
             .collect();
-        match down.len() {
-            0 => None,
-            1 => Some(format!(
-                "node {} does not answer: start it again; it catches up by itself. Dead for good?  quorate node remove --help",
-                down[0]
+        let cut_off: Vec<String> =
+            self.nodes.iter().filter(|node| node.cut_off).map(|node| node.id.to_string()).collect();
+        match &down[..] {
+            [] if cut_off.is_empty() => None,
+            [] => Some(format!(
+                "node {} hears nothing of the leaders of some shards: mend the network between the nodes' peer ports   (quorate node show ID)",
+                cut_off.join(", ")
+            )),
+            [one] => Some(format!(
+                "node {one} does not answer: start it again; it catches up by itself. Dead for good?  quorate node remove ID --dead --confirm HOST:PORT"
             )),
             _ => {
                 Some(format!("nodes {} do not answer: start them again; they catch up by themselves", down.join(", ")))
@@ -245,6 +250,16 @@ mod tests {
         let words: Vec<&str> = lines[5].split_whitespace().collect();
         assert_eq!(words, ["1", "127.0.0.1:7100", "active", "1", "2", "5.0", "GiB", "1", "1m", "0.1.0"]);
         assert_eq!(lines.len(), 8, "no next step is proposed");
+    }
+
+    #[test]
+    fn a_node_that_is_cut_off_is_degraded_and_named() {
+        let mut survey = survey(&[]);
+        survey.nodes[2].1.as_mut().unwrap().replicas.iter_mut().for_each(|report| report.leader = 0);
+        let status = Status::of(&survey, &[]);
+        assert_eq!((status.health, status.failures_tolerated), (Health::Degraded, 0));
+        let screen = status.screen(false);
+        assert!(screen.contains("cut off") && screen.contains("next: node 3 hears nothing of the leaders"), "{screen}");
     }
 
     #[test]

@@ -161,6 +161,19 @@ impl Survey {
         }
     }
 
+    /// Whether a node answers, but hears nothing of the leader of a group of which it has a voter: the way between the two is cut.
+    pub(crate) fn is_cut_off(&self, node: u64) -> bool {
+        let groups = self.shard_ids().chain([0]);
+        let reports = groups.flat_map(|group| self.reports(group).filter(|(at, _)| *at == node));
+        reports.into_iter().any(|(_, report)| report.role() != kv::Role::Learner && !self.follows(node, report))
+    }
+
+    /// Whether a replica leads its group or hears of who does; of a group that nobody leads all that run do.
+    fn follows(&self, node: u64, report: &ReplicaStatus) -> bool {
+        let leads = self.claims_to_lead(report.group);
+        leads.is_none_or(|leads| leads == node || leads == report.leader)
+    }
+
     /// How many voters of a group work, of how many. They are as its latest report says, else as the map places them.
     fn working(&self, group: u32) -> (usize, usize) {
         let latest = self.reports(group).max_by_key(|(_, report)| (report.term, report.applied_index));
@@ -173,7 +186,8 @@ impl Survey {
             _ => placed(),
         };
         let works = |voter: &&u64| {
-            self.reports(group).any(|(node, report)| node == **voter && report.role() != kv::Role::Stopped)
+            let mut here = self.reports(group).filter(|(node, _)| node == *voter);
+            here.any(|(node, report)| report.role() != kv::Role::Stopped && self.follows(node, report))
         };
         (voters.iter().filter(works).count(), voters.len())
     }
@@ -293,6 +307,27 @@ pub(crate) mod tests {
         assert_eq!(survey.margin(1), Margin { spare: 0, complete: false, led: true });
         assert_eq!(survey.shards()[0].replicas[2].role, "down");
         assert_eq!(survey.lag_entries(3), None);
+    }
+
+    /// A node that answered counted as there, though the others heard nothing of it, nor it of them.
+    #[test]
+    fn a_node_that_is_cut_off_counted_as_there() {
+        let mut survey = survey(&[]);
+        for report in &mut survey.nodes[2].1.as_mut().unwrap().replicas {
+            report.leader = 0;
+        }
+        assert_eq!(survey.margin(1), Margin { spare: 0, complete: false, led: true });
+        assert_eq!([1, 2, 3].map(|node| survey.is_cut_off(node)), [false, false, true]);
+        // It led shard 2, and still believes so: the others have elected node 1 since.
+        for (node, status) in &mut survey.nodes {
+            let report = &mut status.as_mut().unwrap().replicas[2];
+            if node.id != 2 {
+                (report.leader, report.term) = (1, 4);
+            }
+            report.role = if node.id == 3 { kv::Role::Follower } else { kv::Role::Leader }.into();
+        }
+        assert_eq!(survey.leader(2), Some(1));
+        assert!(survey.is_cut_off(2));
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(crate) async fn run(shard: Option<u32>, Ask { connect, output }: &Ask) -> Re
     match (differ, unknown) {
         (0, 0) => Ok(()),
         (0, unknown) => Err(Failure::new(Exit::CheckFailed, format!("{unknown} shards could not be compared"))
-            .hint("start the nodes that are down, or try again with less load or a longer --deadline")),
+            .hint("start the nodes that are down or mend their network (quorate doctor), or try again with less load or a longer --deadline")),
         (differ, _) => Err(Failure::new(Exit::CheckFailed, format!("the replicas of {differ} shards differ"))
             .hint("stop writing to them, and keep the data directories: this is a bug")),
     }

@@ -30,6 +30,9 @@ const RETRY: Duration = Duration::from_millis(100);
 /// The pause doubles so often, at most: where votes take long because disks are slow, a try is given the time it needs.
 const RETRY_DOUBLINGS_MAX: u32 = 2;
 
+/// A leader of whom nothing was heard for so many leases is not heard of.
+const SILENT_LEASES: u32 = 4;
+
 /// Looks after all replicas of a node until the groups stop.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut look = tokio::time::interval(LOOK);
@@ -73,6 +76,12 @@ impl Election {
     /// A leader was obeyed, or a candidate got this replica's vote.
     pub(crate) fn heard(&self, now: Instant) {
         *self.quiet() = Quiet { heard: Some(now), ..Quiet::default() };
+    }
+
+    /// Whether a leader was obeyed, or a vote given, not long ago. A replica that is cut off goes on believing in the leader that it
+    /// knew: it would have to win a pre-vote to know better.
+    pub(crate) fn hears(&self, now: Instant) -> bool {
+        self.quiet().heard.is_some_and(|heard| now < heard + self.lease * SILENT_LEASES)
     }
 
     /// Whether to campaign now; a yes counts as a try.
@@ -189,6 +198,16 @@ mod tests {
         assert!(!election.is_due(start + ms(100_001), &standing), "deposed a moment ago");
         let learner = Standing { is_voter: false, ..standing };
         assert!(!election.is_due(start + ms(900_000), &learner));
+    }
+
+    #[test]
+    fn a_leader_is_heard_of_for_some_leases() {
+        let start = Instant::now();
+        let election = Election::new(NodeId(2), GroupId(1), ReplicaId(7), LEASE, start);
+        assert!(!election.hears(start));
+        election.heard(start);
+        assert!(election.hears(start + ms(2_199)));
+        assert!(!election.hears(start + ms(2_200)));
     }
 
     #[test]

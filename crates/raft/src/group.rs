@@ -77,7 +77,7 @@ pub struct GroupStatus {
     pub role: Role,
     /// Its term.
     pub term: u64,
-    /// The node that leads as far as it knows.
+    /// The node that leads as far as it knows; none where it has heard nothing of it for some leases.
     pub leader: Option<NodeId>,
     /// Whether it was ever told who the members are.
     pub initialized: bool,
@@ -451,7 +451,7 @@ impl<M: Machine> AnyGroup for Inner<M> {
             replica: self.replica,
             role: standing.role,
             term: standing.term,
-            leader: standing.leader,
+            leader: standing.leader.filter(|_| standing.role == Role::Leader || self.election.hears(Instant::now())),
             initialized: !standing.voters.is_empty(),
             last_log_index: log.last.map(|id| id.index),
             applied_index: applied.head.applied.map(|id| id.index),
