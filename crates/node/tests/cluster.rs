@@ -101,7 +101,16 @@ async fn three_nodes_from_nothing_through_restarts() {
     // What a client does wrong.
     let leader = by.node;
     let mut streams: Vec<(u64, KvStream)> = Vec::new();
+    let other = shard % 4 + 1;
     for node in &nodes {
+        eventually("a replica of the other shard that has caught up", async || {
+            match node.stream().await.ask(other, epoch, get(&key, ReadLevel::Eventual)).await {
+                Err(Rejection::Unavailable { reason }) => Err(reason),
+                answer => Ok(answer),
+            }
+        })
+        .await
+        .unwrap_err();
         streams.push((node.status().await.id, node.stream().await));
     }
     for (id, stream) in &mut streams {
@@ -114,7 +123,6 @@ async fn three_nodes_from_nothing_through_restarts() {
         let behind = stream.ask(shard, epoch - 1, get(&key, ReadLevel::Eventual)).await;
         let Err(Rejection::WrongShard { shard: Some(info) }) = behind else { panic!("{behind:?}") };
         assert_eq!((info.id.0, info.epoch), (shard, epoch));
-        let other = shard % 4 + 1;
         let stray = stream.ask(other, epoch, get(&key, ReadLevel::Eventual)).await;
         assert!(matches!(stray, Err(Rejection::Invalid { .. })), "{stray:?}");
         let stray = stream.ask(other, epoch, put(&key, "astray", session, 9)).await;

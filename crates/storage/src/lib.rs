@@ -22,6 +22,7 @@ pub mod keys;
 pub mod log;
 pub mod machine;
 pub mod state;
+mod torn;
 
 pub use bug::Bug;
 pub use fail_point::fail_point;

@@ -18,7 +18,6 @@ mod registry;
 mod replica;
 mod rocks;
 mod tail;
-mod torn;
 mod writer;
 
 use std::ops::Range;

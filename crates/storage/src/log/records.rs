@@ -6,13 +6,13 @@ use std::path::Path;
 use quorate_types::codec::{self, CodecError, Kind};
 use quorate_types::{Entry, ReplicaId};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, ErrorKind, Options, ReadOptions,
-    WriteBatch,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, Options, ReadOptions, WriteBatch,
 };
 
 use super::LogError;
 use super::replica::{Change, Operation, Reading};
 use crate::keys::{LogSpace, log_entry_key, log_key, parse_log_key};
+use crate::torn;
 
 /// The scratch buffer gives memory back above this, after a large entry.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
@@ -56,14 +56,7 @@ pub(super) fn open(path: &Path, memtable_bytes: usize) -> Result<DB, LogError> {
     table.set_block_size(32 << 10);
     table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
     options.set_block_based_table_factory(&table);
-    match DB::open(&options, path) {
-        Err(error) if error.kind() == ErrorKind::Corruption => match super::torn::cut(path) {
-            Ok(true) => DB::open(&options, path).map_err(io),
-            Ok(false) => Err(io(error)),
-            Err(also) => Err(LogError::Io(format!("{error}; looking at it: {also}").into())),
-        },
-        opened => opened.map_err(io),
-    }
+    torn::open(&options, path).map_err(|reason| LogError::Io(reason.into()))
 }
 
 /// Whether the log database in that directory has any write-ahead log. RocksDB keeps one from the first opening on, so a

@@ -61,7 +61,7 @@ impl Writer {
         let unsynced = WriteOptions::default();
         let mut builder = BatchBuilder::new();
         let mut write = |items: &mut VecDeque<Item>, bytes| {
-            // Also what nobody waits for, so that no write but the last can be torn (see `torn`).
+            // Also what nobody waits for, so that no write but the last can be torn (see `crate::torn`).
             let sync = !items.iter().all(is_forgotten);
             builder.start(bytes);
             items.iter().for_each(|item| builder.add(&item.operation));

@@ -21,6 +21,7 @@ use self::view::RocksView;
 use super::{Batch, Pinned, State, StateError, View};
 use crate::Bug;
 use crate::keys::{Space, state_key_into, state_key_replica, state_range};
+use crate::torn;
 
 mod export;
 mod ingest;
@@ -42,9 +43,10 @@ pub struct RocksState {
 }
 
 impl RocksState {
-    /// Opens the database in `dir`, or makes it. Fails if another process has it open.
+    /// Opens the database in `dir`, or makes it. Fails if another process has it open. Of a flush or an ingestion that a crash cut
+    /// short nothing is left: nobody was told that it was durable.
     pub fn open(dir: &Path, options: StateOptions) -> Result<Self, StateError> {
-        let db = DB::open(&options.database(), dir).map_err(io)?;
+        let db = torn::open(&options.database(), dir).map_err(|reason| StateError::Io(reason.into()))?;
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
         Ok(RocksState { db: Arc::new(db), options, unlogged })

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use disk_support::copy_database;
+pub(crate) use disk_support::copy_database;
 use quorate_storage::machine::{KvMachine, Replica, StateHash, kv, state_hash};
 use quorate_storage::state::{MemoryState, RocksState, State, StateOptions};
 use quorate_types::peer::SnapshotMeta;

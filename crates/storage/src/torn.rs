@@ -1,4 +1,5 @@
-//! The last write of a log that lost its power: parts of it may be on disk and others not.
+//! The last write of a database that lost its power, or whose sync failed: parts of it may be on disk and others not. It is the last
+//! one of the write-ahead log, or of the manifest, which says of which files the database consists and is written in the same way.
 //!
 //! RocksDB takes a last record that is too short for a torn write, but refuses one whose bytes are wrong: it cannot tell a write that
 //! was cut off from one that has rotted. What a power cut leaves can be told apart, as etcd's write-ahead log does
@@ -20,6 +21,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rocksdb::{DB, ErrorKind, Options};
+
 /// RocksDB's block.
 const BLOCK: usize = 32 << 10;
 /// What precedes a fragment.
@@ -35,17 +38,45 @@ const WHOLE: u8 = 1;
 const FIRST: u8 = 2;
 const MIDDLE: u8 = 3;
 
-/// Cuts a torn last write off the newest write-ahead log of the database in this directory, durably. False, and nothing is touched,
-/// if what is wrong with the file is something else: then it must not be opened.
-pub(super) fn cut(directory: &Path) -> io::Result<bool> {
-    let Some(path) = newest(directory)? else { return Ok(false) };
-    let bytes = fs::read(&path)?;
+/// Opens a database, or makes it; without its last write where that was torn. An error says what else is wrong.
+pub(crate) fn open(options: &Options, directory: &Path) -> Result<DB, String> {
+    match DB::open(options, directory) {
+        Err(error) if error.kind() == ErrorKind::Corruption => match cut(directory) {
+            Ok(true) => DB::open(options, directory).map_err(rocksdb::Error::into_string),
+            Ok(false) => Err(error.into_string()),
+            Err(also) => Err(format!("{error}; looking at it: {also}")),
+        },
+        opened => opened.map_err(rocksdb::Error::into_string),
+    }
+}
+
+/// Cuts a torn last write off the newest write-ahead log of the database in this directory, and off its manifest, durably. False, and
+/// nothing is touched, if what is wrong is something else: then it must not be opened.
+fn cut(directory: &Path) -> io::Result<bool> {
+    let mut any = false;
+    for file in [newest(directory)?, manifest(directory)?].into_iter().flatten() {
+        any |= cut_file(&file)?;
+    }
+    Ok(any)
+}
+
+fn cut_file(path: &Path) -> io::Result<bool> {
+    let bytes = fs::read(path)?;
     let Some(end) = torn_at(&bytes) else { return Ok(false) };
-    let file = fs::OpenOptions::new().write(true).open(&path)?;
+    let file = fs::OpenOptions::new().write(true).open(path)?;
     file.set_len(end as u64)?;
     file.sync_all()?;
     tracing::warn!(file = %path.display(), bytes = bytes.len() - end, "a last write that lost its power was cut off; it was never acknowledged");
     Ok(true)
+}
+
+/// The manifest that the database would be opened with.
+fn manifest(directory: &Path) -> io::Result<Option<PathBuf>> {
+    match fs::read_to_string(directory.join("CURRENT")) {
+        Ok(name) => Ok(Some(directory.join(name.trim_end())).filter(|path| path.is_file())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The write-ahead log with the highest number that holds anything: RocksDB may have begun one and written nothing to it.
