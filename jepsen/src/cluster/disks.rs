@@ -197,6 +197,11 @@ impl Disk {
         if layer == Ballast::Device && self.is_mounted()? { self.limit_requests(REQUEST_KIB) } else { Ok(()) }
     }
 
+    /// Whether its file system's space was taken, and not given back.
+    pub(crate) fn is_full(&self) -> bool {
+        self.ballast(Ballast::FileSystem).exists()
+    }
+
     /// Free bytes of a layer.
     pub(crate) fn free(&self, layer: Ballast) -> anyhow::Result<u64> {
         let dir = if layer == Ballast::FileSystem { self.mount_point() } else { self.below() };

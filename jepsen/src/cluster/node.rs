@@ -30,8 +30,15 @@ pub struct Ended {
 const STOPPED_MAX: Duration = Duration::from_secs(5);
 /// What a Rust program exits with after a panic.
 const PANICKED: i32 = 101;
+/// What a node ends with when its disk failed (EX_IOERR of sysexits.h).
+const DISK_FAILED: i32 = 74;
 
 impl Ended {
+    /// Whether it ended as a node does whose disk failed.
+    pub(crate) fn is_disk_failure(self) -> bool {
+        self.code == Some(DISK_FAILED)
+    }
+
     /// Whether it panicked or broke a rule of the processor: no fault of ours explains that, only a bug.
     pub(crate) fn is_crash(self) -> bool {
         let signals =
@@ -172,10 +179,18 @@ impl Node {
     /// Whether its last life said that a fail point ended it: that was asked for, also where it came late. (Its other threads may
     /// say more in the moment until they are gone.)
     pub(crate) fn died_at_fail_point(&self) -> bool {
+        self.last_life_said(|line| line.starts_with("fail point ") && line.ends_with(": dies"))
+    }
+
+    /// Whether its last life ended by itself as a node does whose disk failed, and said that there was no space on it.
+    pub(crate) fn died_for_lack_of_space(&self) -> bool {
+        self.died().is_some_and(Ended::is_disk_failure)
+            && self.last_life_said(|line| line.contains("No space left on device"))
+    }
+
+    fn last_life_said(&self, what: impl Fn(&str) -> bool) -> bool {
         let log = std::fs::read(&self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let mut life = log.lines().rev().take_while(|line| !line.contains(" node starts "));
-        life.any(|line| line.starts_with("fail point ") && line.ends_with(": dies"))
+        last_life(&String::from_utf8_lossy(&log)).any(what)
     }
 
     /// How the clock of its process goes after it was set.
@@ -239,5 +254,23 @@ impl Node {
 impl State {
     fn running(&self) -> Option<&Process> {
         self.process.as_ref().filter(|process| process.ended.borrow().is_none())
+    }
+}
+
+/// The lines of a log since the node started last, the newest first.
+fn last_life(log: &str) -> impl Iterator<Item = &str> {
+    log.lines().rev().take_while(|line| !line.contains(" node starts "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_life;
+
+    #[test]
+    fn a_life_is_what_was_said_since_the_start() {
+        let log = "x node starts cluster=1\nfull\nx node starts cluster=1\none\ntwo\n";
+        assert_eq!(last_life(log).collect::<Vec<_>>(), ["two", "one"]);
+        assert_eq!(last_life("one\ntwo").count(), 2);
+        assert_eq!(last_life("").count(), 0);
     }
 }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::harm::Part;
 use super::journal::Phase;
 use super::{Line, Nemesis};
+use crate::cluster::Disk;
 
 /// What keeps a node's identity; everything beside it goes with the disk's data.
 const DATABASES: &[&str] = &["log", "state"];
@@ -127,6 +128,9 @@ impl Nemesis {
     /// Starts a node. One that refuses its damaged disk is made anew; one that refuses a good one is a finding.
     pub(super) async fn revive(&self, number: usize) -> anyhow::Result<()> {
         let started = self.cluster.start_node(number).await;
+        if !self.cluster.disk(number).is_some_and(Disk::is_full) {
+            self.books().filled.remove(&number);
+        }
         let damaged = self.books().damaged.contains(&number);
         if damaged && (started.is_err() || self.dies(number).await) {
             self.rebuild(number).await?;

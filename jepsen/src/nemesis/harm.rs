@@ -17,8 +17,6 @@ use crate::cluster::{Ballast, Clocks, Disk, Rules};
 const EVIDENCE_MAX: Duration = Duration::from_secs(3);
 /// How long a node may take to notice that its disk is gone.
 const NOTICE_MAX: Duration = Duration::from_secs(10);
-/// What a node ends with when its disk failed (EX_IOERR of sysexits.h).
-const DISK_FAILED: i32 = 74;
 /// How long a flapping partition stays as it is, in milliseconds: below and above what an election takes.
 const FLAP_MS: &[u64] = &[100, 300, 700, 1500];
 const LOOK: Duration = Duration::from_millis(20);
@@ -308,9 +306,8 @@ impl Nemesis {
         let deadline = Instant::now() + NOTICE_MAX;
         while Instant::now() < deadline {
             if let Some(ended) = self.cluster.node(node).died() {
-                if ended.code != Some(DISK_FAILED) {
-                    let what =
-                        format!("a node whose disk failed ended with {ended} instead of exit code {DISK_FAILED}");
+                if !ended.is_disk_failure() {
+                    let what = format!("a node whose disk failed ended with {ended} instead of the exit code for that");
                     self.find(node, &what, self.cluster.node(node).log_tail());
                 }
                 return Ok(format!("ended with {ended}"));

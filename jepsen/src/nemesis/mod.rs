@@ -70,6 +70,8 @@ struct Books {
     active: BTreeMap<u64, Hit>,
     /// Nodes that a fault gave a reason to die.
     excused: BTreeSet<usize>,
+    /// Nodes whose disk was full in their present life: what failed for that may end them when there is space again.
+    filled: BTreeSet<usize>,
     /// Nodes whose disk may hold anything: should they refuse to start, they are made anew.
     damaged: BTreeSet<usize>,
     /// Nodes that do not start on a good disk: nobody touches them any more.
@@ -187,6 +189,9 @@ impl Nemesis {
             if plan.harm.excuses() {
                 books.excused.extend(&plan.targets);
             }
+            if matches!(plan.harm, Harm::DiskFull) {
+                books.filled.extend(&plan.targets);
+            }
             if plan.harm.damages() {
                 books.damaged.extend(&plan.targets);
             }
@@ -266,7 +271,7 @@ impl Nemesis {
                 continue;
             }
             if let Some(ended) = node.died()
-                && (ended.is_crash() || !self.books().excused.contains(&number))
+                && (ended.is_crash() || !self.is_excused(number))
                 && !node.died_at_fail_point()
             {
                 let what = format!("a node ended by itself with {ended}");
@@ -282,6 +287,15 @@ impl Nemesis {
             self.books().excused.remove(&number);
         }
         Ok(())
+    }
+
+    /// Whether a fault gave the node a reason to end by itself.
+    fn is_excused(&self, number: usize) -> bool {
+        let (excused, filled) = {
+            let books = self.books();
+            (books.excused.contains(&number), books.filled.contains(&number))
+        };
+        excused || (filled && self.cluster.node(number).died_for_lack_of_space())
     }
 
     fn say(&self, active: &Active, phase: Phase, detail: Value) {
