@@ -39,6 +39,7 @@ mod propose;
 mod readiness;
 mod reconciler;
 mod refusal;
+mod reporters;
 mod run;
 mod service;
 mod telemetry;

@@ -11,13 +11,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures::future::join_all;
 use quorate_raft::Group;
 use quorate_storage::fail_point;
-use quorate_topology::{Plan, Progress, Reports, Step, TopologyMachine, plan};
+use quorate_topology::{Plan, Progress, Step, TopologyMachine, plan};
 use quorate_types::operation::OperationId;
 use quorate_types::report::{NodeReport, Order, OrderKind};
-use quorate_types::topology::{Command, NodeState, Outcome, Topology};
+use quorate_types::topology::{Command, Outcome, Topology};
 use quorate_types::{GroupId, NodeId, ReplicaId, Role};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -28,6 +27,7 @@ use crate::handshake;
 use crate::member::Member;
 use crate::node::Node;
 use crate::peer::PeerCaller;
+use crate::reporters::Reporters;
 
 /// How often it looks whether it leads.
 const WATCH: Duration = Duration::from_millis(100);
@@ -37,8 +37,6 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 const IDLE_PAUSE: Duration = Duration::from_secs(2);
 /// How long the confirmation that it leads may take.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a node may take to report; one that takes longer counts as down for this round.
-pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long group 0 may take for a command.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a leadership that was handed over stays where it is: longer than the reports and the order take.
@@ -105,7 +103,7 @@ struct Round {
     member: Arc<Member>,
     group: Group<TopologyMachine>,
     term: u64,
-    callers: HashMap<NodeId, PeerCaller>,
+    reporters: Reporters,
     orders: JoinSet<(GroupId, OrderKind, Result<(), String>)>,
     ordered: HashSet<GroupId>,
     /// Replicas that the leader of their group confirmed to be no members, after their moves were taken back.
@@ -125,7 +123,7 @@ impl Round {
             member,
             group,
             term,
-            callers: HashMap::new(),
+            reporters: Reporters::default(),
             orders: JoinSet::new(),
             ordered: HashSet::new(),
             absent: HashSet::new(),
@@ -168,7 +166,8 @@ impl Round {
         // Everything that an earlier leader committed is applied here from now on.
         let cluster = self.member.confirmed_cluster(CONFIRM_TIMEOUT).await.map_err(|reason| reason.to_string())?;
         let Some(topology) = cluster.topology() else { return Ok(false) };
-        let reports = self.reports(&topology).await;
+        let own = own_report(&self.node, &self.member);
+        let reports = self.reporters.ask(&topology, self.member.identity, own).await;
         self.failures.retain(|group, _| topology.moves.iter().any(|moving| moving.group == *group));
         self.handovers.retain(|_, (_, at)| at.elapsed() < HANDOVER_REST);
         let handovers = self.handovers.iter().map(|(group, (node, _))| (*group, *node)).collect();
@@ -185,42 +184,6 @@ impl Round {
             self.take(&topology, step).await;
         }
         Ok(busy)
-    }
-
-    /// Asks every node that is not removed, all at once.
-    async fn reports(&mut self, topology: &Topology) -> Reports {
-        let identity = self.member.identity;
-        let mut callers = std::mem::take(&mut self.callers);
-        let others = topology.nodes.iter().filter(|node| node.state != NodeState::Removed && node.id != identity.node);
-        let asked = join_all(others.map(|node| {
-            let caller = callers.remove(&node.id);
-            let hello = handshake::hello(identity.cluster, identity.node, node.id);
-            async move {
-                let report = async {
-                    let mut caller = match caller {
-                        Some(caller) => caller,
-                        None => PeerCaller::connect(&node.addresses.peer).await?,
-                    };
-                    let report = caller.report(hello).await?;
-                    Ok::<_, String>((caller, report))
-                };
-                match tokio::time::timeout(REPORT_TIMEOUT, report).await {
-                    Ok(Ok(answer)) => Some(answer),
-                    Ok(Err(reason)) => {
-                        debug!(node = %node.id, reason, "no report");
-                        None
-                    }
-                    Err(_) => None,
-                }
-            }
-        }))
-        .await;
-        let mut reports = vec![own_report(&self.node, &self.member)];
-        for (caller, report) in asked.into_iter().flatten() {
-            self.callers.insert(report.node, caller);
-            reports.push(report);
-        }
-        Reports::new(reports)
     }
 
     async fn take(&mut self, topology: &Topology, step: Step) {
@@ -352,6 +315,7 @@ fn command_name(command: &Command) -> &'static str {
         Command::StartMove { .. } => "start-move",
         Command::FinishMove(_) => "finish-move",
         Command::AbandonMove(_) => "abandon-move",
+        Command::TurnBackMove(_) => "turn-back-move",
         Command::FinishOperation { .. } => "finish-operation",
         _ => "command",
     }

@@ -123,6 +123,7 @@ impl ClusterState {
             Command::FinishMove(moving) => self.finish_move(moving),
             Command::AbandonMove(moving) => self.abandon_move(moving),
             Command::PauseMoves { paused } => self.pause_moves(*paused),
+            Command::TurnBackMove(moving) => self.turn_back_move(moving),
         }
     }
 

@@ -84,6 +84,11 @@ impl ClusterState {
         Ok((Outcome::Done, vec![Change::ForgetMove(moving.group)]))
     }
 
+    pub(crate) fn turn_back_move(&self, moving: &ReplicaMove) -> Decision {
+        let moving = self.in_motion(moving)?;
+        Ok((Outcome::Done, vec![Change::Put(Record::Move(ReplicaMove { cancelled: true, ..moving }))]))
+    }
+
     pub(crate) fn pause_moves(&self, paused: bool) -> Decision {
         let changes = if self.paused == paused { Vec::new() } else { vec![Change::Put(Record::Paused(paused))] };
         Ok((Outcome::Done, changes))
@@ -106,6 +111,20 @@ impl ClusterState {
         let settled = self.shards.values().flat_map(|shard| &shard.replicas).chain(self.topology_replicas());
         let coming = self.moves.values().filter_map(|moving| moving.to.as_ref());
         settled.chain(coming).filter(|at| at.node == node).count()
+    }
+
+    /// What a node holds, as operators count it: replicas of shards, and of group 0.
+    pub(crate) fn describe_held(&self, node: NodeId) -> String {
+        let moving = self.moves.get(&GroupId::TOPOLOGY).and_then(|moving| moving.to);
+        let votes = self.topology_replicas().iter().copied().chain(moving).any(|at| at.node == node);
+        let shards = match self.held_by(node) - usize::from(votes) {
+            0 => None,
+            1 => Some("1 replica".to_owned()),
+            many => Some(format!("{many} replicas")),
+        };
+        let of_topology = votes.then(|| "one of the topology group".to_owned());
+        let all: Vec<String> = shards.into_iter().chain(of_topology).collect();
+        all.join(" and ")
     }
 
     /// The move as it is recorded, if it is this one. It may have been cancelled since.

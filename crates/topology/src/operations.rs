@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use quorate_types::operation::{Intent, Operation, OperationId, OperationState, PlannedMove, ReplicaMove};
-use quorate_types::topology::{NodeInfo, NodeState, Outcome};
+use quorate_types::topology::{NodeInfo, NodeState, Outcome, Placement};
 use quorate_types::{NodeId, ShardId};
 
 use crate::cluster::{ClusterState, Decision};
@@ -21,7 +21,7 @@ impl ClusterState {
         let revision = self.counters().revision;
         if planned_on != 0 && planned_on != revision {
             return Err(format!(
-                "the cluster changed since this was planned (revision {planned_on} then, {revision} now); plan it again"
+                "the cluster changed since this was planned (revision {planned_on} then, {revision} now); plan it again: quorate rebalance plan -o json > FILE"
             ));
         }
         let id = OperationId(self.counters().last_operation.0 + 1);
@@ -62,7 +62,7 @@ impl ClusterState {
             },
             Intent::Replace { .. } if self.was_done(intent) => return Ok((Outcome::Done, Vec::new())),
             Intent::Replace { old, new } => self.replace(*old, *new, now_ms)?,
-            Intent::Move { planned } if self.is_moved(planned) => return Ok((Outcome::Done, Vec::new())),
+            Intent::Move { planned } if self.is_moved(planned)? => return Ok((Outcome::Done, Vec::new())),
             Intent::Move { planned } => self.plan(std::slice::from_ref(planned))?,
             Intent::Rebalance { moves } => self.plan(moves)?,
         };
@@ -230,14 +230,18 @@ impl ClusterState {
         let node = self.known(id)?;
         match node.state {
             NodeState::Removed => return Ok(None),
-            _ if !dead && held > 0 => {
-                return Err(format!(
-                    "node {id} holds {held} replicas; drain it first: quorate node drain {id}; or, if it is dead for good: \
-                     quorate node remove {id} --dead --confirm {}",
-                    node.addresses.client
-                ));
-            }
-            _ => self.check_no_other(id)?,
+            // Where it cannot be drained either, that is what to know.
+            NodeState::Active if held > 0 => self.check_enough_without(id, "removing")?,
+            _ => {}
+        }
+        self.check_no_other(id)?;
+        if !dead && held > 0 {
+            return Err(format!(
+                "node {id} holds {}; drain it first: quorate node drain {id}; or, if it is dead for good: quorate node remove \
+                 {id} --dead --confirm {}",
+                self.describe_held(id),
+                node.addresses.client
+            ));
         }
         if !dead {
             if node.state == NodeState::Active {
@@ -253,7 +257,9 @@ impl ClusterState {
 
     fn replace(&self, old: NodeId, new: NodeId, now_ms: u64) -> Result<Vec<Change>, String> {
         if old == new {
-            return Err(format!("node {old} cannot replace itself"));
+            return Err(format!(
+                "node {old} cannot replace itself; name the node that takes over, which quorate node list shows, with --with"
+            ));
         }
         self.check_no_other(old)?;
         match self.known(old)?.state {
@@ -286,7 +292,11 @@ impl ClusterState {
                 _ => {}
             }
         }
+        let (mut leaving, mut coming) = (BTreeSet::new(), BTreeSet::new());
         for PlannedMove { shard, from, to } in moves {
+            if !leaving.insert((shard, from)) || !coming.insert((shard, to)) {
+                return Err(format!("a replica of shard {shard} from node {from} to node {to} is planned twice"));
+            }
             let replicas = &self.mapped(*shard)?.replicas;
             if taken.contains(shard) {
                 return Err(format!("another operation moves shard {shard}; see: quorate op list"));
@@ -295,6 +305,12 @@ impl ClusterState {
                 return Err(format!(
                     "shard {shard} is in motion for operation {id}; wait for it: quorate op show {id}",
                     id = moving.operation
+                ));
+            }
+            if let Some(emptied) = self.emptied_by(replicas) {
+                let Operation { id, intent, .. } = emptied;
+                return Err(format!(
+                    "operation {id} ({intent}) moves shard {shard}; wait for it: quorate op show {id}"
                 ));
             }
             self.known(*from)?;
@@ -313,8 +329,9 @@ impl ClusterState {
     }
 
     /// It is so already: whoever asks again did not hear the answer.
-    fn is_moved(&self, planned: &PlannedMove) -> bool {
-        self.is_on(planned.shard, planned.to) && !self.is_on(planned.shard, planned.from)
+    fn is_moved(&self, planned: &PlannedMove) -> Result<bool, String> {
+        self.known(planned.from)?;
+        Ok(self.is_on(planned.shard, planned.to) && !self.is_on(planned.shard, planned.from))
     }
 
     /// Another operation gave the target a replica of the shard first, and the one that should have moved there is where it was.
@@ -336,8 +353,18 @@ impl ClusterState {
     fn check_holds_nothing(&self, id: NodeId) -> Result<(), String> {
         match self.held_by(id) {
             0 => Ok(()),
-            held => Err(format!("node {id} still holds {held} replicas")),
+            _ => Err(format!("node {id} still holds {}", self.describe_held(id))),
         }
+    }
+
+    /// The operation that empties a node of one of these replicas.
+    fn emptied_by(&self, replicas: &[Placement]) -> Option<&Operation> {
+        self.running_operations().find(|running| match running.intent {
+            Intent::Drain { node } | Intent::Remove { node, .. } | Intent::Replace { old: node, .. } => {
+                replicas.iter().any(|at| at.node == node)
+            }
+            _ => false,
+        })
     }
 
     /// One operation about a node at a time.
@@ -345,9 +372,10 @@ impl ClusterState {
         let about = |running: &&Operation| {
             running.intent.node() == Some(id) || matches!(running.intent, Intent::Replace { new, .. } if new == id)
         };
-        match self.running_operations().find(about) {
-            // A node that is being given its share may be told to give it away again.
-            Some(Operation { intent: Intent::Add { .. }, .. }) | None => Ok(()),
+        // A node that is being given its share may be told to give it away again.
+        let is_add = |running: &&Operation| matches!(running.intent, Intent::Add { .. });
+        match self.running_operations().filter(about).find(|running| !is_add(running)) {
+            None => Ok(()),
             Some(Operation { id: other, intent, .. }) => Err(format!(
                 "operation {other} ({intent}) runs already; wait for it, or cancel it: quorate op cancel {other}"
             )),

@@ -39,6 +39,8 @@ enum Step {
         group: u32,
         arrived: bool,
     },
+    /// Takes the move of a group back.
+    TurnBack(u32),
     /// Ends a move that nobody started.
     Forge {
         group: u32,
@@ -67,6 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (group.clone(), 0..4_usize, node.clone(), operation)
             .prop_map(|(group, place, to, operation)| Step::Start { group, place, to, operation }),
         8 => (group.clone(), proptest::bool::weighted(0.8)).prop_map(|(group, arrived)| Step::End { group, arrived }),
+        2 => group.clone().prop_map(Step::TurnBack),
         1 => (group, (1..40_u64, node.clone()), (1..40_u64, node), any::<bool>())
             .prop_map(|(group, from, to, arrived)| Step::Forge { group, from, to, arrived }),
     ]
@@ -76,6 +79,11 @@ fn command(step: Step, topology: &Topology) -> Command {
     let addresses = |host: u8| common::addresses(&format!("late-{host}"));
     let intend = |intent| Command::StartOperation { intent, planned_on: 0, now_ms: 1 };
     let end = |moving, arrived| if arrived { Command::FinishMove(moving) } else { Command::AbandonMove(moving) };
+    let moving = |group| {
+        let group = GroupId(group);
+        let none = ReplicaMove { group, from: None, to: None, operation: OperationId(0), cancelled: false };
+        topology.moves.iter().find(|moving| moving.group == group).copied().unwrap_or(none)
+    };
     match step {
         Step::Register(host) => Command::RegisterNode { addresses: addresses(host), zone: "z".into(), weight: 100 },
         Step::Update(node, host) => {
@@ -98,16 +106,8 @@ fn command(step: Step, topology: &Topology) -> Command {
             let to = (place < 3 || group > 0).then_some(NodeId(to));
             Command::StartMove { group: GroupId(group), from, to, operation: OperationId(operation) }
         }
-        Step::End { group, arrived } => {
-            let none = ReplicaMove {
-                group: GroupId(group),
-                from: None,
-                to: None,
-                operation: OperationId(0),
-                cancelled: false,
-            };
-            end(topology.moves.iter().find(|moving| moving.group == GroupId(group)).copied().unwrap_or(none), arrived)
-        }
+        Step::End { group, arrived } => end(moving(group), arrived),
+        Step::TurnBack(group) => Command::TurnBackMove(moving(group)),
         Step::Forge { group, from, to, arrived } => {
             let at = |(replica, node)| Some(common::placement(replica, node));
             let operation = OperationId(0);

@@ -11,7 +11,7 @@ use quorate_topology::{ClusterState, MOVES_PER_NODE_MAX, Progress, Reports, Step
 use quorate_types::operation::{Intent, OperationId, OperationState, PlannedMove};
 use quorate_types::report::{Follower, Foreground, NodeReport, OrderKind, ReplicaReport};
 use quorate_types::state::StoredMembership;
-use quorate_types::topology::{Command, NodeState, Outcome, Placement};
+use quorate_types::topology::{Command, NodeState, Outcome, Placement, ShardInfo};
 use quorate_types::{GroupId, LogId, Membership, NodeId, ReplicaId, Role, ShardId};
 
 /// Rounds after which everything must have come to rest.
@@ -33,6 +33,10 @@ struct Model {
     /// Replicas that their nodes have made.
     made: BTreeSet<(GroupId, ReplicaId, NodeId)>,
     down: BTreeSet<NodeId>,
+    /// Those that are down for so long that nobody waits for them.
+    silent: BTreeSet<NodeId>,
+    /// Those that were so once: what was started beside moves to them goes on beside them when they are back.
+    lost: BTreeSet<NodeId>,
     full: BTreeSet<NodeId>,
     busy: BTreeMap<NodeId, Foreground>,
     handovers: BTreeMap<GroupId, NodeId>,
@@ -61,6 +65,8 @@ impl Model {
             groups,
             made: BTreeSet::new(),
             down: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            lost: BTreeSet::new(),
             full: BTreeSet::new(),
             busy: BTreeMap::new(),
             handovers: BTreeMap::new(),
@@ -109,6 +115,7 @@ impl Model {
                 self.made.iter().filter(|made| made.2 == node.id).map(|made| self.report(made.0, made.1)).collect(),
         }))
         .with_handovers(self.handovers.clone())
+        .with_silent(self.silent.clone())
     }
 
     fn report(&self, group: GroupId, replica: ReplicaId) -> ReplicaReport {
@@ -141,6 +148,7 @@ impl Model {
     /// One round of the reconciler; whether it did anything. `lost` says which steps never arrive.
     fn round(&mut self, mut lost: impl FnMut() -> bool) -> bool {
         self.now_ms += 1;
+        self.lost.extend(&self.silent);
         let steps = plan(&self.cluster, &self.reports(), self.now_ms).steps;
         let any = !steps.is_empty();
         for step in steps {
@@ -213,7 +221,8 @@ impl Model {
         let topology = self.cluster.topology().unwrap();
         let (mut leaving, mut coming) = (BTreeMap::<NodeId, usize>::new(), BTreeMap::<NodeId, usize>::new());
         for moving in topology.moves.iter().filter(|moving| moving.group != GroupId::TOPOLOGY) {
-            moving.from.into_iter().for_each(|at| *leaving.entry(at.node).or_default() += 1);
+            let lost = moving.to.is_some_and(|to| self.lost.contains(&to.node));
+            moving.from.filter(|_| !lost).into_iter().for_each(|at| *leaving.entry(at.node).or_default() += 1);
             moving.to.into_iter().for_each(|at| *coming.entry(at.node).or_default() += 1);
         }
         let most = leaving.values().chain(coming.values()).max().copied().unwrap_or_default();
@@ -430,6 +439,71 @@ fn moves_that_hold_every_place_were_not_named() {
     assert!(waits.iter().any(|known| known.ends_with(&wait)), "{waits:?}");
 }
 
+/// A drain waited for a target that had died, for ever, though other nodes could take the replicas.
+#[test]
+fn a_target_that_died_was_not_exchanged() {
+    let mut model = Model::new(5, 8);
+    assert!(matches!(model.start(Intent::Drain { node: NodeId(1) }), Outcome::Operation { .. }));
+    model.round(|| false);
+    model.round(|| false);
+    let target = model.cluster.topology().unwrap().moves.iter().find_map(|moving| moving.to).unwrap().node;
+    model.down.insert(target);
+    for _ in 0..20 {
+        model.round(|| false);
+    }
+    let stuck = |model: &Model| {
+        let moves = model.cluster.topology().unwrap().moves;
+        moves.iter().filter(|moving| moving.to.is_some_and(|to| to.node == target)).count()
+    };
+    assert!(stuck(&model) > 0, "one that is away for a moment is waited for");
+    model.silent.insert(target);
+    model.rest();
+    assert_eq!((stuck(&model), model.replicas_on(1)), (0, 0));
+    assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
+}
+
+/// Two moves that were asked for by name wait for their target; they held the places of all others that leave the same node.
+#[test]
+fn moves_to_a_dead_node_held_every_place() {
+    let mut model = Model::new(5, 16);
+    let (from, target) = (NodeId(1), NodeId(5));
+    let shards = model.cluster.topology().unwrap().shards;
+    let holds = |shard: &&ShardInfo, node| shard.replicas.iter().any(|at| at.node == node);
+    let stuck = |model: &Model| {
+        let moves = model.cluster.topology().unwrap().moves;
+        moves.iter().filter(|moving| moving.to.is_some_and(|to| to.node == target)).count()
+    };
+    let movable: Vec<_> = shards.iter().filter(|shard| holds(shard, from) && !holds(shard, target)).collect();
+    let named: Vec<OperationId> = movable[..2]
+        .iter()
+        .map(|shard| match model.start(Intent::Move { planned: PlannedMove { shard: shard.id, from, to: target } }) {
+            Outcome::Operation { id, .. } => id,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    model.round(|| false);
+    model.down.insert(target);
+    model.silent.insert(target);
+    for _ in 0..20 {
+        model.round(|| false);
+    }
+    assert_eq!(stuck(&model), 2);
+    let other = movable[2];
+    let to = (2..=5).map(NodeId).find(|node| *node != target && !holds(&other, *node)).unwrap();
+    let planned = PlannedMove { shard: other.id, from, to };
+    let Outcome::Operation { id, .. } = model.start(Intent::Move { planned }) else { panic!("it starts") };
+    for _ in 0..20 {
+        model.round(|| false);
+    }
+    let runs = |model: &Model, id| model.cluster.running_operations().any(|running| running.id == id);
+    assert!(!runs(&model, id), "it has a place");
+    assert!(named.iter().all(|id| runs(&model, *id)));
+    model.down.clear();
+    model.rest();
+    assert_eq!(stuck(&model), 0);
+    assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
+}
+
 /// While a node has users to serve, one replica moves at a time, to the end; and one that stands still is not what the others
 /// wait for.
 #[test]
@@ -567,7 +641,8 @@ fn a_snapshot_that_fails_was_being_received_for_ever() {
 #[derive(Clone, Debug)]
 enum Event {
     Register(u64),
-    Kill(u64),
+    /// A node goes down; nobody waits for it any more.
+    Kill(u64, bool),
     Revive,
     Drain(u64),
     Undrain(u64),
@@ -583,7 +658,7 @@ fn event() -> impl Strategy<Value = Event> {
     let node = 1..8_u64;
     prop_oneof![
         2 => (4..7_u64).prop_map(Event::Register),
-        2 => node.clone().prop_map(Event::Kill),
+        2 => (node.clone(), any::<bool>()).prop_map(|(node, silent)| Event::Kill(node, silent)),
         2 => Just(Event::Revive),
         2 => node.clone().prop_map(Event::Drain),
         1 => node.clone().prop_map(Event::Undrain),
@@ -607,8 +682,9 @@ proptest! {
             match event {
                 Event::Register(host) => model.register(host),
                 // One at a time: with two of three down nothing is safe, and nothing moves.
-                Event::Kill(node) => {
+                Event::Kill(node, silent) => {
                     model.down = BTreeSet::from([NodeId(node)]);
+                    model.silent = model.down.iter().copied().filter(|_| silent).collect();
                 }
                 Event::Revive => model.down.clear(),
                 Event::Drain(node) => drop(model.start(Intent::Drain { node: NodeId(node) })),

@@ -197,6 +197,9 @@ pub enum Command {
         /// They do not.
         paused: bool,
     },
+    /// A move is taken back for as long as its new replica has no vote, and what it is part of may plan another one: the node that it
+    /// is for stays away.
+    TurnBackMove(ReplicaMove),
 }
 
 /// What came of a topology command.

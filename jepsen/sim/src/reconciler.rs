@@ -1,7 +1,7 @@
 //! The reconciler's rounds on the node that leads group 0, as `quorate_node` makes them, over the simulated network. What to do
 //! is planned by the product's own planner.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use quorate_types::report::{NodeReport, Order, OrderKind};
 use quorate_types::topology::{Command, NodeState, Outcome, Topology};
 use quorate_types::{GroupId, NodeId, ReplicaId, Role};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::member::Member;
 use crate::world::World;
@@ -26,6 +27,8 @@ const IDLE_PAUSE: Duration = Duration::from_millis(1_000);
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node may take to report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a node may stay away until nobody waits for it: shorter than what crashed nodes need here, and longer.
+const SILENT: Duration = Duration::from_secs(1);
 /// How long group 0 may take for a command.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a node may work on an order.
@@ -39,8 +42,8 @@ pub(crate) async fn run(world: Weak<World>, member: Weak<Member>) {
         let Some(group) = member.topology_group().filter(Group::<TopologyMachine>::is_leader) else { continue };
         let term = group.status().term;
         world.trace.event(&format!("n{} reconciles in term {term}", member.node));
-        let (orders, ordered, absent) = (JoinSet::new(), BTreeSet::new(), BTreeSet::new());
-        Lead { world, member, group, term, orders, ordered, absent }.run().await;
+        let (orders, ordered, absent, heard) = Default::default();
+        Lead { world, member, group, term, orders, ordered, absent, heard }.run().await;
     }
 }
 
@@ -56,6 +59,8 @@ struct Lead {
     ordered: BTreeSet<GroupId>,
     /// Replicas that were confirmed to be no members, after their moves were taken back.
     absent: BTreeSet<ReplicaId>,
+    /// When each node last answered.
+    heard: BTreeMap<NodeId, Instant>,
 }
 
 impl Lead {
@@ -105,12 +110,20 @@ impl Lead {
         cluster.ok_or_else(|| "the state was not read".to_owned())
     }
 
-    async fn reports(&self, topology: &Topology) -> Reports {
-        let others = topology.nodes.iter().filter(|node| node.state != NodeState::Removed);
-        let asked = join_all(
-            others.map(async |node| tokio::time::timeout(REPORT_TIMEOUT, self.report(node.id)).await.ok().flatten()),
-        );
-        Reports::new(asked.await.into_iter().flatten())
+    async fn reports(&mut self, topology: &Topology) -> Reports {
+        let others: Vec<NodeId> =
+            topology.nodes.iter().filter(|node| node.state != NodeState::Removed).map(|node| node.id).collect();
+        let asked = others
+            .iter()
+            .map(async |node| tokio::time::timeout(REPORT_TIMEOUT, self.report(*node)).await.ok().flatten());
+        let reports: Vec<NodeReport> = join_all(asked).await.into_iter().flatten().collect();
+        let now = Instant::now();
+        for node in &others {
+            self.heard.entry(*node).or_insert(now);
+        }
+        self.heard.extend(reports.iter().map(|report| (report.node, now)));
+        let silent = others.into_iter().filter(|node| now - self.heard[node] >= SILENT).collect();
+        Reports::new(reports).with_silent(silent)
     }
 
     async fn report(&self, node: NodeId) -> Option<NodeReport> {

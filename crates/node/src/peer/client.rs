@@ -19,7 +19,8 @@ use tonic::transport::Channel;
 
 use super::connection::{connect, describe};
 use super::server::WATCH_WAIT;
-use crate::reconciler::{ORDER_TIMEOUT, REPORT_TIMEOUT};
+use crate::reconciler::ORDER_TIMEOUT;
+use crate::reporters::REPORT_TIMEOUT;
 
 /// How long a call to another node may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,6 +4,7 @@
 //!   groups   the one replica of a group in motion: learner → caught up → leader elsewhere → joint change → in the map
 //!   voters   group 0 has 1, 3 or 5 voters and follows the nodes
 //!   leaders  spread over the nodes, away from those that drain
+//!   lost     what moves to a node that stays away is taken back, where another one can have it
 //!   moves    which replicas start to move next, for the operations that run
 //! ```
 //!
@@ -21,6 +22,7 @@ use crate::cluster::ClusterState;
 
 mod groups;
 mod leaders;
+mod lost;
 mod moves;
 mod voters;
 
@@ -39,6 +41,8 @@ pub struct Reports {
     handovers: BTreeMap<GroupId, NodeId>,
     /// Groups whose leadership could not be handed over a while ago.
     kept: BTreeSet<GroupId>,
+    /// Nodes that have not answered for a long time.
+    silent: BTreeSet<NodeId>,
     /// Where each replica stands in the report of its node.
     places: HashMap<(NodeId, ReplicaId), usize>,
 }
@@ -51,8 +55,8 @@ impl Reports {
             let replicas = report.replicas.iter().enumerate();
             replicas.map(|(place, replica)| ((report.node, replica.replica), place))
         });
-        let (failures, handovers, kept) = Default::default();
-        Reports { places: all.collect(), failures, handovers, kept, nodes }
+        let (failures, handovers, kept, silent) = Default::default();
+        Reports { places: all.collect(), failures, handovers, kept, silent, nodes }
     }
 
     /// The last order for each of these groups failed, for this reason.
@@ -72,6 +76,11 @@ impl Reports {
         Reports { kept, ..self }
     }
 
+    /// These nodes have not answered for so long that nobody waits for them: what moves there is aimed elsewhere where it can be.
+    pub fn with_silent(self, silent: BTreeSet<NodeId>) -> Self {
+        Reports { silent, ..self }
+    }
+
     /// What a node said.
     pub fn node(&self, node: NodeId) -> Option<&NodeReport> {
         self.nodes.get(&node)
@@ -80,6 +89,16 @@ impl Reports {
     /// Whether a node answered.
     pub fn answers(&self, node: NodeId) -> bool {
         self.nodes.contains_key(&node)
+    }
+
+    /// Whether a node has been away for so long that nobody waits for it.
+    fn is_silent(&self, node: NodeId) -> bool {
+        self.silent.contains(&node) && !self.answers(node)
+    }
+
+    /// Whether a node answers and has space.
+    fn can_take(&self, node: NodeId) -> bool {
+        self.node(node).is_some_and(|report| !report.disk_full)
     }
 
     /// Whether any node has users to serve.
@@ -176,6 +195,7 @@ pub fn plan(cluster: &ClusterState, reports: &Reports, now_ms: u64) -> Plan {
     groups::plan(cluster, reports, &mut plan);
     voters::plan(cluster, reports, &mut plan);
     leaders::plan(cluster, reports, &mut plan);
+    lost::plan(cluster, reports, &mut plan);
     moves::plan(cluster, reports, &mut plan);
     explain(cluster, &mut plan);
     finish(cluster, now_ms, &mut plan);
@@ -200,7 +220,8 @@ fn explain(cluster: &ClusterState, plan: &mut Plan) {
         if held > 0 && progress.moving + progress.left == 0 {
             progress.left = u32::try_from(held).unwrap_or(u32::MAX);
             progress.waits.push(format!(
-                "node {node} holds {held} replicas that move for another operation, or that too few active nodes can take"
+                "node {node} holds {} that move for another operation, or that too few active nodes can take",
+                cluster.describe_held(node)
             ));
         }
     }

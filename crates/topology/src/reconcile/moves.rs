@@ -56,6 +56,9 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
             if moving.is_some_and(|moving| is_this(moving, planned, operation)) {
                 continue;
             }
+            if moving.is_some_and(|moving| comes_back(moving, planned, operation)) {
+                continue;
+            }
             plan.progress(operation.id).left += 1;
             if let Some(moving) = moving {
                 in_motion(cluster, moving, operation, plan);
@@ -101,6 +104,11 @@ fn leaving(operation: &Operation) -> Option<NodeId> {
 /// The planned move is what is in motion.
 fn is_this(moving: &ReplicaMove, planned: PlannedMove, operation: &Operation) -> bool {
     !moving.cancelled && moving.operation == operation.id && moving.from.is_some_and(|at| at.node == planned.from)
+}
+
+/// It is in motion, and taken back so that it can go elsewhere: it counts as what moves.
+fn comes_back(moving: &ReplicaMove, planned: PlannedMove, operation: &Operation) -> bool {
+    moving.cancelled && moving.operation == operation.id && moving.from.is_some_and(|at| at.node == planned.from)
 }
 
 /// At most one replica of a shard is in motion: where that is for somebody else, the operation waits for it.
@@ -186,26 +194,33 @@ fn named(cluster: &ClusterState) -> BTreeSet<ShardId> {
     named
 }
 
-/// Another target where a better one is known: the node that takes over, or one that answers and has space where the planned one
-/// does not.
+/// Another target where a better one is known: the node that takes over, for which is waited a while, or one that answers and has
+/// space where the planned one does not.
 fn redirect(cluster: &ClusterState, reports: &Reports, planned: PlannedMove, prefer: Option<NodeId>) -> PlannedMove {
-    let has = nodes_after(cluster, planned.shard);
-    let can = |node: &NodeId| {
-        let active = cluster.nodes.get(node).is_some_and(|node| node.state == NodeState::Active && node.weight > 0);
-        active && !has.contains(node)
-    };
-    let usable = |node: &NodeId| reports.node(*node).is_some_and(|report| !report.disk_full);
-    let prefer = prefer.filter(can);
-    if let Some(to) = prefer.filter(usable) {
+    let prefer = prefer.filter(|node| may_have(cluster, planned.shard, *node));
+    let has_space = |node: &NodeId| reports.node(*node).is_none_or(|report| !report.disk_full);
+    if let Some(to) = prefer.filter(|node| has_space(node) && !reports.is_silent(*node)) {
         return PlannedMove { to, ..planned };
     }
-    if usable(&planned.to) {
+    if reports.can_take(planned.to) {
         return planned;
     }
-    let others = cluster.nodes.keys().copied().filter(|node| can(node) && usable(node));
+    let others = takers(cluster, reports, planned.shard);
     // If there is none, what is in the way of the first choice is the reason that is shown.
     let to = others.min_by_key(|node| cluster.held_by(*node)).or(prefer).unwrap_or(planned.to);
     PlannedMove { to, ..planned }
+}
+
+/// The nodes that a replica of the shard could move to now.
+pub(super) fn takers(cluster: &ClusterState, reports: &Reports, shard: ShardId) -> impl Iterator<Item = NodeId> {
+    let nodes = cluster.nodes.keys().copied();
+    nodes.filter(move |node| may_have(cluster, shard, *node) && reports.can_take(*node))
+}
+
+/// Whether a node takes replicas, and has none of the shard.
+fn may_have(cluster: &ClusterState, shard: ShardId, node: NodeId) -> bool {
+    let active = cluster.nodes.get(&node).is_some_and(|node| node.state == NodeState::Active && node.weight > 0);
+    active && !nodes_after(cluster, shard).contains(&node)
 }
 
 /// How much may start.
@@ -235,7 +250,10 @@ impl<'a> Room<'a> {
         let (leaving, coming, started) = Default::default();
         let mut room = Room { cluster, reports, leaving, coming, started, hands_over };
         for moving in cluster.moves.values() {
-            room.count(moving.group, moving.from.map(|at| at.node), moving.to.map(|at| at.node));
+            let (from, to) = (moving.from.map(|at| at.node), moving.to.map(|at| at.node));
+            // Nothing is sent to a node that stays away: others may leave meanwhile.
+            let from = from.filter(|_| to.is_none_or(|to| !reports.is_silent(to)));
+            room.count(moving.group, from, to);
         }
         room
     }

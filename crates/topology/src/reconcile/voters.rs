@@ -52,7 +52,7 @@ fn wait(plan: &mut Plan, reason: &str) {
 }
 
 /// The active node that votes next: of the zone with the fewest voters, then the lowest id.
-fn newcomer(cluster: &ClusterState, reports: &Reports) -> Option<NodeId> {
+pub(super) fn newcomer(cluster: &ClusterState, reports: &Reports) -> Option<NodeId> {
     let voters = cluster.topology_replicas();
     let mut of_zone: BTreeMap<&str, usize> = BTreeMap::new();
     for at in voters {
@@ -60,7 +60,7 @@ fn newcomer(cluster: &ClusterState, reports: &Reports) -> Option<NodeId> {
         active.into_iter().for_each(|node| *of_zone.entry(&node.zone).or_default() += 1);
     }
     let can = |node: &&NodeInfo| {
-        let able = reports.node(node.id).is_some_and(|report| !report.disk_full);
+        let able = reports.can_take(node.id);
         node.state == NodeState::Active && able && !voters.iter().any(|at| at.node == node.id)
     };
     let able = cluster.nodes.values().filter(can);
