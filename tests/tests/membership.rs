@@ -270,7 +270,7 @@ async fn a_removed_node_that_wakes_up_deletes_its_replicas() -> anyhow::Result<(
     cluster.restart(2).await?;
     is_whole(&cluster, &[1, 3, 4]).await?;
     eventually("it knows that it was removed", PATIENCE, || async {
-        cluster.log(2).contains("this node was removed from its cluster")
+        cluster.log(2).contains("the node was removed from the cluster for good")
     })
     .await
     .with_context(|| cluster.log_tail(2))

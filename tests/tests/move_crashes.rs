@@ -63,11 +63,11 @@ struct Lab {
 }
 
 impl Lab {
-    async fn start() -> anyhow::Result<Self> {
+    async fn start(nodes: usize) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let points = dir.path().join("points");
         let environment = vec![("QUORATE_FAIL_POINTS".to_owned(), points.display().to_string())];
-        let options = ClusterOptions { nodes: 4, shards: SHARDS, environment, ..ClusterOptions::default() };
+        let options = ClusterOptions { nodes, shards: SHARDS, environment, ..ClusterOptions::default() };
         Ok(Lab { cluster: Cluster::start(options).await?, points, _dir: dir })
     }
 
@@ -124,7 +124,11 @@ impl Lab {
 
     /// The ids of the nodes that have a replica of shard 1.
     async fn replicas(&self) -> anyhow::Result<BTreeSet<u64>> {
-        let shard = self.json(&["shard", "show", "1"]).await?;
+        self.replicas_of(1).await
+    }
+
+    async fn replicas_of(&self, shard: u32) -> anyhow::Result<BTreeSet<u64>> {
+        let shard = self.json(&["shard", "show", &shard.to_string()]).await?;
         let replicas = shard["replicas"].as_array().context("a list of replicas")?;
         replicas.iter().map(|at| Ok(at["node"].as_str().context("a node")?.parse()?)).collect()
     }
@@ -210,7 +214,7 @@ impl Lab {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_survives_a_crash_at_every_step() -> anyhow::Result<()> {
-    let mut lab = Lab::start().await?;
+    let mut lab = Lab::start(4).await?;
     lab.write(0).await?;
     let mut missed = Vec::new();
     for (round, (victim, step)) in STEPS.iter().enumerate() {
@@ -224,4 +228,33 @@ async fn a_move_survives_a_crash_at_every_step() -> anyhow::Result<()> {
     }
     ensure!(missed.len() <= MISSED_MAX, "steps that were not come by: {missed:?}");
     Ok(())
+}
+
+/// A replica that was on its way to a node that died stayed on its way for ever, though others could have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_died_for_good_was_waited_for() -> anyhow::Result<()> {
+    let mut lab = Lab::start(5).await?;
+    lab.write(0).await?;
+    let first = lab.replicas().await?;
+    let new = (1..=5).find(|id| !first.contains(id)).context("two nodes have no replica of shard 1")?;
+    let old = *first.first().context("a shard has replicas")?;
+    let before: Vec<BTreeSet<u64>> = vec![first, lab.replicas_of(2).await?];
+    let number = lab.numbered(new).await?;
+    let pid = lab.cluster.pid(number).context("the new node runs")?;
+    std::fs::write(&lab.points, format!("{pid} replica-made"))?;
+    let arguments = ["node", "replace", &old.to_string(), "--with", &new.to_string(), "--yes", "--no-wait"];
+    let started = run_cli(&lab.cluster.endpoints(), &arguments).await?;
+    ensure!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    let deadline = Instant::now() + PATIENCE;
+    while !lab.cluster.has_died(number)? {
+        ensure!(Instant::now() < deadline, "the new node made no replica");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    eventually("the operation is done without the node that died", PATIENCE, || lab.at_rest()).await?;
+    for (shard, had) in (1..).zip(before) {
+        let has = lab.replicas_of(shard).await?;
+        ensure!(has.len() == 3 && !has.contains(&old), "shard {shard} is on {has:?}");
+        ensure!(!has.contains(&new) || had.contains(&new), "shard {shard} moved to the dead node: {has:?}");
+    }
+    lab.write(1).await
 }

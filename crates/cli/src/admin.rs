@@ -1,6 +1,6 @@
 //! The Admin service of single nodes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -18,23 +18,48 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// … and is given up after so long without one: a node that hangs, or a network that swallows packets, must not hold a verb.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Who does not answer, where that is whichever node was asked first.
+const ASKED: &str = "the node that was asked";
+
 /// A connection to the Admin service of a node.
 pub(crate) type Client = AdminClient<Channel>;
 
-/// Connects to the first endpoint that answers.
-pub(crate) async fn any(connect_to: &Connect) -> Result<Client, Failure> {
-    let mut failures = Vec::new();
+/// The pause after every endpoint was asked in vain.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Asks for a change of the cluster, at the first endpoint that answers. A node that says that it has begun nothing, because it starts,
+/// stops, or another one leads, is not the last word: the others are asked, and all of them again as long as the deadline allows.
+pub(crate) async fn change<T>(
+    connect_to: &Connect,
+    ask: impl AsyncFn(Client) -> Result<tonic::Response<T>, Status>,
+) -> Result<Result<T, Status>, Failure> {
+    let end = Instant::now() + connect_to.deadline;
     let share = connect_to.deadline / u32::try_from(connect_to.endpoints.len().max(1)).unwrap_or(1);
-    for address in &connect_to.endpoints {
-        match node(address, share).await {
-            Ok(_) => match connect(address, share).await {
-                Ok(client) => return Ok(client),
-                Err(status) => failures.push(status),
-            },
-            Err(status) => failures.push(status),
+    loop {
+        let (mut failures, mut refused) = (Vec::new(), None);
+        for address in &connect_to.endpoints {
+            let connected = match node(address, share).await {
+                Ok(_) => connect(address, share).await,
+                Err(status) => Err(status),
+            };
+            let client = match connected {
+                Ok(client) => client,
+                Err(status) => {
+                    failures.push(status);
+                    continue;
+                }
+            };
+            match timely(ASKED, connect_to.deadline, ask(client)).await {
+                Err(status) if status.code() == Code::Aborted => refused = Some(status),
+                answer => return Ok(answer.map(tonic::Response::into_inner)),
+            }
+        }
+        match refused {
+            None => return Err(no_topology(&failures)),
+            Some(status) if Instant::now() + AGAIN >= end => return Ok(Err(status)),
+            Some(_) => tokio::time::sleep(AGAIN).await,
         }
     }
-    Err(no_topology(&failures))
 }
 
 /// Connects to one node. The status of a failure says who could not be reached.

@@ -84,11 +84,14 @@ fn check(name: &'static str, bad: &[String], verdict: &'static str, well: &str, 
 }
 
 fn nodes_answer(survey: &Survey) -> Check {
-    let down = survey.nodes.iter().filter(|(_, status)| status.is_none());
-    let down: Vec<String> =
-        down.map(|(node, _)| format!("node {} ({}) does not answer", node.id, node.client_address)).collect();
-    let fix = "start it again; if it is dead for good: quorate node remove ID --dead --confirm HOST:PORT";
-    check("nodes", &down, "failed", "every node answers", fix)
+    let down = survey.nodes.iter().filter(|(_, status)| status.is_none()).map(|(node, _)| node);
+    let (drained, down): (Vec<&Node>, Vec<&Node>) = down.partition(|node| survey.is_drained(node.id));
+    let verdict = if down.is_empty() { "warning" } else { "failed" };
+    let all: Vec<&Node> = down.into_iter().chain(drained).collect();
+    let found: Vec<String> =
+        all.iter().map(|node| format!("node {} ({}) does not answer", node.id, node.client_address)).collect();
+    let fixes: Vec<String> = all.iter().map(|node| survey.way_back(node)).collect();
+    check("nodes", &found, verdict, "every node answers", &fixes.join("\n         "))
 }
 
 fn nodes_hear(survey: &Survey) -> Check {
@@ -211,7 +214,12 @@ fn operations(survey: &Survey, waits: &[String]) -> Check {
         &bad,
         "warning",
         "nothing stands still",
-        "quorate op list; rebalance resume where moves are paused; what waits for a dead node goes on when that is started or removed (quorate node remove ID --dead --confirm HOST:PORT), or is taken back (quorate op cancel ID)",
+        match survey.topology.paused {
+            true => "let replicas move again: quorate rebalance resume",
+            false => {
+                "what waits for a node goes on when that is back or removed, or take it back: quorate op cancel ID"
+            }
+        },
     )
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use quorate_proto::admin::NodeStatus;
+use quorate_proto::kv::Shard;
 use quorate_types::NodeId;
 use quorate_types::operation::Intent;
 use serde::Serialize;
@@ -12,7 +13,7 @@ use crate::args::Ask;
 use crate::duration;
 use crate::failure::{Exit, Failure};
 use crate::operation::{Change, carry_out, confirm};
-use crate::output::{self, Format, Kinds, id};
+use crate::output::{self, Format, Kinds, count, id};
 use crate::survey::Survey;
 
 #[derive(Args, Debug)]
@@ -113,8 +114,9 @@ pub(crate) async fn drain(OneArgs { id, change }: OneArgs) -> Result<(), Failure
     let (leaders, replicas) = holds(&survey, id);
     let size = output::bytes(held_bytes(&survey, id));
     tell!(
-        "plan: hand over {leaders} leaders, move {replicas} replicas ({size}) away from node {id}; every shard keeps its \
-         quorum"
+        "plan: hand over {}, move {} ({size}) away from node {id}; every shard keeps its quorum",
+        count(leaders, "leader"),
+        count(replicas, "replica"),
     );
     warn_of_zones(&survey, id);
     confirm(&format!("Drain node {id}?"), &change)?;
@@ -124,11 +126,14 @@ pub(crate) async fn drain(OneArgs { id, change }: OneArgs) -> Result<(), Failure
 
 /// Lets a node that was draining keep what it has.
 pub(crate) async fn undrain(OneArgs { id, change }: OneArgs) -> Result<(), Failure> {
-    known(&Survey::take(&change.connect).await?, id)?;
+    let survey = Survey::take(&change.connect).await?;
+    known(&survey, id)?;
     if change.dry_run {
         tell!("plan: node {id} keeps what it has and takes replicas again");
     }
-    carry_out(&change, Intent::Undrain { node: NodeId(id) }, 0, &format!("node {id} is active")).await
+    // Nothing comes back to it by itself.
+    let next = if holds(&survey, id).1 == 0 { ", and holds nothing.  next: quorate rebalance apply" } else { "" };
+    carry_out(&change, Intent::Undrain { node: NodeId(id) }, 0, &format!("node {id} is active{next}")).await
 }
 
 /// Removes a node for good.
@@ -141,7 +146,8 @@ pub(crate) async fn remove(RemoveArgs { id, dead, confirm: typed, change }: Remo
     let (_, replicas) = holds(&survey, id);
     if dead {
         tell!(
-            "plan: make {replicas} replicas of node {id} anew on other nodes, then forget it; what only it has is lost"
+            "plan: make {} of node {id} anew on other nodes, then forget it; what only it has is lost",
+            count(replicas, "replica"),
         );
     } else {
         tell!("plan: node {id} leaves the cluster for good; its id is never used again");
@@ -167,12 +173,40 @@ pub(crate) async fn replace(ReplaceArgs { id, with, change }: ReplaceArgs) -> Re
     }
     known(&survey, id)?;
     known(&survey, with)?;
-    let (_, replicas) = holds(&survey, id);
     let size = output::bytes(held_bytes(&survey, id));
-    tell!("plan: move {replicas} replicas ({size}) of node {id} to node {with}, then remove node {id} for good");
+    let (there, elsewhere) = taken_over(&survey, id, with);
+    let beside = match elsewhere {
+        0 => String::new(),
+        some => format!(" and {} to others, as node {with} has one of the same shard", count(some, "replica")),
+    };
+    tell!(
+        "plan: move {} ({size} in all) of node {id} to node {with}{beside}, then remove node {id} for good",
+        count(there, "replica"),
+    );
+    warn_of_silence(&survey, [with]);
     warn_of_zones(&survey, id);
     confirm(&format!("Replace node {id} with node {with}?"), &change)?;
     carry_out(&change, intent, 0, &done).await
+}
+
+/// Of a node's replicas, how many another one can take over, and how many it cannot since it has one of their shard.
+fn taken_over(survey: &Survey, old: u64, new: u64) -> (usize, usize) {
+    let has = |shard: &&Shard, node: u64| shard.replicas.iter().any(|at| at.node == node);
+    let leaving: Vec<&Shard> = survey.topology.shards.iter().filter(|shard| has(shard, old)).collect();
+    let elsewhere = leaving.iter().filter(|shard| has(shard, new)).count();
+    (leaving.len() - elsewhere, elsewhere)
+}
+
+/// Warns of targets that do not answer.
+pub(crate) fn warn_of_silence(survey: &Survey, targets: impl IntoIterator<Item = u64>) {
+    for node in survey.silent(targets) {
+        tell!("warning: {}", silence(node));
+    }
+}
+
+/// What comes of moves to a node that does not answer.
+pub(crate) fn silence(node: u64) -> String {
+    format!("node {node} does not answer; what is to move there waits until it does")
 }
 
 /// A node that answers is not dead, and whoever removes one types its address.
@@ -222,6 +256,8 @@ pub(crate) struct NodeRow {
     zone: String,
     state: String,
     pub(crate) up: bool,
+    /// What to do about it, where it does not answer.
+    pub(crate) fix: Option<String>,
     /// It answers, but hears nothing of the leader of some shard.
     pub(crate) cut_off: bool,
     version: Option<String>,
@@ -235,6 +271,8 @@ pub(crate) struct NodeRow {
     data_bytes: Option<u64>,
 }
 
+/// The state of a node that was drained, as it is shown.
+const DRAINED: &str = "drained";
 /// The columns of a table of nodes.
 const NODE_HEADER: [&str; 9] = ["NODE", "ADDRESS", "STATE", "LEADERS", "REPLICAS", "DISK FREE", "LAG", "UP", "VERSION"];
 /// The columns of a wide one.
@@ -253,7 +291,8 @@ impl NodeRow {
             id,
             client_address: node.client_address.clone(),
             zone: node.zone.clone(),
-            state: node.state.clone(),
+            state: if survey.is_drained(id) { DRAINED.to_owned() } else { node.state.clone() },
+            fix: status.is_none().then(|| survey.way_back(node)),
             up: status.is_some(),
             cut_off: survey.is_cut_off(id),
             version: status.map(|status| status.version.clone()),
@@ -265,6 +304,11 @@ impl NodeRow {
             weight: node.weight,
             data_bytes: status.map(|status| status.replicas.iter().map(|replica| replica.data_bytes).sum()),
         }
+    }
+
+    /// Whether it holds nothing any more, and is to take nothing.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.state == DRAINED
     }
 
     /// A table of nodes.
@@ -291,6 +335,7 @@ impl NodeRow {
             self.id.to_string(),
             self.client_address.clone(),
             match (self.up, self.cut_off) {
+                (false, _) if self.is_drained() => "stopped".to_owned(),
                 (false, _) => "down".to_owned(),
                 (true, true) => "cut off".to_owned(),
                 (true, false) => self.state.clone(),
@@ -337,6 +382,16 @@ mod tests {
         );
         assert_eq!(of_zone(&survey, Some("west")).unwrap().len(), 1);
         assert_eq!(of_zone(&survey, None).unwrap().len(), 3);
+    }
+
+    /// The plan of a replacement said that all replicas go to the new node, also those whose shards it had already.
+    #[test]
+    fn a_node_takes_over_what_it_has_none_of() {
+        let mut survey = survey(&[]);
+        assert_eq!(taken_over(&survey, 1, 2), (0, 2));
+        survey.topology.shards[0].replicas.retain(|at| at.node != 2);
+        assert_eq!(taken_over(&survey, 1, 2), (1, 1));
+        assert_eq!(taken_over(&survey, 1, 9), (2, 0));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use quorate_proto::admin::{
 use quorate_types::operation::Intent as Meaning;
 use serde::Serialize;
 use tokio::time::sleep;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::args::{Ask, Connect};
 use crate::failure::{Exit, Failure};
@@ -19,10 +19,8 @@ use crate::progress::{self, Progress, Screen};
 use crate::survey::Survey;
 use crate::{admin, duration, signals};
 
-/// Who does not answer, where that is whichever node was asked first, …
-pub(crate) const ASKED: &str = "the node that was asked";
-/// … or the one that knows.
-pub(crate) const LEADER: &str = "the leader of the topology group";
+/// Who does not answer.
+const LEADER: &str = "the leader of the topology group";
 /// How often a watched operation is looked at.
 const POLL: Duration = Duration::from_millis(250);
 
@@ -109,11 +107,11 @@ async fn show(args: OneArgs) -> Result<(), Failure> {
 }
 
 async fn cancel(args: OneArgs) -> Result<(), Failure> {
-    let mut node = admin::any(&args.ask.connect).await?;
     let request = CancelOperationRequest { operation: args.id };
-    let asked = node.cancel_operation(Request::new(request));
-    let cancelled = admin::timely(ASKED, args.ask.connect.deadline, asked).await;
-    cancelled.map_err(|status| unanswered(format!("cannot cancel operation {}", args.id), &status))?;
+    let cancel = async |mut node: admin::Client| node.cancel_operation(Request::new(request)).await;
+    admin::change(&args.ask.connect, cancel)
+        .await?
+        .map_err(|status| unanswered(format!("cannot cancel operation {}", args.id), &status))?;
     let found = find(&args.ask.connect, args.id).await;
     let found =
         found.unwrap_or_else(|failure| unseen(args.id, format!("operation {}", args.id), "cancelled", &failure));
@@ -144,17 +142,19 @@ pub(crate) fn confirm(question: &str, change: &Change) -> Result<(), Failure> {
 /// Asks the cluster what it would answer. Only its leader can say, and changes nothing.
 async fn try_out(change: &Change, what: Meaning, planned_on: u64, done: &str) -> Result<(), Failure> {
     let named = what.to_string();
-    let mut leader = leader_of(&change.connect, &Survey::take(&change.connect).await?).await?;
     let request = StartOperationRequest { intent: Some(Intent::from(what)), planned_on, dry_run: true };
-    let asked = leader.start_operation(Request::new(request));
-    let tried = admin::timely(LEADER, change.connect.deadline, asked).await;
-    let tried = tried.map_err(|status| refused(format!("cannot {named}"), &status))?.into_inner();
-    match (tried.operation, tried.already) {
-        (0, _) => tell!("already so: {done}"),
-        (id, true) => tell!("operation {id} ({named}) runs already"),
-        (_, false) => tell!("the cluster would take it; nothing was changed"),
+    let try_out = async |mut node: admin::Client| node.start_operation(Request::new(request.clone())).await;
+    let (tried, _) = of_leader(&change.connect, &format!("cannot {named}"), try_out).await?;
+    let (id, state, text) = match (tried.operation, tried.already) {
+        (0, _) => (None, "done", format!("already so: {done}")),
+        (id, true) => (Some(id.to_string()), "running", format!("operation {id} ({named}) runs already")),
+        (_, false) => (None, "possible", "the cluster would take it; nothing was changed".to_owned()),
+    };
+    tell!("{text}");
+    if change.output.output.for_people() {
+        return Ok(());
     }
-    Ok(())
+    output::show(change.output.output, KINDS.item, &Unstarted { id, what: named, state }, String::new)
 }
 
 /// Starts an operation and watches it to its end, unless told otherwise; of a dry run says only what would come of it.
@@ -163,15 +163,13 @@ pub(crate) async fn carry_out(change: &Change, what: Meaning, planned_on: u64, d
         return signals::or_interrupted(try_out(change, what, planned_on, done)).await;
     }
     let named = what.to_string();
-    let mut node = admin::any(&change.connect).await?;
     let request = StartOperationRequest { intent: Some(Intent::from(what)), planned_on, dry_run: false };
-    let asked = admin::timely(ASKED, change.connect.deadline, node.start_operation(Request::new(request)));
-    let started = signals::or_unknown_value("see: quorate op list", asked).await?;
-    let started = started.map_err(|status| unanswered(format!("cannot {named}"), &status))?.into_inner();
+    let start = async |mut node: admin::Client| node.start_operation(Request::new(request.clone())).await;
+    let started = signals::or_unknown_value("see: quorate op list", admin::change(&change.connect, start)).await??;
+    let started = started.map_err(|status| unanswered(format!("cannot {named}"), &status))?;
     let format = change.output.output;
     if started.operation == 0 {
-        let nothing = Nothing { id: None, what: named, state: "done" };
-        return output::show(format, KINDS.item, &nothing, || format!("already so: {done}\n"));
+        return nothing_to_do(format, &named, format!("already so: {done}\n"));
     }
     let verb = if started.already { "runs already" } else { "started" };
     tell!("operation {} ({named}) {verb}   (Ctrl-C stops watching, not the operation)", started.operation);
@@ -190,11 +188,19 @@ pub(crate) async fn carry_out(change: &Change, what: Meaning, planned_on: u64, d
     Ok(())
 }
 
-/// What there was nothing to do for.
+/// What was asked for and is so already.
+pub(crate) fn nothing_to_do(format: Format, what: &str, text: String) -> Result<(), Failure> {
+    let nothing = Unstarted { id: None, what: what.to_owned(), state: "done" };
+    output::show(format, KINDS.item, &nothing, || text)
+}
+
+/// What was not started: there was nothing to do, or it was only tried out.
 #[derive(Serialize)]
-struct Nothing {
+struct Unstarted {
+    /// The operation that runs for it already.
     id: Option<String>,
     what: String,
+    /// `done`: it is so already; `running`; `possible`: the cluster would take it.
     state: &'static str,
 }
 
@@ -269,15 +275,40 @@ async fn find(connect: &Connect, id: u64) -> Result<Progress, Failure> {
 
 /// The operations as the leader of the topology group knows them.
 async fn all(connect: &Connect) -> Result<Vec<Progress>, Failure> {
-    let survey = Survey::take(connect).await?;
-    progresses(listed(connect, &survey).await?.operations, &survey)
+    let (listed, survey) = of_leader(connect, "cannot list the operations", list_operations).await?;
+    progresses(listed.operations, &survey)
 }
 
-async fn listed(connect: &Connect, survey: &Survey) -> Result<ListOperationsResponse, Failure> {
-    let mut node = leader_of(connect, survey).await?;
-    let asked = node.list_operations(Request::new(ListOperationsRequest {}));
-    let listed = admin::timely(LEADER, connect.deadline, asked).await;
-    Ok(listed.map_err(|status| lost(&status))?.into_inner())
+async fn list_operations(mut node: admin::Client) -> Result<Response<ListOperationsResponse>, Status> {
+    node.list_operations(Request::new(ListOperationsRequest {})).await
+}
+
+/// Asks the leader of the topology group for something that changes nothing. While another one is being elected, it is waited for as
+/// long as the deadline allows. Gives the survey that it was found by, too.
+pub(crate) async fn of_leader<T>(
+    connect: &Connect,
+    cannot: &str,
+    ask: impl AsyncFn(admin::Client) -> Result<Response<T>, Status>,
+) -> Result<(T, Survey), Failure> {
+    let end = Instant::now() + connect.deadline;
+    loop {
+        let left = Connect { deadline: end.saturating_duration_since(Instant::now()), ..connect.clone() };
+        let survey = Survey::take(&left).await?;
+        let failure = match leader_of(&left, &survey).await {
+            Err(failure) => failure,
+            Ok(node) => match admin::timely(LEADER, left.deadline, ask(node)).await {
+                Ok(answer) => return Ok((answer.into_inner(), survey)),
+                Err(status) => match refused(cannot.to_owned(), &status) {
+                    failure if failure.exit() != Exit::Unreachable => return Err(failure),
+                    _ => lost(&status),
+                },
+            },
+        };
+        if Instant::now() + POLL >= end {
+            return Err(failure);
+        }
+        sleep(POLL).await;
+    }
 }
 
 fn progresses(operations: Vec<Operation>, survey: &Survey) -> Result<Vec<Progress>, Failure> {
@@ -286,7 +317,12 @@ fn progresses(operations: Vec<Operation>, survey: &Survey) -> Result<Vec<Progres
 
 /// The operations that run, as far as anybody can say now, and the cluster's own upkeep where something of it stands still.
 pub(crate) async fn running(connect: &Connect, survey: &Survey) -> Vec<Progress> {
-    still_running(listed(connect, survey).await.unwrap_or_default(), survey)
+    let listed = async {
+        let node = leader_of(connect, survey).await.ok()?;
+        let listed = admin::timely(LEADER, connect.deadline, list_operations(node)).await.ok()?;
+        Some(listed.into_inner())
+    };
+    still_running(listed.await.unwrap_or_default(), survey)
 }
 
 fn still_running(listed: ListOperationsResponse, survey: &Survey) -> Vec<Progress> {
@@ -300,7 +336,7 @@ fn still_running(listed: ListOperationsResponse, survey: &Survey) -> Vec<Progres
 }
 
 /// A connection to the node that leads the topology group.
-pub(crate) async fn leader_of(connect: &Connect, survey: &Survey) -> Result<admin::Client, Failure> {
+async fn leader_of(connect: &Connect, survey: &Survey) -> Result<admin::Client, Failure> {
     let leader = survey.claims_to_lead(0).and_then(|id| survey.nodes.iter().find(|(node, _)| node.id == id));
     let Some((leader, _)) = leader else {
         return Err(Failure::new(Exit::Unreachable, "nobody leads the topology group just now")
@@ -331,7 +367,7 @@ pub(crate) fn unknown_or_refused(message: String, status: &Status, hint: &str) -
 }
 
 /// A refusal of the cluster's: for safety, as a conflict, or because it cannot be reached.
-pub(crate) fn refused(message: String, status: &Status) -> Failure {
+fn refused(message: String, status: &Status) -> Failure {
     let exit = match status.code() {
         Code::FailedPrecondition if status.message().contains("plan it again") => Exit::Conflict,
         Code::FailedPrecondition => Exit::Refused,

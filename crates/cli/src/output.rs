@@ -117,6 +117,11 @@ pub(crate) fn bytes(bytes: u64) -> String {
     }
 }
 
+/// `1 replica`, `2 replicas`.
+pub(crate) fn count(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Serializes an id as a string.
 pub(crate) fn id<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(id)

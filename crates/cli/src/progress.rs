@@ -94,7 +94,11 @@ impl Progress {
     /// What has changed since the last line, in one; and what stands still, a line each.
     pub(crate) fn line(&self) -> String {
         let Progress { moved, moving, left, .. } = self;
-        let line = format!("moved {moved}, moving {moving}, left {left}{}", self.pace());
+        let line = match (moved + moving + left, self.runs()) {
+            (0, true) => "nothing moves yet".to_owned(),
+            (0, false) => "there was nothing to move".to_owned(),
+            _ => format!("moved {moved}, moving {moving}, left {left}{}", self.pace()),
+        };
         self.reasons().fold(line, |line, reason| line + "\n  " + &reason)
     }
 

@@ -10,8 +10,9 @@ use tonic::Request;
 
 use crate::args::{Ask, Connect};
 use crate::failure::{Exit, Failure};
-use crate::operation::{ASKED, Change, LEADER, carry_out, confirm, leader_of, refused, unanswered};
-use crate::output;
+use crate::nodes::silence;
+use crate::operation::{Change, carry_out, confirm, nothing_to_do, of_leader, unanswered};
+use crate::output::{self, count};
 use crate::survey::Survey;
 use crate::{admin, signals};
 
@@ -39,7 +40,13 @@ pub(crate) struct ApplyArgs {
 #[derive(Args, Debug)]
 pub(crate) struct PauseArgs {
     #[command(flatten)]
-    connect: Connect,
+    ask: Ask,
+}
+
+/// Whether replicas start to move.
+#[derive(Serialize)]
+struct Moves {
+    paused: bool,
 }
 
 /// A plan as it is printed and read.
@@ -83,11 +90,8 @@ async fn plan(ask: Ask) -> Result<(), Failure> {
 }
 
 async fn planned(connect: &Connect) -> Result<Plan, Failure> {
-    let survey = Survey::take(connect).await?;
-    let mut leader = leader_of(connect, &survey).await?;
-    let asked = leader.plan_moves(Request::new(PlanMovesRequest {}));
-    let planned = admin::timely(LEADER, connect.deadline, asked).await;
-    let planned = planned.map_err(|status| refused("cannot plan".to_owned(), &status))?.into_inner();
+    let plan = async |mut node: admin::Client| node.plan_moves(Request::new(PlanMovesRequest {})).await;
+    let (planned, survey) = of_leader(connect, "cannot plan", plan).await?;
     Ok(Plan::new(planned.revision, planned.moves.into_iter().map(Into::into).collect(), &survey))
 }
 
@@ -97,13 +101,13 @@ async fn apply(ApplyArgs { file, change }: ApplyArgs) -> Result<(), Failure> {
         None => planned(&change.connect).await?,
     };
     if plan.moves.is_empty() {
-        return output::print("the load is even: nothing to move\n");
+        return nothing_to_do(change.output.output, "rebalance", "the load is even: nothing to move\n".to_owned());
     }
     tell_part!("{}", plan.screen());
     confirm("Move them?", &change)?;
-    let count = plan.moves.len();
+    let done = format!("{} moved", count(plan.moves.len(), "replica"));
     let moves = plan.moves.into_iter().map(|sized| sized.planned).collect();
-    carry_out(&change, Intent::Rebalance { moves }, plan.revision, &format!("{count} replicas moved")).await
+    carry_out(&change, Intent::Rebalance { moves }, plan.revision, &done).await
 }
 
 fn read(file: &PathBuf) -> Result<Plan, Failure> {
@@ -117,14 +121,12 @@ fn read(file: &PathBuf) -> Result<Plan, Failure> {
 }
 
 async fn pause(args: PauseArgs, paused: bool) -> Result<(), Failure> {
-    let mut node = admin::any(&args.connect).await?;
-    let asked = node.pause_moves(Request::new(PauseMovesRequest { paused }));
-    let done = admin::timely(ASKED, args.connect.deadline, asked).await;
+    let pause = async |mut node: admin::Client| node.pause_moves(Request::new(PauseMovesRequest { paused })).await;
+    let done = admin::change(&args.ask.connect, pause).await?;
     done.map_err(|status| unanswered("cannot pause or resume".to_owned(), &status))?;
-    output::print(if paused {
-        "no replica starts to move; go on with: quorate rebalance resume\n"
-    } else {
-        "replicas move again\n"
+    output::show(args.ask.format(), "Moves", &Moves { paused }, || match paused {
+        true => "no replica starts to move; go on with: quorate rebalance resume\n".to_owned(),
+        false => "replicas move again\n".to_owned(),
     })
 }
 
@@ -133,7 +135,9 @@ impl Plan {
         let sized = |planned: PlannedMove| SizedMove { planned, size_bytes: survey.size_bytes(planned.shard.0) };
         let moves: Vec<SizedMove> = moves.into_iter().map(sized).collect();
         let size_bytes = moves.iter().map(|sized| sized.size_bytes).sum();
-        Plan { revision, moves, size_bytes, warnings: survey.scarce_zones(None).into_iter().collect() }
+        let silent = survey.silent(moves.iter().map(|sized| sized.planned.to.0));
+        let warnings = survey.scarce_zones(None).into_iter().chain(silent.into_iter().map(silence)).collect();
+        Plan { revision, moves, size_bytes, warnings }
     }
 
     fn screen(&self) -> String {
@@ -142,9 +146,9 @@ impl Plan {
         };
         let warnings: String = self.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
         format!(
-            "{}{} replicas would move, {} in all (planned on revision {})\n{warnings}",
+            "{}{} would move, {} in all (planned on revision {})\n{warnings}",
             output::table(["SHARD", "FROM", "TO", "SIZE"], self.moves.iter().map(row)),
-            self.moves.len(),
+            count(self.moves.len(), "replica"),
             output::bytes(self.size_bytes),
             self.revision,
         )

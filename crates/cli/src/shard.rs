@@ -5,11 +5,13 @@ use clap::{Args, Subcommand};
 use quorate_proto::admin::TransferLeaderRequest;
 use quorate_types::operation::{Intent, PlannedMove};
 use quorate_types::{NodeId, ShardId};
+use serde::Serialize;
 
-use crate::args::{Ask, Connect};
+use crate::args::Ask;
 use crate::failure::{Exit, Failure};
+use crate::nodes::warn_of_silence;
 use crate::operation::{Change, carry_out, confirm, unknown_or_refused};
-use crate::output::{self, Format, Kinds};
+use crate::output::{self, Format, Kinds, id};
 use crate::survey::{Replica, Shard, Survey};
 use crate::{admin, signals, verify};
 
@@ -58,7 +60,16 @@ pub(crate) struct TransferArgs {
     #[arg(long, value_name = "NODE")]
     to: u64,
     #[command(flatten)]
-    connect: Connect,
+    ask: Ask,
+}
+
+/// A shard, and who leads it.
+#[derive(Serialize)]
+struct Led {
+    #[serde(serialize_with = "id")]
+    id: u64,
+    #[serde(serialize_with = "id")]
+    leader: u64,
 }
 
 #[derive(Args, Debug)]
@@ -106,18 +117,22 @@ async fn show(args: ShowArgs) -> Result<(), Failure> {
 }
 
 async fn move_replica(MoveArgs { id, from, to, change }: MoveArgs) -> Result<(), Failure> {
-    known(&Survey::take(&change.connect).await?, id)?;
+    let survey = Survey::take(&change.connect).await?;
+    known(&survey, id)?;
     tell!("plan: a new replica of shard {id} on node {to} catches up and votes, then the one on node {from} leaves");
+    warn_of_silence(&survey, [to]);
     confirm(&format!("Move shard {id} from node {from} to node {to}?"), &change)?;
     let planned = PlannedMove { shard: ShardId(id), from: NodeId(from), to: NodeId(to) };
     carry_out(&change, Intent::Move { planned }, 0, &format!("shard {id} is on node {to}")).await
 }
 
-async fn transfer_leader(TransferArgs { id, to, connect }: TransferArgs) -> Result<(), Failure> {
-    let survey = Survey::take(&connect).await?;
+async fn transfer_leader(TransferArgs { id, to, ask }: TransferArgs) -> Result<(), Failure> {
+    let connect = &ask.connect;
+    let led = |text: String| output::show(ask.format(), "Leadership", &Led { id: u64::from(id), leader: to }, || text);
+    let survey = Survey::take(connect).await?;
     let shard = known(&survey, id)?;
     if shard.leader == Some(to) {
-        return output::print(format!("already so: node {to} leads shard {id}\n"));
+        return led(format!("already so: node {to} leads shard {id}\n"));
     }
     let leader = survey.claims_to_lead(id).and_then(|leader| survey.nodes.iter().find(|(node, _)| node.id == leader));
     let Some((leader, _)) = leader else {
@@ -133,7 +148,7 @@ async fn transfer_leader(TransferArgs { id, to, connect }: TransferArgs) -> Resu
     let hint = format!("see who leads it now: quorate shard show {id}");
     let done = signals::or_unknown_value(&hint, admin::timely(&who, connect.deadline, asked)).await?;
     done.map_err(|status| unknown_or_refused(format!("cannot let node {to} lead shard {id}"), &status, &hint))?;
-    output::print(format!("✓ node {to} leads shard {id}\n"))
+    led(format!("✓ node {to} leads shard {id}\n"))
 }
 
 fn known(survey: &Survey, id: u32) -> Result<Shard, Failure> {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::args::Ask;
 use crate::failure::{Exit, Failure};
 use crate::nodes::NodeRow;
-use crate::output::{self, Format};
+use crate::output::{self, Format, count};
 use crate::progress::{self, Progress};
 use crate::survey::Survey;
 use crate::{duration, operation};
@@ -109,7 +109,7 @@ impl Status {
         };
         let unavailable_shards = named(&|margin| margin.spare < 0 || !margin.led);
         let degraded_shards = named(&|margin| !margin.complete);
-        let down = survey.nodes.iter().any(|(_, status)| status.is_none());
+        let down = survey.nodes.iter().any(|(node, status)| status.is_none() && !survey.is_drained(node.id));
         let health = if !unavailable_shards.is_empty() {
             Health::Unavailable
         } else if !degraded_shards.is_empty() || !topology.complete || !topology.led || down {
@@ -186,8 +186,11 @@ impl Status {
             let size =
                 if self.left_bytes > 0 { format!(", {} left", output::bytes(self.left_bytes)) } else { String::new() };
             let left = self.time_left_ms.map(|ms| format!(", ~{}", duration::rough(Duration::from_millis(ms))));
-            lines +=
-                &format!("moving   {} replicas{size}{}   (quorate op list)\n", self.moving, left.unwrap_or_default());
+            lines += &format!(
+                "moving   {}{size}{}   (quorate op list)\n",
+                count(self.moving, "replica"),
+                left.unwrap_or_default()
+            );
         }
         if self.paused {
             lines += "paused   no replica starts to move   (quorate rebalance resume)\n";
@@ -207,25 +210,23 @@ impl Status {
     }
 
     fn next(&self) -> Option<String> {
-        let down: Vec<String> = self
-            .nodes
-            .iter()
-            .filter(|node| !node.up)
-            .map(|node| format!("{} ({})", node.id, node.client_address))
-            .collect();
+        let down: Vec<&NodeRow> = self.nodes.iter().filter(|node| !node.up && !node.is_drained()).collect();
         let cut_off: Vec<String> =
             self.nodes.iter().filter(|node| node.cut_off).map(|node| node.id.to_string()).collect();
         match &down[..] {
-            [] if cut_off.is_empty() => None,
-            [] => Some(format!(
+            [] if !cut_off.is_empty() => Some(format!(
                 "node {} hears nothing of the leaders of some shards: mend the network between the nodes' peer ports   (quorate node show ID)",
                 cut_off.join(", ")
             )),
-            [one] => Some(format!(
-                "node {one} does not answer: start it again; it catches up by itself. Dead for good?  quorate node remove ID --dead --confirm HOST:PORT"
-            )),
-            _ => {
-                Some(format!("nodes {} do not answer: start them again; they catch up by themselves", down.join(", ")))
+            [] => self.nodes.iter().find(|node| !node.up).and_then(|node| node.fix.clone()),
+            [one] => one.fix.clone(),
+            many => {
+                let many: Vec<String> =
+                    many.iter().map(|node| format!("{} ({})", node.id, node.client_address)).collect();
+                Some(format!(
+                    "nodes {} do not answer: start them again; they catch up by themselves   (quorate doctor)",
+                    many.join(", ")
+                ))
             }
         }
     }
@@ -269,11 +270,7 @@ mod tests {
         let screen = status.screen(false);
         assert!(screen.contains("DEGRADED – all data available, 2 of 2 shards miss a replica"), "{screen}");
         assert!(screen.contains("failures tolerated now: 0 more nodes"), "{screen}");
-        assert!(
-            screen.contains(
-                "next: node 3 (127.0.0.1:7120) does not answer: start it again; it catches up by itself. Dead"
-            )
-        );
+        assert!(screen.contains("next: start node 3 again, it catches up by itself; dead for good?"), "{screen}");
     }
 
     #[test]
@@ -301,10 +298,10 @@ mod tests {
         survey.topology.moves.push(quorate_proto::admin::ReplicaMove::default());
         let moving = Progress { left_bytes: 3 << 29, time_left_ms: Some(200_000), ..Progress::default() };
         let screen = Status::of(&survey, std::slice::from_ref(&moving)).screen(false);
-        assert!(screen.contains("moving   1 replicas, 1.5 GiB left, ~3m   (quorate op list)"), "{screen}");
+        assert!(screen.contains("moving   1 replica, 1.5 GiB left, ~3m   (quorate op list)"), "{screen}");
         let unknown = Progress { time_left_ms: None, waits: vec!["node 4 is down".into()], ..moving.clone() };
         let screen = Status::of(&survey, &[moving, unknown]).screen(false);
-        assert!(screen.contains("moving   1 replicas, 3.0 GiB left   (quorate op list)"), "{screen}");
+        assert!(screen.contains("moving   1 replica, 3.0 GiB left   (quorate op list)"), "{screen}");
         assert!(screen.contains("waits     – node 4 is down"), "{screen}");
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Taking a survey is I/O; what follows from it (leaders, lag, how many more failures are survived) is computed here without any.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -18,12 +19,16 @@ use crate::output::{id, id_or_null};
 const NODE_DEADLINE_MAX: Duration = Duration::from_secs(2);
 /// The state of a node that is gone for good.
 const REMOVED: &str = "removed";
+/// The state of a node that gives its replicas away, or has given them.
+const DRAINING: &str = "draining";
 
 /// A topology, and each of its nodes with what it answered; none: it did not.
 #[derive(Debug)]
 pub(crate) struct Survey {
     pub(crate) topology: Topology,
     pub(crate) nodes: Vec<(Node, Option<NodeStatus>)>,
+    /// Nodes at whose address another one answers, or one without an id.
+    pub(crate) strangers: BTreeSet<u64>,
 }
 
 /// A shard and its replicas.
@@ -80,13 +85,16 @@ impl Survey {
         let within = connect.deadline.saturating_sub(began.elapsed()).min(NODE_DEADLINE_MAX);
         let members: Vec<Node> = topology.nodes.iter().filter(|node| node.state != REMOVED).cloned().collect();
         let answers = join_all(members.iter().map(|node| admin::node(&node.client_address, within))).await;
-        let nodes = members.into_iter().zip(answers);
-        let nodes = nodes.map(|(node, answer)| {
-            // Another node at that address is not this one.
-            let status = answer.ok().filter(|status| status.id == node.id);
+        let nodes: Vec<(Node, Option<NodeStatus>)> =
+            members.into_iter().zip(answers.into_iter().map(Result::ok)).collect();
+        let is_other =
+            |(node, status): &&(Node, Option<NodeStatus>)| status.as_ref().is_some_and(|status| status.id != node.id);
+        let strangers: BTreeSet<u64> = nodes.iter().filter(is_other).map(|(node, _)| node.id).collect();
+        let nodes = nodes.into_iter().map(|(node, status)| {
+            let status = status.filter(|_| !strangers.contains(&node.id));
             (node, status)
         });
-        Ok(Survey { nodes: nodes.collect(), topology })
+        Ok(Survey { nodes: nodes.collect(), topology, strangers })
     }
 
     /// The shards in the order of their ids.
@@ -135,6 +143,34 @@ impl Survey {
         answered.flat_map(move |(node, status)| {
             status.replicas.iter().filter(move |report| report.group == group).map(move |report| (node, report))
         })
+    }
+
+    /// Whether a node was drained, and holds nothing any more.
+    pub(crate) fn is_drained(&self, id: u64) -> bool {
+        let draining = self.topology.nodes.iter().any(|node| node.id == id && node.state == DRAINING);
+        let settled = self.topology.shards.iter().flat_map(|shard| &shard.replicas);
+        let all = settled.chain(&self.topology.topology_replicas);
+        let moving = self.topology.moves.iter().flat_map(|moving| moving.to.iter().chain(&moving.from));
+        draining && !all.chain(moving).any(|at| at.node == id)
+    }
+
+    /// What to do about a node that does not answer.
+    pub(crate) fn way_back(&self, node: &Node) -> String {
+        let Node { id, client_address, .. } = node;
+        if self.is_drained(*id) {
+            return format!("node {id} is drained and stopped: quorate node remove {id}");
+        }
+        let dead = format!("quorate node remove {id} --dead --confirm {client_address}");
+        match self.strangers.contains(id) {
+            true => format!("what answers at {client_address} is not node {id}; if that lost its data: {dead}"),
+            false => format!("start node {id} again, it catches up by itself; dead for good?  {dead}"),
+        }
+    }
+
+    /// Those of these nodes that do not answer.
+    pub(crate) fn silent(&self, nodes: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
+        let down = |id: &u64| self.nodes.iter().any(|(node, status)| node.id == *id && status.is_none());
+        nodes.into_iter().filter(down).collect()
     }
 
     /// The node that leads a group: of those that say they do, the one of the highest term. None without a quorum: a leader that
@@ -262,7 +298,7 @@ pub(crate) mod tests {
             let status = (!down.contains(&node.id)).then(|| status(node.id));
             (node, status)
         });
-        Survey { nodes: nodes.collect(), topology }
+        Survey { nodes: nodes.collect(), topology, strangers: BTreeSet::new() }
     }
 
     fn status(id: u64) -> NodeStatus {
@@ -337,6 +373,24 @@ pub(crate) mod tests {
         assert_eq!(survey.shards()[0].leader, None);
         // Node 2 says that it leads; it counted as the shard's leader.
         assert_eq!((survey.shards()[1].leader, survey.margin(2).led), (None, false));
+    }
+
+    /// A node that was drained and stopped was to be started again, and so was one whose data was lost.
+    #[test]
+    fn what_to_do_about_a_node_that_does_not_answer() {
+        let mut survey = survey(&[3]);
+        let way = |survey: &Survey| survey.way_back(&survey.nodes[2].0.clone());
+        assert!(way(&survey).starts_with("start node 3 again"), "{}", way(&survey));
+        assert!(way(&survey).ends_with("quorate node remove 3 --dead --confirm 127.0.0.1:7120"));
+        survey.strangers.insert(3);
+        assert!(way(&survey).starts_with("what answers at 127.0.0.1:7120 is not node 3"), "{}", way(&survey));
+        survey.topology.nodes[2].state = DRAINING.into();
+        assert!(!survey.is_drained(3), "it holds replicas");
+        for shard in &mut survey.topology.shards {
+            shard.replicas.retain(|at| at.node != 3);
+        }
+        assert_eq!(way(&survey), "node 3 is drained and stopped: quorate node remove 3");
+        assert_eq!(survey.silent([1, 3, 9]), BTreeSet::from([3]));
     }
 
     #[test]

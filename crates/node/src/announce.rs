@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use crate::member::Member;
 use crate::node::Node;
 use crate::propose::Proposer;
+use crate::readiness::REMOVED;
 
 /// How long one try may take.
 const TRY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,7 +25,7 @@ pub(crate) async fn run(node: Arc<Node>, member: Arc<Member>) {
         revision = map.topology.revision;
         let Some(known) = map.topology.node(member.identity.node) else { continue };
         if known.state == NodeState::Removed {
-            error!("this node was removed from its cluster; stop it, its data is not used any more");
+            error!("{REMOVED}");
             return;
         }
         while let Some(update) = update(&node, known) {

@@ -100,9 +100,11 @@ fn check_addresses(topology: &Topology, own: &NodeAddresses) -> Result<(), Strin
     let alive = topology.nodes.iter().filter(|node| node.state != NodeState::Removed);
     match alive.clone().find(|node| shared(&node.addresses)) {
         Some(node) if node.state != NodeState::Joining || node.addresses != *own => Err(format!(
-            "cluster {} has node {} at these addresses already; if that node lost its data directory, remove it from the \
-             cluster first, or start this one at other addresses",
-            topology.cluster.id, node.id
+            "cluster {} has node {id} at these addresses already, which is not this one. If it lost its data directory: quorate \
+             node remove {id} --dead --confirm {} – this one joins by itself then. Else start this one at other addresses",
+            topology.cluster.id,
+            node.addresses.client,
+            id = node.id,
         )),
         _ => Ok(()),
     }

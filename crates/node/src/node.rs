@@ -88,7 +88,7 @@ impl Node {
     pub(crate) fn require_member(&self) -> Result<Arc<Member>, Refusal> {
         self.member().ok_or_else(|| match self.data.identity() {
             _ if self.is_stopping() => Refusal::Stopping,
-            Ok(Some(_)) => Refusal::Unavailable("this node is starting: its data is not open yet".to_owned()),
+            Ok(Some(_)) => Refusal::Starting,
             _ => Refusal::NoCluster,
         })
     }

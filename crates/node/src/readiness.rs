@@ -24,6 +24,10 @@ pub(crate) struct Readiness {
     pub(crate) checks: Vec<Check>,
 }
 
+/// What a node is told that was removed from its cluster.
+pub(crate) const REMOVED: &str = "the node was removed from the cluster for good, and holds nothing any more: stop it; to use this \
+                                  machine again, start a node with an empty data directory";
+
 /// Checks everything. A missing quorum or a full disk is no reason to send clients away: other reads are served here.
 pub(crate) fn check(node: &Node) -> Readiness {
     let member = node.member();
@@ -32,7 +36,12 @@ pub(crate) fn check(node: &Node) -> Readiness {
         (Some(member), Some(map)) => map.topology.node(member.identity.node).is_some(),
         _ => false,
     };
+    let removed = match (&member, &map) {
+        (Some(member), Some(map)) => map.topology.is_removed(member.identity.node),
+        _ => false,
+    };
     let mut checks = vec![
+        when(!removed, "membership", "the node was not removed", REMOVED),
         when(!node.is_stopping(), "running", "the node is running", "the node is stopping"),
         when(member.is_some(), "cluster", "the node is in a cluster", "the node is in no cluster yet"),
         when(knows_itself, "topology", "the topology is known", "no topology that has this node is known yet"),

@@ -30,7 +30,10 @@ pub(crate) enum Refusal {
     /// A shard or the topology group rejected it.
     #[error("{0}")]
     Rejected(#[from] Rejection),
-    /// The node is about to stop. Ask another one.
+    /// The node does not serve yet. Nothing was begun; ask another one, or again.
+    #[error("this node is starting: its data is not open yet")]
+    Starting,
+    /// The node is about to stop. Nothing was begun; ask another one.
     #[error("this node is stopping")]
     Stopping,
     /// Another node or this one cannot do it now. Try again.
@@ -49,10 +52,11 @@ impl From<Refusal> for Status {
             Refusal::AlreadyExists(_) => Code::AlreadyExists,
             Refusal::NotFound(_) => Code::NotFound,
             Refusal::Busy(_) => Code::ResourceExhausted,
-            Refusal::Stopping | Refusal::Unavailable(_) => Code::Unavailable,
+            Refusal::Unavailable(_) => Code::Unavailable,
+            // Nothing was begun. A code of its own: one that a broken connection gives too would leave that open.
+            Refusal::Starting | Refusal::Stopping => Code::Aborted,
             Refusal::Unknown(_) => Code::Unknown,
             Refusal::Rejected(rejection) => match rejection {
-                // Nothing was begun. A code of its own: one that a broken connection gives too would leave that open.
                 Rejection::NotLeader { .. } | Rejection::WrongShard { .. } => Code::Aborted,
                 Rejection::Unavailable { .. } => Code::Unavailable,
                 Rejection::Overloaded { .. } | Rejection::DiskFull => Code::ResourceExhausted,
@@ -74,6 +78,7 @@ mod tests {
     fn what_can_be_tried_again_and_what_is_unknown_are_told_apart_from_refusals() {
         let code = |refusal: Refusal| Status::from(refusal).code();
         assert_eq!(code(Rejection::NotLeader { leader: None }.into()), Code::Aborted);
+        assert_eq!((code(Refusal::Starting), code(Refusal::Stopping)), (Code::Aborted, Code::Aborted));
         assert_eq!(code(Refusal::Unknown("not done within 5000 ms".into())), Code::Unknown);
         assert_eq!(code(Refusal::Precondition("replica 7 has no vote".into())), Code::FailedPrecondition);
     }

@@ -23,9 +23,10 @@ impl ClusterState {
             Some(NodeInfo { id, state: NodeState::Joining, .. }) => return Ok((Outcome::Node(*id), Vec::new())),
             Some(NodeInfo { id, state, .. }) => {
                 return Err(format!(
-                    "the addresses belong to node {id}, which is {}; if it lost its data directory, drain and remove it \
-                     first, or start the new node at other addresses",
-                    name(*state)
+                    "the addresses belong to node {id}, which is {}; if it lost its data directory: quorate node remove {id} \
+                     --dead --confirm {}; else start the new node at other addresses",
+                    name(*state),
+                    addresses.client
                 ));
             }
             None => self.check_addresses_free(addresses, None)?,

@@ -384,7 +384,7 @@ fn addresses_are_nobody_elses() {
     story(
         "
         found 3 1                     -> done
-        register host-2               -> the addresses belong to node 2, which is active; if it lost its data directory, drain and remove it first, or start the new node at other addresses
+        register host-2               -> the addresses belong to node 2, which is active; if it lost its data directory: quorate node remove 2 --dead --confirm host-2:1; else start the new node at other addresses
         register host-4               -> node 4
         update 4 host-3               -> the address host-3:1 belongs to node 3
         update 4 host-5 c             -> done

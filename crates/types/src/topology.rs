@@ -269,6 +269,11 @@ impl Topology {
         self.nodes.iter().find(|node| node.id == id)
     }
 
+    /// Whether the node of that id was removed, for good.
+    pub fn is_removed(&self, id: NodeId) -> bool {
+        self.node(id).is_some_and(|node| node.state == NodeState::Removed)
+    }
+
     /// The replicas of a group that should exist, the one that comes included: no other may.
     pub fn replicas(&self, group: GroupId) -> impl Iterator<Item = Placement> {
         let settled = match group.shard() {

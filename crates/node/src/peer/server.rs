@@ -1,7 +1,8 @@
 //! The peer port: what other nodes ask of this one.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
@@ -16,7 +17,7 @@ use quorate_types::NodeId;
 use quorate_types::codec::{self, Kind};
 use quorate_types::peer::{SnapshotHeader, decode_frame};
 use quorate_types::report::Order;
-use quorate_types::topology::{Command, Founding, NodeState, Outcome};
+use quorate_types::topology::{Command, Founding, Outcome};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info, warn};
 
@@ -32,23 +33,42 @@ use crate::{propose, reconciler};
 /// How long a question for a newer topology waits for one.
 pub(crate) const WATCH_WAIT: Duration = Duration::from_secs(5);
 
+/// A peer that is refused comes again and again: why is said so often.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// Reasons that are remembered to have been said. Beyond that all are forgotten.
+const SAID_MAX: usize = 64;
+
 /// Serves the peer port.
 pub(crate) struct PeerService {
     node: Arc<Node>,
+    /// When peers were last said to be refused, by the reason.
+    said: Mutex<HashMap<String, Instant>>,
 }
 
 impl PeerService {
     /// The peer service of a node.
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        PeerService { node }
+        PeerService { node, said: Mutex::default() }
+    }
+
+    /// Says why a peer is refused, unless that was said a moment ago.
+    fn say_refused(&self, refusal: &Refusal) {
+        let reason = refusal.to_string();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.get(&reason).is_some_and(|at| at.elapsed() < SAY_AGAIN) {
+            return debug!(reason, "peer refused");
+        }
+        warn!(reason, "peer refused");
+        if said.len() >= SAID_MAX {
+            said.clear();
+        }
+        said.insert(reason, Instant::now());
     }
 
     /// As [`greet`](Self::greet), and refuses a node that was removed: it may only ask what became of the cluster.
     fn greet_living(&self, hello: Option<Hello>) -> Result<(Arc<Member>, NodeId), Refusal> {
         let (member, from) = self.greet(hello)?;
-        let map = member.feed.latest();
-        let known = map.as_ref().and_then(|map| map.topology.node(from));
-        if known.is_some_and(|node| node.state == NodeState::Removed) {
+        if member.feed.latest().is_some_and(|map| map.topology.is_removed(from)) {
             return Err(Refusal::Handshake(format!(
                 "node {from} was removed from this cluster; start it again with an empty data directory and --join"
             )));
@@ -69,8 +89,7 @@ impl Peer for PeerService {
     async fn frames(&self, request: Request<Streaming<Frame>>) -> Result<Response<FramesEnd>, Status> {
         let mut frames = request.into_inner();
         let first = frames.message().await?.ok_or_else(|| Refusal::Invalid("the stream is empty".to_owned()))?;
-        let (member, from) =
-            self.greet_living(first.hello).inspect_err(|refusal| warn!(reason = %refusal, "peer refused"))?;
+        let (member, from) = self.greet_living(first.hello).inspect_err(|refusal| self.say_refused(refusal))?;
         debug!(%from, "peer connected here");
         loop {
             let frame = tokio::select! {
