@@ -14,7 +14,7 @@ use crate::duration;
 use crate::failure::{Exit, Failure};
 use crate::operation::{Change, carry_out, confirm};
 use crate::output::{self, Format, Kinds, count, id};
-use crate::survey::Survey;
+use crate::survey::{REMOVED, Survey};
 
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
@@ -233,7 +233,7 @@ fn check_dead(survey: &Survey, id: u64, typed: &str) -> Result<(), Failure> {
 }
 
 fn is_removed(survey: &Survey, id: u64) -> bool {
-    survey.topology.nodes.iter().any(|node| node.id == id && node.state == "removed")
+    survey.topology.nodes.iter().any(|node| node.id == id && node.state == REMOVED)
 }
 
 /// The node, as long as it is in the cluster.

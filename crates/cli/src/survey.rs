@@ -18,7 +18,7 @@ use crate::output::{id, id_or_null};
 /// The longest wait for one node's answer: a node that is slower counts as down.
 const NODE_DEADLINE_MAX: Duration = Duration::from_secs(2);
 /// The state of a node that is gone for good.
-const REMOVED: &str = "removed";
+pub(crate) const REMOVED: &str = "removed";
 /// The state of a node that gives its replicas away, or has given them.
 const DRAINING: &str = "draining";
 

@@ -80,7 +80,10 @@ mod tests {
         assert_eq!(refusal("b:2", "", 100).unwrap(), "the client, peer and ops addresses must differ (b:2, b:2, b:3)");
         assert!(refusal("a:1", &"z".repeat(65), 100).unwrap().contains("at most 64"));
         for bad in ["z\n", " z", "a b"] {
-            assert!(refusal("a:1", bad, 100).is_some_and(|reason| reason.contains("white space or control")), "{bad:?}");
+            assert!(
+                refusal("a:1", bad, 100).is_some_and(|reason| reason.contains("white space or control")),
+                "{bad:?}"
+            );
         }
         assert_eq!(refusal("a:1", "", 10_001).unwrap(), "the weight 10001 is over 10000");
     }

@@ -10,6 +10,7 @@ use super::links::Links;
 use super::start::{ASK_DEADLINE, Started, node_name, start_node};
 use crate::admin;
 use crate::failure::{Exit, Failure};
+use crate::survey::REMOVED;
 
 /// A playground that runs.
 ///
@@ -50,7 +51,7 @@ impl Running {
                 "a node is started".to_owned()
             }
             Request::Kill(id) => self.kill(id).await?,
-            Request::Start(id) => self.start(id)?,
+            Request::Start(id) => self.start(id).await?,
             Request::Pause(id) => self.pause(id)?,
             Request::Resume(id) => self.resume(id)?,
             Request::Partition(ids) => self.partition(&ids)?,
@@ -86,7 +87,7 @@ impl Running {
         Ok(format!("node {id} is killed (SIGKILL).  start it again: quorate playground start {id}"))
     }
 
-    fn start(&mut self, id: u64) -> Result<String, Failure> {
+    async fn start(&mut self, id: u64) -> Result<String, Failure> {
         let place = self.place(id)?;
         if self.children.id(&node_name(place)).is_some() {
             let failure = Failure::new(Exit::Conflict, format!("node {id} runs already"));
@@ -94,6 +95,14 @@ impl Running {
                 true => failure.hint(format!("it is paused; let it go on: quorate playground resume {id}")),
                 false => failure,
             });
+        }
+        let others: Vec<String> = self.layout.nodes.iter().map(|node| node.client.clone()).collect();
+        // Where nobody can be asked, it may be what is missing.
+        if let Ok(topology) = admin::newest_topology(&others, ASK_DEADLINE).await
+            && topology.nodes.iter().any(|node| node.id == id && node.state == REMOVED)
+        {
+            return Err(Failure::new(Exit::Conflict, format!("node {id} was removed from the cluster for good"))
+                .hint("add another one: quorate playground add"));
         }
         start_node(place, &self.layout, &mut self.children, self.links.as_ref())?;
         // It may have died while it was paused.
