@@ -34,32 +34,39 @@ pub(crate) async fn change<T>(
     ask: impl AsyncFn(Client) -> Result<tonic::Response<T>, Status>,
 ) -> Result<Result<T, Status>, Failure> {
     let end = Instant::now() + connect_to.deadline;
-    let share = connect_to.deadline / u32::try_from(connect_to.endpoints.len().max(1)).unwrap_or(1);
+    let left = || end.saturating_duration_since(Instant::now());
+    let mut refused = None;
     loop {
-        let (mut failures, mut refused) = (Vec::new(), None);
-        for address in &connect_to.endpoints {
-            let connected = match node(address, share).await {
-                Ok(_) => connect(address, share).await,
-                Err(status) => Err(status),
-            };
-            let client = match connected {
+        let mut failures = Vec::new();
+        for (asked, address) in connect_to.endpoints.iter().enumerate() {
+            let share = left() / u32::try_from(connect_to.endpoints.len() - asked).unwrap_or(1);
+            let client = match member(address, share).await {
                 Ok(client) => client,
                 Err(status) => {
                     failures.push(status);
                     continue;
                 }
             };
-            match timely(ASKED, connect_to.deadline, ask(client)).await {
+            match timely(ASKED, left(), ask(client)).await {
                 Err(status) if status.code() == Code::Aborted => refused = Some(status),
                 answer => return Ok(answer.map(tonic::Response::into_inner)),
             }
         }
-        match refused {
+        match refused.take() {
             None => return Err(no_topology(&failures)),
-            Some(status) if Instant::now() + AGAIN >= end => return Ok(Err(status)),
-            Some(_) => tokio::time::sleep(AGAIN).await,
+            Some(status) if left() <= AGAIN => return Ok(Err(status)),
+            status => refused = status,
         }
+        tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// Connects to a node that is in a cluster.
+async fn member(address: &str, within: Duration) -> Result<Client, Status> {
+    if node(address, within).await?.cluster_id.is_empty() {
+        return Err(Status::failed_precondition(format!("{address}: this node is in no cluster yet")));
+    }
+    connect(address, within).await
 }
 
 /// Connects to one node. The status of a failure says who could not be reached.

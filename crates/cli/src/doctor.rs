@@ -91,7 +91,7 @@ fn nodes_answer(survey: &Survey) -> Check {
     let found: Vec<String> =
         all.iter().map(|node| format!("node {} ({}) does not answer", node.id, node.client_address)).collect();
     let fixes: Vec<String> = all.iter().map(|node| survey.way_back(node)).collect();
-    check("nodes", &found, verdict, "every node answers", &fixes.join("\n         "))
+    check("nodes", &found, verdict, "every node answers", &fixes.join("; "))
 }
 
 fn nodes_hear(survey: &Survey) -> Check {

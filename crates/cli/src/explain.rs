@@ -42,12 +42,12 @@ const MEANINGS: [Meaning; 16] = [
     ),
     meaning(
         Exit::Refused,
-        "the cluster refused it because data or its quorum would be in danger; nothing was changed",
-        "do first what the cause names, such as starting another node or draining this one",
+        "the cluster refused it because data or its quorum would be in danger, or another operation is in the way; nothing was changed",
+        "do first what the cause names, such as starting another node, draining this one, or waiting for the other operation",
     ),
     meaning(
         Exit::Conflict,
-        "a condition did not hold, the plan was made on an older map, or another operation is in the way; nothing was changed",
+        "a condition did not hold, or the plan was made on an older map; nothing was changed",
         "look again (quorate kv get, quorate op list, quorate rebalance plan), and decide anew",
     ),
     meaning(Exit::CheckFailed, "a check found something wrong", "quorate doctor says what to do about it"),

@@ -42,7 +42,7 @@ pub(crate) struct StartArgs {
     #[command(flatten)]
     advertise: Advertise,
     /// The part of the world that fails together with this node: replicas of a shard go to different zones.
-    #[arg(long, env = "QUORATE_ZONE", value_name = "NAME", default_value = "")]
+    #[arg(long, env = "QUORATE_ZONE", value_name = "NAME", default_value = "", value_parser = zone)]
     zone: String,
     /// The node's share of the replicas relative to others.
     #[arg(long, env = "QUORATE_WEIGHT", default_value_t = quorate_node::WEIGHT_DEFAULT)]
@@ -55,6 +55,14 @@ pub(crate) struct StartArgs {
     insecure: bool,
     #[command(flatten)]
     log: LogArgs,
+}
+
+/// The name of a zone. One with a blank in it is a slip of the keyboard, and would be another zone.
+fn zone(text: &str) -> Result<String, String> {
+    match text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        true => Err("a zone's name has no white space and no control characters".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 /// Where the node listens.

@@ -166,7 +166,7 @@ pub(crate) async fn remove(RemoveArgs { id, dead, confirm: typed, change }: Remo
 pub(crate) async fn replace(ReplaceArgs { id, with, change }: ReplaceArgs) -> Result<(), Failure> {
     let survey = Survey::take(&change.connect).await?;
     let intent = Intent::Replace { old: NodeId(id), new: NodeId(with) };
-    let done = format!("node {id} is replaced by node {with} and removed; it is safe to stop it");
+    let done = format!("node {id} is replaced and removed; it is safe to stop it");
     // Whoever asks again after it is done did not hear the answer: the cluster knows whether it was this that removed it.
     if is_removed(&survey, id) {
         return carry_out(&change, intent, 0, &done).await;
@@ -183,7 +183,9 @@ pub(crate) async fn replace(ReplaceArgs { id, with, change }: ReplaceArgs) -> Re
         "plan: move {} ({size} in all) of node {id} to node {with}{beside}, then remove node {id} for good",
         count(there, "replica"),
     );
-    warn_of_silence(&survey, [with]);
+    if !survey.silent([with]).is_empty() {
+        tell!("warning: node {with} does not answer; after half a minute without it, others take the replicas");
+    }
     warn_of_zones(&survey, id);
     confirm(&format!("Replace node {id} with node {with}?"), &change)?;
     carry_out(&change, intent, 0, &done).await

@@ -291,22 +291,28 @@ pub(crate) async fn of_leader<T>(
     ask: impl AsyncFn(admin::Client) -> Result<Response<T>, Status>,
 ) -> Result<(T, Survey), Failure> {
     let end = Instant::now() + connect.deadline;
+    let mut last = None;
     loop {
         let left = Connect { deadline: end.saturating_duration_since(Instant::now()), ..connect.clone() };
-        let survey = Survey::take(&left).await?;
+        let survey = match Survey::take(&left).await {
+            Ok(survey) => survey,
+            // What was in the way before says more than that there was no time left.
+            Err(failure) => return Err(last.unwrap_or(failure)),
+        };
         let failure = match leader_of(&left, &survey).await {
             Err(failure) => failure,
             Ok(node) => match admin::timely(LEADER, left.deadline, ask(node)).await {
                 Ok(answer) => return Ok((answer.into_inner(), survey)),
                 Err(status) => match refused(cannot.to_owned(), &status) {
-                    failure if failure.exit() != Exit::Unreachable => return Err(failure),
+                    failure if failure.exit() != Exit::Unreachable || status.code() == Code::Aborted => failure,
                     _ => lost(&status),
                 },
             },
         };
-        if Instant::now() + POLL >= end {
+        if failure.exit() != Exit::Unreachable || Instant::now() + POLL >= end {
             return Err(failure);
         }
+        last = Some(failure);
         sleep(POLL).await;
     }
 }

@@ -94,9 +94,10 @@ impl Progress {
     /// What has changed since the last line, in one; and what stands still, a line each.
     pub(crate) fn line(&self) -> String {
         let Progress { moved, moving, left, .. } = self;
-        let line = match (moved + moving + left, self.runs()) {
-            (0, true) => "nothing moves yet".to_owned(),
-            (0, false) => "there was nothing to move".to_owned(),
+        let line = match (moved + moving + left, self.state.as_str()) {
+            (0, "running") => "nothing moves yet".to_owned(),
+            (0, "done") => "there was nothing to move".to_owned(),
+            (0, _) => "nothing has moved".to_owned(),
             _ => format!("moved {moved}, moving {moving}, left {left}{}", self.pace()),
         };
         self.reasons().fold(line, |line, reason| line + "\n  " + &reason)

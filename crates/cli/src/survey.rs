@@ -160,6 +160,11 @@ impl Survey {
         if self.is_drained(*id) {
             return format!("node {id} is drained and stopped: quorate node remove {id}");
         }
+        if node.state == DRAINING {
+            return format!(
+                "node {id} is being drained, which goes on without it: quorate op list; start it again to have its help"
+            );
+        }
         let dead = format!("quorate node remove {id} --dead --confirm {client_address}");
         match self.strangers.contains(id) {
             true => format!("what answers at {client_address} is not node {id}; if that lost its data: {dead}"),
@@ -384,8 +389,11 @@ pub(crate) mod tests {
         assert!(way(&survey).ends_with("quorate node remove 3 --dead --confirm 127.0.0.1:7120"));
         survey.strangers.insert(3);
         assert!(way(&survey).starts_with("what answers at 127.0.0.1:7120 is not node 3"), "{}", way(&survey));
-        survey.topology.nodes[2].state = DRAINING.into();
+        for state in [&mut survey.topology.nodes[2].state, &mut survey.nodes[2].0.state] {
+            *state = DRAINING.into();
+        }
         assert!(!survey.is_drained(3), "it holds replicas");
+        assert!(way(&survey).starts_with("node 3 is being drained, which goes on without it"), "{}", way(&survey));
         for shard in &mut survey.topology.shards {
             shard.replicas.retain(|at| at.node != 3);
         }

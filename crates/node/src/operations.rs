@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate_raft::OrderError;
-use quorate_topology::{Progress, wanted_moves};
+use quorate_topology::{Progress, possible_moves};
 use quorate_types::operation::{Intent, Operation, OperationId, PlannedMove};
 use quorate_types::report::OrderKind;
 use quorate_types::topology::{Command, Outcome};
@@ -79,10 +79,10 @@ pub(crate) async fn list(member: &Member) -> Result<Listing, Refusal> {
     Ok(Listing { operations, upkeep_waits })
 }
 
-/// The moves that would make the map even, and the revision that they are planned on.
+/// The moves that would make the map even, as far as no operation moves their shards already, and the revision that they are planned on.
 pub(crate) async fn plan(member: &Member) -> Result<(u64, Vec<PlannedMove>), Refusal> {
     let cluster = member.confirmed_cluster(CONFIRM_TIMEOUT).await?;
-    let moves = wanted_moves(&cluster).into_iter();
+    let moves = possible_moves(&cluster).into_iter();
     let planned = moves.map(|wanted| PlannedMove { shard: wanted.shard, from: wanted.from, to: wanted.to });
     Ok((cluster.counters().revision, planned.collect()))
 }

@@ -143,14 +143,26 @@ impl Round {
                     true
                 }
             };
-            let pause = if busy { BUSY_PAUSE } else { IDLE_PAUSE };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.member.reconciler.kick.notified() => {}
-                Some(done) = self.orders.join_next(), if !self.orders.is_empty() => self.ordered(done),
-            }
+            self.pause(if busy { BUSY_PAUSE } else { IDLE_PAUSE }).await;
         }
         self.member.reconciler.view().clear();
+    }
+
+    /// Waits until the next round: less if something was asked for, or an order was obeyed. One that failed does not cut the pause
+    /// short: it may fail at once, again and again.
+    async fn pause(&mut self, most: Duration) {
+        let end = Instant::now() + most;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(end) => return,
+                () = self.member.reconciler.kick.notified() => return,
+                Some(done) = self.orders.join_next(), if !self.orders.is_empty() => {
+                    if self.ordered(done) {
+                        return;
+                    }
+                }
+            }
+        }
     }
 
     fn leads(&self) -> bool {
@@ -161,7 +173,7 @@ impl Round {
     /// One round; true while something is under way.
     async fn round(&mut self) -> Result<bool, String> {
         while let Some(done) = self.orders.try_join_next() {
-            self.ordered(done);
+            let _ = self.ordered(done);
         }
         // Everything that an earlier leader committed is applied here from now on.
         let cluster = self.member.confirmed_cluster(CONFIRM_TIMEOUT).await.map_err(|reason| reason.to_string())?;
@@ -243,17 +255,19 @@ impl Round {
         });
     }
 
-    /// An order has come to its end.
-    fn ordered(&mut self, done: Result<(GroupId, OrderKind, Result<(), String>), tokio::task::JoinError>) {
+    /// An order has come to its end; whether it was obeyed.
+    fn ordered(&mut self, done: Result<(GroupId, OrderKind, Result<(), String>), tokio::task::JoinError>) -> bool {
         let (group, what, obeyed) = match done {
             Ok(done) => done,
             Err(ended) => {
                 // Nobody knows which one it was: orders may be given twice.
                 debug!(%ended, "an order ended without a word");
-                return self.ordered.clear();
+                self.ordered.clear();
+                return false;
             }
         };
         self.ordered.remove(&group);
+        let is_obeyed = obeyed.is_ok();
         match obeyed {
             Ok(()) => {
                 self.failures.remove(&group);
@@ -271,6 +285,7 @@ impl Round {
                 self.handovers.remove(&group);
             }
         }
+        is_obeyed
     }
 }
 

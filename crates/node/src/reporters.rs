@@ -1,6 +1,8 @@
 //! What every node says of itself, as the reconciler asks for it in each of its rounds.
 //!
 //! A node that does not answer in time holds up one round, not all of them: the next ones hardly wait for it until it has answered again.
+//! A report is at most [`REPORT_TIMEOUT`] old when it is taken, and the round waits as long again for the slowest: every step that is
+//! planned from it is safe late, too.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -28,21 +30,25 @@ const SILENT: Duration = Duration::from_secs(30);
 /// The nodes that are asked.
 #[derive(Default)]
 pub(crate) struct Reporters {
-    nodes: HashMap<NodeId, Reporter>,
+    nodes: HashMap<NodeId, Reporter<PeerCaller>>,
 }
 
-struct Reporter {
+/// A node, asked over a `C`.
+struct Reporter<C> {
     /// When it last answered; at first when it was first asked.
     heard: Instant,
     /// It did not answer in the last round.
     slow: bool,
     /// The connection to it, while it is not being asked.
-    caller: Option<PeerCaller>,
-    asked: Option<AbortOnDropHandle<Result<Answer, String>>>,
+    caller: Option<C>,
+    asked: Option<Asked<C>>,
 }
 
-struct Answer {
-    caller: PeerCaller,
+/// A question under way.
+type Asked<C> = AbortOnDropHandle<Result<Answer<C>, String>>;
+
+struct Answer<C> {
+    caller: C,
     report: NodeReport,
     at: Instant,
 }
@@ -56,7 +62,10 @@ impl Reporters {
         for id in others.keys() {
             self.nodes.entry(*id).or_insert_with(Reporter::new);
         }
-        let asked = self.nodes.iter_mut().map(|(id, reporter)| reporter.ask(others[id], identity));
+        let asked = self.nodes.iter_mut().map(|(id, reporter)| {
+            let node = others[id];
+            reporter.ask(|caller| ask(caller, node, identity))
+        });
         let reports: Vec<NodeReport> = join_all(asked).await.into_iter().flatten().collect();
         let silent: BTreeSet<NodeId> =
             self.nodes.iter().filter(|(_, reporter)| reporter.heard.elapsed() >= SILENT).map(|(id, _)| *id).collect();
@@ -64,16 +73,16 @@ impl Reporters {
     }
 }
 
-impl Reporter {
+impl<C> Reporter<C> {
     fn new() -> Self {
         Reporter { heard: Instant::now(), slow: false, caller: None, asked: None }
     }
 
     /// What the node says; none if it does not in time.
-    async fn ask(&mut self, node: &NodeInfo, identity: Identity) -> Option<NodeReport> {
+    async fn ask(&mut self, begin: impl FnOnce(Option<C>) -> Asked<C>) -> Option<NodeReport> {
         let mut asked = match self.asked.take() {
             Some(asked) => asked,
-            None => ask(self.caller.take(), node, identity),
+            None => begin(self.caller.take()),
         };
         let within = if self.slow { SLOW_TIMEOUT } else { REPORT_TIMEOUT };
         let Ok(answer) = timeout(within, &mut asked).await else {
@@ -87,7 +96,7 @@ impl Reporter {
                 (at.elapsed() < REPORT_TIMEOUT).then_some(report)
             }
             Err(reason) => {
-                debug!(node = %node.id, reason, "no report");
+                debug!(reason, "no report");
                 self.slow = true;
                 None
             }
@@ -95,7 +104,7 @@ impl Reporter {
     }
 }
 
-fn ask(caller: Option<PeerCaller>, node: &NodeInfo, identity: Identity) -> AbortOnDropHandle<Result<Answer, String>> {
+fn ask(caller: Option<PeerCaller>, node: &NodeInfo, identity: Identity) -> Asked<PeerCaller> {
     let (address, hello) = (node.addresses.peer.clone(), handshake::hello(identity.cluster, identity.node, node.id));
     let answer = async move {
         let mut caller = match caller {
@@ -107,4 +116,75 @@ fn ask(caller: Option<PeerCaller>, node: &NodeInfo, identity: Identity) -> Abort
     };
     let answer = async { timeout(REPORT_TIMEOUT, answer).await.unwrap_or_else(|_| Err("no answer".to_owned())) };
     AbortOnDropHandle::new(tokio::spawn(answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::report::Foreground;
+
+    use super::*;
+
+    /// A node that answers after so long.
+    fn after(ms: u64) -> impl FnOnce(Option<()>) -> Asked<()> {
+        move |_| {
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                let report = NodeReport {
+                    node: NodeId(2),
+                    uptime_ms: 0,
+                    disk_free_bytes: 0,
+                    disk_full: false,
+                    foreground: Foreground::Idle,
+                    replicas: Vec::new(),
+                };
+                Ok(Answer { caller: (), report, at: Instant::now() })
+            }))
+        }
+    }
+
+    fn never(_: Option<()>) -> Asked<()> {
+        AbortOnDropHandle::new(tokio::spawn(async {
+            tokio::time::sleep(REPORT_TIMEOUT).await;
+            Err("no answer".to_owned())
+        }))
+    }
+
+    /// A node that was stopped (SIGSTOP) held up every round by a second.
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_hangs_held_up_every_round() {
+        let mut reporter = Reporter::new();
+        let began = Instant::now();
+        assert!(reporter.ask(never).await.is_none());
+        assert!(began.elapsed() >= REPORT_TIMEOUT);
+        for _ in 0..10 {
+            let began = Instant::now();
+            assert!(reporter.ask(never).await.is_none());
+            assert!(began.elapsed() <= SLOW_TIMEOUT * 2, "{:?}", began.elapsed());
+        }
+        assert!(reporter.heard.elapsed() < SILENT);
+        tokio::time::sleep(SILENT).await;
+        assert!(reporter.ask(never).await.is_none());
+        assert!(reporter.heard.elapsed() >= SILENT);
+        // It is heard again, also if it takes longer than a round waits for it.
+        let mut rounds = 0;
+        while reporter.ask(after(180)).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            rounds += 1;
+            assert!(rounds < 20, "it is never heard");
+        }
+        assert!(reporter.heard.elapsed() < SILENT);
+        assert!(!reporter.slow && reporter.ask(after(600)).await.is_some(), "and is waited for as before");
+    }
+
+    /// What was said between two rounds that are far apart is old; the node was heard all the same.
+    #[tokio::test(start_paused = true)]
+    async fn an_old_report_is_not_taken() {
+        let mut reporter = Reporter::new();
+        reporter.slow = true;
+        assert!(reporter.ask(after(200)).await.is_none());
+        tokio::time::sleep(REPORT_TIMEOUT * 2).await;
+        assert!(reporter.ask(after(0)).await.is_none());
+        assert!(!reporter.slow);
+        assert!(reporter.ask(after(0)).await.is_some());
+    }
 }

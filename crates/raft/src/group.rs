@@ -1,6 +1,5 @@
 //! One replica of one Raft group, with its state machine.
 
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -27,7 +26,7 @@ use crate::inbound::Inbound;
 use crate::leadership::{DECISION_MAX, DECISION_POLL, Declined};
 use crate::membership::OrderError;
 use crate::openraft_types::{Command, Fatal, Home, Reply, Responder, TypeConfig};
-use crate::state_machine::{Progress, SnapshotData, StateMachine};
+use crate::state_machine::{Progress, Received, SnapshotData, StateMachine};
 
 pub(crate) type Raft<M> = openraft::Raft<TypeConfig, StateMachine<M>>;
 
@@ -395,7 +394,7 @@ pub(crate) trait AnyGroup: Send + Sync {
     fn receive_snapshot(
         self: Arc<Self>,
         header: SnapshotHeader,
-        files: Vec<PathBuf>,
+        received: Received,
     ) -> BoxFuture<'static, Result<Vote, String>>;
     fn status(&self) -> GroupStatus;
     fn is_leader(&self) -> bool;
@@ -428,14 +427,14 @@ impl<M: Machine> AnyGroup for Inner<M> {
     fn receive_snapshot(
         self: Arc<Self>,
         header: SnapshotHeader,
-        files: Vec<PathBuf>,
+        received: Received,
     ) -> BoxFuture<'static, Result<Vote, String>> {
         Box::pin(async move {
             // One at a time: a second snapshot while a slow install goes on is what openraft trips over.
             let _turn = self.installing.lock().await;
             let snapshot = openraft::Snapshot {
                 meta: convert::snapshot_meta(&header.meta),
-                snapshot: SnapshotData::Staged(files),
+                snapshot: SnapshotData::Staged(received),
             };
             let installed = self.raft.install_full_snapshot(convert::vote(header.vote), snapshot).await;
             installed.map(|response| convert::our_vote(&response.vote)).map_err(|fatal| fatal.to_string())

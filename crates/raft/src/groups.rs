@@ -1,7 +1,6 @@
 //! All replicas of a node: opened, fed with messages, paced, purged, supervised and closed together.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -29,7 +28,7 @@ use crate::log_store::LogStore;
 use crate::membership::OrderError;
 use crate::network::{Networks, Wire};
 use crate::openraft_types::TypeConfig;
-use crate::state_machine::{Progress, StateMachine};
+use crate::state_machine::{Progress, Received, StateMachine};
 use crate::transport::{Lane, Transport};
 use crate::{blocking, election, pacer, retention};
 
@@ -172,10 +171,10 @@ impl Groups {
         }
     }
 
-    /// Installs a received snapshot: `files` are verified and durable, and are consumed. Gives the replica's vote.
-    pub async fn receive_snapshot(&self, header: SnapshotHeader, files: Vec<PathBuf>) -> Result<Vote, String> {
+    /// Installs a received snapshot. Gives the replica's vote. An error does not say that it is not being installed still.
+    pub async fn receive_snapshot(&self, header: SnapshotHeader, received: Received) -> Result<Vote, String> {
         match self.shared.find(header.to).filter(|replica| replica.group() == header.group) {
-            Some(replica) => replica.receive_snapshot(header, files).await,
+            Some(replica) => replica.receive_snapshot(header, received).await,
             None => Err(format!("replica {} of group {} is not here", header.to, header.group)),
         }
     }

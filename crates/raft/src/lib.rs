@@ -45,6 +45,7 @@ pub use memory_transport::MemoryNetwork;
 pub use proposals::KvGroup;
 pub use reads::ReadReply;
 pub use runtime::simulate;
+pub use state_machine::Received;
 pub use transport::{Lane, SnapshotUnsent, Transport, Unsent};
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::future::BoxFuture;
@@ -9,6 +10,7 @@ use quorate_types::peer::{PeerMessage, SnapshotHeader};
 use quorate_types::{NodeId, Vote};
 
 use crate::groups::Groups;
+use crate::state_machine::Received;
 use crate::transport::{Lane, SnapshotUnsent, Transport, Unsent};
 
 /// A network of nodes in one process. Cheap to clone.
@@ -117,13 +119,28 @@ impl Transport for MemoryTransport {
             // The receiver consumes its files; the sender's stay where they are.
             let staged: std::io::Result<Vec<PathBuf>> = files.iter().map(stage).collect();
             let staged = staged.map_err(|error| SnapshotUnsent(error.to_string()))?;
-            groups.receive_snapshot(header, staged).await.map_err(SnapshotUnsent)
+            let received = Received::new(staged.clone(), Staged(staged));
+            groups.receive_snapshot(header, received).await.map_err(SnapshotUnsent)
         })
     }
 }
 
+/// Files that are deleted when this is dropped.
+struct Staged(Vec<PathBuf>);
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // What was installed is gone already.
+        self.0.iter().for_each(|file| drop(std::fs::remove_file(file)));
+    }
+}
+
+/// A copy of a file, beside the directory that the sender deletes when it is done; each under a name of its own, as one may still be
+/// installed when the next one comes.
 fn stage(file: &PathBuf) -> std::io::Result<PathBuf> {
-    let staged = file.with_extension("staged");
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("staged-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let staged = file.ancestors().nth(2).unwrap_or(file).join(name);
     std::fs::copy(file, &staged)?;
     Ok(staged)
 }

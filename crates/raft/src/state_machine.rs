@@ -8,6 +8,7 @@
 //!                files are written when the network sends them.
 //! ```
 
+use std::any::Any;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -36,7 +37,22 @@ pub(crate) enum SnapshotData {
     /// The state at one point in time, held until it was sent.
     Pinned(Box<dyn Pinned>),
     /// Received, verified and durable files.
-    Staged(Vec<PathBuf>),
+    Staged(Received),
+}
+
+/// The files of a snapshot that was received: verified, durable, and consumed when it is installed.
+pub struct Received {
+    files: Vec<PathBuf>,
+    /// Keeps the files where they are.
+    _keep: Box<dyn Any + Send + Sync>,
+}
+
+impl Received {
+    /// These files. `keep` is dropped when the snapshot was installed, or nobody will install it any more: an installation may outlive
+    /// the call that asked for it, where the replica is destroyed meanwhile.
+    pub fn new(files: Vec<PathBuf>, keep: impl Any + Send + Sync) -> Self {
+        Received { files, _keep: Box::new(keep) }
+    }
 }
 
 /// What is applied here, for everybody but the state machine itself.
@@ -211,14 +227,14 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
-        let SnapshotData::Staged(files) = snapshot else {
+        let SnapshotData::Staged(received) = snapshot else {
             return Err(io::Error::other("only a received snapshot can be installed"));
         };
         let meta = convert::our_snapshot_meta(meta);
         // Ingesting flushes what overlaps it: let the other tasks of this thread go elsewhere meanwhile.
         let installed = blocking::in_place(|| {
             let _writing = self.progress.writing()?;
-            Ok::<_, io::Error>(self.replica.install(&files, &meta))
+            Ok::<_, io::Error>(self.replica.install(&received.files, &meta))
         })?;
         installed.map_err(|error| self.fatal("installing a snapshot", error))?;
         self.publish();

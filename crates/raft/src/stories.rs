@@ -1,12 +1,15 @@
 //! Groups of three replicas in memory, told as stories: elections, partitions, restarts, snapshots.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use quorate_storage::log::MemoryLog;
 use quorate_storage::machine::{KvMachine, state_hash};
-use quorate_storage::state::{MemoryState, State};
+use quorate_storage::state::{Batch, MemoryState, Pinned, State, StateError, View};
 use quorate_types::clock::SystemClock;
+use quorate_types::peer::SnapshotMeta;
 use quorate_types::report::OrderKind;
 use quorate_types::topology::Placement;
 use quorate_types::{
@@ -27,7 +30,63 @@ struct Node {
     log: Arc<MemoryLog>,
     state: Arc<MemoryState>,
     snapshots: TempDir,
+    gate: Arc<Gate>,
     running: Option<(Groups, KvGroup)>,
+}
+
+/// Holds installations of snapshots up.
+#[derive(Default)]
+struct Gate {
+    /// Held by whoever wants them to wait.
+    closed: Mutex<()>,
+    /// An installation has come to the gate.
+    reached: AtomicBool,
+    /// One came through, and its files were not there any more.
+    bereft: AtomicBool,
+}
+
+struct GatedState {
+    state: Arc<MemoryState>,
+    gate: Arc<Gate>,
+}
+
+impl State for GatedState {
+    fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), StateError>) -> Result<(), StateError> {
+        self.state.view(read)
+    }
+
+    fn write(&self, replica: ReplicaId, batch: Batch) -> Result<(), StateError> {
+        self.state.write(replica, batch)
+    }
+
+    fn flush(&self) -> Result<(), StateError> {
+        self.state.flush()
+    }
+
+    fn pin(&self, replica: ReplicaId) -> Result<Box<dyn Pinned>, StateError> {
+        self.state.pin(replica)
+    }
+
+    fn install(&self, replica: ReplicaId, files: &[PathBuf], meta: &SnapshotMeta) -> Result<(), StateError> {
+        self.gate.reached.store(true, Ordering::SeqCst);
+        drop(self.gate.closed.lock().unwrap_or_else(PoisonError::into_inner));
+        if !files.iter().all(|file| file.exists()) {
+            self.gate.bereft.store(true, Ordering::SeqCst);
+        }
+        self.state.install(replica, files, meta)
+    }
+
+    fn destroy(&self, replica: ReplicaId) -> Result<(), StateError> {
+        self.state.destroy(replica)
+    }
+
+    fn approximate_bytes(&self, replica: ReplicaId) -> u64 {
+        self.state.approximate_bytes(replica)
+    }
+
+    fn replicas(&self) -> Result<Vec<ReplicaId>, StateError> {
+        self.state.replicas()
+    }
 }
 
 /// Three nodes with one group.
@@ -51,6 +110,7 @@ impl Story {
                 log: Arc::new(MemoryLog::new(true)),
                 state: Arc::new(MemoryState::new()),
                 snapshots: TempDir::new().unwrap(),
+                gate: Arc::default(),
                 running: None,
             })
             .collect();
@@ -85,7 +145,8 @@ impl Story {
             on_fatal: Arc::new(|reason| panic!("fatal: {reason}")),
         };
         let transport = self.network.transport(node.id);
-        let groups = Groups::new(options, node.log.clone(), node.state.clone(), transport, Arc::new(SystemClock));
+        let state = Arc::new(GatedState { state: node.state.clone(), gate: node.gate.clone() });
+        let groups = Groups::new(options, node.log.clone(), state, transport, Arc::new(SystemClock));
         self.network.connect(node.id, groups.clone());
         let replica = founders()[index].replica;
         let group = groups.open(GROUP, replica, KvMachine::open).await.unwrap();
@@ -299,6 +360,44 @@ async fn the_leader_reports_why_a_snapshot_does_not_arrive() {
     story.start(away).await;
     story.until("a snapshot", |story| story.group(away).group().status().snapshots_installed > 0).await;
     story.until("no failure any more", |story| story.leader().is_some() && failure(story).is_none()).await;
+    story.end().await;
+}
+
+/// A replica was destroyed while it installed a snapshot: the files were deleted under the installation, and the node took that for a
+/// disk that failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_was_deleted_while_a_destroyed_replica_installed_it() {
+    let mut story = Story::begin().await;
+    story.put("color", "blue").await;
+    let away = (0..3).find(|index| Some(*index) != story.leader()).unwrap();
+    story.crash(away).await;
+    for n in 0..600 {
+        story.put("color", &format!("shade {n}")).await;
+    }
+    for index in story.running().collect::<Vec<_>>() {
+        story.nodes[index].running.as_ref().unwrap().0.compact().await.unwrap();
+    }
+    let gate = story.nodes[away].gate.clone();
+    let (open, closed) = std::sync::mpsc::channel::<()>();
+    let holding = gate.clone();
+    let holder = std::thread::spawn(move || {
+        let _closed = holding.closed.lock().unwrap();
+        closed.recv()
+    });
+    story.start(away).await;
+    story.until("an installation", |_| gate.reached.load(Ordering::SeqCst)).await;
+    let groups = story.nodes[away].running.as_ref().unwrap().0.clone();
+    let destroyed = tokio::spawn(async move { groups.destroy(founders()[away].replica).await });
+    let given_up = |story: &Story| {
+        let leader = story.leader()?;
+        let reports = story.nodes[leader].running.as_ref().unwrap().0.reports();
+        reports.into_iter().flat_map(|report| report.others).find_map(|other| other.snapshot_failure)
+    };
+    story.until("the end of the call", |story| given_up(story).is_some()).await;
+    open.send(()).unwrap();
+    drop(holder.join());
+    destroyed.await.unwrap().unwrap();
+    assert!(!gate.bereft.load(Ordering::SeqCst), "its files were gone");
     story.end().await;
 }
 

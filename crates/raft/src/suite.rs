@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::convert;
 use crate::log_store::LogStore;
 use crate::openraft_types::{self as raft, LogId, SnapshotMeta, TypeConfig};
-use crate::state_machine::{Progress, SnapshotData, StateMachine};
+use crate::state_machine::{Progress, Received, SnapshotData, StateMachine};
 
 const REPLICA: ReplicaId = ReplicaId(7);
 
@@ -87,7 +87,9 @@ impl RaftStateMachine<TypeConfig> for SuiteMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         let snapshot = match snapshot {
-            SnapshotData::Pinned(pinned) => SnapshotData::Staged(pinned.write_files(&self.snapshots, REPLICA).unwrap()),
+            SnapshotData::Pinned(pinned) => {
+                SnapshotData::Staged(Received::new(pinned.write_files(&self.snapshots, REPLICA).unwrap(), ()))
+            }
             other => other,
         };
         self.machine.install_snapshot(meta, snapshot).await
@@ -111,7 +113,7 @@ impl RaftSnapshotBuilder<TypeConfig> for FileBuilder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot<raft::LeaderId, u64, raft::Home, SnapshotData>> {
         let files = self.pinned.write_files(&self.dir, REPLICA).unwrap();
         let meta = convert::snapshot_meta(self.pinned.meta());
-        Ok(Snapshot { meta, snapshot: SnapshotData::Staged(files) })
+        Ok(Snapshot { meta, snapshot: SnapshotData::Staged(Received::new(files, ())) })
     }
 }
 

@@ -33,5 +33,5 @@ pub use founding::{FoundingError, SHARDS_MAX, founding_shards, plan_founding};
 pub use limits::{NODES_MAX, OPERATIONS_KEPT_MAX, OPERATIONS_RUNNING_MAX, PLAN_MOVES_MAX, ZONE_BYTES_MAX};
 pub use machine::{TopologyMachine, read_cluster, read_topology};
 pub use publish::Published;
-pub use reconcile::{MOVES_PER_NODE_MAX, Plan, Progress, Reports, Step, plan, wanted_moves};
+pub use reconcile::{MOVES_PER_NODE_MAX, Plan, Progress, Reports, Step, plan, possible_moves};
 pub use record::{Change, Counters, Record};

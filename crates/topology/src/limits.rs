@@ -31,8 +31,8 @@ pub(crate) fn check_node(addresses: &NodeAddresses, zone: &str, weight: u32) -> 
     if zone.len() > ZONE_BYTES_MAX {
         return Err(format!("the zone's name has {} bytes; at most {ZONE_BYTES_MAX} are allowed", zone.len()));
     }
-    if zone.contains(|c: char| c.is_control() || c.is_whitespace()) {
-        return Err(format!("the zone's name '{}' has white space or control characters", zone.escape_default()));
+    if zone.contains(char::is_control) {
+        return Err(format!("the zone's name '{}' has control characters", zone.escape_default()));
     }
     if weight > WEIGHT_MAX {
         return Err(format!("the weight {weight} is over {WEIGHT_MAX}"));
@@ -79,12 +79,7 @@ mod tests {
         );
         assert_eq!(refusal("b:2", "", 100).unwrap(), "the client, peer and ops addresses must differ (b:2, b:2, b:3)");
         assert!(refusal("a:1", &"z".repeat(65), 100).unwrap().contains("at most 64"));
-        for bad in ["z\n", " z", "a b"] {
-            assert!(
-                refusal("a:1", bad, 100).is_some_and(|reason| reason.contains("white space or control")),
-                "{bad:?}"
-            );
-        }
+        assert!(refusal("a:1", "z\n", 100).unwrap().contains("control characters"));
         assert_eq!(refusal("a:1", "", 10_001).unwrap(), "the weight 10001 is over 10000");
     }
 }

@@ -128,10 +128,12 @@ impl ClusterState {
         Ok((Outcome::Done, changes))
     }
 
-    /// What a running operation still wants moved exactly, of what can still be moved.
+    /// What a running operation still wants moved exactly, of what can still be moved: not to a node that has come to leave since.
     pub(crate) fn pending<'a>(&'a self, moves: &'a [PlannedMove]) -> impl Iterator<Item = PlannedMove> + 'a {
-        let can =
-            |planned: &PlannedMove| self.is_on(planned.shard, planned.from) && !self.is_on(planned.shard, planned.to);
+        let takes = |node: &NodeId| self.nodes.get(node).is_some_and(|node| node.state == NodeState::Active);
+        let can = move |planned: &PlannedMove| {
+            self.is_on(planned.shard, planned.from) && !self.is_on(planned.shard, planned.to) && takes(&planned.to)
+        };
         moves.iter().copied().filter(can)
     }
 
@@ -310,7 +312,8 @@ impl ClusterState {
             if let Some(emptied) = self.emptied_by(replicas) {
                 let Operation { id, intent, .. } = emptied;
                 return Err(format!(
-                    "operation {id} ({intent}) moves shard {shard}; wait for it: quorate op show {id}"
+                    "operation {id} ({intent}) moves shard {shard}; wait for it: quorate op show {id}, or take it back: quorate op \
+                     cancel {id}"
                 ));
             }
             self.known(*from)?;
@@ -334,9 +337,10 @@ impl ClusterState {
         Ok(self.is_on(planned.shard, planned.to) && !self.is_on(planned.shard, planned.from))
     }
 
-    /// Another operation gave the target a replica of the shard first, and the one that should have moved there is where it was.
+    /// Another operation made it impossible: it gave the target a replica of the shard, or took the target away, and the one that
+    /// should have moved there is where it was.
     fn is_overtaken(&self, planned: &PlannedMove) -> bool {
-        self.is_on(planned.shard, planned.to) && self.is_on(planned.shard, planned.from)
+        self.is_on(planned.shard, planned.from)
     }
 
     fn is_on(&self, shard: ShardId, node: NodeId) -> bool {
@@ -358,7 +362,7 @@ impl ClusterState {
     }
 
     /// The operation that empties a node of one of these replicas.
-    fn emptied_by(&self, replicas: &[Placement]) -> Option<&Operation> {
+    pub(crate) fn emptied_by(&self, replicas: &[Placement]) -> Option<&Operation> {
         self.running_operations().find(|running| match running.intent {
             Intent::Drain { node } | Intent::Remove { node, .. } | Intent::Replace { old: node, .. } => {
                 replicas.iter().any(|at| at.node == node)

@@ -7,7 +7,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use quorate_topology::{ClusterState, MOVES_PER_NODE_MAX, Progress, Reports, Step, plan};
+use quorate_topology::{ClusterState, MOVES_PER_NODE_MAX, Progress, Reports, Step, plan, possible_moves};
 use quorate_types::operation::{Intent, OperationId, OperationState, PlannedMove};
 use quorate_types::report::{Follower, Foreground, NodeReport, OrderKind, ReplicaReport};
 use quorate_types::state::StoredMembership;
@@ -35,7 +35,7 @@ struct Model {
     down: BTreeSet<NodeId>,
     /// Those that are down for so long that nobody waits for them.
     silent: BTreeSet<NodeId>,
-    /// Those that were so once: what was started beside moves to them goes on beside them when they are back.
+    /// Those that were so: what was started beside moves to them goes on beside these when they are back.
     lost: BTreeSet<NodeId>,
     full: BTreeSet<NodeId>,
     busy: BTreeMap<NodeId, Foreground>,
@@ -148,6 +148,8 @@ impl Model {
     /// One round of the reconciler; whether it did anything. `lost` says which steps never arrive.
     fn round(&mut self, mut lost: impl FnMut() -> bool) -> bool {
         self.now_ms += 1;
+        let moves = self.cluster.topology().unwrap().moves;
+        self.lost.retain(|node| moves.iter().any(|moving| moving.to.is_some_and(|to| to.node == *node)));
         self.lost.extend(&self.silent);
         let steps = plan(&self.cluster, &self.reports(), self.now_ms).steps;
         let any = !steps.is_empty();
@@ -460,6 +462,54 @@ fn a_target_that_died_was_not_exchanged() {
     model.rest();
     assert_eq!((stuck(&model), model.replicas_on(1)), (0, 0));
     assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
+}
+
+/// The moves to a new node that died held their shards, and a drain of another node waited for them.
+#[test]
+fn a_new_node_that_died_held_up_a_drain() {
+    let mut model = Model::new(4, 8);
+    model.register(5);
+    let moves = |model: &Model| model.cluster.topology().unwrap().moves;
+    while moves(&model).iter().all(|moving| moving.group == GroupId::TOPOLOGY) {
+        model.round(|| false);
+    }
+    model.down.insert(NodeId(5));
+    let shard = moves(&model).iter().find_map(|moving| moving.group.shard()).unwrap();
+    let replicas = model.cluster.topology().unwrap().shard(shard).unwrap().replicas.clone();
+    let leaves = |at: &&Placement| moves(&model).iter().any(|moving| moving.from == Some(**at));
+    let drained = replicas.iter().find(|at| !leaves(at)).unwrap().node;
+    let Outcome::Operation { id, .. } = model.start(Intent::Drain { node: drained }) else { panic!("it starts") };
+    let runs = |model: &Model| model.cluster.running_operations().any(|running| running.id == id);
+    for _ in 0..50 {
+        model.round(|| false);
+    }
+    assert!(runs(&model));
+    model.silent.insert(NodeId(5));
+    for _ in 0..200 {
+        model.round(|| false);
+    }
+    assert!(!runs(&model), "{:?}", plan(&model.cluster, &model.reports(), 0).progress[&id]);
+    model.down.clear();
+    model.rest();
+    assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
+    assert!(model.replicas_on(5) > 0);
+}
+
+/// `rebalance plan` proposed what `rebalance apply` refused, while a node was being drained.
+#[test]
+fn a_plan_has_no_shard_that_an_operation_moves() {
+    let mut model = Model::new(5, 16);
+    model.start(Intent::Drain { node: NodeId(1) });
+    model.rest();
+    model.start(Intent::Undrain { node: NodeId(1) });
+    model.start(Intent::Drain { node: NodeId(2) });
+    let moves = possible_moves(&model.cluster);
+    let planned = moves.iter().map(|at| PlannedMove { shard: at.shard, from: at.from, to: at.to });
+    let moves: Vec<PlannedMove> = planned.collect();
+    assert!(!moves.is_empty());
+    assert!(matches!(model.start(Intent::Rebalance { moves }), Outcome::Operation { .. }));
+    model.rest();
+    assert!(model.cluster.running_operations().next().is_none());
 }
 
 /// Two moves that were asked for by name wait for their target; they held the places of all others that leave the same node.

@@ -234,7 +234,7 @@ fn what_is_not_safe_is_refused() {
         state 4              -> active
         drain 4              -> operation 1 (replace node 1 with node 4) runs already; wait for it, or cancel it: quorate op cancel 1
         drain 1              -> operation 1 (replace node 1 with node 4) runs already; wait for it, or cancel it: quorate op cancel 1
-        shift 1 2 4          -> operation 1 (replace node 1 with node 4) moves shard 1; wait for it: quorate op show 1
+        shift 1 2 4          -> operation 1 (replace node 1 with node 4) moves shard 1; wait for it: quorate op show 1, or take it back: quorate op cancel 1
         cancel 1             -> done
         shift 1 2 4          -> operation 2
         shift 1 3 4          -> another operation moves shard 1; see: quorate op list
@@ -272,6 +272,26 @@ fn an_overtaken_move_is_not_done() {
         map 1                -> 6@5 9@1 8@3
         finish 1             -> done
         operation 1          -> cancelled, 0 moved
+        ",
+    );
+}
+
+/// A move that was done but not called so yet wanted to go back when its target was drained, for ever: an operation that never ended.
+#[test]
+fn a_move_whose_target_was_drained_at_its_end_ran_for_ever() {
+    story(
+        "
+        found 5 1            -> done
+        map 1                -> 6@5 7@4 8@3
+        shift 1 3 1          -> operation 1
+        start 1 8 1 1        -> replica 9
+        arrive 1             -> done
+        drain 1              -> operation 2
+        start 1 9 3 2        -> replica 10
+        arrive 1             -> done
+        map 1                -> 6@5 7@4 10@3
+        finish 1             -> done
+        operation 1          -> cancelled, 1 moved
         ",
     );
 }

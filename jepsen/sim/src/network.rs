@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use quorate_raft::{Groups, Lane, SnapshotUnsent, Transport, Unsent};
+use quorate_raft::{Groups, Lane, Received, SnapshotUnsent, Transport, Unsent};
 use quorate_storage::log::MemoryLog;
 use quorate_storage::state::MemoryState;
 use quorate_types::peer::{self, PeerMessage, SnapshotHeader};
@@ -332,11 +332,7 @@ impl Transport for NodeTransport {
                 return Err(SnapshotUnsent("the transfer broke off".to_owned()));
             }
             // The receiver installs it whether or not the sender still waits.
-            let installing = async move {
-                let vote = receiver.receive_snapshot(header, staged).await;
-                drop(staging);
-                vote
-            };
+            let installing = async move { receiver.receive_snapshot(header, Received::new(staged, staging)).await };
             let vote = tokio::spawn(installing).await;
             let vote = vote.map_err(|error| SnapshotUnsent(error.to_string()))?.map_err(SnapshotUnsent)?;
             if !network.pass(to, from).await || !its_life.is_alive() || !life.is_alive() {

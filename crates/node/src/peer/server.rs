@@ -12,6 +12,7 @@ use quorate_proto::peer::{
     ProposeTopologyResponse, ReportRequest, ReportResponse, SnapshotChunk, SnapshotReply, WatchTopologyRequest,
     WatchTopologyResponse,
 };
+use quorate_raft::Received;
 use quorate_storage::fail_point;
 use quorate_types::NodeId;
 use quorate_types::codec::{self, Kind};
@@ -121,12 +122,9 @@ impl Peer for PeerService {
         })?;
         fail_point("snapshot-staged");
         let groups = member.groups.clone();
-        // Goes on when the sender hangs up: Raft installs what it was once given, and needs the files to its end.
-        let install = tokio::spawn(async move {
-            let installed = groups.receive_snapshot(header, staged.files().to_vec()).await;
-            drop(staged);
-            installed
-        });
+        let received = Received::new(staged.files().to_vec(), staged);
+        // Goes on when the sender hangs up: Raft installs what it was once given.
+        let install = tokio::spawn(async move { groups.receive_snapshot(header, received).await });
         let installed = install.await.map_err(|e| Refusal::Unavailable(e.to_string()))?;
         let vote = installed.map_err(Refusal::Unavailable)?;
         info!(%from, %group, %replica, "snapshot installed");

@@ -61,7 +61,12 @@ impl Admin for AdminService {
             weight: node.config.weight,
             ..NodeStatus::default()
         };
-        let Some(member) = node.member() else { return Ok(Response::new(alone)) };
+        let Some(member) = node.member() else {
+            // One that opens its data still says who it is: it must not be taken for one that has lost it.
+            let identity = node.data.identity().ok().flatten();
+            let (id, cluster_id) = identity.map(|own| (own.node.0, own.cluster.to_string())).unwrap_or_default();
+            return Ok(Response::new(NodeStatus { id, cluster_id, ..alone }));
+        };
         let (statuses, state) = (member.groups.statuses(), member.storage.state.clone());
         // Looks into indexes that may be on disk.
         let replicas = tokio::task::spawn_blocking(move || {

@@ -26,7 +26,7 @@ mod lost;
 mod moves;
 mod voters;
 
-pub use moves::wanted_moves;
+pub use moves::possible_moves;
 
 /// Replicas on their way to one node, and away from one node, at the same time. One while there are users to serve.
 pub const MOVES_PER_NODE_MAX: usize = 2;

@@ -12,9 +12,8 @@ use super::{MOVES_PER_NODE_MAX, Plan, Reports, Step, owner};
 use crate::cluster::ClusterState;
 use crate::moves::name;
 
-/// The moves that would make the map even, from the map as it is with what is in motion at its end: what `rebalance plan`
-/// shows. None where there are not enough nodes.
-pub fn wanted_moves(cluster: &ClusterState) -> Vec<Move> {
+/// The moves that would make the map even, from the map as it is with what is in motion at its end. None where there are not enough nodes.
+fn wanted_moves(cluster: &ClusterState) -> Vec<Move> {
     let Some(founding) = cluster.founding() else { return Vec::new() };
     let takers = cluster.nodes.values().filter(|node| node.state == NodeState::Active);
     let nodes: Vec<Candidate> =
@@ -30,6 +29,18 @@ pub fn wanted_moves(cluster: &ClusterState) -> Vec<Move> {
         replicas: founding.cluster.replicas,
     };
     rebalance(&request, &current).unwrap_or_default()
+}
+
+/// The moves that would make the map even, from the map as it is: those that may be asked for now, as no other operation moves their
+/// shards. What `rebalance plan` shows. None where there are not enough nodes.
+pub fn possible_moves(cluster: &ClusterState) -> Vec<Move> {
+    let named = named(cluster);
+    let free = |wanted: &Move| {
+        let shard = cluster.shards.get(&wanted.shard);
+        let emptied = shard.is_some_and(|shard| cluster.emptied_by(&shard.replicas).is_some());
+        !emptied && !named.contains(&wanted.shard) && !cluster.moves.contains_key(&wanted.shard.group())
+    };
+    wanted_moves(cluster).into_iter().filter(free).collect()
 }
 
 /// The nodes of a shard once what is in motion has come to its end.
