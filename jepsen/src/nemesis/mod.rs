@@ -79,6 +79,16 @@ struct Books {
     findings: Vec<Finding>,
 }
 
+impl Books {
+    /// Whether nothing is active that may destroy what a node holds.
+    fn check_alone(&self) -> Result<(), String> {
+        let other = self.active.values().find(|hit| hit.fault.destroys()).map(|hit| hit.fault);
+        other.map_or(Ok(()), |other| {
+            Err(format!("{other} is not healed yet, and both may destroy what a majority held"))
+        })
+    }
+}
+
 /// What an active fault keeps.
 #[derive(Clone)]
 struct Hit {
@@ -183,9 +193,21 @@ impl Nemesis {
         };
         let leaders_hit = plan.targets.iter().any(|node| view.leading().contains(node));
         let hit = Hit { fault, targets: plan.targets.clone(), out: plan.out.clone() };
+        let booked = {
+            let mut books = self.books();
+            // Another one may have been planned at the same time.
+            let alone = if fault.destroys() { books.check_alone() } else { Ok(()) };
+            if alone.is_ok() {
+                books.active.insert(id, hit);
+            }
+            alone
+        };
+        if let Err(why) = booked {
+            self.note(id, fault, Phase::Skipped, &[], false, json!({ "why": why }));
+            return Outcome::Skipped { why };
+        }
         let quorum_lost = {
             let mut books = self.books();
-            books.active.insert(id, hit);
             if plan.harm.excuses() {
                 books.excused.extend(&plan.targets);
             }

@@ -271,10 +271,7 @@ impl Nemesis {
 
     /// Whether nothing else is destroyed, and every shard has all its replicas.
     async fn may_destroy(&self) -> Result<(), String> {
-        let other = self.books().active.values().find(|hit| hit.fault.destroys()).map(|hit| hit.fault);
-        if let Some(other) = other {
-            return Err(format!("{other} is not healed yet, and both may destroy what a majority held"));
-        }
+        self.books().check_alone()?;
         if let Some(node) = self.books().damaged.first() {
             return Err(format!("node {node} runs on a disk that may be damaged"));
         }
