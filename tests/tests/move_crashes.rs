@@ -165,9 +165,11 @@ impl Lab {
         let deadline = Instant::now() + PATIENCE;
         let mut died = false;
         while Instant::now() < deadline {
-            died = self.cluster.has_died(number)?;
             let done = self.replicas().await.is_ok_and(|has| has.contains(&target) && !has.contains(&source));
-            if died || (done && self.at_rest().await) {
+            let ended = done && self.at_rest().await;
+            // Last: it may die, and another finish what it began, while the list of operations is waited for.
+            died = self.cluster.has_died(number)?;
+            if died || ended {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
