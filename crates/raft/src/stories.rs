@@ -164,6 +164,22 @@ impl Story {
         self.nodes[index].state.crash();
     }
 
+    /// Crashes a follower, writes, and purges what it misses. Gives its index.
+    async fn leave_one_behind(&mut self) -> usize {
+        self.put("color", "blue").await;
+        let away = (0..3).find(|index| Some(*index) != self.leader()).unwrap();
+        self.crash(away).await;
+        for n in 0..600 {
+            self.put("color", &format!("shade {n}")).await;
+        }
+        let mut purged = 0;
+        for index in self.running().collect::<Vec<_>>() {
+            purged += self.nodes[index].running.as_ref().unwrap().0.compact().await.unwrap();
+        }
+        assert!(purged > 0, "nothing was purged");
+        away
+    }
+
     fn group(&self, index: usize) -> &KvGroup {
         &self.nodes[index].running.as_ref().unwrap().1
     }
@@ -319,17 +335,7 @@ async fn everything_acknowledged_is_there_after_power_was_cut_everywhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_behind_the_purged_log_gets_a_snapshot() {
     let mut story = Story::begin().await;
-    story.put("color", "blue").await;
-    let away = (0..3).find(|index| Some(*index) != story.leader()).unwrap();
-    story.crash(away).await;
-    for n in 0..600 {
-        story.put("color", &format!("shade {n}")).await;
-    }
-    let mut purged = 0;
-    for index in story.running().collect::<Vec<_>>() {
-        purged += story.nodes[index].running.as_ref().unwrap().0.compact().await.unwrap();
-    }
-    assert!(purged > 0, "nothing was purged");
+    let away = story.leave_one_behind().await;
     story.start(away).await;
     story.until("a snapshot", |story| story.group(away).group().status().snapshots_installed > 0).await;
     story.until("equal states", |story| story.hash(0) == story.hash(1) && story.hash(1) == story.hash(2)).await;
@@ -341,15 +347,7 @@ async fn a_follower_behind_the_purged_log_gets_a_snapshot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_reports_why_a_snapshot_does_not_arrive() {
     let mut story = Story::begin().await;
-    story.put("color", "blue").await;
-    let away = (0..3).find(|index| Some(*index) != story.leader()).unwrap();
-    story.crash(away).await;
-    for n in 0..600 {
-        story.put("color", &format!("shade {n}")).await;
-    }
-    for index in story.running().collect::<Vec<_>>() {
-        story.nodes[index].running.as_ref().unwrap().0.compact().await.unwrap();
-    }
+    let away = story.leave_one_behind().await;
     let failure = |story: &Story| {
         let leader = story.leader()?;
         let reports = story.nodes[leader].running.as_ref().unwrap().0.reports();
@@ -368,15 +366,7 @@ async fn the_leader_reports_why_a_snapshot_does_not_arrive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_was_deleted_while_a_destroyed_replica_installed_it() {
     let mut story = Story::begin().await;
-    story.put("color", "blue").await;
-    let away = (0..3).find(|index| Some(*index) != story.leader()).unwrap();
-    story.crash(away).await;
-    for n in 0..600 {
-        story.put("color", &format!("shade {n}")).await;
-    }
-    for index in story.running().collect::<Vec<_>>() {
-        story.nodes[index].running.as_ref().unwrap().0.compact().await.unwrap();
-    }
+    let away = story.leave_one_behind().await;
     let gate = story.nodes[away].gate.clone();
     let (open, closed) = std::sync::mpsc::channel::<()>();
     let holding = gate.clone();
