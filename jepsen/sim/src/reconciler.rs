@@ -27,8 +27,8 @@ const IDLE_PAUSE: Duration = Duration::from_millis(1_000);
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node may take to report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a node may stay away until nobody waits for it: shorter than what crashed nodes need here, and longer.
-const SILENT: Duration = Duration::from_secs(1);
+/// How long a node may stay away until nobody waits for it. Far shorter than outside: moves are to be taken back often.
+const SILENT: Duration = Duration::from_millis(200);
 /// How long group 0 may take for a command.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a node may work on an order.
