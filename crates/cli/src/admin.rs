@@ -1,6 +1,6 @@
 //! The Admin service of single nodes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -10,7 +10,6 @@ use quorate_proto::{WRONG_PORT, at_client_port};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
-use crate::args::Connect;
 use crate::failure::{Exit, Failure};
 
 /// A silent connection is asked for a sign of life this often, …
@@ -18,56 +17,8 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// … and is given up after so long without one: a node that hangs, or a network that swallows packets, must not hold a verb.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Who does not answer, where that is whichever node was asked first.
-const ASKED: &str = "the node that was asked";
-
 /// A connection to the Admin service of a node.
 pub(crate) type Client = AdminClient<Channel>;
-
-/// The pause after every endpoint was asked in vain.
-const AGAIN: Duration = Duration::from_millis(200);
-
-/// Asks for a change of the cluster, at the first endpoint that answers. A node that says that it has begun nothing, because it starts,
-/// stops, or another one leads, is not the last word: the others are asked, and all of them again as long as the deadline allows.
-pub(crate) async fn change<T>(
-    connect_to: &Connect,
-    ask: impl AsyncFn(Client) -> Result<tonic::Response<T>, Status>,
-) -> Result<Result<T, Status>, Failure> {
-    let end = Instant::now() + connect_to.deadline;
-    let left = || end.saturating_duration_since(Instant::now());
-    let mut refused = None;
-    loop {
-        let mut failures = Vec::new();
-        for (asked, address) in connect_to.endpoints.iter().enumerate() {
-            let share = left() / u32::try_from(connect_to.endpoints.len() - asked).unwrap_or(1);
-            let client = match member(address, share).await {
-                Ok(client) => client,
-                Err(status) => {
-                    failures.push(status);
-                    continue;
-                }
-            };
-            match timely(ASKED, left(), ask(client)).await {
-                Err(status) if status.code() == Code::Aborted => refused = Some(status),
-                answer => return Ok(answer.map(tonic::Response::into_inner)),
-            }
-        }
-        match refused.take() {
-            None => return Err(no_topology(&failures)),
-            Some(status) if left() <= AGAIN => return Ok(Err(status)),
-            status => refused = status,
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-}
-
-/// Connects to a node that is in a cluster.
-async fn member(address: &str, within: Duration) -> Result<Client, Status> {
-    if node(address, within).await?.cluster_id.is_empty() {
-        return Err(Status::failed_precondition(format!("{address}: this node is in no cluster yet")));
-    }
-    connect(address, within).await
-}
 
 /// Connects to one node. The status of a failure says who could not be reached.
 pub(crate) async fn connect(address: &str, within: Duration) -> Result<Client, Status> {

@@ -42,6 +42,7 @@ mod endpoint;
 mod explain;
 mod failure;
 mod kv;
+mod leader;
 mod log;
 mod manual;
 mod node;

@@ -114,10 +114,12 @@ pub(crate) async fn drain(OneArgs { id, change }: OneArgs) -> Result<(), Failure
     let (leaders, replicas) = holds(&survey, id);
     let size = output::bytes(held_bytes(&survey, id));
     tell!(
-        "plan: hand over {}, move {} ({size}) away from node {id}; every shard keeps its quorum",
+        "plan: hand over {}, move {} ({size}) away from node {id}{}",
         count(leaders, "leader"),
         count(replicas, "replica"),
+        if survey.without_quorum().is_empty() { "; every shard keeps its quorum" } else { "" },
     );
+    warn_of_lost_quorums(&survey);
     warn_of_zones(&survey, id);
     confirm(&format!("Drain node {id}?"), &change)?;
     let done = format!("node {id} is drained; it is safe to stop it.  next: quorate node remove {id}");
@@ -173,6 +175,10 @@ pub(crate) async fn replace(ReplaceArgs { id, with, change }: ReplaceArgs) -> Re
     }
     known(&survey, id)?;
     known(&survey, with)?;
+    if id == with {
+        return Err(Failure::new(Exit::Usage, format!("node {id} cannot replace itself"))
+            .hint("name the node that takes over: quorate node list"));
+    }
     let size = output::bytes(held_bytes(&survey, id));
     let (there, elsewhere) = taken_over(&survey, id, with);
     let beside = match elsewhere {
@@ -197,6 +203,14 @@ fn taken_over(survey: &Survey, old: u64, new: u64) -> (usize, usize) {
     let leaving: Vec<&Shard> = survey.topology.shards.iter().filter(|shard| has(shard, old)).collect();
     let elsewhere = leaving.iter().filter(|shard| has(shard, new)).count();
     (leaving.len() - elsewhere, elsewhere)
+}
+
+/// Warns of shards that cannot move.
+fn warn_of_lost_quorums(survey: &Survey) {
+    let lost: Vec<String> = survey.without_quorum().iter().map(ToString::to_string).collect();
+    if !lost.is_empty() {
+        tell!("warning: shards {} have no quorum now, and do not move until they have one", lost.join(", "));
+    }
 }
 
 /// Warns of targets that do not answer.

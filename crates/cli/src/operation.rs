@@ -17,10 +17,8 @@ use crate::failure::{Exit, Failure};
 use crate::output::{self, Format, Kinds, Output};
 use crate::progress::{self, Progress, Screen};
 use crate::survey::Survey;
-use crate::{admin, duration, signals};
+use crate::{admin, duration, leader, signals};
 
-/// Who does not answer.
-const LEADER: &str = "the leader of the topology group";
 /// How often a watched operation is looked at.
 const POLL: Duration = Duration::from_millis(250);
 
@@ -86,7 +84,8 @@ impl OperationCommand {
             OperationCommand::List(args) => signals::or_interrupted(list(args)).await,
             OperationCommand::Show(args) => signals::or_interrupted(show(args)).await,
             OperationCommand::Watch(args) => {
-                let what = find(&args.ask.connect, args.id).await?.what;
+                let connect = patient(&args.ask.connect, args.timeout);
+                let what = find(&connect, args.id).await?.what;
                 watch(&args.ask.connect, args.id, &what, args.timeout, args.ask.format()).await
             }
             OperationCommand::Cancel(args) => signals::or_interrupted(cancel(args)).await,
@@ -107,9 +106,15 @@ async fn show(args: OneArgs) -> Result<(), Failure> {
 }
 
 async fn cancel(args: OneArgs) -> Result<(), Failure> {
+    // Whoever cannot be asked for the list may still be asked for this.
+    if let Err(failure) = find(&args.ask.connect, args.id).await
+        && failure.exit() == Exit::Usage
+    {
+        return Err(failure);
+    }
     let request = CancelOperationRequest { operation: args.id };
     let cancel = async |mut node: admin::Client| node.cancel_operation(Request::new(request)).await;
-    admin::change(&args.ask.connect, cancel)
+    leader::change(&args.ask.connect, cancel)
         .await?
         .map_err(|status| unanswered(format!("cannot cancel operation {}", args.id), &status))?;
     let found = find(&args.ask.connect, args.id).await;
@@ -144,7 +149,7 @@ async fn try_out(change: &Change, what: Meaning, planned_on: u64, done: &str) ->
     let named = what.to_string();
     let request = StartOperationRequest { intent: Some(Intent::from(what)), planned_on, dry_run: true };
     let try_out = async |mut node: admin::Client| node.start_operation(Request::new(request.clone())).await;
-    let (tried, _) = of_leader(&change.connect, &format!("cannot {named}"), try_out).await?;
+    let (tried, _) = leader::ask(&change.connect, &format!("cannot {named}"), try_out).await?;
     let (id, state, text) = match (tried.operation, tried.already) {
         (0, _) => (None, "done", format!("already so: {done}")),
         (id, true) => (Some(id.to_string()), "running", format!("operation {id} ({named}) runs already")),
@@ -165,7 +170,7 @@ pub(crate) async fn carry_out(change: &Change, what: Meaning, planned_on: u64, d
     let named = what.to_string();
     let request = StartOperationRequest { intent: Some(Intent::from(what)), planned_on, dry_run: false };
     let start = async |mut node: admin::Client| node.start_operation(Request::new(request.clone())).await;
-    let started = signals::or_unknown_value("see: quorate op list", admin::change(&change.connect, start)).await??;
+    let started = signals::or_unknown_value("see: quorate op list", leader::change(&change.connect, start)).await??;
     let started = started.map_err(|status| unanswered(format!("cannot {named}"), &status))?;
     let format = change.output.output;
     if started.operation == 0 {
@@ -204,6 +209,11 @@ struct Unstarted {
     state: &'static str,
 }
 
+/// One question takes no longer than the whole may take.
+fn patient(connect: &Connect, timeout: Option<Duration>) -> Connect {
+    Connect { deadline: timeout.map_or(connect.deadline, |max| connect.deadline.min(max)), ..connect.clone() }
+}
+
 /// Shows how far the operation is until it ends. Nodes may come and go meanwhile.
 async fn watch(
     connect: &Connect,
@@ -214,6 +224,7 @@ async fn watch(
 ) -> Result<(), Failure> {
     let still = |how: &str| format!("{how}; '{what}' goes on");
     let again = format!("quorate op watch {id}");
+    let connect = &patient(connect, timeout);
     let watching = async {
         let mut screen = Screen::new(format);
         let mut found_at = Instant::now();
@@ -275,46 +286,12 @@ async fn find(connect: &Connect, id: u64) -> Result<Progress, Failure> {
 
 /// The operations as the leader of the topology group knows them.
 async fn all(connect: &Connect) -> Result<Vec<Progress>, Failure> {
-    let (listed, survey) = of_leader(connect, "cannot list the operations", list_operations).await?;
+    let (listed, survey) = leader::ask(connect, "cannot list the operations", list_operations).await?;
     progresses(listed.operations, &survey)
 }
 
 async fn list_operations(mut node: admin::Client) -> Result<Response<ListOperationsResponse>, Status> {
     node.list_operations(Request::new(ListOperationsRequest {})).await
-}
-
-/// Asks the leader of the topology group for something that changes nothing. While another one is being elected, it is waited for as
-/// long as the deadline allows. Gives the survey that it was found by, too.
-pub(crate) async fn of_leader<T>(
-    connect: &Connect,
-    cannot: &str,
-    ask: impl AsyncFn(admin::Client) -> Result<Response<T>, Status>,
-) -> Result<(T, Survey), Failure> {
-    let end = Instant::now() + connect.deadline;
-    let mut last = None;
-    loop {
-        let left = Connect { deadline: end.saturating_duration_since(Instant::now()), ..connect.clone() };
-        let survey = match Survey::take(&left).await {
-            Ok(survey) => survey,
-            // What was in the way before says more than that there was no time left.
-            Err(failure) => return Err(last.unwrap_or(failure)),
-        };
-        let failure = match leader_of(&left, &survey).await {
-            Err(failure) => failure,
-            Ok(node) => match admin::timely(LEADER, left.deadline, ask(node)).await {
-                Ok(answer) => return Ok((answer.into_inner(), survey)),
-                Err(status) => match refused(cannot.to_owned(), &status) {
-                    failure if failure.exit() != Exit::Unreachable || status.code() == Code::Aborted => failure,
-                    _ => lost(&status),
-                },
-            },
-        };
-        if failure.exit() != Exit::Unreachable || Instant::now() + POLL >= end {
-            return Err(failure);
-        }
-        last = Some(failure);
-        sleep(POLL).await;
-    }
 }
 
 fn progresses(operations: Vec<Operation>, survey: &Survey) -> Result<Vec<Progress>, Failure> {
@@ -324,8 +301,8 @@ fn progresses(operations: Vec<Operation>, survey: &Survey) -> Result<Vec<Progres
 /// The operations that run, as far as anybody can say now, and the cluster's own upkeep where something of it stands still.
 pub(crate) async fn running(connect: &Connect, survey: &Survey) -> Vec<Progress> {
     let listed = async {
-        let node = leader_of(connect, survey).await.ok()?;
-        let listed = admin::timely(LEADER, connect.deadline, list_operations(node)).await.ok()?;
+        let node = leader::connect(connect, survey).await.ok()?;
+        let listed = admin::timely(leader::LEADER, connect.deadline, list_operations(node)).await.ok()?;
         Some(listed.into_inner())
     };
     still_running(listed.await.unwrap_or_default(), survey)
@@ -339,20 +316,6 @@ fn still_running(listed: ListOperationsResponse, survey: &Survey) -> Vec<Progres
         running.push(Progress::upkeep(upkeep_waits));
     }
     running
-}
-
-/// A connection to the node that leads the topology group.
-async fn leader_of(connect: &Connect, survey: &Survey) -> Result<admin::Client, Failure> {
-    let leader = survey.claims_to_lead(0).and_then(|id| survey.nodes.iter().find(|(node, _)| node.id == id));
-    let Some((leader, _)) = leader else {
-        return Err(Failure::new(Exit::Unreachable, "nobody leads the topology group just now")
-            .hint("most of its nodes may be down: quorate status"));
-    };
-    admin::connect(&leader.client_address, connect.deadline).await.map_err(|status| lost(&status))
-}
-
-fn lost(status: &Status) -> Failure {
-    Failure::new(Exit::Unreachable, "the leader of the topology group does not answer").cause(status.message())
 }
 
 /// Why a change of the cluster has no answer: it may have been taken all the same.
@@ -373,7 +336,7 @@ pub(crate) fn unknown_or_refused(message: String, status: &Status, hint: &str) -
 }
 
 /// A refusal of the cluster's: for safety, as a conflict, or because it cannot be reached.
-fn refused(message: String, status: &Status) -> Failure {
+pub(crate) fn refused(message: String, status: &Status) -> Failure {
     let exit = match status.code() {
         Code::FailedPrecondition if status.message().contains("plan it again") => Exit::Conflict,
         Code::FailedPrecondition => Exit::Refused,

@@ -40,7 +40,7 @@ pub(crate) struct Output {
 }
 
 /// The version of every JSON document so far.
-const API_VERSION: &str = "quorate/v1";
+pub(crate) const API_VERSION: &str = "quorate/v1";
 
 /// A JSON document of one kind.
 #[derive(Serialize)]

@@ -11,10 +11,10 @@ use tonic::Request;
 use crate::args::{Ask, Connect};
 use crate::failure::{Exit, Failure};
 use crate::nodes::silence;
-use crate::operation::{Change, carry_out, confirm, nothing_to_do, of_leader, unanswered};
+use crate::operation::{Change, carry_out, confirm, nothing_to_do, unanswered};
 use crate::output::{self, count};
 use crate::survey::Survey;
-use crate::{admin, signals};
+use crate::{admin, leader, signals};
 
 /// Make the load even.
 #[derive(Debug, Subcommand)]
@@ -63,6 +63,19 @@ struct Plan {
     warnings: Vec<String>,
 }
 
+/// A plan in its file.
+#[derive(Deserialize)]
+struct Document {
+    #[serde(rename = "apiVersion")]
+    api_version: String,
+    kind: String,
+    #[serde(flatten)]
+    plan: Plan,
+}
+
+/// What its file calls it.
+const KIND: &str = "RebalancePlan";
+
 /// A move, and about how many bytes it is.
 #[derive(Debug, Serialize, Deserialize)]
 struct SizedMove {
@@ -86,12 +99,12 @@ impl RebalanceCommand {
 
 async fn plan(ask: Ask) -> Result<(), Failure> {
     let plan = planned(&ask.connect).await?;
-    output::show(ask.format(), "RebalancePlan", &plan, || plan.screen())
+    output::show(ask.format(), KIND, &plan, || plan.screen())
 }
 
 async fn planned(connect: &Connect) -> Result<Plan, Failure> {
     let plan = async |mut node: admin::Client| node.plan_moves(Request::new(PlanMovesRequest {})).await;
-    let (planned, survey) = of_leader(connect, "cannot plan", plan).await?;
+    let (planned, survey) = leader::ask(connect, "cannot plan", plan).await?;
     Ok(Plan::new(planned.revision, planned.moves.into_iter().map(Into::into).collect(), &survey))
 }
 
@@ -117,12 +130,26 @@ fn read(file: &PathBuf) -> Result<Plan, Failure> {
             .hint("make one: quorate rebalance plan -o json > FILE")
     };
     let text = std::fs::read_to_string(file).map_err(|error| bad(&error))?;
-    serde_json::from_str(&text).map_err(|error| bad(&error))
+    let document: Document = serde_json::from_str(&text).map_err(|error| bad(&error))?;
+    if document.kind != KIND || document.api_version != output::API_VERSION {
+        let Document { api_version, kind, .. } = document;
+        return Err(bad(&format!(
+            "it is a {} of {}, not a {KIND} of {}",
+            kind.escape_debug(),
+            api_version.escape_debug(),
+            output::API_VERSION
+        )));
+    }
+    // A plan of no revision would be taken whatever the cluster has become.
+    match document.plan.revision {
+        0 => Err(bad(&"it was made on revision 0, which there never is")),
+        _ => Ok(document.plan),
+    }
 }
 
 async fn pause(args: PauseArgs, paused: bool) -> Result<(), Failure> {
     let pause = async |mut node: admin::Client| node.pause_moves(Request::new(PauseMovesRequest { paused })).await;
-    let done = admin::change(&args.ask.connect, pause).await?;
+    let done = leader::change(&args.ask.connect, pause).await?;
     done.map_err(|status| unanswered("cannot pause or resume".to_owned(), &status))?;
     output::show(args.ask.format(), "Moves", &Moves { paused }, || match paused {
         true => "no replica starts to move; go on with: quorate rebalance resume\n".to_owned(),
@@ -162,6 +189,24 @@ mod tests {
     use super::*;
     use crate::survey::tests::survey;
 
+    /// A plan of revision 0 was taken however the cluster had changed, and so was what only looked like a plan.
+    #[test]
+    fn a_file_that_is_no_plan_was_applied() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("plan");
+        let moves = r#""moves": [{"shard": 1, "from": 1, "to": 4}]"#;
+        for (head, exit) in [
+            (r#""apiVersion": "quorate/v1", "kind": "RebalancePlan", "revision": 7"#, None),
+            (r#""apiVersion": "quorate/v1", "kind": "RebalancePlan", "revision": 0"#, Some(Exit::Usage)),
+            (r#""apiVersion": "quorate/v2", "kind": "RebalancePlan", "revision": 7"#, Some(Exit::Usage)),
+            (r#""apiVersion": "quorate/v1", "kind": "Shard", "revision": 7"#, Some(Exit::Usage)),
+            (r#""revision": 7"#, Some(Exit::Usage)),
+        ] {
+            std::fs::write(&file, format!("{{{head}, {moves}}}")).unwrap();
+            assert_eq!(read(&file).err().map(|failure| failure.exit()), exit, "{head}");
+        }
+    }
+
     /// The file of a plan is read back as it was written, and one of before there were sizes too.
     #[test]
     fn a_plan_has_the_bytes_of_every_move_and_of_all() {
@@ -176,7 +221,7 @@ mod tests {
         assert!(screen.contains(" 1      1     4   3.0 MiB\n"), "{screen}");
         assert!(screen.ends_with("2 replicas would move, 9.0 MiB in all (planned on revision 7)\n"), "{screen}");
 
-        let read: Plan = serde_json::from_str(&output::json("RebalancePlan", &plan)).unwrap();
+        let read: Plan = serde_json::from_str(&output::json(KIND, &plan)).unwrap();
         assert_eq!(read.moves[1].planned, moves[1]);
         let old = r#"{"revision": 7, "moves": [{"shard": 1, "from": 1, "to": 4}]}"#;
         let read: Plan = serde_json::from_str(old).unwrap();

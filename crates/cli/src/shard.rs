@@ -119,6 +119,10 @@ async fn show(args: ShowArgs) -> Result<(), Failure> {
 async fn move_replica(MoveArgs { id, from, to, change }: MoveArgs) -> Result<(), Failure> {
     let survey = Survey::take(&change.connect).await?;
     known(&survey, id)?;
+    if from == to {
+        return Err(Failure::new(Exit::Usage, format!("node {from} is both where it is and where it should go"))
+            .hint("name two nodes: quorate node list"));
+    }
     tell!("plan: a new replica of shard {id} on node {to} catches up and votes, then the one on node {from} leaves");
     warn_of_silence(&survey, [to]);
     confirm(&format!("Move shard {id} from node {from} to node {to}?"), &change)?;

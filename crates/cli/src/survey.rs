@@ -165,11 +165,20 @@ impl Survey {
                 "node {id} is being drained, which goes on without it: quorate op list; start it again to have its help"
             );
         }
+        // Removing it as dead would be refused.
+        if !self.without_quorum().is_empty() {
+            return format!("start node {id} again: shards wait for it");
+        }
         let dead = format!("quorate node remove {id} --dead --confirm {client_address}");
         match self.strangers.contains(id) {
             true => format!("what answers at {client_address} is not node {id}; if that lost its data: {dead}"),
             false => format!("start node {id} again, it catches up by itself; dead for good?  {dead}"),
         }
+    }
+
+    /// The shards that have lost their quorum.
+    pub(crate) fn without_quorum(&self) -> Vec<u32> {
+        self.shard_ids().filter(|shard| self.margin(*shard).spare < 0).collect()
     }
 
     /// Those of these nodes that do not answer.

@@ -109,7 +109,12 @@ impl<M: Machine> Inner<M> {
         &self,
         changing: impl Future<Output = Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>>,
     ) -> Result<(), String> {
-        changing.await.map(drop).map_err(|error| error.to_string())
+        changing.await.map(drop).map_err(|error| match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
+                "it does not lead any more, or hears from no quorum".to_owned()
+            }
+            other => other.to_string(),
+        })
     }
 
     /// Hands leadership to a voter that can take it at once. openraft never takes a transfer back: if the voter fails after

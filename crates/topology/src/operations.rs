@@ -337,10 +337,10 @@ impl ClusterState {
         Ok(self.is_on(planned.shard, planned.to) && !self.is_on(planned.shard, planned.from))
     }
 
-    /// Another operation made it impossible: it gave the target a replica of the shard, or took the target away, and the one that
-    /// should have moved there is where it was.
+    /// Another operation made it impossible, or undid it: it gave the target a replica of the shard, took the target away, or took the
+    /// replica elsewhere.
     fn is_overtaken(&self, planned: &PlannedMove) -> bool {
-        self.is_on(planned.shard, planned.from)
+        self.is_on(planned.shard, planned.from) || !self.is_on(planned.shard, planned.to)
     }
 
     fn is_on(&self, shard: ShardId, node: NodeId) -> bool {

@@ -296,6 +296,23 @@ fn a_move_whose_target_was_drained_at_its_end_ran_for_ever() {
     );
 }
 
+/// A drain took the replica elsewhere before the move that was asked for by name began: that was called done.
+#[test]
+fn a_move_whose_replica_went_elsewhere_was_called_done() {
+    story(
+        "
+        found 5 1            -> done
+        map 1                -> 6@5 7@4 8@3
+        shift 1 3 1          -> operation 1
+        drain 3              -> operation 2
+        start 1 8 2 2        -> replica 9
+        arrive 1             -> done
+        finish 1             -> done
+        operation 1          -> cancelled, 0 moved
+        ",
+    );
+}
+
 /// A move of a shard that is in motion already was taken, and waited without a word.
 #[test]
 fn a_shard_in_motion_is_not_moved_by_another_operation() {

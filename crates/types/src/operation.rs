@@ -131,7 +131,9 @@ impl fmt::Display for Intent {
             Intent::Move { planned: PlannedMove { shard, from, to } } => {
                 write!(f, "move shard {shard} from node {from} to node {to}")
             }
-            Intent::Rebalance { moves } => write!(f, "rebalance {} replicas", moves.len()),
+            Intent::Rebalance { moves } => {
+                write!(f, "rebalance {} replica{}", moves.len(), if moves.len() == 1 { "" } else { "s" })
+            }
         }
     }
 }

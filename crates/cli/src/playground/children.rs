@@ -139,6 +139,12 @@ impl Children {
         self.children.iter().find(|child| child.name == name).and_then(|child| child.process.id())
     }
 
+    /// Whether a child has ended by itself.
+    pub(super) fn has_ended(&mut self, name: &str) -> bool {
+        let child = self.children.iter_mut().find(|child| child.name == name);
+        child.is_some_and(|child| !matches!(child.process.try_wait(), Ok(None)))
+    }
+
     /// Asks all to stop, and waits. Kills what still runs at another request to stop, or when the time is over.
     pub(super) async fn stop(&mut self, stops: &mut Stops) {
         // The last one first: the shortener stands on the nodes.

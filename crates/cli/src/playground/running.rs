@@ -1,6 +1,9 @@
 //! A playground that runs, and what is done to its nodes on request.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
 
 use super::children::Children;
 use super::control::{Answer, Done, Request};
@@ -11,6 +14,13 @@ use super::start::{ASK_DEADLINE, Started, node_name, start_node};
 use crate::admin;
 use crate::failure::{Exit, Failure};
 use crate::survey::REMOVED;
+
+/// How long a node may take to say who it is.
+const LEARN_DEADLINE: Duration = Duration::from_millis(500);
+/// How long it is looked at how a node that was started is.
+const SEEN_WITHIN: Duration = Duration::from_secs(3);
+/// The pause between two looks.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A playground that runs.
 ///
@@ -107,7 +117,7 @@ impl Running {
         start_node(place, &self.layout, &mut self.children, self.links.as_ref())?;
         // It may have died while it was paused.
         self.paused.remove(&place);
-        Ok(format!("node {id} is started; it catches up by itself"))
+        self.see(place, id).await
     }
 
     fn pause(&mut self, id: u64) -> Result<String, Failure> {
@@ -177,14 +187,35 @@ impl Running {
         })
     }
 
-    /// A node that was added hears its id a moment later than we start it.
+    /// A node that was added hears its id a moment later than we start it; one that lost its data comes back under another.
     async fn learn_ids(&mut self) {
-        for (id, node) in self.ids.iter_mut().zip(&self.layout.nodes).filter(|(id, _)| id.is_none()) {
-            if let Ok(status) = admin::node(&node.client, ASK_DEADLINE).await
+        let asked = self.layout.nodes.iter().map(|node| admin::node(&node.client, LEARN_DEADLINE));
+        for (id, status) in self.ids.iter_mut().zip(join_all(asked).await) {
+            if let Ok(status) = status
                 && status.id != 0
             {
                 *id = Some(status.id);
             }
+        }
+    }
+
+    /// How a node that was just started is, a moment later.
+    async fn see(&mut self, place: usize, id: u64) -> Result<String, Failure> {
+        let deadline = Instant::now() + SEEN_WITHIN;
+        let log = self.layout.logs.join(format!("{}.log", node_name(place)));
+        loop {
+            if self.children.has_ended(&node_name(place)) {
+                return Err(Failure::new(Exit::Other, format!("node {id} ended as soon as it was started"))
+                    .hint(format!("its log says why: {}", log.display())));
+            }
+            let own = std::slice::from_ref(&self.layout.nodes[place].client);
+            if admin::newest_topology(own, LEARN_DEADLINE).await.is_ok() {
+                return Ok(format!("node {id} is started; it catches up by itself"));
+            }
+            if Instant::now() >= deadline {
+                return Ok(format!("node {id} is started, and does not serve yet: {}", log.display()));
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
         }
     }
 }

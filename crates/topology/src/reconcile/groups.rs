@@ -52,6 +52,7 @@ fn step(
         return Err(no_leader(&all, reports));
     };
     let members = &report.members.members;
+    check_quorum(leader, report, members)?;
     let Some(at) = report.members.at else { return Err("its group is not started yet".into()) };
     if report.applied_members.at != Some(at) {
         return Err("a change of its members is not committed yet".into());
@@ -178,6 +179,18 @@ impl Moving<'_> {
         let able = others.into_iter().find(|id| is_caught_up(self.report, *id, SUCCESSOR_LAG_MAX));
         able.map(Some).ok_or_else(|| "it leads, and no other voter has caught up enough to take over".into())
     }
+}
+
+/// A majority of the voters answers the leader: else it can change nothing, whatever it is told.
+fn check_quorum(leader: Placement, report: &ReplicaReport, members: &Membership) -> Result<(), String> {
+    let answers = |id: &ReplicaId| {
+        *id == leader.replica || report.others.iter().any(|other| other.replica == *id && other.answers)
+    };
+    let is_lost = |config: &&BTreeSet<ReplicaId>| 2 * config.iter().filter(|id| answers(id)).count() <= config.len();
+    let Some(config) = members.voters.iter().find(is_lost) else { return Ok(()) };
+    let away = config.iter().filter(|id| !answers(id)).filter_map(|id| members.nodes.get(id));
+    let away: Vec<String> = away.map(ToString::to_string).collect();
+    Err(format!("it has no quorum; nodes that do not answer: {}", away.join(", ")))
 }
 
 fn voters(members: &Membership) -> impl Iterator<Item = ReplicaId> + '_ {
