@@ -80,6 +80,27 @@ struct Books {
 }
 
 impl Books {
+    /// Whether something that is active, but for faults of the network, hits a node.
+    fn is_hit(&self, node: usize) -> bool {
+        let beyond_network = self.active.values().filter(|hit| hit.fault.class() != Class::Network);
+        beyond_network.flat_map(|hit| &hit.targets).any(|target| *target == node)
+    }
+
+    /// Whether the targets of a fault are as free as when it was planned, which takes a while: another may have taken one since.
+    fn check_still_free(&self, fault: Fault, targets: &[usize]) -> Result<(), String> {
+        if fault.destroys() {
+            self.check_alone()?;
+        }
+        // What goes on beside other faults.
+        if matches!(fault.class(), Class::Network | Class::Log) || fault == Fault::TransferLeaders {
+            return Ok(());
+        }
+        match targets.iter().find(|node| self.is_hit(**node)) {
+            Some(node) => Err(format!("node {node} was hit by something else while it was planned")),
+            None => Ok(()),
+        }
+    }
+
     /// Whether nothing is active that may destroy what a node holds.
     fn check_alone(&self) -> Result<(), String> {
         let other = self.active.values().find(|hit| hit.fault.destroys()).map(|hit| hit.fault);
@@ -195,12 +216,11 @@ impl Nemesis {
         let hit = Hit { fault, targets: plan.targets.clone(), out: plan.out.clone() };
         let booked = {
             let mut books = self.books();
-            // Another one may have been planned at the same time.
-            let alone = if fault.destroys() { books.check_alone() } else { Ok(()) };
-            if alone.is_ok() {
+            let free = books.check_still_free(fault, &plan.targets);
+            if free.is_ok() {
                 books.active.insert(id, hit);
             }
-            alone
+            free
         };
         if let Err(why) = booked {
             self.note(id, fault, Phase::Skipped, &[], false, json!({ "why": why }));
@@ -342,5 +362,29 @@ impl Nemesis {
 
     fn books(&self) -> std::sync::MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk was wiped of a node whose power was cut while that was planned, and which was started again before it was wiped; and a node
+    /// was drained and wiped at once.
+    #[test]
+    fn two_faults_took_one_node_at_the_same_moment() {
+        let mut books = Books::default();
+        let hit = |fault, node| Hit { fault, targets: vec![node], out: BTreeSet::new() };
+        assert!(books.check_still_free(Fault::WipedDisk, &[4]).is_ok());
+        books.active.insert(1, hit(Fault::PowerCutOne, 4));
+        assert!(books.check_still_free(Fault::WipedDisk, &[4]).is_err());
+        assert!(books.check_still_free(Fault::WipedDisk, &[3]).is_ok());
+        assert!(books.check_still_free(Fault::PurgeLogs, &[4]).is_ok());
+        books.active.insert(2, hit(Fault::Churn, 2));
+        assert!(books.check_still_free(Fault::WipedDisk, &[3]).is_err());
+        assert!(books.check_still_free(Fault::KillOne, &[3]).is_ok());
+        books.active.clear();
+        books.active.insert(3, hit(Fault::Loss, 4));
+        assert!(books.check_still_free(Fault::KillOne, &[4]).is_ok());
     }
 }

@@ -116,12 +116,8 @@ impl Nemesis {
         let members: Vec<usize> =
             self.cluster.nodes().iter().filter(|node| node.id().is_some()).map(|node| node.number()).collect();
         let books = self.books();
-        let hit = |node: &usize| {
-            let beyond_network = books.active.values().filter(|hit| hit.fault.class() != Class::Network);
-            beyond_network.flat_map(|hit| &hit.targets).any(|target| target == node)
-        };
         let runs = |node: &usize| self.cluster.node(*node).is_running();
-        let free = members.iter().copied().filter(|node| runs(node) && !hit(node)).collect();
+        let free = members.iter().copied().filter(|node| runs(node) && !books.is_hit(*node)).collect();
         View { statuses, members, free }
     }
 
