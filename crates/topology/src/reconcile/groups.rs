@@ -159,9 +159,7 @@ impl Moving<'_> {
     /// A majority of those who vote afterwards answers now.
     fn check_quorum_after(&self, add: Option<Placement>, remove: Option<ReplicaId>) -> Result<(), String> {
         let voters: Vec<ReplicaId> = voters(self.members).filter(|id| Some(*id) != remove).collect();
-        let answers = |id: &ReplicaId| {
-            *id == self.leader.replica || self.report.others.iter().any(|other| other.replica == *id && other.answers)
-        };
+        let answers = |id: &ReplicaId| answers(self.leader, self.report, *id);
         let (all, alive) =
             (voters.len() + add.iter().len(), voters.iter().filter(|id| answers(id)).count() + add.iter().len());
         if 2 * alive > all {
@@ -181,11 +179,14 @@ impl Moving<'_> {
     }
 }
 
+/// Whether a replica answers the leader, or is it.
+fn answers(leader: Placement, report: &ReplicaReport, id: ReplicaId) -> bool {
+    id == leader.replica || report.others.iter().any(|other| other.replica == id && other.answers)
+}
+
 /// A majority of the voters answers the leader: else it can change nothing, whatever it is told.
 fn check_quorum(leader: Placement, report: &ReplicaReport, members: &Membership) -> Result<(), String> {
-    let answers = |id: &ReplicaId| {
-        *id == leader.replica || report.others.iter().any(|other| other.replica == *id && other.answers)
-    };
+    let answers = |id: &ReplicaId| answers(leader, report, *id);
     let is_lost = |config: &&BTreeSet<ReplicaId>| 2 * config.iter().filter(|id| answers(id)).count() <= config.len();
     let Some(config) = members.voters.iter().find(is_lost) else { return Ok(()) };
     let away = config.iter().filter(|id| !answers(id)).filter_map(|id| members.nodes.get(id));
