@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use quorate_raft::{Group, Groups, KvGroup, LOG_RETAINED_ENTRIES, OpenError, Options, Transport};
 use quorate_storage::log::{Log, LogError, LogOptions, RocksLog};
+use quorate_storage::pace::Pace;
 use quorate_storage::state::{RocksState, State, StateError, StateOptions, View};
 use quorate_topology::{ClusterState, Published, TopologyMachine, read_cluster};
 use quorate_types::clock::SystemClock;
@@ -23,7 +24,7 @@ use crate::node::Node;
 use crate::peer::PeerTransport;
 use crate::reconciler::Reconciler;
 use crate::run::only_handle;
-use crate::throttle::Foreground;
+use crate::throttle::{Foreground, RATE_BURST, RATE_MAX};
 use crate::topology_feed::TopologyFeed;
 
 /// A node as a member of its cluster.
@@ -56,6 +57,8 @@ pub(crate) struct Storage {
     pub(crate) log: Arc<dyn Log>,
     /// The state of all its replicas.
     pub(crate) state: Arc<dyn State>,
+    /// How fast files of snapshots are written.
+    pub(crate) export_pace: Arc<Pace>,
 }
 
 impl Storage {
@@ -63,9 +66,11 @@ impl Storage {
     fn open(log: PathBuf, state: PathBuf) -> Result<Self, NodeError> {
         let log_options = LogOptions { on_fatal: Arc::new(|reason| fail_stop(&reason)), ..LogOptions::default() };
         let log = RocksLog::open(&log, log_options).map_err(log_error)?;
-        let state = RocksState::open(&state, StateOptions::default()).map_err(state_error)?;
+        let export_pace = Arc::new(Pace::new(RATE_MAX, RATE_BURST));
+        let state =
+            RocksState::open(&state, StateOptions::default().export_pace(export_pace.clone())).map_err(state_error)?;
         sweep(&log, &state).map_err(state_error)?;
-        Ok(Storage { log: Arc::new(log), state: Arc::new(state) })
+        Ok(Storage { log: Arc::new(log), state: Arc::new(state), export_pace })
     }
 
     /// Makes everything durable and closes the log. Blocks.

@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_util::MetricKindMask;
 use quorate_types::Role;
 use tracing::warn;
 
@@ -15,16 +16,16 @@ pub(crate) const UPKEEP: Duration = Duration::from_secs(5);
 /// Upper bounds of the buckets of times, in seconds.
 const SECONDS: [f64; 14] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
+/// A gauge that nobody has set for so long when somebody looks is gone: it told of a replica that is not here any more. Those of what
+/// is here are set again before.
+const GAUGE_IDLE_MAX: Duration = Duration::from_secs(5);
+
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Installs the recorder of this process. Several nodes in one process share it.
 pub(crate) fn install() {
     HANDLE.get_or_init(|| {
-        let suffix = metrics_exporter_prometheus::Matcher::Suffix("_seconds".to_owned());
-        let builder = PrometheusBuilder::new()
-            .set_buckets_for_metric(suffix, &SECONDS)
-            .unwrap_or_else(|_| PrometheusBuilder::new());
-        let recorder = builder.build_recorder();
+        let recorder = recorder(GAUGE_IDLE_MAX);
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {
             warn!("another metrics recorder is installed, /metrics stays empty");
@@ -32,6 +33,14 @@ pub(crate) fn install() {
         describe();
         handle
     });
+}
+
+fn recorder(gauge_idle_max: Duration) -> PrometheusRecorder {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+        .unwrap_or_else(|_| PrometheusBuilder::new())
+        .idle_timeout(MetricKindMask::GAUGE, Some(gauge_idle_max))
+        .build_recorder()
 }
 
 /// Sums up histograms.
@@ -77,6 +86,7 @@ fn describe() {
     describe_gauge!("quorate_disk_below_reserve", "1 while the disk is below its reserve and puts are refused");
     describe_gauge!("quorate_uptime_seconds", "Time since the node started");
     describe_gauge!("quorate_log_queue_bytes", "Bytes that wait for the writer of the log");
+    describe_gauge!("quorate_snapshot_rate_bytes_per_second", "What snapshots may take: less while users wait");
     describe_gauge!("quorate_topology_revision", "Revision of the topology that the node acts on");
     describe_gauge!(
         "quorate_group_has_leader",
@@ -88,4 +98,34 @@ fn describe() {
     describe_gauge!("quorate_group_applied_index", "Index of the last entry that the replica applied");
     describe_gauge!("quorate_group_log_bytes", "Bytes of log that the replica keeps");
     describe_gauge!("quorate_group_snapshots_installed", "Snapshots that the replica installed since the node started");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A node from which a shard had moved away said for ever that the shard had no leader.
+    #[test]
+    fn gauges_of_a_replica_that_moved_away_stayed() {
+        let recorder = recorder(Duration::from_millis(20));
+        let handle = recorder.handle();
+        let refresh = |group: &'static str| {
+            metrics::with_local_recorder(&recorder, || gauge!("quorate_group_has_leader", "group" => group).set(0.0));
+        };
+        refresh("1");
+        assert!(handle.render().contains("group=\"1\""));
+        let started = Instant::now();
+        loop {
+            refresh("2");
+            let rendered = handle.render();
+            assert!(rendered.contains("group=\"2\""), "{rendered}");
+            if !rendered.contains("group=\"1\"") {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(10), "{rendered}");
+            std::thread::yield_now();
+        }
+    }
 }

@@ -21,6 +21,7 @@ mod fail_point;
 pub mod keys;
 pub mod log;
 pub mod machine;
+pub mod pace;
 pub mod state;
 mod torn;
 

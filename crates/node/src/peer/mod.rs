@@ -12,7 +12,6 @@ mod client;
 mod connection;
 mod lane;
 mod link;
-mod pace;
 mod server;
 mod snapshots_in;
 mod snapshots_out;

@@ -17,6 +17,9 @@ const RECEIVING_MAX: usize = 2;
 /// A transfer is given up when no chunk comes for so long.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Files are synced piece by piece as they come: all of one at once would hold up every other sync of the disk.
+const SYNC_BYTES: usize = 4 << 20;
+
 /// Where snapshots are put together.
 pub(crate) struct Staging {
     dir: PathBuf,
@@ -98,7 +101,7 @@ async fn receive_file(
 ) -> Result<(), Unstaged> {
     let file = File::create_new(path).map_err(|e| broken(path, e))?;
     let mut file = tokio::fs::File::from_std(file);
-    let (mut missing, mut crc) = (length, 0);
+    let (mut missing, mut crc, mut unsynced) = (length, 0, 0);
     while missing > 0 {
         if rest.is_empty() {
             let Some(chunk) = next(chunks).await? else {
@@ -111,6 +114,11 @@ async fn receive_file(
         crc = crc32c::crc32c_append(crc, &part);
         file.write_all(&part).await.map_err(|e| broken(path, e))?;
         missing -= part.len() as u64;
+        unsynced += part.len();
+        if unsynced >= SYNC_BYTES {
+            file.sync_data().await.map_err(|e| broken(path, e))?;
+            unsynced = 0;
+        }
     }
     file.sync_all().await.map_err(|e| broken(path, e))?;
     if crc != checksum {

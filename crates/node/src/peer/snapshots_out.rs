@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use quorate_proto::peer::peer_client::PeerClient;
 use quorate_proto::peer::{Hello, SnapshotChunk};
+use quorate_storage::pace::Pace;
 use quorate_types::Vote;
 use quorate_types::codec::{self, Kind};
 use quorate_types::peer::SnapshotHeader;
@@ -17,8 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::info;
 
 use super::connection::{connect, describe};
-use super::pace::Pace;
-use crate::throttle::RATE_MAX;
+use crate::throttle::{RATE_BURST, RATE_MAX};
 
 /// Snapshots that a node sends at the same time; more would only make each of them slower.
 const SENDING_MAX: usize = 2;
@@ -26,8 +26,6 @@ const SENDING_MAX: usize = 2;
 const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks that may wait for the connection.
 const CHUNKS_AHEAD: usize = 4;
-/// After a pause so much time's worth of bytes passes at once.
-const BURST: Duration = Duration::from_millis(100);
 /// A transfer is given up when the receiver takes no chunk for so long.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the receiver may take to verify and install a snapshot after the last chunk.
@@ -42,7 +40,7 @@ pub(crate) struct SnapshotSender {
 
 impl Default for SnapshotSender {
     fn default() -> Self {
-        let pace = Pace::new(RATE_MAX, BURST);
+        let pace = Pace::new(RATE_MAX, RATE_BURST);
         SnapshotSender { permits: Arc::new(Semaphore::new(SENDING_MAX)), pace: Arc::new(pace) }
     }
 }

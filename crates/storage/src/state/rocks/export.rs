@@ -25,6 +25,10 @@ use crate::state::{StateError, View};
 
 /// A file that has reached this size is finished and the next one begun.
 const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Rows are written in pieces of so many bytes, as fast as the pace allows.
+const PACED_BYTES: usize = 256 << 10;
+/// Files are synced piece by piece as they grow: all of one at once would hold up every other sync of the disk.
+const SYNC_BYTES: u64 = 4 << 20;
 
 /// Writes `replica`'s state into files in `dir`, with the keys of `target`; durable on return. At least one file, also where
 /// there are no keys.
@@ -51,6 +55,7 @@ fn write_files_of(
     let mut files = Vec::new();
     let mut part = Part::begin(&tables, dir, 0, start.clone())?;
     let mut target_key = Vec::new();
+    let mut unpaced = 0;
     let newer = Bug::SnapshotOlderThanData.is_on().then(|| view.newer());
     newer.as_ref().unwrap_or(view).scan_replica(replica, |key, value| {
         let space = key[STATE_PREFIX_BYTES - 1];
@@ -68,7 +73,12 @@ fn write_files_of(
             let next = Part::begin(&tables, dir, files.len() + 1, target_key.clone())?;
             files.push(std::mem::replace(&mut part, next).finish(&target_key)?);
         }
-        part.writer.put(&target_key, &value).map_err(io)
+        unpaced += target_key.len() + value.len();
+        if unpaced >= PACED_BYTES {
+            options.wait_for_export(unpaced);
+            unpaced = 0;
+        }
+        part.put(&target_key, &value)
     })?;
     files.push(part.finish(&end)?);
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
@@ -80,6 +90,7 @@ struct Part<'a> {
     writer: SstFileWriter<'a>,
     path: PathBuf,
     start: Vec<u8>,
+    synced_bytes: u64,
 }
 
 impl<'a> Part<'a> {
@@ -87,7 +98,17 @@ impl<'a> Part<'a> {
         let path = dir.join(format!("{number:06}.sst"));
         let writer = SstFileWriter::create(tables);
         writer.open(&path).map_err(io)?;
-        Ok(Part { writer, path, start })
+        Ok(Part { writer, path, start, synced_bytes: 0 })
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
+        self.writer.put(key, value).map_err(io)?;
+        let bytes = self.writer.file_size();
+        if bytes >= self.synced_bytes + SYNC_BYTES {
+            File::open(&self.path).and_then(|file| file.sync_data()).map_err(io)?;
+            self.synced_bytes = bytes;
+        }
+        Ok(())
     }
 
     /// Ends the part before `end`.
@@ -101,10 +122,14 @@ impl<'a> Part<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
     use quorate_types::peer::SnapshotMeta;
 
     use super::*;
     use crate::machine::state_hash;
+    use crate::pace::Pace;
     use crate::state::{Batch, RocksState, State};
 
     fn put(state: &RocksState, replica: ReplicaId, key: String, value: Vec<u8>) {
@@ -151,5 +176,21 @@ mod tests {
                 })
                 .unwrap();
         }
+    }
+
+    #[test]
+    fn files_are_written_no_faster_than_the_pace() {
+        let (bytes, bytes_per_second) = (1 << 20, 8 << 20);
+        let pace = Arc::new(Pace::new(bytes_per_second, Duration::ZERO));
+        let dir = tempfile::tempdir().unwrap();
+        let options = StateOptions::with_cache_bytes(1 << 20).export_pace(pace);
+        let state = RocksState::open(dir.path(), options).unwrap();
+        for number in 0..bytes / 1024 {
+            put(&state, ReplicaId(1), format!("key-{number:04}"), vec![1; 1024]);
+        }
+        let staging = tempfile::tempdir_in(dir.path()).unwrap();
+        let started = Instant::now();
+        state.pin(ReplicaId(1)).unwrap().write_files(staging.path(), ReplicaId(2)).unwrap();
+        assert!(started.elapsed() >= Duration::from_millis(100), "{:?}", started.elapsed());
     }
 }

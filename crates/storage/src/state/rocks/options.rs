@@ -1,12 +1,19 @@
 //! How the state database is set up, all in one place, with the reasons.
 
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Options};
 
-/// What may differ between nodes: the memory of the state database.
+use crate::pace::Pace;
+
+/// What may differ between nodes: the memory of the state database, and how fast files of snapshots are written.
 #[derive(Clone)]
 pub struct StateOptions {
     memtable_bytes: usize,
     cache: Cache,
+    export_pace: Option<Arc<Pace>>,
 }
 
 /// Memtables at most, with those that are being flushed: writes wait when all are full.
@@ -22,12 +29,24 @@ const BLOOM_BITS_PER_KEY: f64 = 10.0;
 impl StateOptions {
     /// The usual memtables, and a block cache of that many bytes.
     pub fn with_cache_bytes(cache_bytes: usize) -> Self {
-        StateOptions { memtable_bytes: MEMTABLE_BYTES, cache: Cache::new_lru_cache(cache_bytes) }
+        StateOptions { memtable_bytes: MEMTABLE_BYTES, cache: Cache::new_lru_cache(cache_bytes), export_pace: None }
     }
 
     /// Memtables of that many bytes instead; up to four exist at a time.
     pub fn memtable_bytes(self, memtable_bytes: usize) -> Self {
         StateOptions { memtable_bytes, ..self }
+    }
+
+    /// Files of snapshots are written no faster than `pace` lets bytes pass.
+    pub fn export_pace(self, pace: Arc<Pace>) -> Self {
+        StateOptions { export_pace: Some(pace), ..self }
+    }
+
+    /// Waits until `bytes` of a snapshot may be written. Blocks.
+    pub(super) fn wait_for_export(&self, bytes: usize) {
+        if let Some(pace) = &self.export_pace {
+            thread::sleep(pace.reserve(bytes, Instant::now()));
+        }
     }
 
     /// Options of the database.

@@ -1,4 +1,4 @@
-//! A rate limit shared by all snapshots that a node sends. `throttle` sets it.
+//! A rate limit shared by all snapshots of a node, once for writing their files and once for sending them.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// # Invariants
 /// * Over any time `t`, at most `burst + rate × t` bytes pass.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub struct Pace {
     bytes_per_second: AtomicU64,
     burst: Duration,
     /// When everything that was let pass so far is paid for.
@@ -18,17 +18,17 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// A limit of `bytes_per_second`; after a pause, what would have passed during `burst` passes at once.
-    pub(crate) fn new(bytes_per_second: u64, burst: Duration) -> Self {
-        Pace { bytes_per_second: AtomicU64::new(bytes_per_second), burst, paid_at: Mutex::new(None) }
+    pub fn new(bytes_per_second: u64, burst: Duration) -> Self {
+        Pace { bytes_per_second: AtomicU64::new(bytes_per_second.max(1)), burst, paid_at: Mutex::new(None) }
     }
 
     /// Another rate from here on.
-    pub(crate) fn set_rate(&self, bytes_per_second: u64) {
+    pub fn set_rate(&self, bytes_per_second: u64) {
         self.bytes_per_second.store(bytes_per_second.max(1), Ordering::Relaxed);
     }
 
-    /// Reserves room for `bytes` and says how long to wait before sending them.
-    pub(crate) fn reserve(&self, bytes: usize, now: Instant) -> Duration {
+    /// Reserves room for `bytes` and says how long to wait before they may pass.
+    pub fn reserve(&self, bytes: usize, now: Instant) -> Duration {
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.load(Ordering::Relaxed) as f64);
         let mut paid_at = self.paid_at.lock().expect("no panic happens under this lock");
         let paid = paid_at.map_or(now, |at| at.max(now)) + cost;
