@@ -84,7 +84,7 @@ pub trait Pinned: Send + Sync {
 
     /// Writes the state into files in `dir`, which exists and is empty, under the id of the replica that will install it.
     /// The files are durable on return and are given in the order in which they are installed. Blocks; takes as long as the
-    /// data is large. `dir` may be deleted after any failure.
+    /// data is large and the pace allows. `dir` may be deleted after any failure; where it is deleted before, this ends with an error.
     fn write_files(&self, dir: &Path, replica: ReplicaId) -> Result<Vec<PathBuf>, StateError>;
 }
 

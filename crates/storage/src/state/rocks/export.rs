@@ -11,7 +11,7 @@
 //! overlap.
 
 use std::borrow::Cow;
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use quorate_types::ReplicaId;
@@ -77,6 +77,8 @@ fn write_files_of(
         if unpaced >= PACED_BYTES {
             options.wait_for_export(unpaced);
             unpaced = 0;
+            // Whoever gives up deletes the directory: the rest, which may take minutes, is for nobody.
+            fs::metadata(dir).map_err(io)?;
         }
         part.put(&target_key, &value)
     })?;
@@ -178,19 +180,40 @@ mod tests {
         }
     }
 
-    #[test]
-    fn files_are_written_no_faster_than_the_pace() {
-        let (bytes, bytes_per_second) = (1 << 20, 8 << 20);
+    /// A state of 2 MiB, whose files are written at so many bytes per second.
+    fn paced(dir: &Path, bytes_per_second: u64) -> RocksState {
         let pace = Arc::new(Pace::new(bytes_per_second, Duration::ZERO));
-        let dir = tempfile::tempdir().unwrap();
         let options = StateOptions::with_cache_bytes(1 << 20).export_pace(pace);
-        let state = RocksState::open(dir.path(), options).unwrap();
-        for number in 0..bytes / 1024 {
+        let state = RocksState::open(dir, options).unwrap();
+        for number in 0..2048 {
             put(&state, ReplicaId(1), format!("key-{number:04}"), vec![1; 1024]);
         }
+        state
+    }
+
+    #[test]
+    fn files_are_written_no_faster_than_the_pace() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = paced(dir.path(), 16 << 20);
         let staging = tempfile::tempdir_in(dir.path()).unwrap();
         let started = Instant::now();
         state.pin(ReplicaId(1)).unwrap().write_files(staging.path(), ReplicaId(2)).unwrap();
         assert!(started.elapsed() >= Duration::from_millis(100), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn files_that_nobody_waits_for_any_more_are_not_written_to_their_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = paced(dir.path(), 1 << 20);
+        let staging = tempfile::tempdir_in(dir.path()).unwrap();
+        let pinned = state.pin(ReplicaId(1)).unwrap();
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| pinned.write_files(staging.path(), ReplicaId(2)));
+            while staging.path().read_dir().unwrap().next().is_none() {
+                std::thread::yield_now();
+            }
+            fs::remove_dir_all(staging.path()).unwrap();
+            assert!(writing.join().unwrap().is_err(), "all of it was written");
+        });
     }
 }
