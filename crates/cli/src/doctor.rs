@@ -217,7 +217,8 @@ fn operations(survey: &Survey, waits: &[String]) -> Check {
         match survey.topology.paused {
             true => "let replicas move again: quorate rebalance resume",
             false => {
-                "what waits for a node goes on when that is back or removed, or take it back: quorate op cancel ID"
+                "what moves needs no help; what waits for a node goes on when that is back or removed, or take it back: \
+                 quorate op cancel ID"
             }
         },
     )

@@ -14,7 +14,7 @@ use crate::duration;
 use crate::failure::{Exit, Failure};
 use crate::operation::{Change, carry_out, confirm};
 use crate::output::{self, Format, Kinds, count, id};
-use crate::survey::{REMOVED, Survey};
+use crate::survey::{DRAINING, REMOVED, Survey};
 
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
@@ -231,7 +231,10 @@ fn check_dead(survey: &Survey, id: u64, typed: &str) -> Result<(), Failure> {
     if status.is_some() {
         return Err(Failure::new(Exit::Refused, format!("cannot remove node {id} as dead"))
             .cause(format!("it answers at {}", node.client_address))
-            .hint(format!("drain it, then remove it: quorate node drain {id}")));
+            .hint(match survey.can_do_without(id) {
+                true => format!("drain it, then remove it: quorate node drain {id}"),
+                false => format!("start another node with --join, then drain this one: quorate node drain {id}"),
+            }));
     }
     if typed != node.client_address {
         return Err(Failure::new(Exit::Usage, format!("node {id} is at {}, not at '{typed}'", node.client_address))
@@ -325,6 +328,11 @@ impl NodeRow {
     /// Whether it holds nothing any more, and is to take nothing.
     pub(crate) fn is_drained(&self) -> bool {
         self.state == DRAINED
+    }
+
+    /// Whether it is to hold nothing, or holds nothing any more: it is missed by nobody.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_drained() || self.state == DRAINING
     }
 
     /// A table of nodes.

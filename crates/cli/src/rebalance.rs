@@ -52,6 +52,9 @@ struct Moves {
 /// A plan as it is printed and read.
 #[derive(Debug, Serialize, Deserialize)]
 struct Plan {
+    /// The cluster that it was made for.
+    #[serde(default)]
+    cluster_id: String,
     /// The revision of the topology that it was made on.
     revision: u64,
     moves: Vec<SizedMove>,
@@ -110,11 +113,16 @@ async fn planned(connect: &Connect) -> Result<Plan, Failure> {
 
 async fn apply(ApplyArgs { file, change }: ApplyArgs) -> Result<(), Failure> {
     let plan = match &file {
-        Some(file) => read(file)?,
+        Some(file) => {
+            let plan = read(file)?;
+            plan.check_cluster(&Survey::take(&change.connect).await?)?;
+            plan
+        }
         None => planned(&change.connect).await?,
     };
     if plan.moves.is_empty() {
-        return nothing_to_do(change.output.output, "rebalance", "the load is even: nothing to move\n".to_owned());
+        let why = if file.is_some() { "the plan has no moves" } else { "the load is even" };
+        return nothing_to_do(change.output.output, "rebalance", format!("{why}: nothing to move\n"));
     }
     tell_part!("{}", plan.screen());
     confirm("Move them?", &change)?;
@@ -164,7 +172,19 @@ impl Plan {
         let size_bytes = moves.iter().map(|sized| sized.size_bytes).sum();
         let silent = survey.silent(moves.iter().map(|sized| sized.planned.to.0));
         let warnings = survey.scarce_zones(None).into_iter().chain(silent.into_iter().map(silence)).collect();
-        Plan { revision, moves, size_bytes, warnings }
+        Plan { cluster_id: survey.topology.cluster_id.clone(), revision, moves, size_bytes, warnings }
+    }
+
+    /// Other clusters have the same numbers for their nodes, shards and revisions.
+    fn check_cluster(&self, survey: &Survey) -> Result<(), Failure> {
+        let own = &survey.topology.cluster_id;
+        if self.cluster_id == *own {
+            return Ok(());
+        }
+        let made_for = if self.cluster_id.is_empty() { "no cluster" } else { &self.cluster_id };
+        Err(Failure::new(Exit::Refused, "this plan is not for this cluster")
+            .cause(format!("it was made for {}, this is {own}", made_for.escape_debug()))
+            .hint("make one: quorate rebalance plan -o json > FILE"))
     }
 
     fn screen(&self) -> String {
@@ -223,8 +243,10 @@ mod tests {
 
         let read: Plan = serde_json::from_str(&output::json(KIND, &plan)).unwrap();
         assert_eq!(read.moves[1].planned, moves[1]);
+        read.check_cluster(&survey(&[])).unwrap();
         let old = r#"{"revision": 7, "moves": [{"shard": 1, "from": 1, "to": 4}]}"#;
         let read: Plan = serde_json::from_str(old).unwrap();
         assert_eq!((read.moves[0].planned, read.size_bytes), (moves[0], 0));
+        assert_eq!(read.check_cluster(&survey(&[])).unwrap_err().exit(), Exit::Refused, "it may be another cluster's");
     }
 }

@@ -210,7 +210,7 @@ impl Status {
     }
 
     fn next(&self) -> Option<String> {
-        let down: Vec<&NodeRow> = self.nodes.iter().filter(|node| !node.up && !node.is_drained()).collect();
+        let down: Vec<&NodeRow> = self.nodes.iter().filter(|node| !node.up && !node.is_leaving()).collect();
         let cut_off: Vec<String> =
             self.nodes.iter().filter(|node| node.cut_off).map(|node| node.id.to_string()).collect();
         match &down[..] {

@@ -19,8 +19,10 @@ use crate::output::{id, id_or_null};
 const NODE_DEADLINE_MAX: Duration = Duration::from_secs(2);
 /// The state of a node that is gone for good.
 pub(crate) const REMOVED: &str = "removed";
+/// The state of a node that has a part of the data.
+const ACTIVE: &str = "active";
 /// The state of a node that gives its replicas away, or has given them.
-const DRAINING: &str = "draining";
+pub(crate) const DRAINING: &str = "draining";
 
 /// A topology, and each of its nodes with what it answered; none: it did not.
 #[derive(Debug)]
@@ -161,19 +163,27 @@ impl Survey {
             return format!("node {id} is drained and stopped: quorate node remove {id}");
         }
         if node.state == DRAINING {
-            return format!(
-                "node {id} is being drained, which goes on without it: quorate op list; start it again to have its help"
-            );
+            return format!("node {id} gives its replicas away, which goes on without it: quorate op list");
         }
         // Removing it as dead would be refused.
         if !self.without_quorum().is_empty() {
             return format!("start node {id} again: shards wait for it");
         }
         let dead = format!("quorate node remove {id} --dead --confirm {client_address}");
+        let dead = match self.can_do_without(*id) {
+            true => dead,
+            false => format!("start another one with --join first, then: {dead}"),
+        };
         match self.strangers.contains(id) {
             true => format!("what answers at {client_address} is not node {id}; if that lost its data: {dead}"),
             false => format!("start node {id} again, it catches up by itself; dead for good?  {dead}"),
         }
+    }
+
+    /// Whether there are nodes enough for every shard's replicas without this one; else it can neither be drained nor removed.
+    pub(crate) fn can_do_without(&self, id: u64) -> bool {
+        let takes = |node: &&Node| node.id != id && node.state == ACTIVE && node.weight > 0;
+        self.topology.nodes.iter().filter(takes).count() >= self.topology.replicas as usize
     }
 
     /// The shards that have lost their quorum.
@@ -395,14 +405,22 @@ pub(crate) mod tests {
         let mut survey = survey(&[3]);
         let way = |survey: &Survey| survey.way_back(&survey.nodes[2].0.clone());
         assert!(way(&survey).starts_with("start node 3 again"), "{}", way(&survey));
-        assert!(way(&survey).ends_with("quorate node remove 3 --dead --confirm 127.0.0.1:7120"));
+        let dead = "quorate node remove 3 --dead --confirm 127.0.0.1:7120";
+        assert!(way(&survey).ends_with(&format!("start another one with --join first, then: {dead}")));
+        let fourth = Node { id: 4, ..survey.topology.nodes[0].clone() };
+        survey.topology.nodes.push(fourth);
+        assert!(way(&survey).ends_with(&format!("dead for good?  {dead}")), "{}", way(&survey));
         survey.strangers.insert(3);
         assert!(way(&survey).starts_with("what answers at 127.0.0.1:7120 is not node 3"), "{}", way(&survey));
         for state in [&mut survey.topology.nodes[2].state, &mut survey.nodes[2].0.state] {
             *state = DRAINING.into();
         }
         assert!(!survey.is_drained(3), "it holds replicas");
-        assert!(way(&survey).starts_with("node 3 is being drained, which goes on without it"), "{}", way(&survey));
+        assert!(
+            way(&survey).starts_with("node 3 gives its replicas away, which goes on without it"),
+            "{}",
+            way(&survey)
+        );
         for shard in &mut survey.topology.shards {
             shard.replicas.retain(|at| at.node != 3);
         }

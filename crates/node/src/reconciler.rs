@@ -246,10 +246,11 @@ impl Round {
                 obey(&member, &order).await
             } else {
                 let hello = handshake::hello(identity.cluster, identity.node, node);
-                match PeerCaller::connect(&address).await {
+                let obeyed = match PeerCaller::connect(&address).await {
                     Ok(mut caller) => caller.obey(hello, &order).await,
                     Err(reason) => Err(reason),
-                }
+                };
+                obeyed.map_err(|reason| format!("node {node}: {reason}"))
             };
             (group, what, obeyed)
         });

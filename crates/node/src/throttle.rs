@@ -1,7 +1,8 @@
 //! What snapshots may take while users wait: half as much every time the foreground is slower than its target, a little more
 //! every time it is not. The target is what users had before replicas began to move, and half as much again.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,20 +18,26 @@ use crate::member::Member;
 pub(crate) const RATE_MAX: u64 = 200 << 20;
 /// After a pause so much time's worth of bytes passes at once.
 pub(crate) const RATE_BURST: Duration = Duration::from_millis(100);
-/// What they may take at least, so that they end.
+/// What they may take at least, so that they end: half of it from the first byte written to the last one sent.
 const RATE_MIN: u64 = 8 << 20;
-/// The foreground's target for its 99th percentile, where nobody knows yet what users had before; never more.
-const TARGET_MAX: Duration = Duration::from_millis(50);
-/// Never less: nobody feels less.
+/// What snapshots begin with where there are users.
+const RATE_FIRST: u64 = 50 << 20;
+/// The foreground's target for its 99th percentile where nobody knows what users had before.
+const TARGET_UNKNOWN: Duration = Duration::from_millis(50);
+/// Whatever users had before, the target is no less: nobody feels less…
 const TARGET_MIN: Duration = Duration::from_millis(5);
+/// …and no more.
+const TARGET_MAX: Duration = Duration::from_millis(200);
 /// With fewer batches than this in a period nobody would notice what else goes on.
 const USERS_MIN: u64 = 25;
 /// How often the rate is set.
 const PERIOD: Duration = Duration::from_millis(250);
-/// Half of what is remembered of how users were served, in periods: fifteen seconds.
-const MEMORY_PERIODS: u32 = 60;
-/// With fewer batches nobody knows their 99th percentile.
-const REMEMBERED_MIN: u64 = 1000;
+/// Periods that are remembered: half a minute.
+const REMEMBERED_MAX: usize = 120;
+/// With fewer of them nobody knows what users had before.
+const REMEMBERED_MIN: usize = 20;
+/// What moves, moves with pauses: after so many periods in which nothing did, it is over.
+const QUIET_MIN: u32 = 20;
 
 /// How long batches of requests took, in microseconds.
 struct Times(Histogram<u32>);
@@ -46,6 +53,10 @@ impl Times {
         self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
+    fn have_users(&self) -> bool {
+        self.0.len() >= USERS_MIN
+    }
+
     fn p99(&self) -> Duration {
         Duration::from_micros(self.0.value_at_quantile(0.99))
     }
@@ -56,7 +67,7 @@ impl Times {
 pub(crate) struct Foreground {
     /// Since the rate was last set.
     times: Mutex<Times>,
-    rate: AtomicU64,
+    waits: AtomicBool,
     has_users: AtomicBool,
 }
 
@@ -70,9 +81,9 @@ impl Foreground {
         std::mem::take(&mut self.times.lock().expect("no panic happens under this lock"))
     }
 
-    /// How users are served: they wait where snapshots get less than they could have.
+    /// How users are served: they wait where snapshots go on and it takes longer than it may.
     pub(crate) fn state(&self) -> report::Foreground {
-        if (1..RATE_MAX).contains(&self.rate.load(Ordering::Relaxed)) {
+        if self.waits.load(Ordering::Relaxed) {
             report::Foreground::Waits
         } else if self.has_users.load(Ordering::Relaxed) {
             report::Foreground::Served
@@ -82,32 +93,35 @@ impl Foreground {
     }
 }
 
-/// How users were served in the last half minute in which no replica moved.
+/// How users were served in the last half minute in which no replica moved: the 99th percentile of each period. Compared with that of
+/// one period, which as few batches make as uncertain; and an outage is a few periods of many.
 #[derive(Default)]
 struct Before {
-    older: Times,
-    newer: Times,
-    periods: u32,
+    p99s: VecDeque<Duration>,
+    quiet: u32,
 }
 
 impl Before {
-    fn remember(&mut self, times: &Times) {
-        self.newer.0 += &times.0;
-        self.periods += 1;
-        if self.periods == MEMORY_PERIODS {
-            self.older = std::mem::take(&mut self.newer);
-            self.periods = 0;
+    /// A period is over.
+    fn passes(&mut self, times: &Times, is_quiet: bool) {
+        self.quiet = if is_quiet { self.quiet.saturating_add(1) } else { 0 };
+        if self.quiet < QUIET_MIN || !times.have_users() {
+            return;
         }
+        if self.p99s.len() == REMEMBERED_MAX {
+            self.p99s.pop_front();
+        }
+        self.p99s.push_back(times.p99());
     }
 
-    /// What a batch's 99th percentile may be while replicas move.
+    /// What the 99th percentile may be while replicas move: what it was in three periods of four, and half as much again.
     fn target(&self) -> Duration {
-        let mut times = self.older.0.clone();
-        times += &self.newer.0;
-        if times.len() < REMEMBERED_MIN {
-            return TARGET_MAX;
+        let mut p99s = Vec::from_iter(self.p99s.iter().copied());
+        if p99s.len() < REMEMBERED_MIN {
+            return TARGET_UNKNOWN;
         }
-        (Times(times).p99() * 3 / 2).clamp(TARGET_MIN, TARGET_MAX)
+        p99s.sort_unstable();
+        (p99s[p99s.len() * 3 / 4] * 3 / 2).clamp(TARGET_MIN, TARGET_MAX)
     }
 }
 
@@ -121,23 +135,29 @@ pub(crate) async fn run(member: Arc<Member>) {
         turn.tick().await;
         let foreground = &member.foreground;
         let times = foreground.take_times();
-        if member.feed.latest().is_some_and(|map| map.topology.moves.is_empty()) {
-            before.remember(&times);
-        }
+        let (has_users, p99) = (times.have_users(), times.p99());
+        let is_busy = member.transport.snapshot_pace().take_passed() + member.storage.export_pace.take_passed() > 0;
+        let moves = member.feed.latest().is_none_or(|map| !map.topology.moves.is_empty());
+        before.passes(&times, !is_busy && !moves);
         let target = before.target();
-        let next = next_rate(rate, times.p99() > target);
-        if (next == RATE_MAX) != (rate == RATE_MAX) {
-            info!(throttled = next < RATE_MAX, p99 = ?times.p99(), ?target, "snapshots");
+        let next = if is_busy { next_rate(rate, p99 > target) } else { first_rate(has_users) };
+        if is_busy && (next < RATE_FIRST) != (rate < RATE_FIRST) {
+            info!(throttled = next < RATE_FIRST, ?p99, ?target, "snapshots");
         }
         if next != rate {
-            member.transport.set_snapshot_rate(next);
+            member.transport.snapshot_pace().set_rate(next);
             member.storage.export_pace.set_rate(next);
         }
         metrics::gauge!("quorate_snapshot_rate_bytes_per_second").set(next as f64);
         rate = next;
-        foreground.rate.store(rate, Ordering::Relaxed);
-        foreground.has_users.store(times.0.len() >= USERS_MIN, Ordering::Relaxed);
+        foreground.waits.store(is_busy && p99 > target, Ordering::Relaxed);
+        foreground.has_users.store(has_users, Ordering::Relaxed);
     }
+}
+
+/// What the next snapshot begins with.
+fn first_rate(has_users: bool) -> u64 {
+    if has_users { RATE_FIRST } else { RATE_MAX }
 }
 
 fn next_rate(rate: u64, users_wait: bool) -> u64 {
@@ -183,18 +203,22 @@ mod tests {
     }
 
     #[test]
-    fn the_target_is_what_users_had_before() {
+    fn the_target_is_what_users_had_before_anything_moved() {
         let mut before = Before::default();
-        assert_eq!(before.target(), TARGET_MAX, "nobody knows yet");
-        before.remember(&times(1000, 20));
-        let target = before.target();
+        let pass = |before: &mut Before, periods: usize, ms: u64, is_quiet: bool| {
+            (0..periods).for_each(|_| before.passes(&times(100, ms), is_quiet));
+            before.target()
+        };
+        assert_eq!(before.target(), TARGET_UNKNOWN);
+        let target = pass(&mut before, 50, 20, true);
         assert!((29..=31).contains(&target.as_millis()), "{target:?}");
-        for (ms, target) in [(1, TARGET_MIN), (400, TARGET_MAX)] {
-            // Half a minute of it: what was before that is forgotten.
-            for _ in 0..2 * MEMORY_PERIODS {
-                before.remember(&times(100, ms));
-            }
-            assert_eq!(before.target(), target, "before: {ms} ms");
-        }
+        assert_eq!(pass(&mut before, 1000, 100, false), target, "while replicas move");
+        assert_eq!(pass(&mut before, 10, 100, true), target, "between two moves");
+        assert_eq!(pass(&mut before, 15, 2000, true), target, "an outage");
+        before.passes(&times(1, 100), true);
+        assert_eq!(before.target(), target, "nobody is there");
+        // Half a minute of it: what was before that is forgotten.
+        assert_eq!(pass(&mut before, REMEMBERED_MAX, 1, true), TARGET_MIN);
+        assert_eq!(pass(&mut before, REMEMBERED_MAX, 400, true), TARGET_MAX);
     }
 }

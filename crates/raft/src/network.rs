@@ -356,10 +356,11 @@ impl Link {
         vote: quorate_types::Vote,
         pinned: Box<dyn Pinned>,
     ) -> Result<quorate_types::Vote, String> {
+        // While it waits for its turn too: what follows the snapshot in the log is needed after it.
+        let _sending = Sending::start(&self.wire, self.group);
         let Ok(_slot) = self.wire.snapshots_out.clone().acquire_owned().await else {
             return Err("the node is stopping".to_owned());
         };
-        let _sending = Sending::start(&self.wire, self.group);
         let number = self.wire.next_snapshot.fetch_add(1, Ordering::Relaxed);
         let dir = OutgoingDir(self.wire.snapshot_dir.join(format!("out-{number}")));
         let (group, from, to) = (self.group, self.from, self.to);

@@ -1,5 +1,6 @@
 //! What a node asks of another one beside Raft: rare calls, each on a connection that lives as long as its caller.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use quorate_proto::MESSAGE_BYTES_MAX;
@@ -116,7 +117,10 @@ async fn answer<T>(
 ) -> Result<T, String> {
     match timeout(within, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(status.message().to_owned()),
+        Ok(Err(status)) => {
+            let cause = status.source().map(|cause| format!(": {}", describe(cause)));
+            Err(status.message().to_owned() + &cause.unwrap_or_default())
+        }
         Err(_) => Err(format!("no answer within {} ms", within.as_millis())),
     }
 }

@@ -46,9 +46,9 @@ impl Default for SnapshotSender {
 }
 
 impl SnapshotSender {
-    /// What all snapshots together may take from here on, in bytes per second.
-    pub(crate) fn set_rate(&self, bytes_per_second: u64) {
-        self.pace.set_rate(bytes_per_second);
+    /// How fast all snapshots together are sent.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// Sends a snapshot and waits until it is installed; gives the receiver's vote. Dropping the future cancels the transfer.

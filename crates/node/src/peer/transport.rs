@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use quorate_raft::{Lane, SnapshotUnsent, Transport, Unsent};
+use quorate_storage::pace::Pace;
 use quorate_types::peer::{PeerMessage, SnapshotHeader};
 use quorate_types::topology::{Identity, NodeInfo, NodeState};
 use quorate_types::{NodeId, Vote};
@@ -47,16 +48,18 @@ impl PeerTransport {
         }
     }
 
-    /// What all snapshots that are sent from here may take together, in bytes per second.
-    pub(crate) fn set_snapshot_rate(&self, bytes_per_second: u64) {
-        self.snapshots.set_rate(bytes_per_second);
+    /// How fast all snapshots together are sent from here.
+    pub(crate) fn snapshot_pace(&self) -> &Pace {
+        self.snapshots.pace()
     }
 
     /// Takes note of the cluster's nodes: connects to new ones, again to those whose address changed, and no more to removed
-    /// ones. Called by one task at a time, inside a tokio runtime.
+    /// ones; to nobody if this node was removed itself, as all would refuse it. Called by one task at a time, inside a tokio runtime.
     pub(crate) fn update(&self, nodes: &[NodeInfo]) {
         let known = self.peers.load();
-        let others = nodes.iter().filter(|node| node.id != self.own.node && node.state != NodeState::Removed);
+        let is_removed = nodes.iter().any(|node| node.id == self.own.node && node.state == NodeState::Removed);
+        let is_other = |node: &&NodeInfo| node.id != self.own.node && node.state != NodeState::Removed && !is_removed;
+        let others = nodes.iter().filter(is_other);
         let peers = others.map(|node| {
             let peer = match known.get(&node.id) {
                 Some(peer) => peer.clone(),
@@ -122,5 +125,32 @@ impl Transport for PeerTransport {
             let address = address.ok_or_else(|| SnapshotUnsent(format!("node {to} is not known")))?;
             snapshots.send(&address, hello, header, files).await.map_err(SnapshotUnsent)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::ClusterId;
+
+    use super::*;
+
+    /// A node that was removed connected to everybody several times a second, to be refused every time.
+    #[tokio::test]
+    async fn a_removed_node_connected_again_and_again() {
+        let own = Identity { cluster: ClusterId(1), node: NodeId(1) };
+        let transport = PeerTransport::new(own);
+        let mut nodes = [1, 2].map(|id| NodeInfo {
+            id: NodeId(id),
+            addresses: Default::default(),
+            zone: String::new(),
+            weight: 100,
+            state: NodeState::Active,
+        });
+        transport.update(&nodes);
+        assert_eq!(transport.peers.load().len(), 1);
+        nodes[0].state = NodeState::Removed;
+        transport.update(&nodes);
+        assert!(transport.peers.load().is_empty());
+        transport.shutdown().await;
     }
 }

@@ -181,30 +181,32 @@ mod tests {
     }
 
     /// A state of 2 MiB, whose files are written at so many bytes per second.
-    fn paced(dir: &Path, bytes_per_second: u64) -> RocksState {
+    fn paced(dir: &Path, bytes_per_second: u64) -> (RocksState, Arc<Pace>) {
         let pace = Arc::new(Pace::new(bytes_per_second, Duration::ZERO));
-        let options = StateOptions::with_cache_bytes(1 << 20).export_pace(pace);
+        let options = StateOptions::with_cache_bytes(1 << 20).export_pace(pace.clone());
         let state = RocksState::open(dir, options).unwrap();
         for number in 0..2048 {
             put(&state, ReplicaId(1), format!("key-{number:04}"), vec![1; 1024]);
         }
-        state
+        (state, pace)
     }
 
     #[test]
     fn files_are_written_no_faster_than_the_pace() {
         let dir = tempfile::tempdir().unwrap();
-        let state = paced(dir.path(), 16 << 20);
+        let (state, pace) = paced(dir.path(), 16 << 20);
         let staging = tempfile::tempdir_in(dir.path()).unwrap();
         let started = Instant::now();
         state.pin(ReplicaId(1)).unwrap().write_files(staging.path(), ReplicaId(2)).unwrap();
+        let passed = usize::try_from(pace.take_passed()).unwrap();
+        assert!(passed > (2 << 20) - PACED_BYTES, "{passed} bytes were paced");
         assert!(started.elapsed() >= Duration::from_millis(100), "{:?}", started.elapsed());
     }
 
     #[test]
     fn files_that_nobody_waits_for_any_more_are_not_written_to_their_end() {
         let dir = tempfile::tempdir().unwrap();
-        let state = paced(dir.path(), 1 << 20);
+        let (state, _) = paced(dir.path(), 1 << 20);
         let staging = tempfile::tempdir_in(dir.path()).unwrap();
         let pinned = state.pin(ReplicaId(1)).unwrap();
         std::thread::scope(|scope| {
