@@ -122,11 +122,11 @@ fn has_order(model: ModelName, operations: &[Operation], value: &Value, placed: 
 
 /// Whether versions can be given to the mutations of an order such that they grow and everybody saw what he says.
 fn has_versions(operations: &[Operation], order: &[usize]) -> bool {
-    // Of each mutation its version, if somebody told it, and whether it left the key absent.
-    let mut versions: Vec<(Option<u64>, bool)> = vec![(Some(0), true)];
+    // Of each mutation its version, if somebody told it, whether it left the key absent, and the versions that it does not have.
+    let mut versions: Vec<(Option<u64>, bool, Vec<u64>)> = vec![(Some(0), true, vec![])];
     for index in order {
         let operation = &operations[*index];
-        let (known, absent) = versions.last_mut().unwrap();
+        let (known, absent, never) = versions.last_mut().unwrap();
         let seen = match (operation.outcome, operation.action) {
             (Outcome::Done | Outcome::Unknown, Action::CasVersion) => operation.argument[0].as_u64(),
             (Outcome::Done, Action::Read) | (Outcome::Refused, _) => operation.version,
@@ -134,8 +134,15 @@ fn has_versions(operations: &[Operation], order: &[usize]) -> bool {
         };
         if let Some(seen) = seen {
             let fits = if *absent { seen == 0 } else { *known.get_or_insert(seen) == seen && seen > 0 };
-            let is_refused = operation.outcome == Outcome::Refused && operation.action == Action::CasVersion;
-            if !fits || is_refused && operation.argument[0].as_u64() == Some(seen) {
+            if !fits {
+                return false;
+            }
+        }
+        if operation.outcome == Outcome::Refused && operation.action == Action::CasVersion {
+            let expected = operation.argument[0].as_u64().unwrap();
+            if !*absent {
+                never.push(expected);
+            } else if expected == 0 {
                 return false;
             }
         }
@@ -145,12 +152,17 @@ fn has_versions(operations: &[Operation], order: &[usize]) -> bool {
                 Action::Delete => true,
                 _ => operation.argument.is_null(),
             };
-            versions.push((operation.version, leaves));
+            versions.push((operation.version, leaves, vec![]));
         }
     }
-    let known = versions.iter().zip(0_u64..).filter_map(|((version, _), place)| Some((place, (*version)?)));
-    let known: Vec<(u64, u64)> = known.collect();
-    known.windows(2).all(|pair| pair[1].1 >= pair[0].1 + (pair[1].0 - pair[0].0))
+    // Each gets the smallest that it can have, which leaves most to those after it.
+    let mut least = 0;
+    versions.iter().all(|(known, _, never)| {
+        let version = known.unwrap_or_else(|| (least..).find(|version| !never.contains(version)).unwrap());
+        let fits = version >= least && !never.contains(&version);
+        least = version + 1;
+        fits
+    })
 }
 
 fn plan(model: ModelName, rng: &mut StdRng, version: u64) -> (Action, Value) {
@@ -235,6 +247,10 @@ fn history(model: ModelName, lists: bool, rng: &mut StdRng) -> Vec<Operation> {
             operation.returned = Some(moment * 10 + 5 + rng.random_range(1..30));
             let wrote = outcome == Outcome::Done && action != Action::Read;
             operation.version = is_versioned(model).then_some(if wrote { revision } else { version });
+            // Some replies do not tell the version.
+            if rng.random_ratio(1, 3) {
+                operation.version = None;
+            }
             // Some refusals do not say what they found: a constraint and not an observation.
             if outcome == Outcome::Refused && !is_versioned(model) && rng.random() {
                 operation.result = None;

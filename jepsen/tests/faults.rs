@@ -57,7 +57,7 @@ impl Lab {
                 let lines = self.nemesis.journal().lines();
                 Ok((active, lines.last().context("a line was written")?.detail.clone()))
             }
-            Outcome::Skipped { why } => anyhow::bail!("{fault} was skipped: {why}"),
+            Outcome::Skipped { why } | Outcome::Unable { why } => anyhow::bail!("{fault} was skipped: {why}"),
             Outcome::Indeterminate { why } => anyhow::bail!("{fault} is indeterminate: {why}"),
         }
     }
@@ -179,7 +179,7 @@ async fn proxies_cut_on_loopback() -> anyhow::Result<()> {
     lab.heal(active).await?;
     for fault in [Fault::Loss, Fault::PowerCutAll, Fault::DiskFull] {
         let outcome = lab.nemesis.install(fault, &mut lab.rng).await;
-        ensure!(matches!(outcome, Outcome::Skipped { .. }), "{fault} cannot be done here");
+        ensure!(matches!(outcome, Outcome::Unable { .. }), "{fault} cannot be done here");
     }
     lab.end().await
 }

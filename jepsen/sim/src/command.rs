@@ -64,8 +64,8 @@ pub fn command(
             let (done, next, options, end) = (done.clone(), &next, &options, seeds.end);
             scope.spawn(move || {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || done.send(run(seed, options)).is_err() {
+                    let Some(seed) = take(next, end) else { return };
+                    if done.send(run(seed, options)).is_err() {
                         return;
                     }
                 }
@@ -93,6 +93,11 @@ pub fn command(
     Ok(summary)
 }
 
+/// The next seed, if there is one before `end`.
+fn take(next: &AtomicU64, end: u64) -> Option<u64> {
+    next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seed| (seed < end).then(|| seed + 1)).ok()
+}
+
 impl Summary {
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let verdict = match (self.violated.is_empty(), self.totals.undecided) {
@@ -111,5 +116,17 @@ impl Summary {
         )?;
         let fields: Vec<String> = self.totals.fields().iter().map(|(name, count)| format!("{name} {count}")).collect();
         writeln!(out, "{}", fields.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who asked for a seed after the largest one made the next one 0, and all seeds were run.
+    #[test]
+    fn the_seeds_began_again_after_the_last_one() {
+        let next = AtomicU64::new(u64::MAX - 1);
+        assert_eq!(std::array::from_fn(|_| take(&next, u64::MAX)), [Some(u64::MAX - 1), None, None]);
     }
 }

@@ -85,6 +85,8 @@ impl Check {
             (None, ModelName::MultiRegister, Format::Edn) => Value::from(0),
             (None, ..) => Value::Null,
         };
+        // The replay begins with nothing.
+        let replays = format == Format::Jsonl && initial.is_null();
         let limits = Limits {
             timeout: Duration::from_secs(self.timeout),
             total: Duration::from_secs(self.total),
@@ -92,7 +94,7 @@ impl Check {
             ..Limits::default()
         };
         let mut verdict = check::check(self.model, &operations, &limits);
-        if format == Format::Jsonl && replay::is_replayable(&operations) {
+        if replays && replay::is_replayable(&operations) {
             verdict = verdict.and(replay::replay(&operations).verdict);
         }
         (verdict, operations)

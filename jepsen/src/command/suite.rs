@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::on_interrupt;
 use quorate_jepsen::cluster::Abilities;
-use quorate_jepsen::report::{Outcome, Results};
+use quorate_jepsen::report::{Check, Outcome, Results};
 use quorate_jepsen::run;
 use quorate_jepsen::suite::{Entry, Suite};
 
@@ -71,9 +71,9 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             }
             let row = attempt(entry, arguments, seed, time, excuse, &interrupt).await;
             eprintln!("{}: {} {}", row.name, row.outcome.headline(), row.said);
-            let failed = row.outcome == Outcome::HarnessFailure;
+            let repeats = is_repeated(row.outcome, row.results.as_ref().map_or(&[], |results| &results.checks));
             rows.push(row);
-            if !failed {
+            if !repeats {
                 break;
             }
         }
@@ -103,6 +103,12 @@ async fn attempt(
         Ok((results, _)) => Row { name, outcome: results.outcome, said: said(&results), results: Some(results), took },
         Err(error) => Row { name, outcome: Outcome::HarnessFailure, said: format!("{error:#}"), results: None, took },
     }
+}
+
+/// Whether a run is made again: it failed as a harness, and no check of it found a violation or has a doubt.
+fn is_repeated(outcome: Outcome, checks: &[Check]) -> bool {
+    let failed_at_most = |check: &Check| matches!(check.outcome, Outcome::Pass | Outcome::HarnessFailure);
+    outcome == Outcome::HarnessFailure && checks.iter().all(failed_at_most)
 }
 
 /// The worst of the runs; of those that were made again the last counts. (A violation or a doubt is always the last.)
@@ -163,6 +169,21 @@ mod tests {
 
     fn row(name: &'static str, outcome: Outcome) -> Row {
         Row { name, outcome, results: None, took: Duration::ZERO, said: String::new() }
+    }
+
+    /// The harness's failure outweighs a doubt, and hid it: the run was made again, and the doubt was gone.
+    #[test]
+    fn a_doubt_was_lost_beside_a_failure_of_the_harness() {
+        use Outcome::{HarnessFailure, Pass, Unknown, Violation};
+        let repeated = |outcomes: &[Outcome]| {
+            let checks: Vec<Check> = outcomes.iter().map(|outcome| Check::new("a check", *outcome, "")).collect();
+            is_repeated(outcomes.iter().fold(Pass, |all, one| all.and(*one)), &checks)
+        };
+        assert!(repeated(&[Pass, HarnessFailure]));
+        assert!(!repeated(&[Unknown, HarnessFailure]));
+        assert!(!repeated(&[Violation, HarnessFailure]));
+        assert!(!repeated(&[Pass]));
+        assert!(is_repeated(HarnessFailure, &[]), "it did not start");
     }
 
     /// What was made again counts by its last time, and nothing hides a violation.

@@ -1,10 +1,11 @@
 //! The part of EDN that Jepsen's and Knossos's histories use, and their histories.
 //!
-//! Keywords and symbols become texts without the colon, sets and lists become arrays: what a history means does not hang on it.
+//! Keywords and symbols become texts without the colon, sets and lists become arrays, those of sets in an order of their own: what
+//! a history means does not hang on it.
 
 use serde_json::{Map, Value};
 
-use super::operation::{NullRead, Operation, Pairing};
+use super::operation::{Convention, Operation, Pairing};
 use super::parse::ParseError;
 use super::{Action, Event, EventKind};
 
@@ -18,7 +19,7 @@ const DEPTH_MAX: u32 = 64;
 ///
 /// The first line that cannot be read or is no event.
 pub fn history(text: &str) -> Result<Vec<Operation>, ParseError> {
-    let mut pairing = Pairing::new(NullRead::Unseen);
+    let mut pairing = Pairing::new(Convention::Knossos);
     for (line, map) in parse(text)? {
         let event = event_of(&map).map_err(|reason| ParseError { line, reason })?;
         if let Some(event) = event {
@@ -146,7 +147,11 @@ impl<'a> Reader<'a> {
             [] => self.refuse("the text ends where a value was expected"),
             [b'[', ..] => Ok(Value::Array(self.elements(1, b']', depth)?)),
             [b'(', ..] => Ok(Value::Array(self.elements(1, b')', depth)?)),
-            [b'#', b'{', ..] => Ok(Value::Array(self.elements(2, b'}', depth)?)),
+            [b'#', b'{', ..] => {
+                let mut elements = self.elements(2, b'}', depth)?;
+                elements.sort_by_cached_key(Value::to_string);
+                Ok(Value::Array(elements))
+            }
             [b'{', ..] => self.map(depth),
             [b'"', ..] => self.text(),
             // A discarded value, and a tag whose value is taken without it.
@@ -240,16 +245,21 @@ impl<'a> Reader<'a> {
             let found = char::from(self.rest[0]);
             return self.refuse(format!("unexpected '{found}'"));
         }
-        if let Ok(number) = word.trim_start_matches('+').trim_end_matches('N').parse::<i64>() {
+        let whole = word.trim_start_matches('+').trim_end_matches('N');
+        if let Ok(number) = whole.parse::<i64>() {
             return Ok(Value::from(number));
+        }
+        let digits = whole.trim_start_matches('-');
+        if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return self.refuse(format!("{word} does not fit into 64 bits"));
         }
         match word {
             "nil" => Ok(Value::Null),
             "true" => Ok(Value::Bool(true)),
             "false" => Ok(Value::Bool(false)),
-            _ if word.starts_with(|first: char| first.is_ascii_digit()) => match word.parse::<f64>() {
-                Ok(number) => Ok(Value::from(number)),
-                Err(_) => self.refuse(format!("'{word}' is not a number")),
+            _ if digits.starts_with(|first: char| first.is_ascii_digit()) => match word.parse::<f64>() {
+                Ok(number) if number.is_finite() => Ok(Value::from(number)),
+                _ => self.refuse(format!("'{word}' is not a number")),
             },
             _ => Ok(Value::String(word.trim_start_matches(':').to_owned())),
         }
@@ -273,7 +283,7 @@ mod tests {
         let operations = history(text).unwrap();
         assert_eq!(operations.len(), 2);
         assert_eq!(operations[0].result, Some(json!([["read", "x", 0]])));
-        assert_eq!((&operations[1].argument, operations[1].outcome), (&json!([1, -2]), Outcome::Unknown));
+        assert_eq!((&operations[1].argument, operations[1].outcome), (&json!([-2, 1]), Outcome::Unknown));
     }
 
     /// Knossos lets a read of nil mean that the value is not known.
@@ -281,6 +291,36 @@ mod tests {
     fn a_nil_read_saw_nothing() {
         let read = "{:process 1 :type :invoke :f :read :value nil}{:process 1 :type :ok :f :read :value nil}";
         assert_eq!(history(read).unwrap()[0].result, None);
+    }
+
+    /// What was written is what the completion says, if it says something.
+    #[test]
+    fn the_value_of_a_completion_was_passed_over() {
+        let write = |invoked: &str, ended: &str| {
+            let text = format!(
+                "{{:process 1 :type :invoke :f :write :value {invoked}}}{{:process 1 :type :ok :f :write :value {ended}}}"
+            );
+            history(&text).unwrap()[0].argument.clone()
+        };
+        assert_eq!(write("4", "5"), json!(5));
+        assert_eq!(write("nil", "5"), json!(5));
+        assert_eq!(write("4", "nil"), json!(4));
+    }
+
+    #[test]
+    fn equal_sets_were_different_values() {
+        assert_eq!(value("#{1 2 :a}"), value("#{:a 2 1}"));
+        assert_ne!(value("[1 2]"), value("[2 1]"));
+    }
+
+    #[test]
+    fn two_whole_numbers_beyond_64_bits_were_equal() {
+        for beyond in ["9223372036854775808", "-9223372036854775809", "18446744073709551617N"] {
+            assert!(value(beyond).unwrap_err().contains("64 bits"), "{beyond}");
+        }
+        assert_eq!(value("-9223372036854775808"), Ok(json!(i64::MIN)));
+        assert_eq!((value("1.5"), value("-1.5")), (Ok(json!(1.5)), Ok(json!(-1.5))));
+        assert!(value("1e999").is_err());
     }
 
     #[test]

@@ -2,9 +2,14 @@
 
 use std::io::{BufRead, Write};
 
+use serde_json::Value;
+
 use super::Event;
-use super::operation::{NullRead, Operation, Pairing};
+use super::operation::{Convention, Operation, Pairing};
 use super::parse::{ParseError, ReadError};
+
+/// Whole numbers from here on, or below its negative, may not fit into 64 bits: 2^63.
+const WHOLE_MAX: f64 = 9_223_372_036_854_775_808.0;
 
 /// Reads a history, line by line.
 ///
@@ -12,7 +17,7 @@ use super::parse::{ParseError, ReadError};
 ///
 /// A line that cannot be read, is no event, has an index that does not grow, or does not fit the events before it.
 pub fn read(mut reader: impl BufRead) -> Result<Vec<Operation>, ReadError> {
-    let mut pairing = Pairing::new(NullRead::Absent);
+    let mut pairing = Pairing::new(Convention::Ours);
     let mut last: Option<u64> = None;
     let mut text = String::new();
     for line in 1.. {
@@ -25,6 +30,9 @@ pub fn read(mut reader: impl BufRead) -> Result<Vec<Operation>, ReadError> {
         }
         let refuse = |reason: String| ParseError { line, reason };
         let event: Event = serde_json::from_str(&text).map_err(|error| refuse(reason(&error)))?;
+        if let Some(number) = std::iter::once(&event.value).chain(&event.found).find_map(rounded) {
+            Err(refuse(format!("a number about {number}: of whole numbers only those of 64 bits are told apart")))?;
+        }
         if last.is_some_and(|last| last >= event.index) {
             Err(refuse(format!("index {} does not follow the one before it: events are out of order", event.index)))?;
         }
@@ -50,6 +58,16 @@ pub fn write<E: std::borrow::Borrow<Event>>(
     writer.flush()
 }
 
+/// A number that stands for several: whole ones beyond 64 bits are read as the nearest fraction.
+fn rounded(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) if number.is_f64() => number.as_f64().filter(|number| number.abs() >= WHOLE_MAX),
+        Value::Array(elements) => elements.iter().find_map(rounded),
+        Value::Object(fields) => fields.values().find_map(rounded),
+        _ => None,
+    }
+}
+
 /// serde_json counts lines within the one line that it was given: only its column says something.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
@@ -72,5 +90,29 @@ mod tests {
         let unknown = refused(r#"{"index":1,"time":1,"process":0,"type":"ok","f":"fly"}"#);
         assert!(unknown.contains("line 2") && unknown.contains("fly"), "{unknown}");
         assert_eq!(read(good.as_bytes()).unwrap().len(), 1);
+    }
+
+    fn refused(line: &str) -> String {
+        read(line.as_bytes()).unwrap_err().to_string()
+    }
+
+    /// 2^64 and 2^64 + 1 were read as the same fraction.
+    #[test]
+    fn two_whole_numbers_beyond_64_bits_were_equal() {
+        let write =
+            |value: &str| format!(r#"{{"index":0,"time":0,"process":1,"type":"invoke","f":"write","value":{value}}}"#);
+        for beyond in ["18446744073709551616", "[0,18446744073709551617]", "-9223372036854775809"] {
+            assert!(refused(&write(beyond)).starts_with("line 1: a number about"), "{beyond}");
+        }
+        for within in ["18446744073709551615", "-9223372036854775808", "1.5"] {
+            assert!(read(write(within).as_bytes()).is_ok(), "{within}");
+        }
+    }
+
+    /// A `refused` with a slip of the pen made a write of what was none.
+    #[test]
+    fn a_field_that_nobody_knows_was_passed_over() {
+        let said = refused(r#"{"index":0,"time":0,"process":1,"type":"invoke","f":"read","reffused":true}"#);
+        assert!(said.starts_with("line 1: unknown field `reffused`"), "{said}");
     }
 }

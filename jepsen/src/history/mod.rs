@@ -1,7 +1,7 @@
 //! What the clients of a run did and saw: events in real-time order, one JSON object a line in `history.jsonl`.
 //!
 //! The keys are Jepsen's (`index`, `time`, `process`, `type`, `f`, `value`, `error`), with what our replies say beside them
-//! (`key`, `version`, `node`, `shard`, `log_index`, `revision`, `level`).
+//! (`key`, `version`, `node`, `shard`, `log_index`, `revision`, `level`). Other keys are refused.
 //!
 //! * A process has at most one operation open: an `invoke`, closed by the process's next event.
 //! * `ok`: happened, between the two events. A conditional write that the store refused is `ok` too: it *observed* something,
@@ -73,6 +73,7 @@ pub enum Action {
 
 /// One line of a history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Event {
     /// Its place in the history, from 0.
     pub index: u64,

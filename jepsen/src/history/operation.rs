@@ -86,19 +86,19 @@ impl Operation {
     }
 }
 
-/// What a read of null says.
+/// What events mean where formats differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NullRead {
-    /// The key was absent.
-    Absent,
-    /// Nothing: the value is not known (Knossos).
-    Unseen,
+pub enum Convention {
+    /// A read of null says that the key was absent. What is written stands in the invocation.
+    Ours,
+    /// Knossos's: a read of nil says nothing, its value is not known. The completion's value counts, whatever was invoked.
+    Knossos,
 }
 
 /// Makes operations of events, given one at a time in the order of the history.
 #[derive(Debug)]
 pub struct Pairing {
-    null_read: NullRead,
+    convention: Convention,
     position: u64,
     operations: Vec<Operation>,
     /// Of each process: its open operation, and the line that opened it.
@@ -109,9 +109,9 @@ pub struct Pairing {
 
 impl Pairing {
     /// Without any event yet.
-    pub fn new(null_read: NullRead) -> Self {
+    pub fn new(convention: Convention) -> Self {
         Pairing {
-            null_read,
+            convention,
             position: 0,
             operations: Vec::new(),
             open: FxHashMap::default(),
@@ -166,7 +166,7 @@ impl Pairing {
         }
         match event.kind {
             EventKind::Ok => {
-                close(operation, event, position, self.null_read).map_err(|reason| ParseError { line, reason })?;
+                close(operation, event, position, self.convention).map_err(|reason| ParseError { line, reason })?;
             }
             EventKind::Fail => {
                 self.failed.insert(place);
@@ -205,14 +205,14 @@ impl Pairing {
 ///
 /// Events that are no history (see [`Pairing::push`]).
 pub fn pair(events: impl IntoIterator<Item = Event>) -> Result<Vec<Operation>, ParseError> {
-    let mut pairing = Pairing::new(NullRead::Absent);
+    let mut pairing = Pairing::new(Convention::Ours);
     for (event, line) in events.into_iter().zip(1..) {
         pairing.push(line, event)?;
     }
     Ok(pairing.finish())
 }
 
-fn close(operation: &mut Operation, event: Event, position: u64, null_read: NullRead) -> Result<(), String> {
+fn close(operation: &mut Operation, event: Event, position: u64, convention: Convention) -> Result<(), String> {
     operation.outcome = if event.refused { Outcome::Refused } else { Outcome::Done };
     operation.returned = Some(position);
     operation.version = event.version;
@@ -223,11 +223,28 @@ fn close(operation: &mut Operation, event: Event, position: u64, null_read: Null
     }
     operation.result = match (operation.outcome, operation.action) {
         (Outcome::Refused, _) => event.found,
-        (_, Action::Read) if event.value.is_null() && null_read == NullRead::Unseen => None,
+        (_, Action::Read) if event.value.is_null() && convention == Convention::Knossos => None,
+        (_, Action::Txn) if convention == Convention::Knossos => Some(without_unseen(event.value)),
         (_, Action::Read | Action::Txn) => Some(event.value),
-        _ => None,
+        _ => {
+            if convention == Convention::Knossos && !event.value.is_null() {
+                operation.argument = event.value;
+            }
+            None
+        }
     };
     Ok(())
+}
+
+/// The steps of a transaction without the reads of nil, which saw nothing and changed nothing.
+fn without_unseen(mut steps: Value) -> Value {
+    if let Some(steps) = steps.as_array_mut() {
+        steps.retain(|step| {
+            let parts = step.as_array().map(Vec::as_slice);
+            !matches!(parts, Some([Value::String(action), _, Value::Null]) if matches!(action.as_str(), "read" | "r"))
+        });
+    }
+    steps
 }
 
 fn level(event: &Event) -> Result<Option<Level>, String> {

@@ -37,6 +37,9 @@ pub enum ReadError {
     /// The file is no history.
     #[error(transparent)]
     Parse(#[from] ParseError),
+    /// There is nothing in the file, or nothing but comments.
+    #[error("the file holds no history")]
+    Empty,
     /// Nothing says in which format the file is.
     #[error("cannot tell the format of the file; name it with --format edn|jsonl|porcupine")]
     Format,
@@ -49,6 +52,9 @@ pub enum ReadError {
 /// A file that cannot be read, or that is no history.
 pub fn read(path: &Path, format: Option<Format>) -> Result<(Format, Vec<Operation>), ReadError> {
     // A history of a long run is gigabytes in our own format: it is read line by line. The others are small.
+    if !says_something(BufReader::new(File::open(path)?))? {
+        return Err(ReadError::Empty);
+    }
     let guess = || guess(BufReader::new(File::open(path)?));
     let format = format.map_or_else(guess, Ok)?;
     let operations = match format {
@@ -57,6 +63,16 @@ pub fn read(path: &Path, format: Option<Format>) -> Result<(Format, Vec<Operatio
         Format::Porcupine => porcupine::history(&std::fs::read_to_string(path)?)?,
     };
     Ok((format, operations))
+}
+
+/// Whether there is a line that is neither empty nor a comment of EDN's. (In the other formats such a line is refused.)
+fn says_something(reader: impl BufRead) -> std::io::Result<bool> {
+    for line in reader.lines() {
+        if !matches!(line?.trim_start().as_bytes(), [] | [b';', ..]) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Tells the format by the first line that says something.
@@ -87,6 +103,22 @@ fn guess(reader: impl BufRead) -> Result<Format, ReadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A file that was cut off at its beginning was a valid history of nothing.
+    #[test]
+    fn an_empty_file_was_valid() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read = |text: &str, format| {
+            std::fs::write(file.path(), text).unwrap();
+            read(file.path(), format)
+        };
+        for format in [None, Some(Format::Edn), Some(Format::Jsonl), Some(Format::Porcupine)] {
+            for text in ["", "\n \n", "; nothing\n"] {
+                assert!(matches!(read(text, format), Err(ReadError::Empty)), "{text:?} as {format:?}");
+            }
+        }
+        assert!(matches!(read("; nothing\n[]", None), Ok((Format::Edn, operations)) if operations.is_empty()));
+    }
 
     #[test]
     fn formats_are_told_by_content() {

@@ -8,7 +8,7 @@
 use serde_json::Value;
 
 use super::edn::{self, event_of};
-use super::operation::{NullRead, Operation, Pairing};
+use super::operation::{Convention, Operation, Pairing};
 use super::parse::ParseError;
 use super::{Action, Event, EventKind};
 
@@ -18,7 +18,7 @@ use super::{Action, Event, EventKind};
 ///
 /// The first line that is of neither kind or does not fit those before it.
 pub fn history(text: &str) -> Result<Vec<Operation>, ParseError> {
-    let mut pairing = Pairing::new(NullRead::Absent);
+    let mut pairing = Pairing::new(Convention::Ours);
     for (line, number) in text.lines().zip(1..) {
         if line.trim().is_empty() {
             continue;
@@ -27,7 +27,16 @@ pub fn history(text: &str) -> Result<Vec<Operation>, ParseError> {
         let event = event.map_err(|reason| ParseError { line: number, reason })?;
         pairing.push(number, event)?;
     }
-    Ok(pairing.finish())
+    let mut operations = pairing.finish();
+    for operation in operations.iter_mut().filter(|operation| appends_nothing(operation)) {
+        // It leaves what is there, and so does a read that saw nothing; an append would make an empty text of an absent key.
+        (operation.action, operation.argument) = (Action::Read, Value::Null);
+    }
+    Ok(operations)
+}
+
+fn appends_nothing(operation: &Operation) -> bool {
+    operation.action == Action::Append && operation.argument.as_str() == Some("")
 }
 
 /// A log line. A failed compare-and-set was carried out and did not match, which is an observation; a failed read saw nothing.
@@ -68,6 +77,7 @@ mod tests {
 
     use super::super::Outcome;
     use super::*;
+    use crate::check::{self, Limits, ModelName, Verdict};
 
     #[test]
     fn log_lines_are_read() {
@@ -87,6 +97,19 @@ mod tests {
         let operations = history(text).unwrap();
         assert_eq!(operations[0].result, Some(Value::Null));
         assert_eq!(operations[0].key.as_deref(), Some("0"));
+    }
+
+    /// An empty text was appended to an absent key, and the empty text that was read then counted as absent.
+    #[test]
+    fn an_absent_key_and_an_empty_text_were_told_apart() {
+        let text = "{:process 1, :type :invoke, :f :append, :key \"0\", :value \"\"}\n\
+                    {:process 1, :type :ok, :f :append, :key \"0\", :value \"\"}\n\
+                    {:process 1, :type :invoke, :f :get, :key \"0\", :value nil}\n\
+                    {:process 1, :type :ok, :f :get, :key \"0\", :value \"\"}\n";
+        let check = |text: &str| check::check(ModelName::Kv, &history(text).unwrap(), &Limits::default());
+        assert_eq!(check(text), Verdict::Valid);
+        let made_up = text.replace(":ok, :f :get, :key \"0\", :value \"\"", ":ok, :f :get, :key \"0\", :value \"x\"");
+        assert!(matches!(check(&made_up), Verdict::Invalid(_)));
     }
 
     #[test]

@@ -18,8 +18,10 @@ pub enum Phase {
     Install,
     /// Is there, and was seen to be.
     Installed,
-    /// Could not be made here; nothing happened.
+    /// Could not be made then; nothing happened.
     Skipped,
+    /// Cannot be made on this machine, or with the binary under test; nothing happened.
+    Unable,
     /// Went wrong while it was made: it may have been there for a while. It was healed as far as it was there.
     Indeterminate,
     /// Is about to be taken away.

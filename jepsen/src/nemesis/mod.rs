@@ -6,8 +6,9 @@
 //!                                        └─► Journal: nemesis.jsonl
 //! ```
 //!
-//! A fault that cannot be made on this machine, or not now, is *skipped* with the reason; one that went wrong half way is
-//! *indeterminate*, and what was there of it is healed. Neither counts as a fault that a run has stood.
+//! Of a fault that this machine does not allow the harness says that it is *unable*, one that is not possible now is *skipped*, each
+//! with the reason; one that went wrong half way is *indeterminate*, and what was there of it is healed. None of these counts as a
+//! fault that a run has stood.
 //!
 //! Read `fault` for what there is, `plan` for how targets are chosen, `harm` for what is done.
 
@@ -156,8 +157,13 @@ impl Active {
 pub enum Outcome {
     /// It is there.
     Installed(Active),
-    /// It cannot be made here, or not now.
+    /// It cannot be made now.
     Skipped {
+        /// Why.
+        why: String,
+    },
+    /// It cannot be made on this machine, or with the binary under test.
+    Unable {
         /// Why.
         why: String,
     },
@@ -205,6 +211,10 @@ impl Nemesis {
     pub async fn install(self: &Arc<Self>, fault: Fault, rng: &mut StdRng) -> Outcome {
         let id = self.new_id();
         let view = self.view().await;
+        if let Err(why) = self.check_able(fault, &view) {
+            self.note(id, fault, Phase::Unable, &[], false, json!({ "why": why }));
+            return Outcome::Unable { why };
+        }
         let plan = match self.plan(fault, &view, rng).await {
             Ok(plan) => plan,
             Err(why) => {

@@ -38,9 +38,6 @@ const DRIFTS: &[f64] = &[0.95, 1.05];
 /// Writes a second of a slow disk.
 const SLOW_WRITES: &[u32] = &[10, 30, 100];
 
-/// Why power cannot be cut.
-const NO_IMAGES: &str = "power can be cut only where disks are images";
-
 /// What the cluster looks like when a fault is planned.
 pub(super) struct View {
     /// What the nodes that answer say.
@@ -80,9 +77,10 @@ impl View {
         Some((voter, shard, candidate))
     }
 
-    /// Whether nodes can be told to die at a step: only builds for tests can, and their version says so.
-    fn has_fail_points(&self) -> bool {
-        self.statuses.values().any(|status| status.version.ends_with("+bugs"))
+    /// Whether nodes can be told to die at a step: only builds for tests can, and their version says so. None: nobody answers.
+    fn has_fail_points(&self) -> Option<bool> {
+        let any = self.statuses.values().any(|status| status.version.ends_with("+bugs"));
+        (!self.statuses.is_empty()).then_some(any)
     }
 
     fn one(&self, rng: &mut StdRng) -> Result<usize, String> {
@@ -121,7 +119,33 @@ impl Nemesis {
         View { statuses, members, free }
     }
 
-    /// What a fault will do; an error says why it cannot be made here, or not now.
+    /// Whether this machine and what is tested on it allow such a fault at all; the error says why not.
+    pub(super) fn check_able(&self, fault: Fault, view: &View) -> Result<(), String> {
+        let images = self.cluster.disk(1).is_some();
+        let link = Link { from: 1, to: 2 };
+        let mut rules = Rules::default();
+        match fault {
+            Fault::DiskFull | Fault::SyncFails | Fault::DiskDies | Fault::SlowDisk | Fault::HungDisk if !images => {
+                return Err("disks can be broken only where they are images".to_owned());
+            }
+            Fault::PowerCutOne | Fault::PowerCutMajority | Fault::PowerCutAll | Fault::PowerCutVote if !images => {
+                return Err("power can be cut only where disks are images".to_owned());
+            }
+            Fault::FailPoint | Fault::PowerCutVote if view.has_fail_points() == Some(false) => {
+                return Err("the binary under test has no fail points: build it with the feature 'bugs'".to_owned());
+            }
+            Fault::ClockJump | Fault::ClockDrift if self.cluster.options().clocks == Clocks::Real => {
+                return Err("the nodes were started with real clocks".to_owned());
+            }
+            Fault::Loss => _ = rules.loss_percent.insert(link, LOSS_PERCENT[0]),
+            Fault::Latency => _ = rules.delay.insert(link, DELAYS[0]),
+            Fault::Bandwidth => _ = rules.rate_kbit.insert(link.to, RATES_KBIT[0]),
+            _ => {}
+        }
+        self.cluster.can(&rules)
+    }
+
+    /// What a fault will do; an error says why it cannot be made now.
     pub(super) async fn plan(&self, fault: Fault, view: &View, rng: &mut StdRng) -> Result<Plan, String> {
         if fault.destroys() {
             self.may_destroy().await?;
@@ -153,9 +177,6 @@ impl Nemesis {
                 let targets = view.some(count, rng)?;
                 if fault.name().starts_with("kill") {
                     return Ok(Plan::disabling(targets, Harm::Kill));
-                }
-                if self.cluster.disk(1).is_none() {
-                    return Err(NO_IMAGES.to_owned());
                 }
                 Ok(Plan::disabling(targets, Harm::PowerCut))
             }
@@ -194,18 +215,11 @@ impl Nemesis {
                 if out.is_empty() { view.members.clone() } else { out.iter().copied().collect() }
             }
         };
-        self.cluster.can(&rules)?;
         let harm = if fault == Fault::PartitionFlapping { Harm::Flapping(rules) } else { Harm::Links(rules) };
         Ok(Plan { targets, out, harm })
     }
 
     fn plan_disk(&self, fault: Fault, view: &View, rng: &mut StdRng) -> Result<Plan, String> {
-        let images = self.cluster.disk(1).is_some();
-        let needs_images =
-            matches!(fault, Fault::DiskFull | Fault::SyncFails | Fault::DiskDies | Fault::SlowDisk | Fault::HungDisk);
-        if needs_images && !images {
-            return Err("disks can be broken only where they are images".to_owned());
-        }
         let node = view.one(rng)?;
         Ok(match fault {
             Fault::DiskFull => Plan::disabling(vec![node], Harm::DiskFull),
@@ -227,9 +241,6 @@ impl Nemesis {
 
     fn plan_clock(&self, fault: Fault, view: &View, rng: &mut StdRng) -> Result<Plan, String> {
         let clocks = self.cluster.options().clocks;
-        if clocks == Clocks::Real {
-            return Err("the nodes were started with real clocks".to_owned());
-        }
         let count = rng.random_range(1..=view.free.len().max(1));
         let targets = view.some(count, rng)?;
         let (jumps, drifts) = if clocks == Clocks::Wall { (JUMPS, WALL_DRIFTS) } else { (MONOTONIC_JUMPS, DRIFTS) };
@@ -249,10 +260,9 @@ impl Nemesis {
         Ok(match fault {
             Fault::TransferLeaders => Plan::hindering(view.free.clone(), Harm::TransferLeaders { seed }),
             Fault::MoveShard => Plan::hindering(vec![], Harm::MoveShard { seed }),
-            Fault::FailPoint | Fault::PowerCutVote if !view.has_fail_points() => {
-                return Err("the binary under test has no fail points: build it with the feature 'bugs'".to_owned());
+            Fault::FailPoint | Fault::PowerCutVote if view.has_fail_points().is_none() => {
+                return Err("no node says whether it has fail points".to_owned());
             }
-            Fault::PowerCutVote if self.cluster.disk(1).is_none() => return Err(NO_IMAGES.to_owned()),
             Fault::FailPoint => Plan::hindering(vec![], Harm::FailPoint { seed }),
             Fault::PowerCutVote => {
                 let (voter, shard, to) = view.voter(rng).ok_or("nobody who is free can be asked for a vote")?;

@@ -112,7 +112,7 @@ async fn lane(
                     summary.not_healed.push(format!("{error:#}"));
                 }
             }
-            Outcome::Skipped { why } => count(&mut summary.skipped, fault, why),
+            Outcome::Skipped { why } | Outcome::Unable { why } => count(&mut summary.skipped, fault, why),
             Outcome::Indeterminate { why } => count(&mut summary.indeterminate, fault, why),
         }
     }

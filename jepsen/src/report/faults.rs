@@ -37,6 +37,9 @@ pub struct FaultCounts {
     pub healed: u64,
     /// Not installed, for a reason that the nemesis gives.
     pub skipped: u64,
+    /// Of these: because this machine, or the binary under test, does not allow it.
+    #[serde(default)]
+    pub unable: u64,
     /// Went wrong half way.
     #[serde(default)]
     pub indeterminate: u64,
@@ -118,8 +121,9 @@ impl Faults {
                     window.until = Some(line.time);
                 }
             }
-            Phase::Skipped => {
+            Phase::Skipped | Phase::Unable => {
                 counts.skipped += 1;
+                counts.unable += u64::from(line.phase == Phase::Unable);
                 counts.why_skipped = Some(detail);
             }
             Phase::Indeterminate => counts.indeterminate += 1,
@@ -139,7 +143,7 @@ mod tests {
     fn lines_become_windows_and_counts() {
         let text = r#"{"time":5,"id":1,"fault":"kill-one","phase":"install","targets":[1],"leaders_hit":true,"detail":null}
 {"time":7,"id":1,"fault":"kill-one","phase":"installed","targets":[1],"leaders_hit":true,"detail":"pid 4"}
-{"time":8,"id":2,"fault":"clock-jump","phase":"skipped","targets":[],"leaders_hit":false,"detail":{"why":"no faketime"}}
+{"time":8,"id":2,"fault":"clock-jump","phase":"unable","targets":[],"leaders_hit":false,"detail":{"why":"no faketime"}}
 {"time":9,"id":3,"fault":"kill-one","phase":"installed","targets":[2],"leaders_hit":false,"detail":null}
 {"time":12,"id":3,"fault":"kill-one","phase":"healed","targets":[2],"leaders_hit":false,"detail":null}
 {"time":13,"id":4,"fault":"loss","phase":"indeterminate","targets":[2],"leaders_hit":false,"detail":{"why":"nft"}}
@@ -156,7 +160,9 @@ mod tests {
         assert_eq!((kill.installed, kill.healed, kill.leaders_hit), (2, 1, 1));
         let loss = &faults.counts["loss"];
         assert_eq!((loss.installed, loss.healed, loss.indeterminate), (0, 0, 1));
-        assert_eq!(faults.counts["clock-jump"].why_skipped.as_deref(), Some("no faketime"));
+        let jump = &faults.counts["clock-jump"];
+        assert_eq!((jump.skipped, jump.unable), (1, 1));
+        assert_eq!(jump.why_skipped.as_deref(), Some("no faketime"));
         assert!(format!("{:#}", Faults::parse("{}").unwrap_err()).contains("line 1"));
     }
 }

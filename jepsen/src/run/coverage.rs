@@ -12,7 +12,8 @@ const OK_PERCENT_MIN: u64 = 20;
 const OK_PERCENT_MIN_PINNED: u64 = 5;
 
 /// The check, of the results that are complete but for it. `named`: what was asked for, each name with the faults that it means.
-/// With `excuse`, a name whose faults were all skipped is left out: this machine does not allow them, and the caller accepts it.
+/// With `excuse`, a name is left out of which this machine did not allow a single fault that was to be made: the caller accepts it.
+/// What only was not possible when its turn came is missed.
 pub(super) fn check(options: &Options, named: &[(String, Vec<Fault>)], excuse: bool, results: &Results) -> Check {
     let required = &options.required;
     let ok_percent_min = if options.pin { OK_PERCENT_MIN_PINNED } else { OK_PERCENT_MIN };
@@ -23,8 +24,12 @@ pub(super) fn check(options: &Options, named: &[(String, Vec<Fault>)], excuse: b
             missing.push(format!("{seen} {what} instead of {wanted}"));
         }
     };
-    at_least("workloads that did anything", results.under_load.len() as u64, 1);
-    for (workload, ended) in &results.under_load {
+    let mut under_load = results.under_load.clone();
+    for workload in &options.workload {
+        // One that began nothing is not in the account.
+        under_load.entry(workload.clone()).or_default();
+    }
+    for (workload, ended) in &under_load {
         let what = format!("successful operations of '{workload}' under load");
         at_least(&what, ended.ok, (ended.all() * ok_percent_min).div_ceil(100).max(1));
     }
@@ -33,7 +38,8 @@ pub(super) fn check(options: &Options, named: &[(String, Vec<Fault>)], excuse: b
         let counts: Vec<_> = faults.iter().filter_map(|fault| results.faults.get(&fault.name())).collect();
         let sum = |count: fn(&FaultCounts) -> u64| counts.iter().map(|counts| count(counts)).sum::<u64>();
         let (installed, skipped) = (sum(|counts| counts.installed), sum(|counts| counts.skipped));
-        if excuse && installed == 0 && sum(|counts| counts.indeterminate) == 0 && skipped > 0 {
+        let unable = skipped > 0 && sum(|counts| counts.unable) == skipped;
+        if excuse && installed == 0 && sum(|counts| counts.indeterminate) == 0 && unable {
             let why = counts.iter().find_map(|counts| counts.why_skipped.as_deref()).unwrap_or("skipped");
             excused.push(format!("{name} ({why})"));
             continue;
@@ -90,7 +96,7 @@ mod tests {
         let required =
             Required { require_elections: 2, require_faults: 1, require_leaders_hit: 1, ..Required::default() };
         let meant = |name: &&str| ((*name).to_owned(), Fault::parse_list(name).unwrap());
-        let options = Options { required, ..Options::default() };
+        let options = Options { required, workload: vec!["set".to_owned()], ..Options::default() };
         check(&options, &nemeses.iter().map(meant).collect::<Vec<_>>(), excuse, results).outcome
     }
 
@@ -112,9 +118,38 @@ mod tests {
     fn what_this_machine_does_not_allow_may_be_excused() {
         let mut results = results(1, 0);
         assert_eq!(outcome(&["kill", "power-cut"], true, &results), Outcome::HarnessFailure, "nobody tried");
-        results.faults.insert("power-cut-one".to_owned(), FaultCounts { skipped: 2, ..FaultCounts::default() });
+        results
+            .faults
+            .insert("power-cut-one".to_owned(), FaultCounts { skipped: 2, unable: 2, ..FaultCounts::default() });
         assert_eq!(outcome(&["kill", "power-cut"], true, &results), Outcome::Pass);
         assert_eq!(outcome(&["kill", "power-cut"], false, &results), Outcome::HarnessFailure);
+    }
+
+    /// A machine that lacks something else did not pause a leader, since nobody led each time; no pause was missed.
+    #[test]
+    fn a_fault_that_only_was_not_possible_then_was_excused() {
+        let mut results = results(1, 2);
+        results
+            .faults
+            .insert("pause-leaders".to_owned(), FaultCounts { skipped: 2, unable: 0, ..FaultCounts::default() });
+        assert_eq!(outcome(&["kill", "pause-leaders"], true, &results), Outcome::HarnessFailure);
+        results
+            .faults
+            .insert("power-cut-one".to_owned(), FaultCounts { skipped: 2, unable: 1, ..FaultCounts::default() });
+        assert_eq!(
+            outcome(&["kill", "power-cut"], true, &results),
+            Outcome::HarnessFailure,
+            "it was possible at first"
+        );
+    }
+
+    /// What began nothing is in no account: only those that had begun something were looked at.
+    #[test]
+    fn a_workload_that_began_nothing_was_not_missed() {
+        let options = Options { workload: vec!["set".to_owned(), "counter".to_owned()], ..Options::default() };
+        let said = check(&options, &[], false, &results(1, 2));
+        assert_eq!(said.outcome, Outcome::HarnessFailure);
+        assert!(said.detail.contains("0 successful operations of 'counter'"), "{}", said.detail);
     }
 
     #[test]

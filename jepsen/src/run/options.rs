@@ -1,5 +1,6 @@
 //! What a run is asked to do.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,14 @@ use anyhow::ensure;
 
 use super::clients::Pace;
 
+/// How long a run may last, in seconds: a week.
+const TIME_LIMIT: RangeInclusive<u64> = 1..=604_800;
+/// Operations a second. With fewer, the next one may be further away than clocks reach.
+const RATE: RangeInclusive<f64> = 0.001..=1_000_000.0;
+/// Seconds from one fault to the next: a day at most.
+const INTERVAL: RangeInclusive<f64> = 0.001..=86_400.0;
+/// How long one operation may take, in milliseconds: an hour at most.
+const DEADLINE_MS: RangeInclusive<u64> = 1..=3_600_000;
 /// Clients of a closed loop, where nothing is said.
 const CONCURRENCY_DEFAULT: usize = 20;
 
@@ -27,10 +36,10 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub shards: u32,
     /// How long the load and the faults last, in seconds; starting, healing and checking come on top
-    #[arg(long, value_name = "S", default_value_t = 60)]
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(TIME_LIMIT))]
     pub time_limit: u64,
     /// Operations a second, whatever the answers (an open loop)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = |text: &str| number(text, &RATE))]
     pub rate: Option<f64>,
     /// Clients, each with one operation at a time (a closed loop); 20 where no rate is given either
     #[arg(long, value_name = "N", conflicts_with = "rate")]
@@ -49,13 +58,13 @@ pub struct Options {
     #[arg(long)]
     pub pin: bool,
     /// How long one operation may take, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 2_000)]
+    #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(DEADLINE_MS))]
     pub deadline_ms: u64,
     /// Keys that a workload uses at a time
     #[arg(long, value_name = "N", default_value_t = 40)]
     pub keys: u64,
     /// Seconds from one fault to the next, about
-    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = |text: &str| number(text, &INTERVAL))]
     pub interval: f64,
     /// Faults of different classes at the same time
     #[arg(long)]
@@ -157,12 +166,13 @@ impl Options {
     /// Which argument is wrong, and why.
     pub fn check(&self) -> anyhow::Result<()> {
         ensure!(!self.workload.is_empty(), "there is no workload");
-        ensure!(self.time_limit > 0, "--time-limit must be at least one second");
-        ensure!(self.rate.is_none_or(|rate| rate.is_finite() && rate > 0.0), "--rate must be a number above 0");
+        ensure!(TIME_LIMIT.contains(&self.time_limit), "--time-limit must be in {TIME_LIMIT:?} seconds");
+        ensure!(self.rate.is_none_or(|rate| RATE.contains(&rate)), "--rate must be in {RATE:?}");
+        ensure!(DEADLINE_MS.contains(&self.deadline_ms), "--deadline-ms must be in {DEADLINE_MS:?}");
         ensure!(self.concurrency != Some(0), "--concurrency must be at least 1");
         ensure!(self.keys > 0, "--keys must be at least 1");
         ensure!(self.nodes > 0 && self.shards > 0, "a cluster has at least one node and one shard");
-        ensure!(self.interval.is_finite() && self.interval > 0.0, "--interval must be a number above 0");
+        ensure!(INTERVAL.contains(&self.interval), "--interval must be in {INTERVAL:?} seconds");
         Ok(())
     }
 
@@ -203,14 +213,22 @@ impl Options {
         if let Some(bug) = &self.bug {
             add(format!("--bug {bug}"));
         }
-        for (name, value) in self.required.named() {
-            if value > 0 {
-                add(format!("--{name} {value}"));
-            }
+        if self.no_history {
+            add("--no-history".to_owned());
+        }
+        let usual = Options::default().required.named();
+        for ((name, value), _) in self.required.named().into_iter().zip(usual).filter(|(asked, usual)| asked != usual) {
+            add(format!("--{name} {value}"));
         }
         add(format!("--seed {seed}"));
         words.join(" ")
     }
+}
+
+/// A number within its range.
+fn number(text: &str, range: &RangeInclusive<f64>) -> Result<f64, String> {
+    let within = text.parse().ok().filter(|number| range.contains(number));
+    within.ok_or_else(|| format!("not a number in {range:?}"))
 }
 
 impl Required {
@@ -236,8 +254,12 @@ mod tests {
         options: Options,
     }
 
+    fn try_parse(line: &str) -> Result<Options, clap::Error> {
+        Line::try_parse_from(line.trim_start_matches("quorate-jepsen ").split(' ')).map(|line| line.options)
+    }
+
     fn parse(line: &str) -> Options {
-        Line::try_parse_from(line.trim_start_matches("quorate-jepsen ").split(' ')).unwrap().options
+        try_parse(line).unwrap()
     }
 
     /// The command that a run prints is the run.
@@ -251,6 +273,14 @@ mod tests {
         assert_eq!(format!("{:?}", Options { seed: None, ..again }), format!("{options:?}"));
     }
 
+    /// A fault need not have been installed, and no history was kept; the command that was printed asked for both.
+    #[test]
+    fn the_command_dropped_what_was_asked_to_be_less_than_usual() {
+        let command = parse("run --nemesis kill --require-faults 0 --no-history").command(1);
+        assert!(command.contains("--require-faults 0") && command.contains("--no-history"), "{command}");
+        assert!(!parse("run").command(1).contains("--require"), "{command}");
+    }
+
     #[test]
     fn defaults_are_those_of_the_command_line() {
         assert_eq!(format!("{:?}", parse("run")), format!("{:?}", Options::default()));
@@ -260,8 +290,25 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_refused() {
         for wrong in ["run --rate 0", "run --rate nan", "run --concurrency 0", "run --time-limit 0", "run --keys 0"] {
-            assert!(parse(wrong).check().is_err(), "{wrong}");
+            assert!(try_parse(wrong).is_err() || parse(wrong).check().is_err(), "{wrong}");
         }
-        assert!(Line::try_parse_from("run --endpoints a:1 --nemesis kill".split(' ')).is_err());
+        assert!(try_parse("run --endpoints a:1 --nemesis kill").is_err());
+        assert!(Options { rate: Some(f64::NAN), ..Options::default() }.check().is_err());
+        assert!(Options { time_limit: 0, ..Options::default() }.check().is_err());
+    }
+
+    /// Times that no clock reaches ended the run in a panic.
+    #[test]
+    fn a_time_beyond_all_clocks_was_a_panic() {
+        for (wrong, allowed) in [
+            ("run --interval 1e20", "0.001..=86400"),
+            ("run --rate 1e-300", "0.001..=1000000"),
+            ("run --time-limit 18446744073709551615", "1..=604800"),
+            ("run --deadline-ms 18446744073709551615", "1..=3600000"),
+        ] {
+            let refused = try_parse(wrong).unwrap_err();
+            assert_eq!(refused.exit_code(), 2, "{wrong}");
+            assert!(refused.to_string().contains(allowed), "{refused}");
+        }
     }
 }

@@ -121,9 +121,11 @@ async fn collect(
     let stop_watching = CancellationToken::new();
     let watch = subject.clients().spawn(Observed::watch(subject.ops.clone(), Http::default(), stop_watching.clone()));
 
-    let (load, mut checks) = load(options, seed, dir, subject, &clients, started, interrupt).await?;
+    // From here on nothing may keep what was recorded from being judged: what goes wrong is a check of its own.
+    let (load, mut checks) = load(options, seed, dir, subject, &clients, started, interrupt).await;
     stop_watching.cancel();
-    let counts = watch.await.context("watching the nodes")?;
+    let counts = watch.await;
+    checks.extend(failure("watching the nodes", counts.as_ref()));
     let shed = clients.tally.shed.load(Ordering::Relaxed);
     let mut wrong = shorteners.ended();
     let panicked = clients.tally.panicked.load(Ordering::Relaxed);
@@ -134,17 +136,24 @@ async fn collect(
         checks.push(Check::new(INTERRUPTED, Outcome::Unknown, "the run was not finished"));
     } else if !options.no_history {
         drop(shorteners);
-        // Fresh processes remember nothing: what they answer is what the cluster holds.
-        let fresh = start_shorteners(subject, workloads, dir).await?;
-        *clients.shorteners.lock().expect("nothing panics while it holds this lock") = Arc::clone(&fresh.addresses);
-        checks.extend(finish(subject, &clients).await?);
+        checks.extend(finish(subject, &clients, dir).await);
     }
     checks.push(processes(subject, dir, wrong));
     // Of a cluster that others started there are no logs here.
     checks.extend((!subject.logs.is_empty()).then(|| votes::check(&subject.logs)));
     drop(clients);
-    finish_writing(writer).await?;
-    Ok(Collected { load, counts, shed, checks, network: subject.network() })
+    checks.extend(failure("recording", finish_writing(writer).await.as_ref()));
+    Ok(Collected { load, counts: counts.unwrap_or_default(), shed, checks, network: subject.network() })
+}
+
+/// The check that says that something went wrong with the harness itself.
+fn failed(what: &str, error: &impl std::fmt::Display) -> Check {
+    Check::new(what, Outcome::HarnessFailure, format!("{error:#}"))
+}
+
+/// The same, if it did.
+fn failure<T, E: std::fmt::Display>(what: &str, result: Result<T, &E>) -> Option<Check> {
+    result.err().map(|error| failed(what, error))
 }
 
 async fn start_shorteners(
@@ -191,7 +200,7 @@ async fn load(
     clients: &Arc<Clients>,
     started: Instant,
     interrupt: &CancellationToken,
-) -> anyhow::Result<((u64, u64), Vec<Check>)> {
+) -> ((u64, u64), Vec<Check>) {
     let stop = CancellationToken::new();
     let began = nanos(started.elapsed());
     let (working, pace, stopping) = (Arc::clone(clients), options.pace(), stop.clone());
@@ -223,25 +232,37 @@ async fn load(
     }
     stop.cancel();
     let ended = nanos(started.elapsed());
-    work.await.context("the clients")?;
-    let checks =
-        broke.unwrap_or_else(|error| vec![Check::new("nemesis", Outcome::HarnessFailure, format!("{error:#}"))]);
-    Ok(((began, ended), checks))
+    let worked = work.await;
+    let failed = [failure("nemesis", broke.as_ref()), failure("the clients", worked.as_ref())];
+    let checks = failed.into_iter().flatten().chain(broke.into_iter().flatten());
+    ((began, ended), checks.collect())
 }
 
-/// What must be true when everything is healed.
-async fn finish(subject: &Subject, clients: &Arc<Clients>) -> anyhow::Result<Vec<Check>> {
+/// What must be true when everything is healed. A step that fails does not keep the others from being made.
+async fn finish(subject: &Subject, clients: &Arc<Clients>, dir: &Path) -> Vec<Check> {
+    const AVAILABILITY: &str = "availability after healing";
     progress("waiting until every shard serves");
     let client = clients.connections[0].clone();
-    let serving = subject.clients().spawn(async move { finale::serving(&client, finale::SERVING_MAX).await }).await?;
-    if let Err(error) = serving {
-        return Ok(vec![Check::new("availability after healing", Outcome::Violation, format!("{error:#}"))]);
-    }
-    let mut checks = vec![Check::pass("availability after healing", "every shard takes writes")];
+    let serving = subject.clients().spawn(async move { finale::serving(&client, finale::SERVING_MAX).await }).await;
+    let available = match serving {
+        Ok(Ok(())) => Check::pass(AVAILABILITY, "every shard takes writes"),
+        Ok(Err(error)) => return vec![Check::new(AVAILABILITY, Outcome::Violation, format!("{error:#}"))],
+        Err(error) => return vec![failed(AVAILABILITY, &error)],
+    };
     progress("final reads");
+    let reads = final_reads(subject, clients, dir).await.unwrap_or_else(|error| failed("final reads", &error));
+    progress("convergence and state hashes");
+    let converged = convergence(subject, clients).await.unwrap_or_else(|error| failed("convergence", &error));
+    vec![available, reads, converged, hashes(subject).await]
+}
+
+async fn final_reads(subject: &Subject, clients: &Arc<Clients>, dir: &Path) -> anyhow::Result<Check> {
+    // Fresh processes remember nothing: what they answer is what the cluster holds.
+    let fresh = start_shorteners(subject, &clients.workloads, dir).await?;
+    *clients.shorteners.lock().expect("nothing panics while it holds this lock") = Arc::clone(&fresh.addresses);
     let reading = Arc::clone(clients);
     let reads = subject.clients().spawn(async move { finale::final_reads(&reading).await }).await?;
-    checks.push(match reads.unread.first() {
+    Ok(match reads.unread.first() {
         None => Check::pass("final reads", format!("{} keys", reads.read)),
         Some(first) => {
             let detail = format!(
@@ -251,18 +272,18 @@ async fn finish(subject: &Subject, clients: &Arc<Clients>) -> anyhow::Result<Vec
             );
             Check::new("final reads", Outcome::Violation, detail)
         }
-    });
-    progress("convergence and state hashes");
+    })
+}
+
+async fn convergence(subject: &Subject, clients: &Arc<Clients>) -> anyhow::Result<Check> {
     let converging = Arc::clone(clients);
     let apart = subject.clients().spawn(async move { finale::converge(&converging).await }).await?;
-    checks.push(match apart.first() {
+    Ok(match apart.first() {
         None => Check::pass("convergence", "eventual reads give what strong ones give"),
         Some(first) => {
             Check::new("convergence", Outcome::Violation, format!("{} keys stay apart, such as {first}", apart.len()))
         }
-    });
-    checks.push(hashes(subject).await);
-    Ok(checks)
+    })
 }
 
 async fn hashes(subject: &Subject) -> Check {
@@ -307,10 +328,12 @@ async fn judge(
     workloads: Vec<Arc<dyn Workload>>,
     collected: Collected,
 ) -> anyhow::Result<Results> {
-    let faults = Faults::read(&dir.join(NEMESIS))?;
-    let history = dir.join(HISTORY);
-    let events = if history.exists() { verdict::read(&history)? } else { Vec::new() };
-    let Collected { load, counts, shed, checks, network } = collected;
+    let Collected { load, counts, shed, mut checks, network } = collected;
+    let faults = Faults::read(&dir.join(NEMESIS));
+    checks.extend(failure("the record of the faults", faults.as_ref()));
+    let faults = faults.unwrap_or_default();
+    let (events, unread) = if options.no_history { (Vec::new(), None) } else { verdict::read(&dir.join(HISTORY)) };
+    checks.extend(unread.map(|error| failed("the history", &error)));
     let named = faults::named(&options.nemesis)?;
     let (options, dir, command) = (options.clone(), dir.to_owned(), options.command(seed));
     // The search keeps all cores busy for a while.
@@ -343,4 +366,37 @@ fn tell(tally: &Tally, started: Instant) {
 /// Progress goes to standard error: what a run says is on standard output.
 fn progress(text: &str) {
     eprintln!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The shorteners that are started at the end did not start, and the run ended without a verdict on what it had seen.
+    #[tokio::test]
+    async fn a_violation_was_lost_because_the_shortener_did_not_start() -> anyhow::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let made_up = r#"{"index":0,"time":0,"process":1,"type":"invoke","f":"read","key":"register/1"}
+{"index":1,"time":1,"process":1,"type":"ok","f":"read","key":"register/1","value":"nobody wrote this"}
+{"index":2,"ti"#;
+        std::fs::write(dir.path().join(HISTORY), made_up)?;
+        let log = dir.path().join("shortener.log");
+        let nothing = || Ok(tokio::process::Command::new(dir.path().join("quorate")));
+        let started = Shorteners::start(1, nothing, &[], &log, &tokio::runtime::Handle::current()).await;
+        let checks = failure("final reads", started.as_ref()).into_iter().collect();
+        let collected = Collected { load: (0, 2), counts: Counts::default(), shed: 0, checks, network: String::new() };
+        let setting = Setting { seed: 1, keys: 1, prefix: "", urls: None };
+        let workloads = vec![workload::by_name("register", &setting)?];
+        let results = judge(&Options::default(), false, 1, dir.path(), workloads, collected).await?;
+        assert_eq!(results.outcome, Outcome::Violation, "{:?}", results.checks);
+        for (name, outcome) in [
+            ("register: linearizable per key", Outcome::Violation),
+            ("final reads", Outcome::HarnessFailure),
+            ("the history", Outcome::HarnessFailure),
+        ] {
+            assert!(results.checks.iter().any(|check| check.name == name && check.outcome == outcome), "{name}");
+        }
+        assert!(dir.path().join(report::RESULTS).is_file() && dir.path().join(report::PAGE).is_file());
+        Ok(())
+    }
 }

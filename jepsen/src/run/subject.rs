@@ -57,12 +57,18 @@ impl Subject {
     async fn find(options: &Options) -> anyhow::Result<Self> {
         let clients =
             Builder::new_multi_thread().worker_threads(CLIENT_THREADS).thread_name("clients").enable_all().build()?;
+        let clients = ClientRuntime::new(clients);
         let given = options.endpoints.clone();
         let map = clients.spawn(async move {
             let client = Client::builder().endpoints(given).deadline(CONNECT_MAX).connect().await?;
             client.router().refresh(CONNECT_MAX).await
         });
-        let map = map.await?.context("the running cluster")?;
+        let map = map.await?.with_context(|| {
+            let named = options.endpoints.join(",");
+            format!(
+                "cannot connect to {named} (is a cluster running there, and are these its nodes' client addresses?)"
+            )
+        })?;
         let live =
             || map.nodes.iter().filter(|node| !matches!(node.state, quorate_types::topology::NodeState::Removed));
         Ok(Subject {
@@ -71,7 +77,7 @@ impl Subject {
             ops: live().map(|node| node.addresses.ops.clone()).collect(),
             logs: Vec::new(),
             binary: cluster::binary().ok(),
-            clients: ClientRuntime::new(clients),
+            clients,
         })
     }
 
@@ -150,4 +156,18 @@ fn cluster_options(options: &Options, logs: &Path) -> anyhow::Result<cluster::Op
         chosen.environment.push(("QUORATE_BUG".to_owned(), bug.clone()));
     }
     Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The runtime of the clients was dropped where it must not be, and the panic hid why.
+    #[tokio::test]
+    async fn a_cluster_that_was_not_there_was_a_panic() {
+        let options = Options { endpoints: vec!["127.0.0.1:1".to_owned()], ..Options::default() };
+        let Err(error) = Subject::find(&options).await else { panic!("nobody listens there") };
+        let said = format!("{error:#}");
+        assert!(said.contains("cannot connect to 127.0.0.1:1") && error.chain().count() > 1, "{said}");
+    }
 }

@@ -20,16 +20,20 @@ const SEARCHES_MAX: Duration = Duration::from_secs(240);
 /// Findings of one workload that are reported; one is enough to fail.
 const FINDINGS_MAX: usize = 20;
 
-/// Reads a history back from its file: what is checked is what was kept.
-///
-/// # Errors
-///
-/// The file cannot be read, or a line is no event.
-pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Event>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let event =
-        |(number, line)| serde_json::from_str(line).with_context(|| format!("{} line {}", path.display(), number + 1));
-    text.lines().enumerate().map(event).collect()
+/// Reads a history back from its file: what is checked is what was kept. Gives the events up to the first line that is none, and
+/// why it reads no further: what happened until then is a history too.
+pub(super) fn read(path: &Path) -> (Vec<Event>, Option<anyhow::Error>) {
+    let mut events = Vec::new();
+    let mut read = || {
+        let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        for (line, number) in bytes.split(|byte| *byte == b'\n').zip(1..).filter(|(line, _)| !line.is_empty()) {
+            let event = serde_json::from_slice(line);
+            events.push(event.with_context(|| format!("{} line {number}", path.display()))?);
+        }
+        anyhow::Ok(())
+    };
+    let ended = read().err();
+    (events, ended)
 }
 
 /// Every check of every workload.

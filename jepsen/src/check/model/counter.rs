@@ -46,16 +46,17 @@ fn step(operation: &Operation) -> Option<Step> {
 
 impl Model for Counter {
     type Step = Step;
-    type State = i64;
+    /// Wider than what is added: no history has so many additions that it overflows.
+    type State = i128;
 
-    fn initial(&self) -> i64 {
+    fn initial(&self) -> i128 {
         0
     }
 
-    fn apply(&self, state: &i64, step: &Step) -> Option<i64> {
+    fn apply(&self, state: &i128, step: &Step) -> Option<i128> {
         match step {
-            Step::Add(number) => state.checked_add(*number),
-            Step::Read(seen) => seen.is_none_or(|seen| seen == *state).then_some(*state),
+            Step::Add(number) => state.checked_add(i128::from(*number)),
+            Step::Read(seen) => seen.is_none_or(|seen| i128::from(seen) == *state).then_some(*state),
         }
     }
 
@@ -63,7 +64,7 @@ impl Model for Counter {
         matches!(step, Step::Read(_))
     }
 
-    fn describe(&self, state: &i64) -> String {
+    fn describe(&self, state: &i128) -> String {
         state.to_string()
     }
 }
@@ -117,5 +118,27 @@ impl Sums {
     fn add(&mut self, number: i64) {
         self.positive += i128::from(number.max(0));
         self.negative += i128::from(number.min(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{Limits, Verdict, check};
+    use super::*;
+    use crate::history::{Event, EventKind, operation::pair};
+
+    /// A sum beyond 64 bits on the way to one within them.
+    #[test]
+    fn a_sum_that_overflowed_was_a_violation() {
+        let add = |number: i64| [EventKind::Invoke, EventKind::Ok].map(|kind| (kind, Action::Add, Value::from(number)));
+        let verdict = |sum: i64| {
+            let read =
+                [(EventKind::Invoke, Action::Read, Value::Null), (EventKind::Ok, Action::Read, Value::from(sum))];
+            let events = [add(i64::MAX), add(1), add(-5), read].into_iter().flatten();
+            let operations = pair(events.map(|(kind, f, value)| Event::new(1, kind, f, value))).unwrap();
+            check(ModelName::Counter, &operations, &Limits::default())
+        };
+        assert_eq!(verdict(i64::MAX - 4), Verdict::Valid);
+        assert!(matches!(verdict(i64::MAX - 5), Verdict::Invalid(_)));
     }
 }

@@ -45,7 +45,7 @@ impl MultiRegister {
                 if operation.action != Action::Txn || operation.outcome == Outcome::Refused {
                     return None;
                 }
-                // What was read is in the result, if there is one.
+                // What was read is in the result, if there is one; null is a register that is absent.
                 let is_read = operation.outcome == Outcome::Done;
                 let steps = operation.result.as_ref().unwrap_or(&operation.argument).as_array()?;
                 let micros = steps.iter().map(|step| {
@@ -54,7 +54,7 @@ impl MultiRegister {
                     let register = number(&mut registers, &mut register_numbers, name);
                     match action.as_str()? {
                         "read" | "r" => {
-                            let seen = (is_read && !value.is_null()).then(|| value_of(value));
+                            let seen = is_read.then(|| value_of(value));
                             Some(Micro::Read(register, seen))
                         }
                         "write" | "w" => Some(Micro::Write(register, value_of(value))),
@@ -99,5 +99,39 @@ impl Model for MultiRegister {
         let held: Vec<_> =
             registers.map(|(name, value)| format!("{name} = {}", self.values[*value as usize])).collect();
         held.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{Verdict, check};
+    use super::*;
+    use crate::history::{edn, jsonl};
+
+    /// In our own format null is an absent register; only Knossos's nil says nothing.
+    #[test]
+    fn an_absent_register_passed_for_one_that_nobody_looked_at() {
+        let ours = |read: &str| {
+            let lines = [
+                (1, "invoke", r#"[["write","x",1]]"#),
+                (1, "ok", r#"[["write","x",1]]"#),
+                (2, "invoke", r#"[["read","x",null]]"#),
+                (2, "ok", read),
+            ];
+            let line = |(index, (process, kind, value)): (usize, &(u64, &str, &str))| {
+                format!(r#"{{"index":{index},"time":0,"process":{process},"type":"{kind}","f":"txn","value":{value}}}"#)
+                    + "\n"
+            };
+            let text: String = lines.iter().enumerate().map(line).collect();
+            check(ModelName::MultiRegister, &jsonl::read(text.as_bytes()).unwrap(), &Limits::default())
+        };
+        assert!(matches!(ours(r#"[["read","x",null]]"#), Verdict::Invalid(_)), "stale");
+        assert_eq!(ours(r#"[["read","x",1]]"#), Verdict::Valid);
+        assert_eq!(ours(r#"[["read","x",1],["read","y",null]]"#), Verdict::Valid, "nobody wrote y");
+        let text = "{:process 1 :type :invoke :f :txn :value [[:write :x 1]]}\
+                    {:process 1 :type :ok :f :txn :value [[:write :x 1]]}\
+                    {:process 1 :type :invoke :f :txn :value [[:read :x nil]]}\
+                    {:process 1 :type :ok :f :txn :value [[:read :x nil]]}";
+        assert_eq!(check(ModelName::MultiRegister, &edn::history(text).unwrap(), &Limits::default()), Verdict::Valid);
     }
 }

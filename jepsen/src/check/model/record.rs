@@ -99,7 +99,7 @@ impl Step {
 }
 
 /// What a key holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     value: Id,
     /// The record's version.
@@ -107,34 +107,60 @@ pub(crate) struct State {
 }
 
 /// What is known of versions. Where a model does not look at versions it is always `Known(0)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Version {
     /// The newest mutation had this version; so has the record, unless the key is absent.
     Known(u64),
-    /// The newest mutation did not say its version; it is at least this.
-    AtLeast(u64),
+    /// The newest mutation did not say its version; it is at least this, and none of these, which are larger and in their order.
+    AtLeast(u64, Rc<[u64]>),
 }
 
 impl Version {
     /// After a mutation with this version; none if it did not grow.
-    fn then(self, version: Option<u64>) -> Option<Version> {
-        let least = match self {
-            Version::Known(last) => last + 1,
-            Version::AtLeast(least) => least + 1,
-        };
+    fn then(&self, version: Option<u64>) -> Option<Version> {
+        let (Version::Known(last) | Version::AtLeast(last, _)) = self;
+        let least = last.checked_add(1)?;
         match version {
             Some(version) => (version >= least).then_some(Version::Known(version)),
-            None => Some(Version::AtLeast(least)),
+            None => Some(Version::from(least)),
         }
     }
 
+    /// Some version from this one on.
+    fn from(least: u64) -> Version {
+        Version::AtLeast(least, Rc::new([]))
+    }
+
     /// Once somebody saw the record to have this version; none if it cannot have.
-    fn seen_as(self, value: Id, seen: Option<u64>) -> Option<Version> {
+    fn seen_as(&self, value: Id, seen: Option<u64>) -> Option<Version> {
         match (seen, self) {
-            (None, _) => Some(self),
-            (Some(seen), _) if value == ABSENT => (seen == 0).then_some(self),
-            (Some(seen), Version::Known(known)) => (seen == known).then_some(self),
-            (Some(seen), Version::AtLeast(least)) => (seen >= least).then_some(Version::Known(seen)),
+            (None, _) => Some(self.clone()),
+            (Some(seen), _) if value == ABSENT => (seen == 0).then(|| self.clone()),
+            (Some(seen), Version::Known(known)) => (seen == *known).then_some(Version::Known(seen)),
+            (Some(seen), Version::AtLeast(least, never)) => {
+                (seen >= *least && !never.contains(&seen)).then_some(Version::Known(seen))
+            }
+        }
+    }
+
+    /// Once somebody saw the record not to have this version; none if it must have.
+    fn seen_not_as(&self, value: Id, refused: u64) -> Option<Version> {
+        match self {
+            _ if value == ABSENT => (refused != 0).then(|| self.clone()),
+            Version::Known(known) => (refused != *known).then(|| self.clone()),
+            Version::AtLeast(least, never) if refused < *least || never.contains(&refused) => {
+                Some(Version::AtLeast(*least, Rc::clone(never)))
+            }
+            Version::AtLeast(least, never) => {
+                let (mut least, mut never) = (*least, never.to_vec());
+                never.push(refused);
+                never.sort_unstable();
+                while never.first() == Some(&least) {
+                    never.remove(0);
+                    least = least.checked_add(1)?;
+                }
+                Some(Version::AtLeast(least, never.into()))
+            }
         }
     }
 }
@@ -210,7 +236,7 @@ impl Record {
     }
 
     fn wrote(&self, state: &State, value: Id, version: Option<u64>) -> Option<State> {
-        let version = if self.versioned { state.version.then(version)? } else { state.version };
+        let version = if self.versioned { state.version.then(version)? } else { Version::Known(0) };
         Some(State { value, version })
     }
 }
@@ -262,7 +288,9 @@ impl Model for Record {
     type State = State;
 
     fn initial(&self) -> State {
-        State { value: self.initial, version: Version::Known(0) }
+        // A record that is there at first was written before the history begins: nobody knows as which version.
+        let written = self.versioned && self.initial != ABSENT;
+        State { value: self.initial, version: if written { Version::from(1) } else { Version::Known(0) } }
     }
 
     fn apply(&self, state: &State, step: &Step) -> Option<State> {
@@ -270,8 +298,9 @@ impl Model for Record {
         match step {
             Step::Read { value, version } => {
                 let fits = value.is_none_or(|value| value == held);
-                let version = if self.versioned { state.version.seen_as(held, *version) } else { Some(state.version) };
-                version.filter(|_| fits).map(|version| State { value: held, version })
+                let version = if self.versioned { *version } else { None };
+                let version = state.version.seen_as(held, version)?;
+                fits.then_some(State { value: held, version })
             }
             Step::Write { value, version } => self.wrote(state, *value, *version),
             Step::Cas { expected, new, version } => {
@@ -287,15 +316,13 @@ impl Model for Record {
             }
             Step::Refused { expected, found, version } => {
                 let fits = found.is_none_or(|found| found == held);
-                let seen = if self.versioned { state.version.seen_as(held, *version)? } else { state.version };
-                let differs = match (expected, seen) {
-                    (Expected::Value(expected), _) => *expected != held,
-                    (Expected::Version(expected), _) if held == ABSENT => *expected != 0,
-                    (Expected::Version(expected), Version::Known(known)) => *expected != known,
-                    // Some other version than the expected one can always be it.
-                    (Expected::Version(_), Version::AtLeast(_)) => true,
+                let version = if self.versioned { *version } else { None };
+                let seen = state.version.seen_as(held, version)?;
+                let seen = match expected {
+                    Expected::Value(expected) => (*expected != held).then_some(seen)?,
+                    Expected::Version(expected) => seen.seen_not_as(held, *expected)?,
                 };
-                (fits && differs).then_some(State { value: held, version: seen })
+                fits.then_some(State { value: held, version: seen })
             }
             Step::Append { value, version } => {
                 let value = self.values.borrow_mut().append(held, *value)?;
@@ -320,10 +347,68 @@ impl Model for Record {
     fn describe(&self, state: &State) -> String {
         let values = self.values.borrow();
         let value = &values.known[state.value as usize];
-        match (self.versioned, state.version) {
+        match (self.versioned, &state.version) {
             (false, _) => value.to_string(),
             (true, Version::Known(version)) => format!("{value}, last written as version {version}"),
-            (true, Version::AtLeast(version)) => format!("{value}, last written as some version from {version} on"),
+            (true, Version::AtLeast(version, never)) => {
+                let never: String = never.iter().map(|version| format!(", but not {version}")).collect();
+                format!("{value}, last written as some version from {version} on{never}")
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::super::{Verdict, check};
+    use super::*;
+    use crate::history::{Event, EventKind, operation::pair};
+
+    /// An operation that begins and ends at once, as if it had answered so.
+    fn done(f: Action, argument: Value, answer: Event) -> [Event; 2] {
+        [Event::new(1, EventKind::Invoke, f, argument), Event { process: 1, kind: EventKind::Ok, f, ..answer }]
+    }
+
+    fn answer(value: Value) -> Event {
+        Event::new(1, EventKind::Ok, Action::Read, value)
+    }
+
+    fn verdict(initial: Value, events: &[[Event; 2]]) -> Verdict {
+        let operations = pair(events.iter().flatten().cloned()).unwrap();
+        check(ModelName::KvVersion, &operations, &Limits { initial, ..Limits::default() })
+    }
+
+    /// A write did not say its version, a condition on versions was refused, and a read gave the version that it was refused for.
+    #[test]
+    fn the_version_that_a_refusal_ruled_out_was_forgotten() {
+        let write = done(Action::Write, json!(7), answer(Value::Null));
+        let refused = |expected: u64| {
+            let said = Event { refused: true, found: Some(json!(7)), ..answer(Value::Null) };
+            done(Action::CasVersion, json!([expected, 8]), said)
+        };
+        let read = |version: u64| done(Action::Read, Value::Null, Event { version: Some(version), ..answer(json!(7)) });
+        let refused_then_read = |ruled_out: &[u64], version: u64| {
+            let refusals = ruled_out.iter().map(|version| refused(*version));
+            let events: Vec<_> = std::iter::once(write.clone()).chain(refusals).chain([read(version)]).collect();
+            verdict(Value::Null, &events)
+        };
+        for ruled_out in [&[1][..], &[3], &[3, 1, 2], &[5, 9]] {
+            for version in 1..7 {
+                let holds = refused_then_read(ruled_out, version) == Verdict::Valid;
+                assert_eq!(holds, !ruled_out.contains(&version), "version {version} after {ruled_out:?}");
+            }
+        }
+    }
+
+    /// A record that was there at first has some version, and keeps it until it is written.
+    #[test]
+    fn the_first_record_had_no_version_that_could_be_read() {
+        let read = |version: u64| done(Action::Read, Value::Null, Event { version: Some(version), ..answer(json!(5)) });
+        assert_eq!(verdict(json!(5), &[read(3), read(3)]), Verdict::Valid);
+        assert!(matches!(verdict(json!(5), &[read(3), read(4)]), Verdict::Invalid(_)));
+        assert!(matches!(verdict(json!(5), &[read(0)]), Verdict::Invalid(_)), "0 is absent");
+        assert!(matches!(verdict(Value::Null, &[read(3)]), Verdict::Invalid(_)), "nobody wrote it");
     }
 }
