@@ -330,9 +330,9 @@ impl NodeRow {
         self.state == DRAINED
     }
 
-    /// Whether it is to hold nothing, or holds nothing any more: it is missed by nobody.
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.is_drained() || self.state == DRAINING
+    /// Whether it gives its replicas away.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.state == DRAINING
     }
 
     /// A table of nodes.

@@ -209,8 +209,13 @@ impl Status {
         lines
     }
 
+    /// Whether nobody misses it: it holds nothing any more, or what it holds is moved away without it.
+    fn goes_on_without(&self, node: &NodeRow) -> bool {
+        node.is_drained() || node.is_draining() && self.unavailable_shards.is_empty()
+    }
+
     fn next(&self) -> Option<String> {
-        let down: Vec<&NodeRow> = self.nodes.iter().filter(|node| !node.up && !node.is_leaving()).collect();
+        let down: Vec<&NodeRow> = self.nodes.iter().filter(|node| !node.up && !self.goes_on_without(node)).collect();
         let cut_off: Vec<String> =
             self.nodes.iter().filter(|node| node.cut_off).map(|node| node.id.to_string()).collect();
         match &down[..] {

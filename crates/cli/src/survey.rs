@@ -162,12 +162,12 @@ impl Survey {
         if self.is_drained(*id) {
             return format!("node {id} is drained and stopped: quorate node remove {id}");
         }
-        if node.state == DRAINING {
-            return format!("node {id} gives its replicas away, which goes on without it: quorate op list");
-        }
-        // Removing it as dead would be refused.
+        // Removing it as dead would be refused, and nothing can be moved away from it.
         if !self.without_quorum().is_empty() {
             return format!("start node {id} again: shards wait for it");
+        }
+        if node.state == DRAINING {
+            return format!("node {id} gives its replicas away, which goes on without it: quorate op list");
         }
         let dead = format!("quorate node remove {id} --dead --confirm {client_address}");
         let dead = match self.can_do_without(*id) {

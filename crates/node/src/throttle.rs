@@ -136,7 +136,7 @@ pub(crate) async fn run(member: Arc<Member>) {
         let foreground = &member.foreground;
         let times = foreground.take_times();
         let (has_users, p99) = (times.have_users(), times.p99());
-        let is_busy = member.transport.snapshot_pace().take_passed() + member.storage.export_pace.take_passed() > 0;
+        let is_busy = member.groups.are_sending_snapshots();
         let moves = member.feed.latest().is_none_or(|map| !map.topology.moves.is_empty());
         before.passes(&times, !is_busy && !moves);
         let target = before.target();

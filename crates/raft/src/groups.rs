@@ -186,6 +186,11 @@ impl Groups {
         statuses
     }
 
+    /// Whether a snapshot of any replica is being written or sent.
+    pub fn are_sending_snapshots(&self) -> bool {
+        self.shared.wire.is_sending_any()
+    }
+
     /// What the reconciler wants to know of every replica.
     pub fn reports(&self) -> Vec<ReplicaReport> {
         let mut reports: Vec<ReplicaReport> = self.shared.all().iter().map(|replica| replica.report()).collect();

@@ -90,6 +90,11 @@ impl Wire {
         self.sending().contains_key(&group)
     }
 
+    /// Whether a snapshot of any group is being written or on its way.
+    pub(crate) fn is_sending_any(&self) -> bool {
+        !self.sending().is_empty()
+    }
+
     fn sending(&self) -> MutexGuard<'_, HashMap<GroupId, usize>> {
         self.sending.lock().expect("nobody panics while holding this lock")
     }
@@ -356,11 +361,11 @@ impl Link {
         vote: quorate_types::Vote,
         pinned: Box<dyn Pinned>,
     ) -> Result<quorate_types::Vote, String> {
-        // While it waits for its turn too: what follows the snapshot in the log is needed after it.
-        let _sending = Sending::start(&self.wire, self.group);
         let Ok(_slot) = self.wire.snapshots_out.clone().acquire_owned().await else {
             return Err("the node is stopping".to_owned());
         };
+        // Not before its turn: so many logs are held at a time, and no more.
+        let _sending = Sending::start(&self.wire, self.group);
         let number = self.wire.next_snapshot.fetch_add(1, Ordering::Relaxed);
         let dir = OutgoingDir(self.wire.snapshot_dir.join(format!("out-{number}")));
         let (group, from, to) = (self.group, self.from, self.to);

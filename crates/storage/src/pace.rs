@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 pub struct Pace {
     bytes_per_second: AtomicU64,
     burst: Duration,
-    passed: AtomicU64,
     /// When everything that was let pass so far is paid for.
     paid_at: Mutex<Option<Instant>>,
 }
@@ -20,12 +19,7 @@ pub struct Pace {
 impl Pace {
     /// A limit of `bytes_per_second`; after a pause, what would have passed during `burst` passes at once.
     pub fn new(bytes_per_second: u64, burst: Duration) -> Self {
-        Pace {
-            bytes_per_second: AtomicU64::new(bytes_per_second.max(1)),
-            burst,
-            passed: AtomicU64::new(0),
-            paid_at: Mutex::new(None),
-        }
+        Pace { bytes_per_second: AtomicU64::new(bytes_per_second.max(1)), burst, paid_at: Mutex::new(None) }
     }
 
     /// Another rate from here on.
@@ -33,15 +27,9 @@ impl Pace {
         self.bytes_per_second.store(bytes_per_second.max(1), Ordering::Relaxed);
     }
 
-    /// The bytes that room was reserved for since this was last asked.
-    pub fn take_passed(&self) -> u64 {
-        self.passed.swap(0, Ordering::Relaxed)
-    }
-
     /// Reserves room for `bytes` and says how long to wait before they may pass.
     pub fn reserve(&self, bytes: usize, now: Instant) -> Duration {
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.load(Ordering::Relaxed) as f64);
-        self.passed.fetch_add(bytes as u64, Ordering::Relaxed);
         let mut paid_at = self.paid_at.lock().expect("no panic happens under this lock");
         let paid = paid_at.map_or(now, |at| at.max(now)) + cost;
         *paid_at = Some(paid);
@@ -63,6 +51,5 @@ mod tests {
         assert_eq!(pace.reserve(100, at(100)), Duration::from_millis(100));
         assert_eq!(pace.reserve(100, at(5000)), Duration::ZERO, "a pause earns a burst, and no more");
         assert_eq!(pace.reserve(1400, at(5000)), Duration::from_millis(1000));
-        assert_eq!((pace.take_passed(), pace.take_passed()), (2200, 0));
     }
 }

@@ -223,7 +223,7 @@ fn close(operation: &mut Operation, event: Event, position: u64, convention: Con
     }
     operation.result = match (operation.outcome, operation.action) {
         (Outcome::Refused, _) => event.found,
-        (_, Action::Read) if event.value.is_null() && convention == Convention::Knossos => None,
+        (_, Action::Read | Action::Txn) if event.value.is_null() && convention == Convention::Knossos => None,
         (_, Action::Txn) if convention == Convention::Knossos => Some(without_unseen(event.value)),
         (_, Action::Read | Action::Txn) => Some(event.value),
         _ => {

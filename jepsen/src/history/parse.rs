@@ -1,7 +1,7 @@
 //! Reading a history from a file, in any of the formats that we know.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
 use super::operation::Operation;
@@ -51,34 +51,41 @@ pub enum ReadError {
 ///
 /// A file that cannot be read, or that is no history.
 pub fn read(path: &Path, format: Option<Format>) -> Result<(Format, Vec<Operation>), ReadError> {
-    // A history of a long run is gigabytes in our own format: it is read line by line. The others are small.
-    if !says_something(BufReader::new(File::open(path)?))? {
-        return Err(ReadError::Empty);
-    }
-    let guess = || guess(BufReader::new(File::open(path)?));
-    let format = format.map_or_else(guess, Ok)?;
+    // Opened once: it may be a pipe.
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let head = head(&mut reader)?;
+    let format = format.map_or_else(|| guess(&head), Ok)?;
+    let mut reader = Cursor::new(head).chain(reader);
+    let mut whole = || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).map(|_| text)
+    };
     let operations = match format {
-        Format::Jsonl => jsonl::read(BufReader::with_capacity(1 << 20, File::open(path)?))?,
-        Format::Edn => edn::history(&std::fs::read_to_string(path)?)?,
-        Format::Porcupine => porcupine::history(&std::fs::read_to_string(path)?)?,
+        Format::Edn => edn::history(&whole()?)?,
+        Format::Porcupine => porcupine::history(&whole()?)?,
+        // A history of a long run is gigabytes in our own format: it is read line by line. The others are small.
+        Format::Jsonl => jsonl::read(reader)?,
     };
     Ok((format, operations))
 }
 
-/// Whether there is a line that is neither empty nor a comment of EDN's. (In the other formats such a line is refused.)
-fn says_something(reader: impl BufRead) -> std::io::Result<bool> {
-    for line in reader.lines() {
-        if !matches!(line?.trim_start().as_bytes(), [] | [b';', ..]) {
-            return Ok(true);
+/// All up to the first line that is neither empty nor a comment of EDN's. (In the other formats such a line is refused.)
+fn head(reader: &mut impl BufRead) -> Result<String, ReadError> {
+    let mut head = String::new();
+    loop {
+        let begin = head.len();
+        if reader.read_line(&mut head)? == 0 {
+            return Err(ReadError::Empty);
+        }
+        if !matches!(head[begin..].trim_start().as_bytes(), [] | [b';', ..]) {
+            return Ok(head);
         }
     }
-    Ok(false)
 }
 
 /// Tells the format by the first line that says something.
-fn guess(reader: impl BufRead) -> Result<Format, ReadError> {
-    for line in reader.lines() {
-        let line = line?;
+fn guess(head: &str) -> Result<Format, ReadError> {
+    for line in head.lines() {
         let text = line.trim_start();
         match text.as_bytes() {
             [] => {}
@@ -120,9 +127,25 @@ mod tests {
         assert!(matches!(read("; nothing\n[]", None), Ok((Format::Edn, operations)) if operations.is_empty()));
     }
 
+    /// The head of what came through a pipe was read by whoever told the format, and a history that was all head was empty.
+    #[test]
+    fn a_history_from_a_pipe_lost_its_head() {
+        let text = "; one write\n[{:process 0, :type :invoke, :f :write, :value 1}\n{:process 0, :type :ok, :f :write, :value 1}]\n";
+        for format in [None, Some(Format::Edn)] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("pipe");
+            let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+            assert!(made.success());
+            std::thread::scope(|scope| {
+                scope.spawn(|| std::fs::write(&path, text).unwrap());
+                assert_eq!(read(&path, format).unwrap().1.len(), 1);
+            });
+        }
+    }
+
     #[test]
     fn formats_are_told_by_content() {
-        let told = |text: &str| guess(text.as_bytes()).ok();
+        let told = |text: &str| guess(text).ok();
         assert_eq!(told("; a comment\n[{:type :invoke}]"), Some(Format::Edn));
         assert_eq!(told("\n({:type :invoke})"), Some(Format::Edn));
         assert_eq!(told("{:type :invoke, :f :read}"), Some(Format::Edn));
