@@ -21,7 +21,7 @@ pub(crate) const RATE_BURST: Duration = Duration::from_millis(100);
 /// What they may take at least, so that they end: half of it from the first byte written to the last one sent.
 const RATE_MIN: u64 = 8 << 20;
 /// What snapshots begin with where there are users.
-const RATE_FIRST: u64 = 50 << 20;
+const RATE_FIRST: u64 = 16 << 20;
 /// The foreground's target for its 99th percentile where nobody knows what users had before.
 const TARGET_UNKNOWN: Duration = Duration::from_millis(50);
 /// Whatever users had before, the target is no less: nobody feels less…
@@ -140,7 +140,7 @@ pub(crate) async fn run(member: Arc<Member>) {
         let moves = member.feed.latest().is_none_or(|map| !map.topology.moves.is_empty());
         before.passes(&times, !is_busy && !moves);
         let target = before.target();
-        let next = if is_busy { next_rate(rate, p99 > target) } else { first_rate(has_users) };
+        let next = if is_busy { next_rate(rate, has_users, p99 > target) } else { first_rate(has_users) };
         if is_busy && (next < RATE_FIRST) != (rate < RATE_FIRST) {
             info!(throttled = next < RATE_FIRST, ?p99, ?target, "snapshots");
         }
@@ -160,11 +160,13 @@ fn first_rate(has_users: bool) -> u64 {
     if has_users { RATE_FIRST } else { RATE_MAX }
 }
 
-fn next_rate(rate: u64, users_wait: bool) -> u64 {
+/// Grows slowly where there are users: they are to feel what is too much while it is a little too much.
+fn next_rate(rate: u64, has_users: bool, users_wait: bool) -> u64 {
     if users_wait {
         return (rate / 2).max(RATE_MIN);
     }
-    (rate + rate / 4).min(RATE_MAX)
+    let more = if has_users { rate / 8 } else { rate / 4 };
+    (rate + more).min(RATE_MAX)
 }
 
 #[cfg(test)]
@@ -179,15 +181,16 @@ mod tests {
 
     #[test]
     fn snapshots_give_way_to_users_and_come_back() {
-        assert_eq!(next_rate(RATE_MAX, false), RATE_MAX);
-        assert_eq!(next_rate(RATE_MAX, true), RATE_MAX / 2);
+        assert_eq!(next_rate(RATE_MAX, true, false), RATE_MAX);
+        assert_eq!(next_rate(RATE_MAX, true, true), RATE_MAX / 2);
         let mut rate = RATE_MAX;
         for _ in 0..20 {
-            rate = next_rate(rate, true);
+            rate = next_rate(rate, true, true);
         }
         assert_eq!(rate, RATE_MIN, "they end all the same");
-        for _ in 0..20 {
-            rate = next_rate(rate, false);
+        assert!(next_rate(rate, true, false) < next_rate(rate, false, false), "with nobody there it grows faster");
+        for _ in 0..40 {
+            rate = next_rate(rate, true, false);
         }
         assert_eq!(rate, RATE_MAX);
     }

@@ -17,6 +17,7 @@
 //!     replica u64 | 0x02 | user key      ->  Record
 //! ```
 //!
+//! A session's key is put by one entry, deleted by one later entry, and never put again: see [`is_put_once`].
 //! Integers are big-endian, so that byte order is numeric order. The replica id comes first everywhere: a replica is one range
 //! of each database, and a new incarnation never sees an old one's data. Values of the log database are codec envelopes.
 
@@ -154,6 +155,12 @@ pub fn parse_session_key(key: &[u8]) -> Option<(SessionId, u64)> {
     Some((SessionId(word(1)?), word(9)?))
 }
 
+/// Whether a key is put at most once in the life of a state, and deleted at most once after that. RocksDB then forgets both as soon as
+/// they meet, and needs no tombstone until the last level (<https://github.com/facebook/rocksdb/wiki/Single-Delete>).
+pub(crate) fn is_put_once(space: Space, key: &[u8]) -> bool {
+    space == Space::Table && parse_session_key(key).is_some()
+}
+
 /// The first key that is after every key with this prefix; none if there is no such key (the prefix is all 0xff).
 pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|&byte| byte != 0xff)?;
@@ -192,6 +199,17 @@ mod state_tests {
         assert_eq!(state_key_replica(b"short"), None);
         assert_eq!(state_key_replica(&[0, 0, 0, 0, 0, 0, 0, 1, 3]), None, "no such space");
         assert_eq!(parse_session_key(b"S"), None);
+    }
+
+    #[test]
+    fn only_the_records_of_sessions_are_put_once() {
+        let record = session_key(SessionId(3), 4);
+        assert!(is_put_once(Space::Table, &record));
+        assert!(
+            !is_put_once(Space::Data, &record) && !is_put_once(Space::Meta, &record),
+            "a user's key may look like one"
+        );
+        assert!(!is_put_once(Space::Table, &record[..16]) && !is_put_once(Space::Table, &[&record[..], &[0]].concat()));
     }
 
     fn space() -> impl Strategy<Value = Space> {

@@ -16,6 +16,7 @@
 //!
 //! Read `keys` next (what is on disk), then `log`, `state`, `machine`.
 
+mod background;
 mod bug;
 mod fail_point;
 pub mod keys;

@@ -6,13 +6,13 @@ use std::path::Path;
 use quorate_types::codec::{self, CodecError, Kind};
 use quorate_types::{Entry, ReplicaId};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, Options, ReadOptions, WriteBatch,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, ReadOptions, WriteBatch,
 };
 
 use super::LogError;
 use super::replica::{Change, Operation, Reading};
 use crate::keys::{LogSpace, log_entry_key, log_key, parse_log_key};
-use crate::torn;
+use crate::{background, torn};
 
 /// The scratch buffer gives memory back above this, after a large entry.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
@@ -34,7 +34,7 @@ pub(super) fn io(error: rocksdb::Error) -> LogError {
 /// nothing can tell the two apart.) It rules out recycled log files, whose old content would look like such damage. A last write
 /// with holes, as a power cut leaves it, RocksDB refuses, too: that one `torn` recognises and cuts off.
 pub(super) fn open(path: &Path, memtable_bytes: usize) -> Result<DB, LogError> {
-    let mut options = Options::default();
+    let mut options = background::options();
     options.create_if_missing(true);
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     // An older write-ahead log that is lost as a whole is noticed here; the newest one by `has_write_ahead_log`.

@@ -6,7 +6,7 @@ use std::ops::{Bound, ControlFlow};
 use quorate_types::ReplicaId;
 use quorate_types::state::{Head, StoredMembership};
 
-use crate::keys::Space;
+use crate::keys::{Space, is_put_once};
 use crate::state::{Batch, StateError, View, Visit, meta};
 
 /// What a machine sees and changes while it applies: the replica's state as it was before the batch, and on top of it everything
@@ -62,7 +62,13 @@ impl<'a> Draft<'a> {
 
     /// The key holds nothing from now on.
     pub fn delete(&mut self, space: Space, key: Vec<u8>) {
-        self.overlay_mut(space).insert(key, None);
+        let overlay = self.overlay_mut(space);
+        if is_put_once(space, &key) && overlay.get(&key).is_some_and(Option::is_some) {
+            // It was put here, so the state never had it.
+            overlay.remove(&key);
+        } else {
+            overlay.insert(key, None);
+        }
     }
 
     /// Visits the keys that start with `prefix`, as changed so far, in order, until told to stop. Keys are given whole, the

@@ -20,7 +20,7 @@ use self::pinned::RocksPinned;
 use self::view::RocksView;
 use super::{Batch, Pinned, State, StateError, View};
 use crate::Bug;
-use crate::keys::{Space, state_key_into, state_key_replica, state_range};
+use crate::keys::{Space, is_put_once, state_key_into, state_key_replica, state_range};
 use crate::torn;
 
 mod export;
@@ -85,6 +85,7 @@ impl State for RocksState {
             state_key_into(&mut full_key, replica, *space, key);
             match value {
                 Some(value) => writes.put(&full_key, value),
+                None if is_put_once(*space, key) => writes.single_delete(&full_key),
                 None => writes.delete(&full_key),
             }
         }
@@ -137,4 +138,147 @@ impl State for RocksState {
 
 fn io(error: impl ToString) -> StateError {
     StateError::Io(error.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use quorate_types::SessionId;
+
+    use super::*;
+    use crate::keys::session_key;
+
+    const REPLICA: ReplicaId = ReplicaId(1);
+
+    fn open(dir: &Path) -> RocksState {
+        RocksState::open(dir, StateOptions::with_cache_bytes(1 << 20)).unwrap()
+    }
+
+    fn write(state: &RocksState, space: Space, key: Vec<u8>, value: Option<&[u8]>) {
+        let operations = vec![(space, key, value.map(<[u8]>::to_vec))];
+        state.write(REPLICA, Batch { operations }).unwrap();
+    }
+
+    /// Every write leaves a record of its session, and the next one deletes it. RocksDB takes a file that is mostly tombstones for one
+    /// that hides large values, and moves it through all levels at once: with values of 64 KiB that was the whole database, every
+    /// few seconds.
+    #[test]
+    fn forgotten_session_records_made_rocksdb_compact_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = open(dir.path());
+        for index in 1..=1000 {
+            write(&state, Space::Table, session_key(SessionId(1), index), Some(b"done"));
+            write(&state, Space::Table, session_key(SessionId(1), index - 1), None);
+        }
+        write(&state, Space::Data, b"gone".to_vec(), None);
+        state.flush().unwrap();
+        let files = state.db.live_files().unwrap();
+        let tombstones: u64 = files.iter().map(|file| file.num_deletions).sum();
+        assert_eq!(tombstones, 2, "of the key that never was, and of a record that the database never had");
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// A session's next record; the oldest ones are deleted until so many are left.
+        Record {
+            session: u64,
+            left: usize,
+        },
+        Data {
+            key: u8,
+            delete: bool,
+        },
+        Flush,
+        Compact,
+        /// The state as it is replaces itself, from files.
+        Install,
+        /// A snapshot of the database is held from here on, and the one before it no more.
+        Hold,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (1..3u64, 0..3usize).prop_map(|(session, left)| Step::Record { session, left }),
+            2 => (0..4u8, any::<bool>()).prop_map(|(key, delete)| Step::Data { key, delete }),
+            2 => Just(Step::Flush),
+            1 => Just(Step::Compact),
+            1 => Just(Step::Install),
+            1 => Just(Step::Hold),
+        ]
+    }
+
+    fn contents(state: &RocksState) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        for space in [Space::Table, Space::Data] {
+            let mut visit = |key: &[u8], value: &[u8]| {
+                found.insert(key.to_vec(), value.to_vec());
+                std::ops::ControlFlow::Continue(())
+            };
+            state.view(&mut |view| view.scan(REPLICA, space, b"", &mut visit)).unwrap();
+        }
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// A deleted record stays deleted and no other one is lost, wherever flushes, compactions, snapshots that are installed and
+        /// snapshots that are held separate what was put from what deletes it.
+        #[test]
+        fn what_is_put_once_and_deleted_once_stays_deleted(steps in vec(step(), 1..80)) {
+            let dir = tempfile::tempdir().unwrap();
+            let state = open(dir.path());
+            let mut model = BTreeMap::new();
+            let mut records = BTreeMap::<u64, Vec<u64>>::new();
+            let mut held = None;
+            for (index, step) in (1..).zip(steps) {
+                match step {
+                    Step::Record { session, left } => {
+                        let records = records.entry(session).or_default();
+                        let key = session_key(SessionId(session), index);
+                        write(&state, Space::Table, key.clone(), Some(&[7]));
+                        model.insert(key, vec![7]);
+                        records.push(index);
+                        while records.len() > left {
+                            let key = session_key(SessionId(session), records.remove(0));
+                            write(&state, Space::Table, key.clone(), None);
+                            model.remove(&key);
+                        }
+                    }
+                    Step::Data { key, delete: true } => {
+                        write(&state, Space::Data, vec![key], None);
+                        model.remove(&vec![key]);
+                    }
+                    Step::Data { key, delete: false } => {
+                        write(&state, Space::Data, vec![key], Some(&[key]));
+                        model.insert(vec![key], vec![key]);
+                    }
+                    Step::Flush => state.flush().unwrap(),
+                    Step::Compact => state.db.compact_range::<&[u8], &[u8]>(None, None),
+                    Step::Install => {
+                        let staging = tempfile::tempdir_in(dir.path()).unwrap();
+                        let pinned = state.pin(REPLICA).unwrap();
+                        let files = pinned.write_files(staging.path(), REPLICA).unwrap();
+                        state.install(REPLICA, &files, pinned.meta()).unwrap();
+                    }
+                    Step::Hold => {
+                        held = Some((state.pin(REPLICA).unwrap(), model.clone()));
+                    }
+                }
+                prop_assert_eq!(&contents(&state), &model, "after step {} {:?}", index, step);
+            }
+            state.flush().unwrap();
+            state.db.compact_range::<&[u8], &[u8]>(None, None);
+            prop_assert_eq!(&contents(&state), &model);
+            if let Some((pinned, model)) = held {
+                let staging = tempfile::tempdir_in(dir.path()).unwrap();
+                let files = pinned.write_files(staging.path(), REPLICA).unwrap();
+                state.install(REPLICA, &files, pinned.meta()).unwrap();
+                prop_assert_eq!(&contents(&state), &model, "what was held");
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Options};
 
+use crate::background;
 use crate::pace::Pace;
 
 /// What may differ between nodes: the memory of the state database, and how fast files of snapshots are written.
@@ -51,7 +52,7 @@ impl StateOptions {
 
     /// Options of the database.
     pub(super) fn database(&self) -> Options {
-        let mut options = self.tables();
+        let mut options = self.tables_of(background::options());
         options.create_if_missing(true);
         options.set_write_buffer_size(self.memtable_bytes);
         options.set_max_write_buffer_number(MEMTABLES_MAX);
@@ -63,8 +64,6 @@ impl StateOptions {
         options.set_target_file_size_base(FILE_BYTES);
         // A dropped snapshot or iterator leaves the deletion of files to the background.
         options.set_avoid_unnecessary_blocking_io(true);
-        // Written out little by little, so that a flush does not make the log's fsync wait for all of it at once.
-        options.set_bytes_per_sync(1 << 20);
         // Any number above 0 makes RocksDB reject writes without the write-ahead log.
         options.set_recycle_log_file_num(0);
         // RocksDB's own diagnostics, bounded.
@@ -73,8 +72,12 @@ impl StateOptions {
         options
     }
 
-    /// Options of the tables, also of those that are written for a snapshot.
+    /// Options of the tables that are written for a snapshot: those of the database's.
     pub(super) fn tables(&self) -> Options {
+        self.tables_of(Options::default())
+    }
+
+    fn tables_of(&self, mut options: Options) -> Options {
         let mut blocks = BlockBasedOptions::default();
         // Point reads are the hot path. Scans stay inside a replica by their bounds and need no filter of prefixes.
         blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
@@ -82,7 +85,6 @@ impl StateOptions {
         blocks.set_block_cache(&self.cache);
         blocks.set_cache_index_and_filter_blocks(true);
         blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
-        let mut options = Options::default();
         options.set_block_based_table_factory(&blocks);
         options.set_compression_type(DBCompressionType::Lz4);
         options
