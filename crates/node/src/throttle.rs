@@ -20,8 +20,10 @@ pub(crate) const RATE_MAX: u64 = 200 << 20;
 pub(crate) const RATE_BURST: Duration = Duration::from_millis(100);
 /// What they may take at least, so that they end: half of it from the first byte written to the last one sent.
 const RATE_MIN: u64 = 8 << 20;
-/// What snapshots begin with where there are users.
+/// What snapshots begin with where there are users; and the most that they take where nobody knows what users had before.
 const RATE_FIRST: u64 = 16 << 20;
+/// The most that they take where users are there and do not wait: what was written has to be compacted, and is felt later.
+const RATE_USERS_MAX: u64 = 64 << 20;
 /// The foreground's target for its 99th percentile where nobody knows what users had before.
 const TARGET_UNKNOWN: Duration = Duration::from_millis(50);
 /// Whatever users had before, the target is no less: nobody feels less…
@@ -30,6 +32,8 @@ const TARGET_MIN: Duration = Duration::from_millis(5);
 const TARGET_MAX: Duration = Duration::from_millis(200);
 /// With fewer batches than this in a period nobody would notice what else goes on.
 const USERS_MIN: u64 = 25;
+/// After so many periods with fewer nobody is there: in one of them a disk may have stood still.
+const ABSENT_MIN: u32 = 4;
 /// How often the rate is set.
 const PERIOD: Duration = Duration::from_millis(250);
 /// Periods that are remembered: half a minute.
@@ -114,12 +118,16 @@ impl Before {
         self.p99s.push_back(times.p99());
     }
 
+    fn is_known(&self) -> bool {
+        self.p99s.len() >= REMEMBERED_MIN
+    }
+
     /// What the 99th percentile may be while replicas move: what it was in three periods of four, and half as much again.
     fn target(&self) -> Duration {
-        let mut p99s = Vec::from_iter(self.p99s.iter().copied());
-        if p99s.len() < REMEMBERED_MIN {
+        if !self.is_known() {
             return TARGET_UNKNOWN;
         }
+        let mut p99s = Vec::from_iter(self.p99s.iter().copied());
         p99s.sort_unstable();
         (p99s[p99s.len() * 3 / 4] * 3 / 2).clamp(TARGET_MIN, TARGET_MAX)
     }
@@ -130,19 +138,30 @@ pub(crate) async fn run(member: Arc<Member>) {
     let mut turn = interval(PERIOD);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut rate = RATE_MAX;
+    let mut throttled = false;
+    let mut absent = ABSENT_MIN;
     let mut before = Before::default();
     loop {
         turn.tick().await;
         let foreground = &member.foreground;
         let times = foreground.take_times();
-        let (has_users, p99) = (times.have_users(), times.p99());
+        absent = if times.have_users() { 0 } else { absent.saturating_add(1) };
+        let (has_users, p99) = (absent < ABSENT_MIN, times.p99());
         let is_busy = member.groups.are_sending_snapshots();
         let moves = member.feed.latest().is_none_or(|map| !map.topology.moves.is_empty());
         before.passes(&times, !is_busy && !moves);
         let target = before.target();
-        let next = if is_busy { next_rate(rate, has_users, p99 > target) } else { first_rate(has_users) };
-        if is_busy && (next < RATE_FIRST) != (rate < RATE_FIRST) {
-            info!(throttled = next < RATE_FIRST, ?p99, ?target, "snapshots");
+        let most = match (has_users, before.is_known()) {
+            (false, _) => RATE_MAX,
+            (true, true) => RATE_USERS_MAX,
+            (true, false) => RATE_FIRST,
+        };
+        let next = if is_busy { next_rate(rate, most, p99 > target) } else { first_rate(has_users) };
+        // Not at each turn of a rate that swings about what users bear.
+        let throttles = is_busy && (next < RATE_FIRST || throttled && next < most);
+        if throttles != throttled {
+            info!(throttled = throttles, rate = next, ?p99, ?target, "snapshots");
+            throttled = throttles;
         }
         if next != rate {
             member.transport.snapshot_pace().set_rate(next);
@@ -160,13 +179,12 @@ fn first_rate(has_users: bool) -> u64 {
     if has_users { RATE_FIRST } else { RATE_MAX }
 }
 
-/// Grows slowly where there are users: they are to feel what is too much while it is a little too much.
-fn next_rate(rate: u64, has_users: bool, users_wait: bool) -> u64 {
+/// Grows slowly: users are to feel what is too much while it is a little too much.
+fn next_rate(rate: u64, most: u64, users_wait: bool) -> u64 {
     if users_wait {
-        return (rate / 2).max(RATE_MIN);
+        return (rate / 2).clamp(RATE_MIN, most);
     }
-    let more = if has_users { rate / 8 } else { rate / 4 };
-    (rate + more).min(RATE_MAX)
+    (rate + rate / 8).min(most)
 }
 
 #[cfg(test)]
@@ -181,16 +199,16 @@ mod tests {
 
     #[test]
     fn snapshots_give_way_to_users_and_come_back() {
-        assert_eq!(next_rate(RATE_MAX, true, false), RATE_MAX);
-        assert_eq!(next_rate(RATE_MAX, true, true), RATE_MAX / 2);
+        assert_eq!(next_rate(RATE_MAX, RATE_MAX, false), RATE_MAX);
+        assert_eq!(next_rate(RATE_MAX, RATE_MAX, true), RATE_MAX / 2);
+        assert_eq!(next_rate(RATE_MAX, RATE_USERS_MAX, false), RATE_USERS_MAX, "users came");
         let mut rate = RATE_MAX;
         for _ in 0..20 {
-            rate = next_rate(rate, true, true);
+            rate = next_rate(rate, RATE_MAX, true);
         }
         assert_eq!(rate, RATE_MIN, "they end all the same");
-        assert!(next_rate(rate, true, false) < next_rate(rate, false, false), "with nobody there it grows faster");
         for _ in 0..40 {
-            rate = next_rate(rate, true, false);
+            rate = next_rate(rate, RATE_MAX, false);
         }
         assert_eq!(rate, RATE_MAX);
     }

@@ -3,7 +3,7 @@
 use rocksdb::Options;
 
 /// Options of a database that writes its files in pieces of 1 MiB, and no piece before the one before it is on disk: an fsync of the
-/// write-ahead log then waits behind one piece of each file, and not behind all that a compaction would hand to the disk.
+/// write-ahead log then waits behind a piece or two of each file, and not behind all that a compaction would hand to the disk.
 pub(crate) fn options() -> Options {
     // The library has no function of its own for the second one.
     Options::default()

@@ -155,8 +155,10 @@ pub fn parse_session_key(key: &[u8]) -> Option<(SessionId, u64)> {
     Some((SessionId(word(1)?), word(9)?))
 }
 
-/// Whether a key is put at most once in the life of a state, and deleted at most once after that. RocksDB then forgets both as soon as
-/// they meet, and needs no tombstone until the last level (<https://github.com/facebook/rocksdb/wiki/Single-Delete>).
+/// Whether a key is put at most once, and deleted at most once after that. RocksDB then drops both when they meet, unless a snapshot of it
+/// lies between them, and needs no tombstone until the last level (<https://github.com/facebook/rocksdb/wiki/Single-Delete>).
+/// A second put would make the first one come back after the deletion, unless a range deletion lies between the two, as it does
+/// in the files of an installed snapshot.
 pub(crate) fn is_put_once(space: Space, key: &[u8]) -> bool {
     space == Space::Table && parse_session_key(key).is_some()
 }

@@ -55,7 +55,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The key holds this value from now on. Not in [`Space::Meta`], which is the replica's own.
+    /// The key holds this value from now on. Not in [`Space::Meta`], which is the replica's own. The record of a session is put once.
     pub fn put(&mut self, space: Space, key: Vec<u8>, value: Vec<u8>) {
         self.overlay_mut(space).insert(key, Some(value));
     }

@@ -73,7 +73,8 @@ pub trait View {
 /// One change of one replica's state: all of it or nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// In order; a later operation on the same key wins. `None` deletes.
+    /// In order; a later operation on the same key wins. `None` deletes. A key that is put once ([`crate::keys`]: the records of
+    /// sessions) is not put again, neither here nor later.
     pub operations: Vec<(Space, Vec<u8>, Option<Vec<u8>>)>,
 }
 

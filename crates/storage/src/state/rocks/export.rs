@@ -113,7 +113,8 @@ impl<'a> Part<'a> {
         Ok(())
     }
 
-    /// Ends the part before `end`.
+    /// Ends the part before `end`. The range deletion hides what the target has there; also from single deletes that come later
+    /// ([`crate::keys::is_put_once`]).
     fn finish(mut self, end: &[u8]) -> Result<PathBuf, StateError> {
         self.writer.delete_range(self.start.as_slice(), end).map_err(io)?;
         self.writer.finish().map_err(io)?;

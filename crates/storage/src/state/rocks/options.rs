@@ -72,7 +72,7 @@ impl StateOptions {
         options
     }
 
-    /// Options of the tables that are written for a snapshot: those of the database's.
+    /// Options of the tables that are written for a snapshot: they are like the database's own.
     pub(super) fn tables(&self) -> Options {
         self.tables_of(Options::default())
     }
