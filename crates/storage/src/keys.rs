@@ -17,7 +17,7 @@
 //!     replica u64 | 0x02 | user key      ->  Record
 //! ```
 //!
-//! A session's key is put by one entry, deleted by one later entry, and never put again: see [`is_put_once`].
+//! A session's key is put by one entry, deleted by one later entry, and never put again: see `is_put_once`.
 //! Integers are big-endian, so that byte order is numeric order. The replica id comes first everywhere: a replica is one range
 //! of each database, and a new incarnation never sees an old one's data. Values of the log database are codec envelopes.
 
