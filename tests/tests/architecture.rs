@@ -11,26 +11,28 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("connections", &[]),
     ("proto", &["types"]),
     ("ring", &["types"]),
-    ("storage", &["types"]),
-    ("raft", &["types", "storage"]),
-    ("topology", &["types", "ring", "storage", "raft"]),
-    ("node", &["types", "connections", "proto", "ring", "storage", "raft", "topology"]),
+    ("testpoints", &[]),
+    ("machine", &["types", "testpoints"]),
+    ("rocks", &["types", "testpoints", "machine"]),
+    ("raft", &["types", "testpoints", "machine"]),
+    ("topology", &["types", "ring", "machine"]),
+    ("node", &["types", "testpoints", "connections", "proto", "ring", "machine", "rocks", "raft", "topology"]),
     ("router", &["types", "proto", "ring"]),
     ("client", &["types", "router"]),
     ("shortener", &["client", "connections"]),
     ("cli", &["types", "proto", "node", "router", "client", "shortener"]),
     ("jepsen", &["types", "proto", "router", "client", "sim"]),
-    ("sim", &["types", "ring", "storage", "raft", "topology"]),
+    ("sim", &["types", "ring", "machine", "raft", "topology"]),
     ("tests", &["proto", "router", "client"]),
 ];
 
 /// Which crates may use an outside library.
 const OWNERS: &[(&str, &[&str])] = &[
     ("openraft", &["raft"]),
-    ("rocksdb", &["storage"]),
+    ("rocksdb", &["rocks"]),
     ("hashring", &["ring"]),
     ("bincode", &["types"]),
-    ("siphasher", &["ring", "storage"]),
+    ("siphasher", &["ring", "machine"]),
     ("tonic", &["connections", "proto", "node", "router", "cli"]),
     ("axum", &["connections", "node", "shortener"]),
     ("moka", &["shortener"]),
@@ -38,7 +40,7 @@ const OWNERS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that stay plain: no runtime and no network.
-const WITHOUT_TOKIO: &[&str] = &["types", "ring", "proto", "storage", "topology"];
+const WITHOUT_TOKIO: &[&str] = &["types", "ring", "proto", "testpoints", "machine", "rocks", "topology"];
 
 fn root() -> PathBuf {
     // Asked when the test runs: another clone that shares the target directory may have compiled it.

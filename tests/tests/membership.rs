@@ -104,7 +104,7 @@ async fn status(cluster: &Cluster, node: usize) -> Option<NodeStatus> {
     admin(&cluster.endpoint(node), ASK).await.ok()?.node(ASK).await.ok()
 }
 
-/// The id of a node that runs: founders are numbered by their addresses.
+/// The id of a node that runs: initial nodes are numbered by their addresses.
 async fn id(cluster: &Cluster, node: usize) -> anyhow::Result<String> {
     Ok(status(cluster, node).await.context("the node answers")?.id.to_string())
 }

@@ -13,7 +13,7 @@ use quorate_proto::kv::kv_client::KvClient;
 use quorate_proto::kv::{ClientFrame, ClientHello};
 use quorate_proto::peer::peer_client::PeerClient;
 use quorate_proto::peer::{
-    Frame, Hello, ObeyRequest, ProposeTopologyRequest, ReportRequest, SnapshotChunk, WatchTopologyRequest,
+    ExecuteRequest, Frame, Hello, ProposeTopologyRequest, ReportRequest, SnapshotChunk, WatchTopologyRequest,
 };
 use quorate_router::admin;
 use quorate_tests::{Cluster, ClusterOptions, eventually, quorate, run_cli};
@@ -58,8 +58,8 @@ async fn every_call_is_refused(peer: &str, hello: Hello, words: &[&str]) -> anyh
     let propose = ProposeTopologyRequest { hello: hello(), ..ProposeTopologyRequest::default() };
     refused(client.propose_topology(propose), "ProposeTopology", words).await?;
     refused(client.report(ReportRequest { hello: hello() }), "Report", words).await?;
-    let obey = ObeyRequest { hello: hello(), ..ObeyRequest::default() };
-    refused(client.obey(obey), "Obey", words).await
+    let execute = ExecuteRequest { hello: hello(), ..ExecuteRequest::default() };
+    refused(client.execute(execute), "Execute", words).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

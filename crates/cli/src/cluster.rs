@@ -26,7 +26,7 @@ pub(crate) enum ClusterCommand {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InitArgs {
-    /// Client addresses of the founding nodes, all of them running with empty data directories.
+    /// Client addresses of the bootstrap nodes, all of them running with empty data directories.
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true, value_parser = endpoint::parse)]
     nodes: Vec<String>,
     /// Replicas of every shard: 1, 3 or 5. Fixed from now on.
@@ -55,14 +55,14 @@ fn replicas(text: &str) -> Result<u32, String> {
 
 /// A cluster to be made.
 #[derive(Clone, Debug)]
-pub(crate) struct Founding {
+pub(crate) struct Bootstrap {
     /// Client addresses, sorted.
     nodes: Vec<String>,
     replicas: u32,
     shards: u32,
 }
 
-impl Founding {
+impl Bootstrap {
     /// Checks what can be checked without asking anybody.
     pub(crate) fn new(mut nodes: Vec<String>, replicas: u32, shards: u32) -> Result<Self, Failure> {
         nodes.sort();
@@ -76,7 +76,7 @@ impl Founding {
             )
             .hint("name more nodes, or ask for fewer --replicas (1 survives no failure)"));
         }
-        Ok(Founding { nodes, replicas, shards })
+        Ok(Bootstrap { nodes, replicas, shards })
     }
 
     /// Asks the first of the nodes to make the cluster.
@@ -101,7 +101,7 @@ const AGAIN: &str = "the same call again is harmless and finishes what was begun
 fn unreached(status: &Status) -> Failure {
     Failure::new(Exit::Unreachable, "cannot reach the first node")
         .cause(status.message())
-        .hint("start every founding node first:  quorate node start --data-dir DIR")
+        .hint("start every bootstrap node first:  quorate node start --data-dir DIR")
 }
 
 fn refused(node: &str, status: &Status) -> Failure {
@@ -132,9 +132,9 @@ impl ClusterCommand {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let ClusterCommand::Init(args) = self;
         let (replicas, shards) = (args.replicas, args.shards);
-        let founding = Founding::new(args.nodes, replicas, shards)?;
-        let endpoints = founding.nodes.join(",");
-        let response = founding.make(args.deadline).await?;
+        let bootstrap = Bootstrap::new(args.nodes, replicas, shards)?;
+        let endpoints = bootstrap.nodes.join(",");
+        let response = bootstrap.make(args.deadline).await?;
         let made = Made { cluster_id: &response.cluster_id, already: response.already, replicas, shards };
         output::show(args.output.output, "ClusterInit", &made, || match response.already {
             true => {
@@ -161,10 +161,10 @@ mod tests {
 
     #[test]
     fn impossible_clusters_are_refused_before_anybody_is_asked() {
-        let failure = Founding::new(nodes(&["a", "b"]), 3, 16).unwrap_err();
+        let failure = Bootstrap::new(nodes(&["a", "b"]), 3, 16).unwrap_err();
         assert_eq!(failure.exit(), Exit::Usage);
         assert!(failure.to_string().starts_with("error: 3 replicas need at least 3 nodes; 2 given"), "{failure}");
-        let failure = Founding::new(nodes(&["a", "b", "a"]), 3, 16).unwrap_err();
+        let failure = Bootstrap::new(nodes(&["a", "b", "a"]), 3, 16).unwrap_err();
         assert!(failure.to_string().contains("node a:7100 is named twice"));
         for line in ["--replicas 2", "--replicas 0", "--shards 0", "--shards 5000", "--shards many"] {
             assert!(parse(&format!("quorate cluster init --nodes a:1,b:1,c:1 {line}")).is_err(), "{line}");
@@ -174,8 +174,8 @@ mod tests {
 
     #[test]
     fn the_nodes_are_asked_in_the_same_order_whoever_calls() {
-        let founding = Founding::new(nodes(&["c", "a", "b"]), 3, 16).unwrap();
-        assert_eq!(founding.nodes, nodes(&["a", "b", "c"]));
+        let bootstrap = Bootstrap::new(nodes(&["c", "a", "b"]), 3, 16).unwrap();
+        assert_eq!(bootstrap.nodes, nodes(&["a", "b", "c"]));
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(crate) const DIE_WITH_PARENT: &str = "QUORATE_DIE_WITH_PARENT";
 /// Ties this process to its parent if the parent asked for it. To be called on the main thread, before any other is started.
 pub(crate) fn guard() -> Result<(), Failure> {
     let Some(parent) = std::env::var_os(DIE_WITH_PARENT) else { return Ok(()) };
-    let failure = |cause: String| Failure::new(Exit::Other, format!("cannot obey {DIE_WITH_PARENT}")).cause(cause);
+    let failure = |cause: String| Failure::new(Exit::Other, format!("cannot execute {DIE_WITH_PARENT}")).cause(cause);
     let parent = parent.to_str().and_then(parse).ok_or_else(|| failure("it must be a process id".to_owned()))?;
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| failure(error.to_string()))?;
     // It may have died before we asked.

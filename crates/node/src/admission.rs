@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_storage::log::{Log, QUEUE_BYTES_MAX};
+use quorate_machine::log::{Log, QUEUE_BYTES_MAX};
 use quorate_types::{Command, Mutation, Rejection};
 
 use crate::disk::Disk;

@@ -1,4 +1,4 @@
-//! Follows the topology: opens this node's replicas, destroys those that left, starts the groups that it founded, and tells new
+//! Follows the topology: opens this node's replicas, destroys those that left, starts the groups that it bootstrapped, and tells new
 //! shards their arcs.
 
 use std::collections::HashMap;
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream;
+use quorate_machine::KvMachine;
 use quorate_raft::{KvGroup, OpenError};
-use quorate_storage::fail_point;
-use quorate_storage::machine::KvMachine;
+use quorate_testpoints::fail_point;
 use quorate_types::topology::{Placement, ShardInfo, Topology};
 use quorate_types::{Command, GroupId, NodeId, ReplicaId, ShardId};
 use tokio::time::{MissedTickBehavior, interval};
@@ -25,7 +25,7 @@ use crate::topology_feed::ClusterMap;
 const TICK: Duration = Duration::from_millis(100);
 /// Replicas that are opened at the same time: opening is mostly reading.
 const OPENING_MAX: usize = 4;
-/// The founder where the leader should be starts a group; the others do so if it has not after this time.
+/// The initial node where the leader should be starts a group; the others do so if it has not after this time.
 const OTHERS_START_AFTER: Duration = Duration::from_secs(2);
 /// How long telling a shard its arc may take before it is tried again.
 const TELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -57,12 +57,12 @@ pub(crate) async fn run(node: Arc<Node>, member: Arc<Member>) {
 struct Agent {
     node: Arc<Node>,
     member: Arc<Member>,
-    /// Groups that this node founded and that nobody has started as far as it knows.
+    /// Groups that this node bootstrapped and that nobody has started as far as it knows.
     unstarted: HashMap<ShardId, Unstarted>,
 }
 
 struct Unstarted {
-    founders: Vec<Placement>,
+    initial_replicas: Vec<Placement>,
     start_at: Instant,
 }
 
@@ -157,16 +157,16 @@ impl Agent {
             .await;
     }
 
-    /// Remembers a group that this node may start: its replica is one of the founders, and it knows of no members yet.
+    /// Remembers a group that this node may start: its replica is one of the initial nodes, and it knows of no members yet.
     fn note_unstarted(&mut self, shard: &ShardInfo, replica: ReplicaId) {
-        let is_founder = shard.founders.iter().any(|founder| founder.replica == replica);
+        let is_initial = shard.initial_replicas.iter().any(|initial_replica| initial_replica.replica == replica);
         let Some(group) = self.member.shards.get(shard.id) else { return };
-        if !is_founder || group.group().is_initialized() || self.unstarted.contains_key(&shard.id) {
+        if !is_initial || group.group().is_initialized() || self.unstarted.contains_key(&shard.id) {
             return;
         }
-        let leads = shard.founders.first().is_some_and(|first| first.replica == replica);
+        let leads = shard.initial_replicas.first().is_some_and(|first| first.replica == replica);
         let start_at = if leads { Instant::now() } else { Instant::now() + OTHERS_START_AFTER };
-        self.unstarted.insert(shard.id, Unstarted { founders: shard.founders.clone(), start_at });
+        self.unstarted.insert(shard.id, Unstarted { initial_replicas: shard.initial_replicas.clone(), start_at });
     }
 
     /// Starts the groups that are due, and tells shards that are led here and do not know their arc which one it is.
@@ -177,7 +177,7 @@ impl Agent {
         let due = self.unstarted.iter().filter(|(_, unstarted)| unstarted.start_at <= now);
         join_all(due.map(async |(shard, unstarted)| {
             let Some(group) = shards.get(shard) else { return };
-            match group.group().initialize(&unstarted.founders).await {
+            match group.group().initialize(&unstarted.initial_replicas).await {
                 Ok(()) => debug!(%shard, "group started"),
                 Err(reason) => warn!(%shard, %reason, "group not started"),
             }
@@ -202,9 +202,9 @@ async fn open(member: &Member, shard: ShardId, replica: ReplicaId) -> Result<KvG
 
 /// Proposes a shard's first command. Repeating it changes nothing, so whoever leads next may propose it again.
 async fn tell(shard: &ShardInfo, group: &KvGroup) {
-    let found = Command::Found { arc: shard.arc, epoch: shard.epoch };
+    let found = Command::Bootstrap { arc: shard.arc, epoch: shard.epoch };
     match group.write(vec![found], TELL_TIMEOUT).await {
-        Ok(_) => info!(shard = %shard.id, arc = %shard.arc, epoch = shard.epoch, "shard founded"),
-        Err(reason) => debug!(shard = %shard.id, %reason, "shard not founded yet"),
+        Ok(_) => info!(shard = %shard.id, arc = %shard.arc, epoch = shard.epoch, "shard bootstrapped"),
+        Err(reason) => debug!(shard = %shard.id, %reason, "shard not bootstrapped yet"),
     }
 }

@@ -19,7 +19,7 @@ pub struct NodeConfig {
     pub listen: NodeAddresses,
     /// Where others reach this node, each `host:port`; an empty one means: where it listens.
     pub advertise: NodeAddresses,
-    /// Client addresses of nodes of the cluster to join, or of the future founders; also asked after a restart.
+    /// Client addresses of nodes of the cluster to join, or of the future initial nodes; also asked after a restart.
     pub join: Vec<String>,
     /// The part of the world that fails together with this node; empty: none is named.
     pub zone: String,

@@ -3,7 +3,7 @@
 //! ```text
 //!   LOCK        held (flock) by the process that serves the directory; its text is that process's id
 //!   FORMAT      {"format":1,"written_by":"0.1.0"}; the first file of all
-//!   FOUNDING    the order to found the cluster, on founders              ┐ envelopes (quorate_types::codec),
+//!   BOOTSTRAP    the order to found the cluster, on initial nodes              ┐ envelopes (quorate_types::codec),
 //!   IDENTITY    cluster id and node id; refuses every other cluster      │ replaced as a whole
 //!   TOPOLOGY    the latest topology seen: addresses after a restart      ┘
 //!   log/        the shared Raft log          state/     the applied state
@@ -17,9 +17,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use quorate_storage::Bug;
+use quorate_testpoints::Bug;
 use quorate_types::codec::CodecError;
-use quorate_types::topology::{Founding, Identity, Topology};
+use quorate_types::topology::{Bootstrap, Identity, Topology};
 use quorate_types::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ const DIR_MODE: u32 = 0o700;
 
 const LOCK: &str = "LOCK";
 const FORMAT: &str = "FORMAT";
-const FOUNDING: &str = "FOUNDING";
+const BOOTSTRAP: &str = "BOOTSTRAP";
 const IDENTITY: &str = "IDENTITY";
 const TOPOLOGY: &str = "TOPOLOGY";
 const STORED: &str = "STORED";
@@ -123,7 +123,7 @@ struct Format {
 ///
 /// # Invariants
 /// * The lock is held as long as this lives: no other process reads or writes the directory meanwhile.
-/// * Identity and founding order are written once; another one is refused.
+/// * Identity and bootstrap order are written once; another one is refused.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
@@ -176,9 +176,9 @@ impl DataDir {
         self.read(IDENTITY, Identity::decode)
     }
 
-    /// The order to found the cluster, if this node is a founder.
-    pub(crate) fn founding(&self) -> Result<Option<Founding>, DataDirError> {
-        self.read(FOUNDING, Founding::decode)
+    /// The order to found the cluster, if this node is a initial node.
+    pub(crate) fn bootstrap(&self) -> Result<Option<Bootstrap>, DataDirError> {
+        self.read(BOOTSTRAP, Bootstrap::decode)
     }
 
     /// The latest topology that was recorded.
@@ -197,19 +197,19 @@ impl DataDir {
 
     /// Records the order to found a cluster and this node's identity in it; durable on return. Another order than the one on
     /// record is refused.
-    pub(crate) fn record_founding(&self, founding: &Founding, node: NodeId) -> Result<(), DataDirError> {
-        match self.founding()? {
-            Some(own) if own == *founding => {}
+    pub(crate) fn record_bootstrap(&self, bootstrap: &Bootstrap, node: NodeId) -> Result<(), DataDirError> {
+        match self.bootstrap()? {
+            Some(own) if own == *bootstrap => {}
             Some(own) => {
                 return Err(DataDirError::OtherCluster {
                     path: self.path.clone(),
                     own: Identity { cluster: own.cluster.id, node },
-                    other: format!("cluster {}", founding.cluster.id),
+                    other: format!("cluster {}", bootstrap.cluster.id),
                 });
             }
-            None => self.write(FOUNDING, &founding.encode())?,
+            None => self.write(BOOTSTRAP, &bootstrap.encode())?,
         }
-        self.record_identity(Identity { cluster: founding.cluster.id, node })
+        self.record_identity(Identity { cluster: bootstrap.cluster.id, node })
     }
 
     /// Records the latest topology; durable on return.
@@ -241,7 +241,7 @@ impl DataDir {
             }
         }
         let log = self.log();
-        match quorate_storage::log::has_write_ahead_log(&log) {
+        match quorate_rocks::has_write_ahead_log(&log) {
             Ok(true) => Ok(()),
             Ok(false) => corrupt(log, "this database's write-ahead log (*.log) is"),
             Err(source) => Err(DataDirError::Io { path: log, source }),
@@ -320,7 +320,7 @@ impl DataDir {
 
     /// Deletes what a crash left of a file that was being replaced.
     fn delete_half_written(&self) -> io::Result<()> {
-        for name in [FORMAT, FOUNDING, IDENTITY, TOPOLOGY] {
+        for name in [FORMAT, BOOTSTRAP, IDENTITY, TOPOLOGY] {
             match fs::remove_file(self.path.join(format!("{name}{}", durable::TEMP_SUFFIX))) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
@@ -371,9 +371,9 @@ mod tests {
 
     use super::*;
 
-    fn founding(cluster: u128) -> Founding {
+    fn bootstrap(cluster: u128) -> Bootstrap {
         let cluster = ClusterInfo { id: ClusterId(cluster), hash_key: [7; 16], replicas: 3, shards: 4 };
-        Founding { cluster, nodes: Vec::new(), topology_replicas: Vec::new() }
+        Bootstrap { cluster, nodes: Vec::new(), topology_replicas: Vec::new() }
     }
 
     #[test]
@@ -383,7 +383,7 @@ mod tests {
         let dir = DataDir::open(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(dir.identity().unwrap(), None);
-        assert_eq!(dir.founding().unwrap(), None);
+        assert_eq!(dir.bootstrap().unwrap(), None);
         assert!(dir.snapshots().is_dir() && dir.staging().is_dir());
     }
 
@@ -475,16 +475,16 @@ mod tests {
     fn recording_the_same_again_is_harmless_and_another_cluster_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::open(temp.path()).unwrap();
-        dir.write(FOUNDING, &founding(5).encode()).unwrap();
+        dir.write(BOOTSTRAP, &bootstrap(5).encode()).unwrap();
         assert_eq!(dir.identity().unwrap(), None);
-        dir.record_founding(&founding(5), NodeId(2)).unwrap();
-        dir.record_founding(&founding(5), NodeId(2)).unwrap();
+        dir.record_bootstrap(&bootstrap(5), NodeId(2)).unwrap();
+        dir.record_bootstrap(&bootstrap(5), NodeId(2)).unwrap();
         assert_eq!(dir.identity().unwrap(), Some(Identity { cluster: ClusterId(5), node: NodeId(2) }));
-        let refusal = dir.record_founding(&founding(6), NodeId(2)).unwrap_err();
+        let refusal = dir.record_bootstrap(&bootstrap(6), NodeId(2)).unwrap_err();
         assert!(refusal.to_string().contains("belongs to node 2"), "{refusal}");
         assert_eq!(crate::NodeError::from(refusal).exit_code(), 65);
         assert!(dir.record_identity(Identity { cluster: ClusterId(5), node: NodeId(3) }).is_err());
-        assert_eq!(dir.founding().unwrap(), Some(founding(5)));
+        assert_eq!(dir.bootstrap().unwrap(), Some(bootstrap(5)));
     }
 
     /// A node whose identity was lost started as one in no cluster, with its old data beside it.

@@ -1,7 +1,7 @@
 //! The first words between two sides: which cluster, which node, which versions of the protocol.
 
 use quorate_proto::{WIRE_VERSION, kv, peer};
-use quorate_storage::Bug;
+use quorate_testpoints::Bug;
 use quorate_types::topology::Identity;
 use quorate_types::{ClusterId, NodeId};
 

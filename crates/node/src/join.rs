@@ -48,7 +48,7 @@ async fn try_join(node: &Arc<Node>) -> Result<(), String> {
     check_addresses(&topology, &node.addresses)?;
 
     let deciding = node.deciding.lock().await;
-    if node.data.founding().map_err(|e| e.to_string())?.is_some() || node.member().is_some() {
+    if node.data.bootstrap().map_err(|e| e.to_string())?.is_some() || node.member().is_some() {
         return Ok(());
     }
     let id = register(node, &topology).await?;

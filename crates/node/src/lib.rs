@@ -10,22 +10,22 @@
 //!     node ── member (in a cluster): storage, raft groups, topology feed
 //!       │          ↑         ↑
 //!       │        agent     topology_watch, announce      follow the cluster, and tell it of this node
-//!       ├─ founding, join                                how a node comes into a cluster
+//!       ├─ bootstrap, join                                how a node comes into a cluster
 //!       └─ reconciler, operations                        where group 0 is led: what moves, and what was asked for
 //! ```
 //!
-//! Read `run` next (start and stop), then `node`, `founding`, `agent`, `service/kv`, `peer`.
+//! Read `run` next (start and stop), then `node`, `bootstrap`, `agent`, `service/kv`, `peer`.
 
 mod admission;
 mod agent;
 mod announce;
+mod bootstrap;
 mod config;
 mod data_dir;
 mod disk;
 mod durable;
 mod error;
 mod fatal;
-mod founding;
 mod handshake;
 mod join;
 mod listeners;

@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use quorate_machine::log::{Log, LogError};
+use quorate_machine::rate_limiter::RateLimiter;
+use quorate_machine::state::{State, StateError, View};
 use quorate_raft::{Group, Groups, KvGroup, LOG_RETAINED_ENTRIES, OpenError, Options, Transport};
-use quorate_storage::log::{Log, LogError, LogOptions, RocksLog};
-use quorate_storage::pace::Pace;
-use quorate_storage::state::{RocksState, State, StateError, StateOptions, View};
+use quorate_rocks::{LogOptions, RocksLog};
+use quorate_rocks::{RocksState, StateOptions};
 use quorate_topology::{ClusterState, Published, TopologyMachine, read_cluster};
 use quorate_types::clock::SystemClock;
-use quorate_types::topology::{Founding, Identity, Topology};
+use quorate_types::topology::{Bootstrap, Identity, Topology};
 use quorate_types::{GroupId, Rejection, ReplicaId, ShardId};
 
 use tracing::info;
@@ -31,8 +33,8 @@ use crate::topology_feed::TopologyFeed;
 pub(crate) struct Member {
     /// Who it is.
     pub(crate) identity: Identity,
-    /// The order that founded the cluster, on founders.
-    pub(crate) founding: Option<Founding>,
+    /// The order that bootstrapped the cluster, on initial nodes.
+    pub(crate) bootstrap: Option<Bootstrap>,
     /// What it stores.
     pub(crate) storage: Storage,
     /// Its connections to the others.
@@ -58,7 +60,7 @@ pub(crate) struct Storage {
     /// The state of all its replicas.
     pub(crate) state: Arc<dyn State>,
     /// How fast files of snapshots are written.
-    pub(crate) export_pace: Arc<Pace>,
+    pub(crate) export_rate: Arc<RateLimiter>,
 }
 
 impl Storage {
@@ -66,11 +68,11 @@ impl Storage {
     fn open(log: PathBuf, state: PathBuf) -> Result<Self, NodeError> {
         let log_options = LogOptions { on_fatal: Arc::new(|reason| fail_stop(&reason)), ..LogOptions::default() };
         let log = RocksLog::open(&log, log_options).map_err(log_error)?;
-        let export_pace = Arc::new(Pace::new(RATE_MAX, RATE_BURST));
+        let export_rate = Arc::new(RateLimiter::new(RATE_MAX, RATE_BURST));
         let state =
-            RocksState::open(&state, StateOptions::default().export_pace(export_pace.clone())).map_err(state_error)?;
+            RocksState::open(&state, StateOptions::default().export_rate(export_rate.clone())).map_err(state_error)?;
         sweep(&log, &state).map_err(state_error)?;
-        Ok(Storage { log: Arc::new(log), state: Arc::new(state), export_pace })
+        Ok(Storage { log: Arc::new(log), state: Arc::new(state), export_rate })
     }
 
     /// Makes everything durable and closes the log. Blocks.
@@ -108,7 +110,7 @@ fn state_error(error: StateError) -> NodeError {
 impl Member {
     /// Opens what is stored, and the replica of the topology group if this node has one.
     pub(crate) async fn open(node: &Node, identity: Identity) -> Result<Self, NodeError> {
-        let founding = node.data.founding()?;
+        let bootstrap = node.data.bootstrap()?;
         let cached = node.data.topology()?;
         let (log, state) = (node.data.log(), node.data.state());
         node.data.check_stored()?;
@@ -118,12 +120,12 @@ impl Member {
 
         let transport = Arc::new(PeerTransport::new(identity));
         let feed = Arc::new(TopologyFeed::new(identity.cluster));
-        match (&cached, &founding) {
+        match (&cached, &bootstrap) {
             (Some(topology), _) => {
                 transport.update(&topology.nodes);
                 feed.offer(Arc::new(topology.clone()));
             }
-            (None, Some(founding)) => transport.update(&founding.nodes),
+            (None, Some(bootstrap)) => transport.update(&bootstrap.nodes),
             (None, None) => {}
         }
         let options = Options {
@@ -140,7 +142,7 @@ impl Member {
         let (shards, reconciler, foreground, topology_group) = Default::default();
         let member = Member {
             identity,
-            founding,
+            bootstrap,
             storage,
             transport,
             groups,
@@ -199,16 +201,16 @@ impl Member {
         self.groups.destroy(replica).await
     }
 
-    /// The replica of the topology group that this node has, or was founded with. Of several that are stored, one is on its way
+    /// The replica of the topology group that this node has, or was bootstrapped with. Of several that are stored, one is on its way
     /// out: the newest is the one.
     fn own_topology_replica(&self, cached: Option<&Topology>) -> Option<ReplicaId> {
         let stored = self.storage.log.replicas().into_iter().filter(|(_, group)| *group == GroupId::TOPOLOGY);
-        let founded = || {
+        let bootstrapped = || {
             // Once there was a map, it says who has one.
-            let founding = self.founding.as_ref().filter(|_| cached.is_none())?;
-            founding.topology_replicas.iter().find(|placement| placement.node == self.identity.node)
+            let bootstrap = self.bootstrap.as_ref().filter(|_| cached.is_none())?;
+            bootstrap.topology_replicas.iter().find(|placement| placement.node == self.identity.node)
         };
-        stored.map(|(replica, _)| replica).max().or_else(|| founded().map(|placement| placement.replica))
+        stored.map(|(replica, _)| replica).max().or_else(|| bootstrapped().map(|placement| placement.replica))
     }
 
     /// Stops the replicas, makes everything durable and lets go of it.

@@ -36,7 +36,7 @@ pub(crate) struct Node {
     pub(crate) disk: Disk,
     /// Where snapshots come in.
     pub(crate) staging: Staging,
-    /// Held while the node decides which cluster it belongs to: founding and joining exclude each other.
+    /// Held while the node decides which cluster it belongs to: bootstrap and joining exclude each other.
     pub(crate) deciding: Mutex<()>,
     entering: Mutex<()>,
     life: Life,

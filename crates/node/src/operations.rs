@@ -107,7 +107,7 @@ pub(crate) async fn transfer_leader(member: &Member, shard: ShardId, to: NodeId)
         return Err(Refusal::Rejected(quorate_types::Rejection::NotLeader { leader: group.group().leader() }));
     }
     let order = OrderKind::TransferLeader(at.replica);
-    let handed = member.groups.obey(shard.group(), order, TRANSFER_TIMEOUT).await;
+    let handed = member.groups.execute(shard.group(), order, TRANSFER_TIMEOUT).await;
     handed.map_err(|error| match error {
         OrderError::Refused(reason) => Refusal::Precondition(reason),
         OrderError::Unknown(reason) => Refusal::Unknown(reason),

@@ -31,9 +31,9 @@ impl<'a> Proposer<'a> {
     /// A member asks the nodes of the topology group, as far as it knows them.
     pub(crate) fn of_member(member: &'a Member) -> Self {
         let map = member.feed.latest();
-        let (nodes, placements) = match (&map, &member.founding) {
+        let (nodes, placements) = match (&map, &member.bootstrap) {
             (Some(map), _) => (map.topology.nodes.as_slice(), map.topology.topology_replicas.as_slice()),
-            (None, Some(founding)) => (founding.nodes.as_slice(), founding.topology_replicas.as_slice()),
+            (None, Some(bootstrap)) => (bootstrap.nodes.as_slice(), bootstrap.topology_replicas.as_slice()),
             (None, None) => (&[][..], &[][..]),
         };
         let voters = placements.iter().filter(|placement| placement.node != member.identity.node);
@@ -85,11 +85,11 @@ impl<'a> Proposer<'a> {
 }
 
 /// Proposes at this node's own replica of the topology group. The command that founds the cluster also starts the group: it is
-/// sent only when every founder has the order on record.
+/// sent only when every initial node has the order on record.
 pub(crate) async fn here(member: &Member, command: &Command) -> Result<Proposed, Refusal> {
     let Some(group) = member.topology_group() else { return Ok(Proposed::NotLeader(None)) };
-    if let Command::Found(order, _) = command {
-        if member.founding.as_ref() != Some(order) {
+    if let Command::Bootstrap(order, _) = command {
+        if member.bootstrap.as_ref() != Some(order) {
             return Err(Refusal::AlreadyExists("this node has recorded another order to found a cluster".to_owned()));
         }
         group.initialize(&order.topology_replicas).await?;

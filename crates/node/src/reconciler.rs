@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_raft::Group;
-use quorate_storage::fail_point;
+use quorate_testpoints::fail_point;
 use quorate_topology::{Plan, Progress, Step, TopologyMachine, plan};
 use quorate_types::operation::OperationId;
 use quorate_types::report::{NodeReport, Order, OrderKind};
@@ -40,9 +40,9 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long group 0 may take for a command.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a leadership that was handed over stays where it is: longer than the reports and the order take.
-const HANDOVER_REST: Duration = Duration::from_secs(5);
+const TRANSFER_COOLDOWN: Duration = Duration::from_secs(5);
 /// How long a leadership that could not be handed over waits for all others, and holds nothing up.
-const HANDOVER_GRIEF: Duration = Duration::from_secs(30);
+const TRANSFER_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// How long a node may work on an order.
 pub(crate) const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -52,7 +52,7 @@ pub(crate) struct Reconciler {
     view: Mutex<HashMap<OperationId, Progress>>,
     kick: Notify,
     /// The highest term of group 0 that an order here was given in.
-    obeyed_term: Mutex<u64>,
+    newest_term: Mutex<u64>,
 }
 
 impl Reconciler {
@@ -68,14 +68,14 @@ impl Reconciler {
 
     /// Refuses an order of a reconciler that was deposed.
     pub(crate) fn check_term(&self, term: u64) -> Result<(), String> {
-        let mut obeyed = self.obeyed_term.lock().expect("nobody panics while holding this lock");
-        if term < *obeyed {
+        let mut executed = self.newest_term.lock().expect("nobody panics while holding this lock");
+        if term < *executed {
             return Err(format!(
-                "the order is of term {term} of the topology group, which is in term {obeyed}",
-                obeyed = *obeyed
+                "the order is of term {term} of the topology group, which is in term {executed}",
+                executed = *executed
             ));
         }
-        *obeyed = term;
+        *executed = term;
         Ok(())
     }
 
@@ -111,7 +111,7 @@ struct Round {
     /// Why the last order for a group failed, until one succeeds.
     failures: BTreeMap<GroupId, String>,
     /// When the leadership of a group was last handed over, and to which node.
-    handovers: BTreeMap<GroupId, (NodeId, Instant)>,
+    transfers: BTreeMap<GroupId, (NodeId, Instant)>,
     /// When the leadership of a group could last not be handed over.
     kept: BTreeMap<GroupId, Instant>,
 }
@@ -128,7 +128,7 @@ impl Round {
             ordered: HashSet::new(),
             absent: HashSet::new(),
             failures: BTreeMap::new(),
-            handovers: BTreeMap::new(),
+            transfers: BTreeMap::new(),
             kept: BTreeMap::new(),
         }
     }
@@ -148,7 +148,7 @@ impl Round {
         self.member.reconciler.view().clear();
     }
 
-    /// Waits until the next round: less if something was asked for, or an order was obeyed. One that failed does not cut the pause
+    /// Waits until the next round: less if something was asked for, or an order was executed. One that failed does not cut the pause
     /// short: it may fail at once, again and again.
     async fn pause(&mut self, most: Duration) {
         let end = Instant::now() + most;
@@ -181,11 +181,11 @@ impl Round {
         let own = own_report(&self.node, &self.member);
         let reports = self.reporters.ask(&topology, self.member.identity, own).await;
         self.failures.retain(|group, _| topology.moves.iter().any(|moving| moving.group == *group));
-        self.handovers.retain(|_, (_, at)| at.elapsed() < HANDOVER_REST);
-        let handovers = self.handovers.iter().map(|(group, (node, _))| (*group, *node)).collect();
-        self.kept.retain(|_, at| at.elapsed() < HANDOVER_GRIEF);
+        self.transfers.retain(|_, (_, at)| at.elapsed() < TRANSFER_COOLDOWN);
+        let transfers = self.transfers.iter().map(|(group, (node, _))| (*group, *node)).collect();
+        self.kept.retain(|_, at| at.elapsed() < TRANSFER_RETRY_AFTER);
         let kept = self.kept.keys().copied().collect();
-        let reports = reports.with_failures(self.failures.clone()).with_handovers(handovers).with_kept(kept);
+        let reports = reports.with_failures(self.failures.clone()).with_transfers(transfers).with_kept(kept);
         let Plan { steps, progress, .. } = plan(&cluster, &reports, now_ms());
         let busy = !steps.is_empty() || progress.values().any(|progress| progress.moving + progress.left > 0);
         *self.member.reconciler.view() = progress.into_iter().collect();
@@ -235,30 +235,30 @@ impl Round {
         if let OrderKind::TransferLeader(to) = what
             && let Some(to) = topology.replicas(group).find(|at| at.replica == to)
         {
-            self.handovers.insert(group, (to.node, Instant::now()));
+            self.transfers.insert(group, (to.node, Instant::now()));
         }
         let order = Order { term: self.term, group, what };
         let member = self.member.clone();
         info!(%node, %group, ?what, "order");
         self.orders.spawn(async move {
             let identity = member.identity;
-            let obeyed = if node == identity.node {
-                obey(&member, &order).await
+            let executed = if node == identity.node {
+                execute(&member, &order).await
             } else {
                 let hello = handshake::hello(identity.cluster, identity.node, node);
-                let obeyed = match PeerCaller::connect(&address).await {
-                    Ok(mut caller) => caller.obey(hello, &order).await,
+                let executed = match PeerCaller::connect(&address).await {
+                    Ok(mut caller) => caller.execute(hello, &order).await,
                     Err(reason) => Err(reason),
                 };
-                obeyed.map_err(|reason| format!("node {node}: {reason}"))
+                executed.map_err(|reason| format!("node {node}: {reason}"))
             };
-            (group, what, obeyed)
+            (group, what, executed)
         });
     }
 
-    /// An order has come to its end; whether it was obeyed.
+    /// An order has come to its end; whether it was executed.
     fn ordered(&mut self, done: Result<(GroupId, OrderKind, Result<(), String>), tokio::task::JoinError>) -> bool {
-        let (group, what, obeyed) = match done {
+        let (group, what, executed) = match done {
             Ok(done) => done,
             Err(ended) => {
                 // Nobody knows which one it was: orders may be given twice.
@@ -268,8 +268,8 @@ impl Round {
             }
         };
         self.ordered.remove(&group);
-        let is_obeyed = obeyed.is_ok();
-        match obeyed {
+        let is_done = executed.is_ok();
+        match executed {
             Ok(()) => {
                 self.failures.remove(&group);
                 self.kept.remove(&group);
@@ -283,10 +283,10 @@ impl Round {
                 if matches!(what, OrderKind::TransferLeader(_)) {
                     self.kept.insert(group, Instant::now());
                 }
-                self.handovers.remove(&group);
+                self.transfers.remove(&group);
             }
         }
-        is_obeyed
+        is_done
     }
 }
 
@@ -304,13 +304,13 @@ pub(crate) fn own_report(node: &Node, member: &Member) -> NodeReport {
 }
 
 /// Does what a reconciler orders.
-pub(crate) async fn obey(member: &Member, order: &Order) -> Result<(), String> {
+pub(crate) async fn execute(member: &Member, order: &Order) -> Result<(), String> {
     member.reconciler.check_term(order.term)?;
     let name = order_name(order.what);
     fail_point(&format!("{name}-received"));
-    let obeyed = member.groups.obey(order.group, order.what, ORDER_TIMEOUT).await;
+    let executed = member.groups.execute(order.group, order.what, ORDER_TIMEOUT).await;
     fail_point(&format!("{name}-done"));
-    obeyed.map_err(|reason| reason.to_string())
+    executed.map_err(|reason| reason.to_string())
 }
 
 /// What the fail points around an order are called.

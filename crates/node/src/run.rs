@@ -42,7 +42,7 @@ const BEGINNING_MAX: Duration = Duration::from_secs(10);
 /// How long a connection may be silent: longer than a sign of life may be owed.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// How long a stopping node waits for others to take its leaderships over.
-const HAND_OVER_MAX: Duration = Duration::from_secs(3);
+const TRANSFER_ALL_MAX: Duration = Duration::from_secs(3);
 /// How long it waits for clients' requests in flight.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How long it waits for what ends by itself once it was told to.
@@ -108,7 +108,7 @@ async fn stop(node: &Arc<Node>, servers: Servers) -> Result<(), NodeError> {
     node.stop();
     health.set(false).await;
     if let Some(member) = node.member() {
-        let kept = member.groups.hand_over_leaderships(HAND_OVER_MAX).await;
+        let kept = member.groups.transfer_leaderships(TRANSFER_ALL_MAX).await;
         info!(kept, "leaderships handed over");
     }
     node.drain();

@@ -164,8 +164,8 @@ pub(crate) async fn run(member: Arc<Member>) {
             throttled = throttles;
         }
         if next != rate {
-            member.transport.snapshot_pace().set_rate(next);
-            member.storage.export_pace.set_rate(next);
+            member.transport.snapshot_rate().set_rate(next);
+            member.storage.export_rate.set_rate(next);
         }
         metrics::gauge!("quorate_snapshot_rate_bytes_per_second").set(next as f64);
         rate = next;

@@ -60,7 +60,7 @@ impl TopologyFeed {
         });
     }
 
-    /// The latest one; none while the cluster is being founded.
+    /// The latest one; none while the cluster is being bootstrapped.
     pub(crate) fn latest(&self) -> Option<Arc<ClusterMap>> {
         self.latest.borrow().clone()
     }

@@ -70,9 +70,9 @@ fn hears_of_changes(member: &Member) -> bool {
 /// Peer addresses of the others; those with a replica of the topology group first, as they know first.
 fn known_addresses(member: &Member) -> Vec<String> {
     let map = member.feed.latest();
-    let (nodes, voters): (&[NodeInfo], _) = match (&map, &member.founding) {
+    let (nodes, voters): (&[NodeInfo], _) = match (&map, &member.bootstrap) {
         (Some(map), _) => (&map.topology.nodes, &map.topology.topology_replicas),
-        (None, Some(founding)) => (&founding.nodes, &founding.topology_replicas),
+        (None, Some(bootstrap)) => (&bootstrap.nodes, &bootstrap.topology_replicas),
         (None, None) => return Vec::new(),
     };
     let others = nodes.iter().filter(|node| node.id != member.identity.node && node.state != NodeState::Removed);

@@ -45,7 +45,7 @@ async fn session_at_leader(nodes: &[RunningNode], shard: u32, epoch: u64) -> quo
     }
 }
 
-/// The whole life of a cluster: founded once, written, read at both levels, a node stopped and started, all stopped and
+/// The whole life of a cluster: bootstrapped once, written, read at both levels, a node stopped and started, all stopped and
 /// started; what was acknowledged stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn three_nodes_from_nothing_through_restarts() {
@@ -60,7 +60,7 @@ async fn three_nodes_from_nothing_through_restarts() {
     assert_eq!(nodes[0].status().await.id, 0);
     assert_eq!(nodes[0].stream_to("").await.err().unwrap().code(), Code::FailedPrecondition);
 
-    // Founding: by the first node, once, and nothing else.
+    // Bootstrap: by the first node, once, and nothing else.
     let all: Vec<&RunningNode> = nodes.iter().collect();
     let (code, text) = nodes[1].init(&all, 3, 4).await.unwrap_err();
     assert_eq!(code, Code::FailedPrecondition);
@@ -208,28 +208,28 @@ async fn three_nodes_from_nothing_through_restarts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_joins_and_moves() {
     let dirs = dirs(3);
-    let founder = RunningNode::start(config(dirs[0].path()));
-    founder.init(&[&founder], 1, 2).await.unwrap();
-    founder.wait_ready().await;
+    let initial_replica = RunningNode::start(config(dirs[0].path()));
+    initial_replica.init(&[&initial_replica], 1, 2).await.unwrap();
+    initial_replica.wait_ready().await;
 
     let mut joining = config(dirs[1].path());
-    joining.join = vec![founder.client_address().to_owned()];
+    joining.join = vec![initial_replica.client_address().to_owned()];
     joining.zone = "east".to_owned();
     let joined = RunningNode::start(joining);
     joined.wait_ready().await;
     let status = joined.status().await;
     assert_eq!((status.id, status.replicas.len()), (2, 0));
-    let known = founder.topology().await.nodes;
+    let known = initial_replica.topology().await.nodes;
     // The reconciler may have admitted it by now.
     assert!(["joining", "active"].contains(&known[1].state.as_str()), "{}", known[1].state);
     assert_eq!(known[1].zone, "east");
 
     let mut moved = config(dirs[1].path());
-    moved.join = vec![founder.client_address().to_owned()];
+    moved.join = vec![initial_replica.client_address().to_owned()];
     joined.stop().await;
     let joined = RunningNode::start(moved);
     eventually("the new addresses", async || {
-        let node = founder.topology().await.nodes.remove(1);
+        let node = initial_replica.topology().await.nodes.remove(1);
         let there = node.client_address == joined.client_address() && node.zone.is_empty();
         if there { Ok(()) } else { Err(format!("{node:?}")) }
     })
@@ -243,7 +243,7 @@ async fn a_node_joins_and_moves() {
     let refusal = RunningNode::start(misled).ended().await.unwrap_err();
     assert_eq!(refusal.exit_code(), 65);
     assert!(refusal.to_string().contains("belongs to node 2"), "{refusal}");
-    founder.stop().await;
+    initial_replica.stop().await;
     other.stop().await;
 }
 
@@ -267,7 +267,7 @@ async fn a_full_disk_refuses_puts_only() {
     node.stop().await;
 }
 
-/// One founder cannot be reached by the others at first, so that the order is on record at two of three; one of these stops
+/// One initial node cannot be reached by the others at first, so that the order is on record at two of three; one of these stops
 /// and starts again. The same call finishes it, and makes no second cluster.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_founding_that_was_cut_short_is_finished_by_the_same_call() {
@@ -286,7 +286,7 @@ async fn a_founding_that_was_cut_short_is_finished_by_the_same_call() {
     let cluster_id = nodes[1].status().await.cluster_id;
     assert_eq!(nodes[0].status().await.cluster_id, cluster_id);
     assert_eq!(nodes[2].status().await.cluster_id, "");
-    assert_eq!(nodes[0].http("/readyz").await.0, 503, "on record is not founded");
+    assert_eq!(nodes[0].http("/readyz").await.0, 503, "on record is not bootstrapped");
     let again = nodes.remove(0).stop().await;
     nodes.insert(0, RunningNode::start(again));
 

@@ -1,6 +1,6 @@
 //! The cluster's map, and its wire form.
 //!
-//! A shard's founders stay inside the cluster: a map that came over the wire has none.
+//! A shard's initial nodes stay inside the cluster: a map that came over the wire has none.
 
 use quorate_types::topology::{ClusterInfo, NodeAddresses, NodeInfo, NodeState, Placement, ShardInfo, Topology};
 use quorate_types::{ClusterId, NodeId, ReplicaId, ShardId, Token, TokenArc};
@@ -44,7 +44,7 @@ impl TryFrom<kv::Shard> for ShardInfo {
             arc: TokenArc { start: Token(shard.arc_start), end: Token(shard.arc_end) },
             epoch: shard.epoch,
             replicas: shard.replicas.into_iter().map(Into::into).collect(),
-            founders: Vec::new(),
+            initial_replicas: Vec::new(),
         })
     }
 }

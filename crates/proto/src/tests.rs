@@ -122,7 +122,7 @@ fn shards() -> impl Strategy<Value = ShardInfo> {
         arc: TokenArc { start: Token(start), end: Token(end) },
         epoch,
         replicas,
-        founders: Vec::new(),
+        initial_replicas: Vec::new(),
     })
 }
 

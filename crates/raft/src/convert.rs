@@ -5,7 +5,7 @@ use quorate_types::codec::Blob;
 use quorate_types::peer::{self, AppendReply};
 use quorate_types::{Entry, LogId, Membership, NodeId, Payload, ReplicaId, Role, Vote, state};
 
-use crate::openraft_types::{self as raft, Command, Home};
+use crate::openraft_types::{self as raft, Command, NodeRef};
 
 pub(crate) fn log_id(id: LogId) -> raft::LogId {
     raft::LogId { leader_id: leader_id(id.term, id.leader), index: id.index }
@@ -29,15 +29,15 @@ pub(crate) fn our_vote(vote: &raft::Vote) -> Vote {
 
 pub(crate) fn membership(members: &Membership) -> raft::Membership {
     let voters = members.voters.iter().map(|set| set.iter().map(|replica| replica.0).collect()).collect();
-    let homes: std::collections::BTreeMap<u64, Home> =
-        members.nodes.iter().map(|(replica, node)| (replica.0, Home(*node))).collect();
-    raft::Membership::new(voters, homes).expect("a membership that was stored names the node of every voter")
+    let node_refs: std::collections::BTreeMap<u64, NodeRef> =
+        members.nodes.iter().map(|(replica, node)| (replica.0, NodeRef(*node))).collect();
+    raft::Membership::new(voters, node_refs).expect("a membership that was stored names the node of every voter")
 }
 
 pub(crate) fn our_membership(members: &raft::Membership) -> Membership {
     Membership {
         voters: members.get_joint_config().iter().map(|set| set.iter().map(|&id| ReplicaId(id)).collect()).collect(),
-        nodes: members.nodes().map(|(&id, home)| (ReplicaId(id), home.0)).collect(),
+        nodes: members.nodes().map(|(&id, node_ref)| (ReplicaId(id), node_ref.0)).collect(),
     }
 }
 
@@ -140,7 +140,7 @@ pub(crate) fn role(state: openraft::ServerState) -> Role {
 /// The nodes of a group's voters, by id.
 pub(crate) fn voter_nodes(members: &raft::Membership) -> Vec<NodeId> {
     let mut nodes: Vec<NodeId> =
-        members.voter_ids().filter_map(|id| members.get_node(&id)).map(|home| home.0).collect();
+        members.voter_ids().filter_map(|id| members.get_node(&id)).map(|node_ref| node_ref.0).collect();
     nodes.sort_unstable();
     nodes.dedup();
     nodes

@@ -18,7 +18,7 @@ use futures::future::join_all;
 use quorate_types::{GroupId, NodeId, ReplicaId, Role};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::group::Standing;
+use crate::group::SoftState;
 use crate::groups::Shared;
 
 /// How often the node looks who hears from nobody.
@@ -60,7 +60,7 @@ pub(crate) struct Election {
 /// How long nothing was heard, and what was done about it.
 #[derive(Default)]
 struct Quiet {
-    /// When a leader was obeyed, or a candidate got this replica's vote, for the last time.
+    /// When a leader was executed, or a candidate got this replica's vote, for the last time.
     heard: Option<Instant>,
     /// Since when a replica that never heard of anybody could have campaigned.
     waits_since: Option<Instant>,
@@ -73,24 +73,24 @@ impl Election {
         Election { node, group, replica, lease, votes_from, quiet: Mutex::default() }
     }
 
-    /// A leader was obeyed, or a candidate got this replica's vote.
+    /// A leader was executed, or a candidate got this replica's vote.
     pub(crate) fn heard(&self, now: Instant) {
         *self.quiet() = Quiet { heard: Some(now), ..Quiet::default() };
     }
 
-    /// Whether a leader was obeyed, or a vote given, not long ago. A replica that is cut off goes on believing in the leader that it
+    /// Whether a leader was executed, or a vote given, not long ago. A replica that is cut off goes on believing in the leader that it
     /// knew: it would have to win a pre-vote to know better.
     pub(crate) fn hears(&self, now: Instant) -> bool {
         self.quiet().heard.is_some_and(|heard| now < heard + self.lease * SILENT_LEASES)
     }
 
     /// Whether to campaign now; a yes counts as a try.
-    pub(crate) fn is_due(&self, now: Instant, standing: &Standing) -> bool {
-        if standing.role == Role::Leader {
+    pub(crate) fn is_due(&self, now: Instant, soft_state: &SoftState) -> bool {
+        if soft_state.role == Role::Leader {
             self.heard(now);
             return false;
         }
-        if !standing.is_voter {
+        if !soft_state.is_voter {
             return false;
         }
         let mut quiet = self.quiet();
@@ -101,12 +101,12 @@ impl Election {
             }
             None => {
                 let waits_since = *quiet.waits_since.get_or_insert(now);
-                let alone = standing.voters.len() == 1;
+                let alone = soft_state.voters.len() == 1;
                 let from = match quiet.heard {
                     Some(heard) if !alone => heard + self.lease,
                     _ => waits_since,
                 };
-                from.max(self.votes_from) + if alone { Duration::ZERO } else { self.stagger(standing) }
+                from.max(self.votes_from) + if alone { Duration::ZERO } else { self.stagger(soft_state) }
             }
         };
         if now < due {
@@ -118,8 +118,9 @@ impl Election {
     }
 
     /// Which turn this replica has among the voters other than the leader that was lost.
-    fn stagger(&self, standing: &Standing) -> Duration {
-        let mut rivals: Vec<NodeId> = standing.voters.iter().copied().filter(|v| Some(*v) != standing.leader).collect();
+    fn stagger(&self, soft_state: &SoftState) -> Duration {
+        let mut rivals: Vec<NodeId> =
+            soft_state.voters.iter().copied().filter(|v| Some(*v) != soft_state.leader).collect();
         rivals.sort_unstable();
         let Some(place) = rivals.iter().position(|rival| *rival == self.node) else { return Duration::ZERO };
         let rank = (place + self.group.0 as usize) % rivals.len();
@@ -151,8 +152,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn follower(voters: &[u64], leader: Option<u64>) -> Standing {
-        Standing {
+    fn follower(voters: &[u64], leader: Option<u64>) -> SoftState {
+        SoftState {
             since: Instant::now(),
             role: Role::Follower,
             term: 1,
@@ -163,19 +164,19 @@ mod tests {
     }
 
     /// The first moments, in ms after `start`, at which a replica that hears nothing campaigns.
-    fn campaigns(election: &Election, start: Instant, standing: &Standing, until: u64) -> Vec<u64> {
-        (0..until).filter(|at| election.is_due(start + ms(*at), standing)).collect()
+    fn campaigns(election: &Election, start: Instant, soft_state: &SoftState, until: u64) -> Vec<u64> {
+        (0..until).filter(|at| election.is_due(start + ms(*at), soft_state)).collect()
     }
 
     #[test]
     fn nobody_campaigns_within_the_lease_and_then_the_survivors_take_turns() {
         let start = Instant::now();
         for group in 0..8 {
-            let standing = follower(&[1, 2, 3], Some(1));
+            let soft_state = follower(&[1, 2, 3], Some(1));
             let firsts = [2, 3].map(|node| {
                 let election = Election::new(NodeId(node), GroupId(group), ReplicaId(100 + node), LEASE, start);
                 election.heard(start);
-                campaigns(&election, start, &standing, 2_000)[0]
+                campaigns(&election, start, &soft_state, 2_000)[0]
             });
             assert!(firsts.iter().all(|first| *first >= 550), "{firsts:?}");
             let (early, late) = (firsts[0].min(firsts[1]), firsts[0].max(firsts[1]));
@@ -188,15 +189,15 @@ mod tests {
     fn a_leader_that_is_heard_puts_it_off_and_a_leader_itself_never_campaigns() {
         let start = Instant::now();
         let election = Election::new(NodeId(2), GroupId(1), ReplicaId(7), LEASE, start);
-        let standing = follower(&[1, 2, 3], Some(1));
+        let soft_state = follower(&[1, 2, 3], Some(1));
         for beat in 0..20 {
             election.heard(start + ms(beat * 150));
-            assert!(!election.is_due(start + ms(beat * 150 + 149), &standing));
+            assert!(!election.is_due(start + ms(beat * 150 + 149), &soft_state));
         }
-        let leader = Standing { role: Role::Leader, ..standing.clone() };
+        let leader = SoftState { role: Role::Leader, ..soft_state.clone() };
         assert!(!election.is_due(start + ms(100_000), &leader));
-        assert!(!election.is_due(start + ms(100_001), &standing), "deposed a moment ago");
-        let learner = Standing { is_voter: false, ..standing };
+        assert!(!election.is_due(start + ms(100_001), &soft_state), "deposed a moment ago");
+        let learner = SoftState { is_voter: false, ..soft_state };
         assert!(!election.is_due(start + ms(900_000), &learner));
     }
 
@@ -213,11 +214,11 @@ mod tests {
     #[test]
     fn a_restarted_replica_waits_for_the_promise_of_its_earlier_life_and_a_new_one_does_not() {
         let start = Instant::now();
-        let standing = follower(&[1, 2, 3], None);
+        let soft_state = follower(&[1, 2, 3], None);
         let restarted = Election::new(NodeId(1), GroupId(3), ReplicaId(7), LEASE, start + LEASE);
-        assert!(campaigns(&restarted, start, &standing, 2_000)[0] >= 550);
+        assert!(campaigns(&restarted, start, &soft_state, 2_000)[0] >= 550);
         let new = Election::new(NodeId(1), GroupId(3), ReplicaId(7), LEASE, start);
-        assert!(campaigns(&new, start, &standing, 2_000)[0] < 250);
+        assert!(campaigns(&new, start, &soft_state, 2_000)[0] < 250);
         let alone = Election::new(NodeId(1), GroupId(2), ReplicaId(8), LEASE, start);
         assert_eq!(campaigns(&alone, start, &follower(&[1], None), 10)[0], 0, "a single voter asks nobody");
     }
@@ -225,10 +226,10 @@ mod tests {
     #[test]
     fn rivals_that_failed_get_out_of_step() {
         let start = Instant::now();
-        let standing = follower(&[1, 2, 3], None);
+        let soft_state = follower(&[1, 2, 3], None);
         let of = |replica: u64| {
             let election = Election::new(NodeId(1), GroupId(3), ReplicaId(replica), LEASE, start);
-            campaigns(&election, start, &standing, 5_000)
+            campaigns(&election, start, &soft_state, 5_000)
         };
         let (one, other) = (of(11), of(12));
         let apart = one.iter().zip(&other).skip(1).filter(|(a, b)| a.abs_diff(**b) > 30).count();

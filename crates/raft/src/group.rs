@@ -10,9 +10,9 @@ use openraft::LinearizerOption;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::raft::ClientWriteResult;
-use quorate_storage::log::{Log, LogError};
-use quorate_storage::machine::Machine;
-use quorate_storage::state::StateError;
+use quorate_machine::Machine;
+use quorate_machine::log::{Log, LogError};
+use quorate_machine::state::StateError;
 use quorate_types::peer::{PeerMessage, SnapshotHeader};
 use quorate_types::report::{OrderKind, ReplicaReport};
 use quorate_types::state::Head;
@@ -25,7 +25,7 @@ use crate::election::Election;
 use crate::inbound::Inbound;
 use crate::leadership::{DECISION_MAX, DECISION_POLL, Declined};
 use crate::membership::OrderError;
-use crate::openraft_types::{Command, Fatal, Home, Reply, Responder, TypeConfig};
+use crate::openraft_types::{Command, Fatal, NodeRef, Reply, Responder, TypeConfig};
 use crate::state_machine::{Progress, Received, SnapshotData, StateMachine};
 
 pub(crate) type Raft<M> = openraft::Raft<TypeConfig, StateMachine<M>>;
@@ -98,7 +98,7 @@ pub struct GroupStatus {
 
 /// What changes rarely: read on every request, so kept apart from openraft's metrics.
 #[derive(Clone, Debug)]
-pub(crate) struct Standing {
+pub(crate) struct SoftState {
     pub(crate) role: Role,
     pub(crate) term: u64,
     /// Since when it is that, in this term.
@@ -125,7 +125,7 @@ pub(crate) struct Inner<M: Machine> {
     pub(crate) raft: Raft<M>,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) progress: Progress,
-    standing: Mutex<Standing>,
+    soft_state: Mutex<SoftState>,
     recovered_at: Option<LogId>,
     inbound: Inbound<M>,
     election: Arc<Election>,
@@ -145,7 +145,7 @@ impl<M: Machine> Group<M> {
         election: Arc<Election>,
     ) -> Result<Self, OpenError> {
         let recovered_at = log.state(replica)?.committed;
-        let standing = Standing {
+        let soft_state = SoftState {
             role: Role::Learner,
             term: 0,
             since: Instant::now(),
@@ -159,14 +159,14 @@ impl<M: Machine> Group<M> {
             raft,
             log,
             progress,
-            standing: Mutex::new(standing),
+            soft_state: Mutex::new(soft_state),
             recovered_at,
             inbound,
             election,
             installing: tokio::sync::Mutex::new(()),
             promised_term: AtomicU64::new(0),
         };
-        inner.refresh_standing();
+        inner.refresh_soft_state();
         Ok(Group { inner: Arc::new(inner) })
     }
 
@@ -191,7 +191,7 @@ impl<M: Machine> Group<M> {
 
     /// What the replica is in its group as far as it knows.
     pub fn role(&self) -> Role {
-        self.inner.standing_lock().role
+        self.inner.soft_state_lock().role
     }
 
     /// Whether it believes that it leads. Only a quorum can confirm it: [`Group::confirm`].
@@ -201,14 +201,14 @@ impl<M: Machine> Group<M> {
 
     /// The node that leads as far as it knows.
     pub fn leader(&self) -> Option<NodeId> {
-        self.inner.standing_lock().leader
+        self.inner.soft_state_lock().leader
     }
 
     /// Whether an `eventual` read may be served here: a voter that has replayed its log at least as far as it knew it to be
     /// committed before the last restart.
     pub fn serves_eventual(&self) -> bool {
         let applied = self.inner.progress.head().applied;
-        applied.is_some() && applied >= self.inner.recovered_at && self.inner.standing_lock().is_voter
+        applied.is_some() && applied >= self.inner.recovered_at && self.inner.soft_state_lock().is_voter
     }
 
     /// What the replica is and how far it is.
@@ -216,11 +216,13 @@ impl<M: Machine> Group<M> {
         self.inner.status()
     }
 
-    /// Starts the group with exactly these replicas, if nobody did. Harmless when it runs already, and on several founders at
+    /// Starts the group with exactly these replicas, if nobody did. Harmless when it runs already, and on several initial nodes at
     /// once as long as all name the same set.
-    pub async fn initialize(&self, founders: &[Placement]) -> Result<(), Rejection> {
-        let members: std::collections::BTreeMap<u64, Home> =
-            founders.iter().map(|founder| (founder.replica.0, Home(founder.node))).collect();
+    pub async fn initialize(&self, initial_replicas: &[Placement]) -> Result<(), Rejection> {
+        let members: std::collections::BTreeMap<u64, NodeRef> = initial_replicas
+            .iter()
+            .map(|initial_replica| (initial_replica.replica.0, NodeRef(initial_replica.node)))
+            .collect();
         match self.inner.raft.initialize(members).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(RaftError::APIError(refused)) => Err(Rejection::Invalid { reason: refused.to_string() }),
@@ -337,28 +339,28 @@ fn applied_reply<R: 'static>(reply: Reply) -> Result<Applied<R>, Rejection> {
 }
 
 impl<M: Machine> Inner<M> {
-    pub(crate) fn standing(&self) -> Standing {
-        self.standing_lock().clone()
+    pub(crate) fn soft_state(&self) -> SoftState {
+        self.soft_state_lock().clone()
     }
 
-    pub(crate) fn standing_lock(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().expect("nobody panics while holding this lock")
+    pub(crate) fn soft_state_lock(&self) -> MutexGuard<'_, SoftState> {
+        self.soft_state.lock().expect("nobody panics while holding this lock")
     }
 
     /// Takes over what openraft says; called whenever that changes.
-    pub(crate) fn refresh_standing(&self) {
+    pub(crate) fn refresh_soft_state(&self) {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let members = metrics.membership_config.membership();
         let leader = metrics.current_leader.as_ref().and_then(|leader| members.get_node(leader));
         let (role, term) = (convert::role(metrics.state), metrics.vote.leader_id.term);
-        let mut standing = self.standing_lock();
-        let since = if (standing.role, standing.term) == (role, term) { standing.since } else { Instant::now() };
-        *standing = Standing {
+        let mut soft_state = self.soft_state_lock();
+        let since = if (soft_state.role, soft_state.term) == (role, term) { soft_state.since } else { Instant::now() };
+        *soft_state = SoftState {
             role,
             term,
             since,
-            leader: leader.map(|home| home.0),
+            leader: leader.map(|node_ref| node_ref.0),
             voters: convert::voter_nodes(members),
             is_voter: members.voter_ids().any(|id| id == self.replica.0),
         };
@@ -368,9 +370,9 @@ impl<M: Machine> Inner<M> {
     pub(crate) async fn supervise(&self) -> Option<String> {
         let mut changes = self.raft.server_metrics();
         while changes.changed().await.is_ok() {
-            self.refresh_standing();
+            self.refresh_soft_state();
         }
-        self.standing_lock().role = Role::Stopped;
+        self.soft_state_lock().role = Role::Stopped;
         let metrics = self.raft.metrics();
         match &metrics.borrow_watched().running_state {
             Err(Fatal::Stopped) => None,
@@ -404,9 +406,9 @@ pub(crate) trait AnyGroup: Send + Sync {
     /// What the reconciler wants to know of it.
     fn report(&self) -> ReplicaReport;
     /// Does what the reconciler orders.
-    fn obey(self: Arc<Self>, what: OrderKind, within: Duration) -> BoxFuture<'static, Result<(), OrderError>>;
+    fn execute(self: Arc<Self>, what: OrderKind, within: Duration) -> BoxFuture<'static, Result<(), OrderError>>;
     /// Hands leadership to a follower that is caught up, if there is one; true when another leads or nobody led here.
-    fn hand_over(self: Arc<Self>, within: Duration) -> BoxFuture<'static, bool>;
+    fn transfer_leadership(self: Arc<Self>, within: Duration) -> BoxFuture<'static, bool>;
     fn applied(&self) -> quorate_types::peer::SnapshotMeta;
     /// Purges the log below `flushed`, which is durable, but keeps some of it. Gives the entries purged.
     fn purge(self: Arc<Self>, flushed: quorate_types::peer::SnapshotMeta, keep: Keep) -> BoxFuture<'static, u64>;
@@ -442,28 +444,30 @@ impl<M: Machine> AnyGroup for Inner<M> {
     }
 
     fn status(&self) -> GroupStatus {
-        let standing = self.standing();
+        let soft_state = self.soft_state();
         let applied = self.progress.applied();
         let log = self.log.state(self.replica).unwrap_or_default();
         GroupStatus {
             group: self.group,
             replica: self.replica,
-            role: standing.role,
-            term: standing.term,
-            leader: standing.leader.filter(|_| standing.role == Role::Leader || self.election.hears(Instant::now())),
-            initialized: !standing.voters.is_empty(),
+            role: soft_state.role,
+            term: soft_state.term,
+            leader: soft_state
+                .leader
+                .filter(|_| soft_state.role == Role::Leader || self.election.hears(Instant::now())),
+            initialized: !soft_state.voters.is_empty(),
             last_log_index: log.last.map(|id| id.index),
             applied_index: applied.head.applied.map(|id| id.index),
             purged_index: log.purged.map(|id| id.index),
             head: applied.head,
             log_bytes: self.log.retained_bytes(self.replica),
-            voters: standing.voters,
+            voters: soft_state.voters,
             snapshots_installed: applied.snapshots_installed,
         }
     }
 
     fn is_leader(&self) -> bool {
-        self.standing_lock().role == Role::Leader
+        self.soft_state_lock().role == Role::Leader
     }
 
     fn heartbeat(self: Arc<Self>) -> BoxFuture<'static, ()> {
@@ -474,7 +478,7 @@ impl<M: Machine> AnyGroup for Inner<M> {
     }
 
     fn campaign_if_due(self: Arc<Self>, now: tokio::time::Instant) -> Option<BoxFuture<'static, ()>> {
-        let due = self.election.is_due(now, &self.standing_lock());
+        let due = self.election.is_due(now, &self.soft_state_lock());
         due.then(|| -> BoxFuture<'static, ()> {
             Box::pin(async move {
                 // As above.
@@ -487,12 +491,12 @@ impl<M: Machine> AnyGroup for Inner<M> {
         self.reports()
     }
 
-    fn obey(self: Arc<Self>, what: OrderKind, within: Duration) -> BoxFuture<'static, Result<(), OrderError>> {
-        Box::pin(async move { self.obeys(what, within).await })
+    fn execute(self: Arc<Self>, what: OrderKind, within: Duration) -> BoxFuture<'static, Result<(), OrderError>> {
+        Box::pin(async move { self.execute_order(what, within).await })
     }
 
-    fn hand_over(self: Arc<Self>, within: Duration) -> BoxFuture<'static, bool> {
-        Box::pin(async move { self.hands_over(within).await })
+    fn transfer_leadership(self: Arc<Self>, within: Duration) -> BoxFuture<'static, bool> {
+        Box::pin(async move { self.transfers_leadership(within).await })
     }
 
     fn applied(&self) -> quorate_types::peer::SnapshotMeta {
@@ -501,7 +505,7 @@ impl<M: Machine> AnyGroup for Inner<M> {
 
     fn retire(&self) {
         self.progress.retire();
-        self.standing_lock().is_voter = false;
+        self.soft_state_lock().is_voter = false;
     }
 
     fn purge(self: Arc<Self>, flushed: quorate_types::peer::SnapshotMeta, keep: Keep) -> BoxFuture<'static, u64> {

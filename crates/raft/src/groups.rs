@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use openraft::{Config, SnapshotPolicy};
-use quorate_storage::fail_point;
-use quorate_storage::log::Log;
-use quorate_storage::machine::{Machine, Replica};
-use quorate_storage::state::{State, StateError, View};
+use quorate_machine::log::Log;
+use quorate_machine::state::{State, StateError, View};
+use quorate_machine::{Machine, Replica};
+use quorate_testpoints::fail_point;
 use quorate_types::clock::Clock;
 use quorate_types::peer::{PeerBody, PeerMessage, SnapshotHeader};
 use quorate_types::report::{OrderKind, ReplicaReport};
@@ -30,7 +30,7 @@ use crate::network::{Networks, Wire};
 use crate::openraft_types::TypeConfig;
 use crate::state_machine::{Progress, Received, StateMachine};
 use crate::transport::{Lane, Transport};
-use crate::{blocking, election, pacer, retention};
+use crate::{blocking, election, heartbeat, retention};
 
 /// The node's groups have stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +89,7 @@ impl Groups {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        shared.spawn(pacer::run(shared.clone()));
+        shared.spawn(heartbeat::run(shared.clone()));
         shared.spawn(election::run(shared.clone()));
         shared.spawn(retention::run(shared.clone()));
         Groups { shared }
@@ -199,12 +199,12 @@ impl Groups {
     }
 
     /// Does what the reconciler orders of the replica of a group here, or says why it could not.
-    pub async fn obey(&self, group: GroupId, what: OrderKind, within: Duration) -> Result<(), OrderError> {
+    pub async fn execute(&self, group: GroupId, what: OrderKind, within: Duration) -> Result<(), OrderError> {
         let here = self.shared.all().into_iter().filter(|replica| replica.group() == group);
         let Some(replica) = here.max_by_key(|replica| replica.is_leader()) else {
             return Err(OrderError::Refused(format!("no replica of group {group} is here")));
         };
-        replica.obey(what, within).await
+        replica.execute(what, within).await
     }
 
     /// Stops a replica and destroys what is stored of it; durable on return. Its id can never be opened here again. A replica
@@ -231,9 +231,9 @@ impl Groups {
     }
 
     /// Hands every leadership over to a follower that is caught up. Gives the number of groups that are still led here.
-    pub async fn hand_over_leaderships(&self, within: Duration) -> usize {
+    pub async fn transfer_leaderships(&self, within: Duration) -> usize {
         let led: Vec<_> = self.shared.all().into_iter().filter(|replica| replica.is_leader()).collect();
-        let handed = join_all(led.into_iter().map(|replica| replica.hand_over(within))).await;
+        let handed = join_all(led.into_iter().map(|replica| replica.transfer_leadership(within))).await;
         handed.into_iter().filter(|done| !done).count()
     }
 
@@ -289,7 +289,7 @@ impl Shared {
             // The longest of openraft's election time-outs is its lease; the time-outs themselves are not used.
             election_timeout_min: timing.lease_ms - 1,
             election_timeout_max: timing.lease_ms,
-            // No core looks at its clock: the pacer sends the heartbeats of all groups together, and `election` campaigns.
+            // No core looks at its clock: the heartbeat sends the heartbeats of all groups together, and `election` campaigns.
             enable_tick: false,
             enable_heartbeat: false,
             enable_elect: false,

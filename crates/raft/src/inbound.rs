@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
 use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
-use quorate_storage::machine::Machine;
+use quorate_machine::Machine;
 use quorate_types::peer::{self, AppendReply, PeerBody, PeerMessage, VoteReply};
 use quorate_types::{GroupId, NodeId, ReplicaId, Vote};
 use tokio::sync::{Semaphore, mpsc};

@@ -1,6 +1,6 @@
 //! Who leads, as a request finds it: now, or as soon as that is decided.
 //!
-//! A request that is sent away while an election or a handover is under way asks one replica after the other, none of which
+//! A request that is sent away while an election or a transfer is under way asks one replica after the other, none of which
 //! leads, and comes back after longer and longer pauses. So it waits here for a moment:
 //!
 //! ```text
@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ForwardReason, ForwardToLeader};
-use quorate_storage::machine::Machine;
+use quorate_machine::Machine;
 use quorate_types::{Rejection, Role};
 use tokio::time::Instant;
 
 use crate::group::Group;
 use crate::openraft_types::TypeConfig;
 
-/// How long a request waits for a decision: a handover takes some tens of milliseconds on a busy machine.
+/// How long a request waits for a decision: a transfer takes some tens of milliseconds on a busy machine.
 pub(crate) const DECISION_MAX: Duration = Duration::from_millis(200);
 /// How often what openraft declined is asked for again: about what a quorum takes to answer.
 pub(crate) const DECISION_POLL: Duration = Duration::from_millis(2);
@@ -37,14 +37,14 @@ pub(crate) enum Declined {
 impl<M: Machine> Group<M> {
     /// Spares the core a request that it would only send away.
     pub(crate) fn check_leads(&self) -> Result<(), Rejection> {
-        let standing = self.inner().standing_lock();
-        if standing.role == Role::Leader { Ok(()) } else { Err(Rejection::NotLeader { leader: standing.leader }) }
+        let soft_state = self.inner().soft_state_lock();
+        if soft_state.role == Role::Leader { Ok(()) } else { Err(Rejection::NotLeader { leader: soft_state.leader }) }
     }
 
     /// The same, but what is undecided is waited for until then.
     pub(crate) async fn check_leads_by(&self, patience: Instant) -> Result<(), Rejection> {
         let undecided = |leads: &Result<(), Rejection>| match leads {
-            Ok(()) => self.inner().is_handing_over(),
+            Ok(()) => self.inner().is_transferring(),
             Err(rejection) => matches!(rejection, Rejection::NotLeader { leader: None }),
         };
         let leads = self.check_leads();
@@ -54,7 +54,7 @@ impl<M: Machine> Group<M> {
         let mut changes = self.inner().raft.server_metrics();
         let decided = async {
             loop {
-                self.inner().refresh_standing();
+                self.inner().refresh_soft_state();
                 let leads = self.check_leads();
                 if !undecided(&leads) || changes.changed().await.is_err() {
                     return leads;
@@ -66,12 +66,12 @@ impl<M: Machine> Group<M> {
 
     /// What it means that openraft sent a request away.
     pub(crate) fn declined(&self, forward: ForwardToLeader<TypeConfig>) -> Declined {
-        let leader = forward.leader_node.map(|home| home.0);
+        let leader = forward.leader_node.map(|node_ref| node_ref.0);
         match forward.reason {
             ForwardReason::LeaseExpired => {
                 let unheard = Rejection::Unavailable { reason: "the leader has not heard from a quorum".to_owned() };
-                let standing = self.inner().standing_lock();
-                let is_new = standing.role != Role::Leader || standing.since.elapsed() < DECISION_MAX;
+                let soft_state = self.inner().soft_state_lock();
+                let is_new = soft_state.role != Role::Leader || soft_state.since.elapsed() < DECISION_MAX;
                 if is_new { Declined::Undecided(unheard) } else { Declined::Decided(unheard) }
             }
             ForwardReason::LeadershipTransfer => Declined::Undecided(Rejection::NotLeader { leader }),
@@ -87,8 +87,8 @@ impl<M: Machine> crate::group::Inner<M> {
         self.promised_term.store(term, Ordering::Relaxed);
     }
 
-    fn is_handing_over(&self) -> bool {
-        let standing = self.standing_lock();
-        standing.role == Role::Leader && self.promised_term.load(Ordering::Relaxed) == standing.term
+    fn is_transferring(&self) -> bool {
+        let soft_state = self.soft_state_lock();
+        soft_state.role == Role::Leader && self.promised_term.load(Ordering::Relaxed) == soft_state.term
     }
 }

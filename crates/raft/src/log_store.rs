@@ -8,8 +8,8 @@ use std::sync::Arc;
 use futures::stream::{self, Stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
-use quorate_storage::fail_point;
-use quorate_storage::log::{Log, LogError};
+use quorate_machine::log::{Log, LogError};
+use quorate_testpoints::fail_point;
 use quorate_types::ReplicaId;
 use tokio::sync::oneshot;
 use tracing::debug;
@@ -173,7 +173,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 }
 
 /// A `Done` and the end where its result arrives.
-fn completion() -> (quorate_storage::log::Done, oneshot::Receiver<Result<(), LogError>>) {
+fn completion() -> (quorate_machine::log::Done, oneshot::Receiver<Result<(), LogError>>) {
     let (sender, receiver) = oneshot::channel();
     let done = Box::new(move |result| {
         // The core that waited has gone: there is nobody left to tell.
@@ -188,7 +188,7 @@ async fn wait(synced: oneshot::Receiver<Result<(), LogError>>) -> io::Result<()>
 
 #[cfg(test)]
 mod tests {
-    use quorate_storage::log::MemoryLog;
+    use quorate_machine::log::MemoryLog;
     use quorate_types::GroupId;
 
     use super::*;

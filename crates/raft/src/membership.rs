@@ -10,14 +10,14 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::Precondition;
 use openraft::{ChangeMembers, LinearizerOption};
-use quorate_storage::machine::Machine;
+use quorate_machine::Machine;
 use quorate_types::ReplicaId;
 use quorate_types::report::{Follower, OrderKind, ReplicaReport};
 use tokio::time::Instant;
 
 use crate::convert;
 use crate::group::Inner;
-use crate::openraft_types::{Fatal, Home, TypeConfig};
+use crate::openraft_types::{Fatal, NodeRef, TypeConfig};
 
 /// How often the wait for another leader looks again.
 const POLL: Duration = Duration::from_millis(5);
@@ -69,13 +69,13 @@ impl<M: Machine> Inner<M> {
     }
 
     /// Does what the reconciler orders, or says why it could not, at most `within`.
-    pub(crate) fn obeys(&self, what: OrderKind, within: Duration) -> BoxFuture<'_, Result<(), OrderError>> {
+    pub(crate) fn execute_order(&self, what: OrderKind, within: Duration) -> BoxFuture<'_, Result<(), OrderError>> {
         Box::pin(async move {
-            let obeyed = async {
+            let executed = async {
                 let done = match what {
                     OrderKind::AddLearner(at) => {
                         // Not waited for: how far it is shows in the reports.
-                        self.change(self.raft.add_learner(at.replica.0, Home(at.node), false)).await
+                        self.change(self.raft.add_learner(at.replica.0, NodeRef(at.node), false)).await
                     }
                     OrderKind::RemoveLearner(id) => {
                         let gone = ChangeMembers::RemoveNodes(BTreeSet::from([id.0]));
@@ -98,7 +98,7 @@ impl<M: Machine> Inner<M> {
                 };
                 done.map_err(OrderError::Unknown)
             };
-            match tokio::time::timeout(within, obeyed).await {
+            match tokio::time::timeout(within, executed).await {
                 Ok(result) => result,
                 Err(_) => Err(OrderError::Unknown(format!("not done within {} ms", within.as_millis()))),
             }
@@ -193,19 +193,19 @@ impl<M: Machine> Inner<M> {
     }
 
     /// Hands leadership to whoever can take it; true when another leads or nobody led here.
-    pub(crate) async fn hands_over(&self, within: Duration) -> bool {
+    pub(crate) async fn transfers_leadership(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
-        while self.standing().role == quorate_types::Role::Leader && Instant::now() < deadline {
+        while self.soft_state().role == quorate_types::Role::Leader && Instant::now() < deadline {
             let Some(to) = self.successor() else {
                 tokio::time::sleep(POLL).await;
                 continue;
             };
             let left = deadline.saturating_duration_since(Instant::now());
-            if let Err(reason) = self.obeys(OrderKind::TransferLeader(to), left).await {
+            if let Err(reason) = self.execute_order(OrderKind::TransferLeader(to), left).await {
                 tracing::debug!(group = %self.group, %reason, "leadership not handed over");
                 break;
             }
         }
-        self.standing().role != quorate_types::Role::Leader
+        self.soft_state().role != quorate_types::Role::Leader
     }
 }

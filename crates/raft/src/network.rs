@@ -25,8 +25,8 @@ use openraft::raft::{
     SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory};
-use quorate_storage::fail_point;
-use quorate_storage::state::Pinned;
+use quorate_machine::state::Pinned;
+use quorate_testpoints::fail_point;
 use quorate_types::peer::{PeerBody, PeerMessage, SnapshotHeader};
 use quorate_types::report::ReplicaReport;
 use quorate_types::{GroupId, NodeId, ReplicaId};
@@ -34,7 +34,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::append_stream::AppendStream;
 use crate::calls::{Answer, Calls, OpenStream};
-use crate::openraft_types::{AppendRequest, Home, LogId, TypeConfig};
+use crate::openraft_types::{AppendRequest, LogId, NodeRef, TypeConfig};
 use crate::state_machine::SnapshotData;
 use crate::transport::{Lane, Transport};
 use crate::{blocking, convert};
@@ -120,13 +120,13 @@ impl Networks {
         Networks { wire, group, replica }
     }
 
-    fn network(&self, target: u64, home: Home, purpose: Purpose) -> Network {
+    fn network(&self, target: u64, node_ref: NodeRef, purpose: Purpose) -> Network {
         let link = Link {
             wire: self.wire.clone(),
             group: self.group,
             from: self.replica,
             to: ReplicaId(target),
-            node: home.0,
+            node: node_ref.0,
         };
         Network { link: Arc::new(link), purpose }
     }
@@ -135,11 +135,11 @@ impl Networks {
 impl RaftNetworkFactory<TypeConfig> for Networks {
     type Network = Network;
 
-    async fn new_client(&mut self, target: u64, node: &Home) -> Network {
+    async fn new_client(&mut self, target: u64, node: &NodeRef) -> Network {
         self.network(target, *node, Purpose::Replication)
     }
 
-    async fn new_heartbeat_client(&mut self, target: u64, node: &Home) -> Network {
+    async fn new_heartbeat_client(&mut self, target: u64, node: &NodeRef) -> Network {
         self.network(target, *node, Purpose::Heartbeat)
     }
 }

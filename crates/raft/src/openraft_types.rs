@@ -18,11 +18,11 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type D = Command;
     type R = Reply;
     type NodeId = u64;
-    type Node = Home;
+    type Node = NodeRef;
     type Term = u64;
     type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
     type Vote = openraft::Vote<Self::LeaderId>;
-    type Payload = openraft::EntryPayload<Command, u64, Home>;
+    type Payload = openraft::EntryPayload<Command, u64, NodeRef>;
     type Entry = openraft::Entry<Self::LeaderId, Self::Payload>;
     type AsyncRuntime = crate::runtime::Runtime;
     type Responder<T>
@@ -42,7 +42,7 @@ pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
 pub(crate) type LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type Membership = openraft::Membership<u64, Home>;
+pub(crate) type Membership = openraft::Membership<u64, NodeRef>;
 pub(crate) type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
 pub(crate) type Fatal = openraft::errors::Fatal<TypeConfig>;
 
@@ -58,7 +58,7 @@ impl fmt::Display for Command {
 
 /// The node that a replica lives on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Home(pub(crate) NodeId);
+pub(crate) struct NodeRef(pub(crate) NodeId);
 
 /// What applying an entry gave: the machine's reply, which only the proposer can name the type of, and the head after it.
 /// Entries without commands have no reply.

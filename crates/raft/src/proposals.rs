@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quorate_storage::machine::KvMachine;
+use quorate_machine::KvMachine;
 use quorate_types::clock::Clock;
 use quorate_types::{Command, Key, Outcome, Proposal, ReadLevel, Rejection};
 use tokio::sync::{mpsc, oneshot};

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_storage::Bug;
-use quorate_storage::machine::{KvMachine, kv};
-use quorate_storage::state::State;
+use quorate_machine::state::State;
+use quorate_machine::{KvMachine, kv};
+use quorate_testpoints::Bug;
 use quorate_types::state::Head;
 use quorate_types::{Key, ReadLevel, Record, Rejection, Role};
 use tokio::sync::{mpsc, oneshot};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use quorate_storage::{Bug, fail_point};
+use quorate_testpoints::{Bug, fail_point};
 use tokio::time::MissedTickBehavior;
 
 use crate::blocking;

@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
-use quorate_storage::fail_point;
-use quorate_storage::machine::{Machine, Replica};
-use quorate_storage::state::{Pinned, StateError};
+use quorate_machine::state::{Pinned, StateError};
+use quorate_machine::{Machine, Replica};
+use quorate_testpoints::fail_point;
 use quorate_types::state::{Head, StoredMembership};
 use quorate_types::{Entry, Payload, peer};
 
@@ -245,7 +245,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
 
     async fn get_current_snapshot(
         &mut self,
-    ) -> io::Result<Option<Snapshot<raft::LeaderId, u64, raft::Home, SnapshotData>>> {
+    ) -> io::Result<Option<Snapshot<raft::LeaderId, u64, raft::NodeRef, SnapshotData>>> {
         if self.replica.head().applied.is_none() {
             return Ok(None);
         }
@@ -261,7 +261,7 @@ pub(crate) struct MarkBuilder(Progress);
 impl RaftSnapshotBuilder<TypeConfig> for MarkBuilder {
     type SnapshotData = SnapshotData;
 
-    async fn build_snapshot(&mut self) -> io::Result<Snapshot<raft::LeaderId, u64, raft::Home, SnapshotData>> {
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot<raft::LeaderId, u64, raft::NodeRef, SnapshotData>> {
         let meta = convert::snapshot_meta(&lock(&self.0.flushed));
         Ok(Snapshot { meta, snapshot: SnapshotData::Mark })
     }

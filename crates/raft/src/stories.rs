@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use quorate_storage::log::MemoryLog;
-use quorate_storage::machine::{KvMachine, state_hash};
-use quorate_storage::state::{Batch, MemoryState, Pinned, State, StateError, View};
+use quorate_machine::log::MemoryLog;
+use quorate_machine::state::{Batch, MemoryState, Pinned, State, StateError, View};
+use quorate_machine::{KvMachine, state_hash};
 use quorate_types::clock::SystemClock;
 use quorate_types::peer::SnapshotMeta;
 use quorate_types::report::OrderKind;
@@ -97,7 +97,7 @@ struct Story {
     sequence: u64,
 }
 
-fn founders() -> Vec<Placement> {
+fn initial_replicas() -> Vec<Placement> {
     (1..=3).map(|n| Placement { replica: ReplicaId(10 + n), node: NodeId(n) }).collect()
 }
 
@@ -123,9 +123,9 @@ impl Story {
 
     async fn begin() -> Self {
         let mut story = Story::prologue().await;
-        story.group(0).group().initialize(&founders()).await.unwrap();
+        story.group(0).group().initialize(&initial_replicas()).await.unwrap();
         let arc = TokenArc { start: Token(0), end: Token(0) };
-        story.command(Command::Found { arc, epoch: EPOCH }).await;
+        story.command(Command::Bootstrap { arc, epoch: EPOCH }).await;
         let Outcome::SessionOpened { session } = story.command(Command::OpenSession { epoch: EPOCH }).await else {
             panic!("a session opens");
         };
@@ -148,7 +148,7 @@ impl Story {
         let state = Arc::new(GatedState { state: node.state.clone(), gate: node.gate.clone() });
         let groups = Groups::new(options, node.log.clone(), state, transport, Arc::new(SystemClock));
         self.network.connect(node.id, groups.clone());
-        let replica = founders()[index].replica;
+        let replica = initial_replicas()[index].replica;
         let group = groups.open(GROUP, replica, KvMachine::open).await.unwrap();
         let group = KvGroup::new(&groups, group);
         self.nodes[index].running = Some((groups, group));
@@ -249,7 +249,7 @@ impl Story {
         self.nodes[index]
             .state
             .view(&mut |view| {
-                hash = format!("{:?}", state_hash(view, founders()[index].replica)?);
+                hash = format!("{:?}", state_hash(view, initial_replicas()[index].replica)?);
                 Ok(())
             })
             .unwrap();
@@ -352,7 +352,9 @@ async fn the_leader_reports_why_a_snapshot_does_not_arrive() {
         let leader = story.leader()?;
         let reports = story.nodes[leader].running.as_ref().unwrap().0.reports();
         let followers = reports.into_iter().flat_map(|report| report.others);
-        followers.filter(|other| other.replica == founders()[away].replica).find_map(|other| other.snapshot_failure)
+        followers
+            .filter(|other| other.replica == initial_replicas()[away].replica)
+            .find_map(|other| other.snapshot_failure)
     };
     story.until("a failure", |story| failure(story).is_some_and(|reason| reason.contains("cannot be reached"))).await;
     story.start(away).await;
@@ -377,7 +379,7 @@ async fn a_snapshot_was_deleted_while_a_destroyed_replica_installed_it() {
     story.start(away).await;
     story.until("an installation", |_| gate.reached.load(Ordering::SeqCst)).await;
     let groups = story.nodes[away].running.as_ref().unwrap().0.clone();
-    let destroyed = tokio::spawn(async move { groups.destroy(founders()[away].replica).await });
+    let destroyed = tokio::spawn(async move { groups.destroy(initial_replicas()[away].replica).await });
     let given_up = |story: &Story| {
         let leader = story.leader()?;
         let reports = story.nodes[leader].running.as_ref().unwrap().0.reports();
@@ -399,11 +401,11 @@ async fn a_transfer_that_was_begun_is_not_refused() {
     let leader = story.leader().unwrap();
     let to = (0..3).find(|index| *index != leader).unwrap();
     let groups = story.nodes[leader].running.as_ref().unwrap().0.clone();
-    let hand = |to: ReplicaId| groups.obey(GROUP, OrderKind::TransferLeader(to), Duration::from_millis(100));
+    let hand = |to: ReplicaId| groups.execute(GROUP, OrderKind::TransferLeader(to), Duration::from_millis(100));
     assert!(matches!(hand(ReplicaId(99)).await, Err(OrderError::Refused(_))));
     // It answered a moment ago, so that it may lead; it never hears that it should.
     story.network.cut(story.nodes[leader].id, story.nodes[to].id);
-    let begun = hand(founders()[to].replica).await;
+    let begun = hand(initial_replicas()[to].replica).await;
     assert!(matches!(begun, Err(OrderError::Unknown(_))), "{begun:?}");
     story.network.heal();
     story.end().await;
@@ -413,16 +415,16 @@ async fn a_transfer_that_was_begun_is_not_refused() {
 /// until it did, with longer and longer pauses. (Where the machine stalls for longer than requests wait, they still do.)
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_leader_that_handed_over_were_sent_around() {
-    const HANDOVERS: usize = 20;
-    const PER_HANDOVER: usize = 20;
+    const TRANSFERS: usize = 20;
+    const PER_TRANSFER: usize = 20;
     let mut story = Story::begin().await;
-    let (mut handovers, mut around) = (0, 0);
-    for _ in 0..HANDOVERS {
+    let (mut transfers, mut around) = (0, 0);
+    for _ in 0..TRANSFERS {
         story.until("a leader", |story| story.leader().is_some()).await;
         story.put("color", "blue").await;
         let Some(old) = story.leader() else { continue };
         let new = (old + 1) % 3;
-        let puts: Vec<Command> = (0..PER_HANDOVER).map(|n| story.next_put("color", &n.to_string())).collect();
+        let puts: Vec<Command> = (0..PER_TRANSFER).map(|n| story.next_put("color", &n.to_string())).collect();
         let writes = async {
             let mut at = old;
             let mut around = 0;
@@ -445,14 +447,14 @@ async fn clients_of_a_leader_that_handed_over_were_sent_around() {
             around
         };
         let runner = &story.nodes[old].running.as_ref().unwrap().0;
-        let order = OrderKind::TransferLeader(founders()[new].replica);
+        let order = OrderKind::TransferLeader(initial_replicas()[new].replica);
         // It lacks nothing a moment after a put.
-        let (sent_around, handed) = tokio::join!(writes, runner.obey(GROUP, order, Duration::from_secs(5)));
-        handovers += usize::from(handed.is_ok());
+        let (sent_around, handed) = tokio::join!(writes, runner.execute(GROUP, order, Duration::from_secs(5)));
+        transfers += usize::from(handed.is_ok());
         around += sent_around;
     }
-    assert!(handovers > HANDOVERS / 2, "{handovers} of {HANDOVERS} leaderships were handed over");
-    assert!(around <= HANDOVERS / 4, "{around} writes of {HANDOVERS} handovers were sent around");
+    assert!(transfers > TRANSFERS / 2, "{transfers} of {TRANSFERS} leaderships were handed over");
+    assert!(around <= TRANSFERS / 4, "{around} writes of {TRANSFERS} transfers were sent around");
     story.end().await;
 }
 
@@ -478,7 +480,7 @@ async fn a_leader_hands_over_before_it_stops() {
     let old = story.leader().unwrap();
     let groups = story.nodes[old].running.as_ref().unwrap().0.clone();
     let deadline = Instant::now() + PATIENCE;
-    while groups.hand_over_leaderships(Duration::from_secs(2)).await > 0 {
+    while groups.transfer_leaderships(Duration::from_secs(2)).await > 0 {
         assert!(Instant::now() < deadline, "leadership was not handed over");
     }
     story.until("another leader", |story| story.leader().is_some_and(|leader| leader != old)).await;

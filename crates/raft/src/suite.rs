@@ -8,9 +8,11 @@ use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageError};
-use quorate_storage::log::{Log, LogOptions, MemoryLog, RocksLog};
-use quorate_storage::machine::{KvMachine, Replica};
-use quorate_storage::state::{MemoryState, Pinned, RocksState, State, StateOptions};
+use quorate_machine::log::{Log, MemoryLog};
+use quorate_machine::state::{MemoryState, Pinned, State};
+use quorate_machine::{KvMachine, Replica};
+use quorate_rocks::{LogOptions, RocksLog};
+use quorate_rocks::{RocksState, StateOptions};
 use quorate_types::{GroupId, ReplicaId};
 use tempfile::TempDir;
 
@@ -97,7 +99,7 @@ impl RaftStateMachine<TypeConfig> for SuiteMachine {
 
     async fn get_current_snapshot(
         &mut self,
-    ) -> io::Result<Option<Snapshot<raft::LeaderId, u64, raft::Home, SnapshotData>>> {
+    ) -> io::Result<Option<Snapshot<raft::LeaderId, u64, raft::NodeRef, SnapshotData>>> {
         self.machine.get_current_snapshot().await
     }
 }
@@ -110,7 +112,7 @@ struct FileBuilder {
 impl RaftSnapshotBuilder<TypeConfig> for FileBuilder {
     type SnapshotData = SnapshotData;
 
-    async fn build_snapshot(&mut self) -> io::Result<Snapshot<raft::LeaderId, u64, raft::Home, SnapshotData>> {
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot<raft::LeaderId, u64, raft::NodeRef, SnapshotData>> {
         let files = self.pinned.write_files(&self.dir, REPLICA).unwrap();
         let meta = convert::snapshot_meta(self.pinned.meta());
         Ok(Snapshot { meta, snapshot: SnapshotData::Staged(Received::new(files, ())) })

@@ -67,8 +67,8 @@ fn grow() -> Result<Vec<Growth>, Box<dyn Error>> {
         (1..=count).map(|id| Candidate { id: NodeId(id), zone: String::new(), weight: 100 }).collect()
     };
     let hash_key = &[7; 16];
-    let founders = nodes(NODES_FIRST);
-    let mut map = place(&PlacementRequest { hash_key, nodes: &founders, shards: &shards, replicas: REPLICAS })?;
+    let initial_replicas = nodes(NODES_FIRST);
+    let mut map = place(&PlacementRequest { hash_key, nodes: &initial_replicas, shards: &shards, replicas: REPLICAS })?;
     let mut growths = Vec::new();
     for count in NODES_FIRST + 1..=NODES_LAST {
         let nodes = nodes(count);

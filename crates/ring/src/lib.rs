@@ -14,7 +14,7 @@
 //!            the map as it is ──────────────────→ rebalance() ─→ the moves that it needs
 //! ```
 //!
-//! Both are frozen by golden tests: another token would lose every key, and another placement would make founders of one
+//! Both are frozen by golden tests: another token would lose every key, and another placement would make initial nodes of one
 //! cluster disagree.
 //!
 //! Read `token` next, then `arcs`, `place`, `rebalance`.

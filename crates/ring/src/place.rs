@@ -84,7 +84,7 @@ pub enum PlacementError {
 /// * Then nearness: walking the ring of the nodes' points clockwise from the start of its arc, a shard takes the first nodes
 ///   it can have. So one node more or less moves little beyond that node's own share.
 /// * Preferred leaders are spread by weight as evenly as the placement allows.
-/// * The answer depends on what is in the request and not on its order. It is frozen: founders of a cluster, and replicas of
+/// * The answer depends on what is in the request and not on its order. It is frozen: initial nodes of a cluster, and replicas of
 ///   group 0 of different releases, must compute the same.
 ///
 /// ```

@@ -1,5 +1,5 @@
 //! What must never change: tokens, arcs and placements, written out. A failure here is not fixed by new numbers: other tokens
-//! lose every key of every cluster, and other placements make releases disagree about what founded one.
+//! lose every key of every cluster, and other placements make releases disagree about what bootstrapped one.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 

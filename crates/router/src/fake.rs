@@ -147,7 +147,7 @@ impl FakeCluster {
     pub(crate) async fn start(count: u64) -> Self {
         let whole = quorate_ring::equal_arcs(1)[0];
         let replicas: Vec<_> = (1..=count).map(|id| Placement { replica: ReplicaId(id), node: NodeId(id) }).collect();
-        let shard = ShardInfo { id: ShardId(1), arc: whole, epoch: 1, replicas, founders: Vec::new() };
+        let shard = ShardInfo { id: ShardId(1), arc: whole, epoch: 1, replicas, initial_replicas: Vec::new() };
         let topology = Arc::new(Mutex::new(Topology {
             revision: 1,
             cluster: ClusterInfo { id: ClusterId(0xc1), hash_key: [7; 16], replicas: count as u32, shards: 1 },

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use quorate_types::operation::{Operation, OperationId, ReplicaMove};
-use quorate_types::topology::{Command, Founding, NodeInfo, Outcome, Placement, ShardInfo, Topology};
+use quorate_types::topology::{Bootstrap, Command, NodeInfo, Outcome, Placement, ShardInfo, Topology};
 use quorate_types::{GroupId, NodeId, ShardId};
 
-use crate::founding;
+use crate::bootstrap;
 use crate::record::{Change, Counters, Record};
 
 /// The state of the topology group: exactly what its records say, in memory.
@@ -14,21 +14,21 @@ use crate::record::{Change, Counters, Record};
 /// # Invariants
 /// * A command is decided first and changes the state afterwards, by changes of records alone. So the state that is read back
 ///   from the records is this one, and a refused command changes nothing.
-/// * Before the founding there is nothing; after it the arcs of the shards cover the ring exactly once.
+/// * Before the bootstrap there is nothing; after it the arcs of the shards cover the ring exactly once.
 /// * Ids of nodes, replicas and operations are given out once: the counters only grow, and a replica id that left the map
 ///   cannot return to it.
-/// * A shard has as many replicas as the founding says, on distinct nodes, none of them removed; with the one on its way to it,
+/// * A shard has as many replicas as the bootstrap says, on distinct nodes, none of them removed; with the one on its way to it,
 ///   if there is one, on one node more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterState {
-    founding: Option<Founding>,
+    bootstrap: Option<Bootstrap>,
     counters: Counters,
     pub(crate) nodes: BTreeMap<NodeId, NodeInfo>,
     pub(crate) shards: BTreeMap<ShardId, ShardInfo>,
     pub(crate) moves: BTreeMap<GroupId, ReplicaMove>,
     pub(crate) operations: BTreeMap<OperationId, Operation>,
     pub(crate) paused: bool,
-    /// Once they are not those of the founding any more.
+    /// Once they are not those of the bootstrap any more.
     moved_topology_replicas: Option<Vec<Placement>>,
 }
 
@@ -66,14 +66,14 @@ impl ClusterState {
         self.decide(command).map_or_else(Outcome::Refused, |(outcome, _)| outcome)
     }
 
-    /// The cluster as nodes act on it and clients route by it; none before the founding.
+    /// The cluster as nodes act on it and clients route by it; none before the bootstrap.
     pub fn topology(&self) -> Option<Topology> {
-        let founding = self.founding.as_ref()?;
+        let bootstrap = self.bootstrap.as_ref()?;
         let mut shards: Vec<ShardInfo> = self.shards.values().cloned().collect();
         shards.sort_by_key(|shard| shard.arc.start);
         Some(Topology {
             revision: self.counters.revision,
-            cluster: founding.cluster.clone(),
+            cluster: bootstrap.cluster.clone(),
             nodes: self.nodes.values().cloned().collect(),
             shards,
             topology_replicas: self.topology_replicas().to_vec(),
@@ -92,26 +92,26 @@ impl ClusterState {
         self.operations.values()
     }
 
-    /// The order that founded the cluster.
-    pub(crate) fn founding(&self) -> Option<&Founding> {
-        self.founding.as_ref()
+    /// The order that bootstrapped the cluster.
+    pub(crate) fn bootstrap(&self) -> Option<&Bootstrap> {
+        self.bootstrap.as_ref()
     }
 
-    /// Group 0's own replicas; none before the founding.
+    /// Group 0's own replicas; none before the bootstrap.
     pub(crate) fn topology_replicas(&self) -> &[Placement] {
-        let founded = self.founding.as_ref().map_or(&[][..], |founding| &founding.topology_replicas);
-        self.moved_topology_replicas.as_deref().unwrap_or(founded)
+        let bootstrapped = self.bootstrap.as_ref().map_or(&[][..], |bootstrap| &bootstrap.topology_replicas);
+        self.moved_topology_replicas.as_deref().unwrap_or(bootstrapped)
     }
 
-    /// How many replicas every shard has; 0 before the founding.
+    /// How many replicas every shard has; 0 before the bootstrap.
     pub(crate) fn replicas_of_a_shard(&self) -> u32 {
-        self.founding.as_ref().map_or(0, |founding| founding.cluster.replicas)
+        self.bootstrap.as_ref().map_or(0, |bootstrap| bootstrap.cluster.replicas)
     }
 
     fn decide(&self, command: &Command) -> Decision {
         match command {
-            Command::Found(founding, shards) => self.found(founding, shards),
-            _ if self.founding.is_none() => Err("the cluster is not founded yet".into()),
+            Command::Bootstrap(bootstrap, shards) => self.apply_bootstrap(bootstrap, shards),
+            _ if self.bootstrap.is_none() => Err("the cluster is not bootstrapped yet".into()),
             Command::RegisterNode { addresses, zone, weight } => self.register_node(addresses, zone, *weight),
             Command::UpdateNode { id, addresses, zone, weight } => self.update_node(*id, addresses, zone, *weight),
             Command::StartOperation { intent, planned_on, now_ms } => {
@@ -127,25 +127,28 @@ impl ClusterState {
         }
     }
 
-    /// The first command. What it says must be what this release would have planned: every founder has recorded the same.
-    fn found(&self, order: &Founding, shards: &[ShardInfo]) -> Decision {
-        if let Some(founded) = &self.founding {
-            if founded != order {
-                return Err(format!("the cluster is founded already, as {}, by another order", founded.cluster.id));
+    /// The first command. What it says must be what this release would have planned: every initial node has recorded the same.
+    fn apply_bootstrap(&self, order: &Bootstrap, shards: &[ShardInfo]) -> Decision {
+        if let Some(bootstrapped) = &self.bootstrap {
+            if bootstrapped != order {
+                return Err(format!(
+                    "the cluster is bootstrapped already, as {}, by another order",
+                    bootstrapped.cluster.id
+                ));
             }
             return Ok((Outcome::Done, Vec::new()));
         }
         let (planned, planned_shards) =
-            founding::plan_founding(&order.cluster, &order.nodes).map_err(|refusal| refusal.to_string())?;
+            bootstrap::plan_bootstrap(&order.cluster, &order.nodes).map_err(|refusal| refusal.to_string())?;
         if planned != *order {
-            return Err("the founders and their topology replicas are not as planned from the same nodes".into());
+            return Err("the initial nodes and their topology replicas are not as planned from the same nodes".into());
         }
         if planned_shards != shards {
-            return Err("the shards are not those that follow from the founding".into());
+            return Err("the shards are not those that follow from the bootstrap".into());
         }
         let nodes = order.nodes.iter().cloned().map(Record::Node);
         let shards = planned_shards.into_iter().map(Record::Shard);
-        let records = [Record::Founding(planned)].into_iter().chain(nodes).chain(shards);
+        let records = [Record::Bootstrap(planned)].into_iter().chain(nodes).chain(shards);
         Ok((Outcome::Done, records.map(Change::Put).collect()))
     }
 
@@ -157,7 +160,7 @@ impl ClusterState {
             shows |= !matches!(change, Change::Put(Record::Operation(_)) | Change::ForgetOperation(_));
             let Change::Put(record) = change else { continue };
             let replicas = match record {
-                Record::Founding(founding) => &founding.topology_replicas[..],
+                Record::Bootstrap(bootstrap) => &bootstrap.topology_replicas[..],
                 Record::Shard(shard) => &shard.replicas,
                 Record::Move(moving) => moving.to.as_slice(),
                 Record::TopologyReplicas(replicas) => replicas,
@@ -191,7 +194,7 @@ impl ClusterState {
     fn absorb(&mut self, change: &Change) {
         match change.clone() {
             Change::Put(Record::Counters(counters)) => self.counters = counters,
-            Change::Put(Record::Founding(founding)) => self.founding = Some(founding),
+            Change::Put(Record::Bootstrap(bootstrap)) => self.bootstrap = Some(bootstrap),
             Change::Put(Record::Node(node)) => {
                 self.nodes.insert(node.id, node);
             }

@@ -3,13 +3,13 @@
 //! ```text
 //!   in Space::Table of group 0's replica
 //!     'c'                 ->  Counters     revision, last node id, last replica id, last operation id
-//!     'f'                 ->  Founding     the order that founded the cluster, as it was
+//!     'f'                 ->  Bootstrap     the order that bootstrapped the cluster, as it was
 //!     'm' | group u32     ->  ReplicaMove  the replica of the group that is in motion
 //!     'n' | node u64      ->  NodeInfo
 //!     'o' | operation u64 ->  Operation    running, and the last ones that ended
 //!     'p'                 ->  bool         whether replicas do not start to move
 //!     's' | shard u32     ->  ShardInfo
-//!     't'                 ->  [Placement]  group 0's own replicas, once they are not those of the founding any more
+//!     't'                 ->  [Placement]  group 0's own replicas, once they are not those of the bootstrap any more
 //! ```
 //!
 //! Integers are big-endian, so that byte order is numeric order. Values are envelopes of `Kind::TopologyRecord`.
@@ -19,8 +19,8 @@ use quorate_types::{GroupId, NodeId, ShardId};
 
 /// The key of the counters.
 pub(crate) const COUNTERS: u8 = b'c';
-/// The key of the founding.
-pub(crate) const FOUNDING: u8 = b'f';
+/// The key of the bootstrap.
+pub(crate) const BOOTSTRAP: u8 = b'f';
 /// The first byte of the key of a replica in motion.
 pub(crate) const MOVE: u8 = b'm';
 /// The first byte of a node's key.
@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(operation(OperationId(0x0102)), b"o\0\0\0\0\0\0\x01\x02");
         assert_eq!(node(NodeId(0x0102)), b"n\0\0\0\0\0\0\x01\x02");
         assert_eq!(shard(ShardId(0x0102)), b"s\0\0\x01\x02");
-        assert_eq!([COUNTERS, FOUNDING, PAUSED, TOPOLOGY_REPLICAS], *b"cfpt");
+        assert_eq!([COUNTERS, BOOTSTRAP, PAUSED, TOPOLOGY_REPLICAS], *b"cfpt");
         assert!(shard(ShardId(255)) < shard(ShardId(256)));
     }
 }

@@ -4,7 +4,7 @@
 //! task: group 0 is a Raft group like every other, and this is what its log says.
 //!
 //! ```text
-//!   plan_founding ─→ Command::Found ─┐
+//!   plan_bootstrap ─→ Command::Bootstrap ─┐
 //!   node asks for an id ─────────────┤→ group 0's log ─→ TopologyMachine ─→ ClusterState::apply ─→ (Outcome, changes)
 //!   planner's wishes ────────────────┘                        │                                          │
 //!                                            Published ←──────┴── records in Space::Table ←──────────────┘
@@ -14,10 +14,10 @@
 //!
 //! The map is a hint. What is true of a shard is in the shard's own log; `reconcile` plans how the one becomes the other.
 //!
-//! Read `cluster` next, then `founding`, `operations`, `moves`, `machine`, `reconcile`.
+//! Read `cluster` next, then `bootstrap`, `operations`, `moves`, `machine`, `reconcile`.
 
+mod bootstrap;
 mod cluster;
-mod founding;
 mod keys;
 mod limits;
 mod machine;
@@ -28,8 +28,8 @@ mod publish;
 mod reconcile;
 mod record;
 
+pub use bootstrap::{BootstrapError, SHARDS_MAX, bootstrap_shards, plan_bootstrap};
 pub use cluster::ClusterState;
-pub use founding::{FoundingError, SHARDS_MAX, founding_shards, plan_founding};
 pub use limits::{NODES_MAX, OPERATIONS_KEPT_MAX, OPERATIONS_RUNNING_MAX, PLAN_MOVES_MAX, ZONE_BYTES_MAX};
 pub use machine::{TopologyMachine, read_cluster, read_topology};
 pub use publish::Published;

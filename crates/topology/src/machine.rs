@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_storage::keys::Space;
-use quorate_storage::machine::{Draft, Machine};
-use quorate_storage::state::{StateError, View};
+use quorate_machine::keys::Space;
+use quorate_machine::state::{StateError, View};
+use quorate_machine::{Draft, Machine};
 use quorate_types::topology::{Command, Outcome, Topology};
 use quorate_types::{LogId, ReplicaId};
 
@@ -27,8 +27,8 @@ pub struct TopologyMachine {
 }
 
 impl TopologyMachine {
-    /// Reads the machine from a replica's state and publishes what it says, if the cluster is founded. Make it in the closure
-    /// given to `quorate_storage::machine::Replica::open`, with one `published` for all the replica's life.
+    /// Reads the machine from a replica's state and publishes what it says, if the cluster is bootstrapped. Make it in the closure
+    /// given to `quorate_machine::Replica::open`, with one `published` for all the replica's life.
     pub fn open(replica: ReplicaId, view: &dyn View, published: Arc<Published>) -> Result<Self, StateError> {
         let mut machine = TopologyMachine { cluster: read_cluster(view, replica)?, published };
         machine.written();
@@ -70,7 +70,7 @@ impl Machine for TopologyMachine {
     }
 }
 
-/// The topology that a replica of group 0 has applied; none while it knows of no founding. An error is corruption or failed
+/// The topology that a replica of group 0 has applied; none while it knows of no bootstrap. An error is corruption or failed
 /// I/O: the node stops.
 pub fn read_topology(view: &dyn View, replica: ReplicaId) -> Result<Option<Topology>, StateError> {
     Ok(read_cluster(view, replica)?.topology())

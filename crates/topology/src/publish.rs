@@ -23,7 +23,7 @@ impl Published {
         Arc::new(Published { latest: Mutex::new(None), on_change: Box::new(on_change) })
     }
 
-    /// The newest topology; none while the cluster is not founded, as far as this replica knows.
+    /// The newest topology; none while the cluster is not bootstrapped, as far as this replica knows.
     pub fn latest(&self) -> Option<Arc<Topology>> {
         self.lock().clone()
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_types::codec::{self, CodecError, Kind};
 use quorate_types::operation::{Operation, OperationId, ReplicaMove};
-use quorate_types::topology::{Founding, NodeInfo, Placement, ShardInfo};
+use quorate_types::topology::{Bootstrap, NodeInfo, Placement, ShardInfo};
 use quorate_types::{GroupId, NodeId, ReplicaId};
 
 use crate::keys;
@@ -26,8 +26,8 @@ pub struct Counters {
 pub enum Record {
     /// What only grows.
     Counters(Counters),
-    /// The order that founded the cluster, as it was.
-    Founding(Founding),
+    /// The order that bootstrapped the cluster, as it was.
+    Bootstrap(Bootstrap),
     /// A node as it is now.
     Node(NodeInfo),
     /// A shard as the map has it now.
@@ -54,11 +54,11 @@ pub enum Change {
 }
 
 impl Record {
-    /// Where the record is kept, in [`quorate_storage::keys::Space::Table`].
+    /// Where the record is kept, in [`quorate_machine::keys::Space::Table`].
     pub fn key(&self) -> Vec<u8> {
         match self {
             Record::Counters(_) => vec![keys::COUNTERS],
-            Record::Founding(_) => vec![keys::FOUNDING],
+            Record::Bootstrap(_) => vec![keys::BOOTSTRAP],
             Record::Node(node) => keys::node(node.id),
             Record::Shard(shard) => keys::shard(shard.id),
             Record::Move(moving) => keys::moving(moving.group),
@@ -75,7 +75,7 @@ impl Record {
             Record::Counters(Counters { revision, last_node, last_replica, last_operation }) => {
                 codec::encode(KIND, &(*revision, *last_node, *last_replica, *last_operation))
             }
-            Record::Founding(founding) => codec::encode(KIND, founding),
+            Record::Bootstrap(bootstrap) => codec::encode(KIND, bootstrap),
             Record::Node(node) => codec::encode(KIND, node),
             Record::Shard(shard) => codec::encode(KIND, shard),
             Record::Move(moving) => codec::encode(KIND, moving),
@@ -97,7 +97,7 @@ impl Record {
                 let (revision, last_node, last_replica, last_operation) = codec::decode(KIND, value)?;
                 Record::Counters(Counters { revision, last_node, last_replica, last_operation })
             }
-            Some(&keys::FOUNDING) => Record::Founding(codec::decode(KIND, value)?),
+            Some(&keys::BOOTSTRAP) => Record::Bootstrap(codec::decode(KIND, value)?),
             Some(&keys::NODE) => Record::Node(codec::decode(KIND, value)?),
             Some(&keys::SHARD) => Record::Shard(codec::decode(KIND, value)?),
             Some(&keys::MOVE) => Record::Move(codec::decode(KIND, value)?),
@@ -133,14 +133,14 @@ mod tests {
                 last_replica: ReplicaId(51),
                 last_operation: OperationId(4),
             }),
-            Record::Founding(Founding { cluster, nodes: vec![node.clone()], topology_replicas: vec![placement] }),
+            Record::Bootstrap(Bootstrap { cluster, nodes: vec![node.clone()], topology_replicas: vec![placement] }),
             Record::Node(node),
             Record::Shard(ShardInfo {
                 id: ShardId(4),
                 arc: TokenArc { start: Token(1), end: Token(2) },
                 epoch: 1,
                 replicas: vec![placement],
-                founders: vec![],
+                initial_replicas: vec![],
             }),
             Record::Move(ReplicaMove {
                 group: GroupId(4),
@@ -184,7 +184,7 @@ mod tests {
         let hex = |record: &Record| {
             record.encode()[codec::ENVELOPE_BYTES..].iter().map(|b| format!("{b:02x}")).collect::<String>()
         };
-        let [counters, founding, node, shard, moving, operation, paused, replicas] = samples();
+        let [counters, bootstrap, node, shard, moving, operation, paused, replicas] = samples();
         let placement = "07000000000000000200000000000000";
         let addresses = "0300000000000000613a310300000000000000613a320300000000000000613a33";
         let node_hex = format!("0200000000000000{addresses}01000000000000007a6400000002000000");
@@ -192,7 +192,7 @@ mod tests {
         let one = "0100000000000000";
         assert_eq!(hex(&counters), "0500000000000000030000000000000033000000000000000400000000000000");
         assert_eq!(hex(&node), node_hex);
-        assert_eq!(hex(&founding), format!("{cluster}{one}{node_hex}{one}{placement}"));
+        assert_eq!(hex(&bootstrap), format!("{cluster}{one}{node_hex}{one}{placement}"));
         assert_eq!(hex(&shard), format!("04000000{one}0200000000000000{one}{one}{placement}{}", "00".repeat(8)));
         assert_eq!(hex(&moving), format!("0400000001{placement}00060000000000000001"));
         let times = "0100000000000000020000000000000003000000";

@@ -128,7 +128,7 @@ proptest! {
         let mut left: BTreeSet<ReplicaId> = BTreeSet::new();
         let mut ids: BTreeSet<NodeId> = BTreeSet::new();
 
-        let found = common::founding_of(4, 4);
+        let found = common::bootstrap_of(4, 4);
         for step in std::iter::once(None).chain(steps.into_iter().map(Some)) {
             let before = state.topology();
             let command = match (step, &before) {

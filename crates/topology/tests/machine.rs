@@ -7,9 +7,9 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use quorate_storage::keys::Space;
-use quorate_storage::machine::Replica;
-use quorate_storage::state::{Batch, MemoryState, State, StateError};
+use quorate_machine::Replica;
+use quorate_machine::keys::Space;
+use quorate_machine::state::{Batch, MemoryState, State, StateError};
 use quorate_topology::{Published, TopologyMachine, read_topology};
 use quorate_types::operation::{Intent, OperationId, ReplicaMove};
 use quorate_types::topology::{Command, Outcome, Topology};
@@ -24,7 +24,7 @@ fn entry(index: u64, command: &Command) -> Entry {
 fn commands() -> Vec<Command> {
     let register = Command::RegisterNode { addresses: common::addresses("late"), zone: "z".into(), weight: 100 };
     vec![
-        common::founding_of(3, 2),
+        common::bootstrap_of(3, 2),
         register.clone(),
         register,
         Command::StartOperation { intent: Intent::Add { node: NodeId(4) }, planned_on: 0, now_ms: 1 },
@@ -60,7 +60,7 @@ fn open(state: &Arc<MemoryState>, published: &Arc<Published>) -> Result<Replica<
 
 fn stored(state: &MemoryState) -> Option<Topology> {
     let mut topology = None;
-    let read = &mut |view: &dyn quorate_storage::state::View| {
+    let read = &mut |view: &dyn quorate_machine::state::View| {
         topology = read_topology(view, REPLICA)?;
         Ok(())
     };

@@ -39,7 +39,7 @@ struct Model {
     lost: BTreeSet<NodeId>,
     full: BTreeSet<NodeId>,
     busy: BTreeMap<NodeId, Foreground>,
-    handovers: BTreeMap<GroupId, NodeId>,
+    transfers: BTreeMap<GroupId, NodeId>,
     failing: Option<String>,
     now_ms: u64,
 }
@@ -47,7 +47,7 @@ struct Model {
 impl Model {
     fn new(nodes: u64, shards: u32) -> Self {
         let mut cluster = ClusterState::default();
-        assert_eq!(cluster.apply(&common::founding_of(nodes, shards)).0, Outcome::Done);
+        assert_eq!(cluster.apply(&common::bootstrap_of(nodes, shards)).0, Outcome::Done);
         let topology = cluster.topology().unwrap();
         let ids = topology.shards.iter().map(|shard| shard.id.group()).chain([GroupId::TOPOLOGY]);
         let groups = ids.map(|group| {
@@ -69,7 +69,7 @@ impl Model {
             lost: BTreeSet::new(),
             full: BTreeSet::new(),
             busy: BTreeMap::new(),
-            handovers: BTreeMap::new(),
+            transfers: BTreeMap::new(),
             failing: None,
             now_ms: 1,
         };
@@ -114,7 +114,7 @@ impl Model {
             replicas:
                 self.made.iter().filter(|made| made.2 == node.id).map(|made| self.report(made.0, made.1)).collect(),
         }))
-        .with_handovers(self.handovers.clone())
+        .with_transfers(self.transfers.clone())
         .with_silent(self.silent.clone())
     }
 
@@ -611,13 +611,13 @@ fn what_was_handed_over_a_moment_ago_was_handed_on() {
     assert_eq!(transfers(&model).len(), 1, "there are users to serve");
     model.busy.clear();
     let all = model.led_by(1);
-    model.handovers = BTreeMap::from([(all[0], NodeId(2)), (all[1], NodeId(3))]);
+    model.transfers = BTreeMap::from([(all[0], NodeId(2)), (all[1], NodeId(3))]);
     assert_eq!(transfers(&model), BTreeSet::new());
     // Spread evenly but for what the reports do not show yet: nothing is handed on.
-    model.handovers.clear();
+    model.transfers.clear();
     model.rest();
     let (from, to) = (model.led_by(1)[0], model.led_by(2)[0]);
-    model.handovers = BTreeMap::from([(from, NodeId(1)), (to, NodeId(2))]);
+    model.transfers = BTreeMap::from([(from, NodeId(1)), (to, NodeId(2))]);
     for group in [from, to] {
         model.groups.get_mut(&group).unwrap().leader = None;
     }

@@ -12,7 +12,7 @@ use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
 /// Runs a script on a new cluster and compares every outcome. The commands:
 ///
 /// ```text
-///   found NODES SHARDS       register HOST ZONE       update NODE HOST ZONE
+///   bootstrap NODES SHARDS       register HOST ZONE       update NODE HOST ZONE
 ///   add|drain|undrain|remove|dead NODE      replace OLD NEW      shift SHARD FROM TO      finish|cancel OPERATION
 ///   start GROUP REPLICA|- NODE|- OPERATION  arrive|abandon GROUP      pause      resume
 ///   map SHARD      voters      state NODE      operation ID      revision
@@ -80,7 +80,7 @@ fn command(state: &ClusterState, line: &str) -> Command {
         *topology.moves.iter().find(|moving| moving.group == group(1)).expect("a move to end")
     };
     match words[0] {
-        "found" => common::founding_of(number(1), u32::try_from(number(2)).unwrap()),
+        "bootstrap" => common::bootstrap_of(number(1), u32::try_from(number(2)).unwrap()),
         "register" => Command::RegisterNode { addresses: common::addresses(words[1]), zone: zone(2), weight: 100 },
         "update" => {
             Command::UpdateNode { id: node(1), addresses: common::addresses(words[2]), zone: zone(3), weight: 100 }
@@ -115,19 +115,19 @@ fn list(replicas: &[Placement]) -> String {
     replicas.iter().map(|at| format!("{}@{}", at.replica, at.node)).collect::<Vec<_>>().join(" ")
 }
 
-/// A cluster is founded once. The same order again is harmless, another one is refused, and nothing else works before.
+/// A cluster is bootstrapped once. The same order again is harmless, another one is refused, and nothing else works before.
 #[test]
 fn a_cluster_is_founded_once() {
     story(
         "
-        register host-1   -> the cluster is not founded yet
-        drain 1           -> the cluster is not founded yet
+        register host-1   -> the cluster is not bootstrapped yet
+        drain 1           -> the cluster is not bootstrapped yet
         revision          -> none
-        found 3 4         -> done
+        bootstrap 3 4         -> done
         revision          -> 1
-        found 3 4         -> nothing to do
-        found 4 4         -> the cluster is founded already, as 000000000000000000000000000000c1, by another order
-        found 3 5         -> the cluster is founded already, as 000000000000000000000000000000c1, by another order
+        bootstrap 3 4         -> nothing to do
+        bootstrap 4 4         -> the cluster is bootstrapped already, as 000000000000000000000000000000c1, by another order
+        bootstrap 3 5         -> the cluster is bootstrapped already, as 000000000000000000000000000000c1, by another order
         revision          -> 1
         ",
     );
@@ -139,7 +139,7 @@ fn a_cluster_is_founded_once() {
 fn a_node_comes_and_goes() {
     story(
         "
-        found 3 2            -> done
+        bootstrap 3 2            -> done
         map 1                -> 4@3 5@2 6@1
         register host-4 b    -> node 4
         register host-4 b    -> node 4
@@ -183,7 +183,7 @@ fn a_node_comes_and_goes() {
 fn an_operation_is_taken_back() {
     story(
         "
-        found 4 2            -> done
+        bootstrap 4 2            -> done
         map 1                -> 4@4 5@3 6@2
         drain 2              -> operation 1
         start 1 6 1 1        -> replica 10
@@ -218,7 +218,7 @@ fn an_operation_is_taken_back() {
 fn what_is_not_safe_is_refused() {
     story(
         "
-        found 3 2            -> done
+        bootstrap 3 2            -> done
         drain 1              -> draining node 1 would leave 2 active nodes for 3 replicas of every shard; start another node with --join first
         dead 1               -> removing node 1 would leave 2 active nodes for 3 replicas of every shard; start another node with --join first
         remove 1             -> removing node 1 would leave 2 active nodes for 3 replicas of every shard; start another node with --join first
@@ -261,7 +261,7 @@ fn what_is_not_safe_is_refused() {
 fn an_overtaken_move_is_not_done() {
     story(
         "
-        found 5 1            -> done
+        bootstrap 5 1            -> done
         map 1                -> 6@5 7@4 8@3
         shift 1 3 1          -> operation 1
         drain 4              -> operation 2
@@ -281,7 +281,7 @@ fn an_overtaken_move_is_not_done() {
 fn a_move_whose_target_was_drained_at_its_end_ran_for_ever() {
     story(
         "
-        found 5 1            -> done
+        bootstrap 5 1            -> done
         map 1                -> 6@5 7@4 8@3
         shift 1 3 1          -> operation 1
         start 1 8 1 1        -> replica 9
@@ -301,7 +301,7 @@ fn a_move_whose_target_was_drained_at_its_end_ran_for_ever() {
 fn a_move_whose_replica_went_elsewhere_was_called_done() {
     story(
         "
-        found 5 1            -> done
+        bootstrap 5 1            -> done
         map 1                -> 6@5 7@4 8@3
         shift 1 3 1          -> operation 1
         drain 3              -> operation 2
@@ -318,7 +318,7 @@ fn a_move_whose_replica_went_elsewhere_was_called_done() {
 fn a_shard_in_motion_is_not_moved_by_another_operation() {
     story(
         "
-        found 5 1            -> done
+        bootstrap 5 1            -> done
         map 1                -> 6@5 7@4 8@3
         drain 4              -> operation 1
         start 1 7 1 1        -> replica 9
@@ -335,7 +335,7 @@ fn a_shard_in_motion_is_not_moved_by_another_operation() {
 fn a_node_that_was_being_added_was_drained_and_replaced_at_once() {
     story(
         "
-        found 3 2            -> done
+        bootstrap 3 2            -> done
         register host-4      -> node 4
         add 4                -> operation 1
         drain 4              -> operation 2
@@ -352,7 +352,7 @@ fn a_node_that_was_being_added_was_drained_and_replaced_at_once() {
 fn a_removal_that_is_taken_back_made_a_drained_node_active() {
     story(
         "
-        found 5 1            -> done
+        bootstrap 5 1            -> done
         map 1                -> 6@5 7@4 8@3
         drain 1              -> operation 1
         start 0 1 - 0        -> moving
@@ -382,7 +382,7 @@ fn a_removal_that_is_taken_back_made_a_drained_node_active() {
 fn a_replacement_asked_for_twice_was_refused() {
     story(
         "
-        found 5 1            -> done
+        bootstrap 5 1            -> done
         drain 1              -> operation 1
         start 0 1 - 0        -> moving
         arrive 0             -> done
@@ -402,7 +402,7 @@ fn a_replacement_asked_for_twice_was_refused() {
 fn undrain_was_refused_while_the_node_was_being_added() {
     story(
         "
-        found 3 1            -> done
+        bootstrap 3 1            -> done
         register host-4      -> node 4
         add 4                -> operation 1
         drain 4              -> operation 2
@@ -420,7 +420,7 @@ fn undrain_was_refused_while_the_node_was_being_added() {
 fn addresses_are_nobody_elses() {
     story(
         "
-        found 3 1                     -> done
+        bootstrap 3 1                     -> done
         register host-2               -> the addresses belong to node 2, which is active; if it lost its data directory: quorate node remove 2 --dead --confirm host-2:1; else start the new node at other addresses
         register host-4               -> node 4
         update 4 host-3               -> the address host-3:1 belongs to node 3
@@ -436,7 +436,7 @@ fn addresses_are_nobody_elses() {
 #[test]
 fn a_plan_made_on_an_older_map_is_refused() {
     let mut state = ClusterState::default();
-    run(&mut state, "found 4 2");
+    run(&mut state, "bootstrap 4 2");
     let planned_on = state.topology().unwrap().revision;
     run(&mut state, "register host-5");
     let moves = vec![PlannedMove { shard: ShardId(1), from: NodeId(2), to: NodeId(1) }];
@@ -453,7 +453,7 @@ fn a_plan_made_on_an_older_map_is_refused() {
 #[test]
 fn old_operations_are_forgotten() {
     let mut state = ClusterState::default();
-    run(&mut state, "found 5 2");
+    run(&mut state, "bootstrap 5 2");
     assert_eq!(run(&mut state, "drain 5"), "operation 1");
     for _ in 0..OPERATIONS_KEPT_MAX {
         run(&mut state, "drain 4");

@@ -54,8 +54,8 @@ pub enum Kind {
     Identity = 11,
     /// The header of a snapshot on the wire.
     SnapshotHeader = 12,
-    /// A [`crate::topology::Founding`]: the order to found a cluster, on disk and on the wire.
-    Founding = 13,
+    /// A [`crate::topology::Bootstrap`]: the order to found a cluster, on disk and on the wire.
+    Bootstrap = 13,
     /// A whole [`crate::topology::Topology`], cached on disk and on the wire.
     TopologyImage = 14,
     /// What the log says of a replica that exists: its group.

@@ -53,7 +53,7 @@ pub struct SessionStamp {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
     /// The first command of a shard: which arc it owns. Repeating it changes nothing.
-    Found {
+    Bootstrap {
         /// The tokens that the shard owns.
         arc: TokenArc,
         /// The arc's epoch: it grows whenever the arc changes.

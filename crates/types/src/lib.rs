@@ -11,7 +11,7 @@
 //!   reply      ReadLevel, Role, Served, Rejection                  what a node answers
 //!   log        LogId, Vote, Entry, Membership                      what the Raft log is made of
 //!   peer       PeerMessage                                         what nodes say to each other about Raft groups
-//!   topology   ClusterInfo, NodeInfo, ShardInfo, Founding          what group 0 says of the cluster
+//!   topology   ClusterInfo, NodeInfo, ShardInfo, Bootstrap          what group 0 says of the cluster
 //!   operation  Operation, Intent, ReplicaMove                      what operators ask of it, and what moves
 //!   state      Head, StoredMembership, SessionEntry                what a replica remembers of itself
 //!   report     NodeReport, Order                                  what the reconciler hears and says

@@ -14,7 +14,7 @@ pub struct Head {
     pub revision: u64,
     /// The shard's clock in milliseconds: the largest time that any proposal carried.
     pub clock_ms: u64,
-    /// The arc's epoch; 0 until the shard was founded.
+    /// The arc's epoch; 0 until the shard was bootstrapped.
     pub epoch: u64,
     /// The tokens that the shard owns.
     pub arc: Option<TokenArc>,

@@ -80,30 +80,30 @@ pub struct ShardInfo {
     pub epoch: u64,
     /// Its replicas. While one moves, the one that leaves.
     pub replicas: Vec<Placement>,
-    /// The replicas that the shard was founded with: exactly these may start its Raft group, once.
-    pub founders: Vec<Placement>,
+    /// The replicas that the shard was bootstrapped with: exactly these may start its Raft group, once.
+    pub initial_replicas: Vec<Placement>,
 }
 
-/// The order to found a cluster: recorded durably by every founder before group 0 starts.
+/// The order to found a cluster: recorded durably by every initial node before group 0 starts.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Founding {
+pub struct Bootstrap {
     /// What is fixed from now on.
     pub cluster: ClusterInfo,
-    /// The founders, in the order of their ids (1, 2, …).
+    /// The initial nodes, in the order of their ids (1, 2, …).
     pub nodes: Vec<NodeInfo>,
-    /// The founders that vote in group 0, and their replicas there.
+    /// The initial nodes that vote in group 0, and their replicas there.
     pub topology_replicas: Vec<Placement>,
 }
 
-impl Founding {
-    /// The order's bytes, as a founder records them and as they are sent.
+impl Bootstrap {
+    /// The order's bytes, as a initial node records them and as they are sent.
     pub fn encode(&self) -> Vec<u8> {
-        codec::encode(Kind::Founding, self)
+        codec::encode(Kind::Bootstrap, self)
     }
 
     /// Reads an order back.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        codec::decode(Kind::Founding, bytes)
+        codec::decode(Kind::Bootstrap, bytes)
     }
 }
 
@@ -132,7 +132,7 @@ impl Identity {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
     /// The first command: the cluster exists from here on. Repeating it changes nothing.
-    Found(Founding, Vec<ShardInfo>),
+    Bootstrap(Bootstrap, Vec<ShardInfo>),
     /// A node asks for an id and is `Joining` from here on. The same addresses again get the same id while it is `Joining`; later
     /// they are refused: a node that asks then has lost its data directory and must not get its old identity back.
     RegisterNode {

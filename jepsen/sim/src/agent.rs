@@ -1,12 +1,12 @@
-//! What a node does with the map: it opens its replicas, destroys those that left, starts the groups that it founded, tells new
+//! What a node does with the map: it opens its replicas, destroys those that left, starts the groups that it bootstrapped, tells new
 //! shards their arcs, and asks others for the map. As `quorate_node` does it, over the simulated network.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use quorate_storage::log::Log;
-use quorate_storage::state::State;
+use quorate_machine::log::Log;
+use quorate_machine::state::State;
 use quorate_types::topology::{Placement, ShardInfo, Topology};
 use quorate_types::{Command, GroupId, NodeId, ReplicaId, ShardId};
 use rand::RngExt;
@@ -18,7 +18,7 @@ use crate::world::World;
 
 /// How often a node looks for groups to start, shards to tell, and a newer map.
 const TICK: Duration = Duration::from_millis(100);
-/// The founder where the leader should be starts a group; the others do so if it has not after this time.
+/// The initial node where the leader should be starts a group; the others do so if it has not after this time.
 const OTHERS_START_AFTER: Duration = Duration::from_secs(2);
 /// How long telling a shard its arc may take before it is tried again.
 const TELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -57,7 +57,7 @@ pub(crate) async fn run(world: Weak<World>, member: Weak<Member>, mut rng: StdRn
 struct Agent {
     world: Weak<World>,
     member: Weak<Member>,
-    /// Groups that this node founded and that nobody has started as far as it knows.
+    /// Groups that this node bootstrapped and that nobody has started as far as it knows.
     unstarted: BTreeMap<ShardId, (Vec<Placement>, Instant)>,
 }
 
@@ -84,8 +84,9 @@ impl Agent {
                 Self::failed(&world, &member, "the sweep", error.to_string());
             }
         }
-        let founder = world.founding.topology_replicas.iter().find(|at| at.node == member.node);
-        let founds = founder.filter(|_| member.feed.borrow().is_none()).map(|at| (at.replica, GroupId::TOPOLOGY));
+        let initial_replica = world.bootstrap.topology_replicas.iter().find(|at| at.node == member.node);
+        let founds =
+            initial_replica.filter(|_| member.feed.borrow().is_none()).map(|at| (at.replica, GroupId::TOPOLOGY));
         let stored_topology = stored.iter().any(|(_, group)| *group == GroupId::TOPOLOGY);
         let founds = founds.filter(|_| !stored_topology);
         for (replica, group) in stored.into_iter().chain(founds) {
@@ -140,28 +141,28 @@ impl Agent {
         self.start_and_tell().await
     }
 
-    /// Remembers a group that this node may start: its replica is one of the founders, and it knows of no members yet.
+    /// Remembers a group that this node may start: its replica is one of the initial nodes, and it knows of no members yet.
     fn note_unstarted(&mut self, member: &Member, shard: &ShardInfo, replica: ReplicaId) {
-        let is_founder = shard.founders.iter().any(|founder| founder.replica == replica);
+        let is_initial = shard.initial_replicas.iter().any(|initial_replica| initial_replica.replica == replica);
         let Some(group) = member.shard(shard.id) else { return };
-        if !is_founder || group.group().is_initialized() || self.unstarted.contains_key(&shard.id) {
+        if !is_initial || group.group().is_initialized() || self.unstarted.contains_key(&shard.id) {
             return;
         }
-        let leads = shard.founders.first().is_some_and(|first| first.replica == replica);
+        let leads = shard.initial_replicas.first().is_some_and(|first| first.replica == replica);
         let start_at = if leads { Instant::now() } else { Instant::now() + OTHERS_START_AFTER };
-        self.unstarted.insert(shard.id, (shard.founders.clone(), start_at));
+        self.unstarted.insert(shard.id, (shard.initial_replicas.clone(), start_at));
     }
 
     /// Starts the groups that are due, and tells shards that are led here and do not know their arc which one it is.
     async fn start_and_tell(&mut self) -> bool {
         let Some((_world, member)) = self.both() else { return false };
         self.unstarted.retain(|shard, _| member.shard(*shard).is_some_and(|group| !group.group().is_initialized()));
-        for (shard, (founders, start_at)) in &self.unstarted {
+        for (shard, (initial_replicas, start_at)) in &self.unstarted {
             if *start_at <= Instant::now()
                 && let Some(group) = member.shard(*shard)
             {
                 // Whoever was first has started it; a refusal is tried again.
-                let _ = group.group().initialize(founders).await;
+                let _ = group.group().initialize(initial_replicas).await;
             }
         }
         let Some(map) = member.feed.borrow().clone() else { return true };
@@ -170,7 +171,7 @@ impl Agent {
                 && group.group().head().epoch == 0
                 && let Some(shard) = map.shard(shard)
             {
-                let found = Command::Found { arc: shard.arc, epoch: shard.epoch };
+                let found = Command::Bootstrap { arc: shard.arc, epoch: shard.epoch };
                 // Whoever leads next tells it again.
                 let _ = group.write(vec![found], TELL_TIMEOUT).await;
             }

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use quorate_storage::log::{Done, Log, LogError, LogState, MemoryLog};
-use quorate_storage::state::{Batch, MemoryState, Pinned, State, StateError, View};
+use quorate_machine::log::{Done, Log, LogError, LogState, MemoryLog};
+use quorate_machine::state::{Batch, MemoryState, Pinned, State, StateError, View};
 use quorate_types::peer::SnapshotMeta;
 use quorate_types::{Entry, GroupId, LogId, ReplicaId, Vote};
 use rand::RngExt;

@@ -249,7 +249,7 @@ async fn transfer(world: &World, map: &Topology, rng: &mut StdRng) {
     if let Some(member) = leading {
         world.counts.transfers.one();
         let what = quorate_types::report::OrderKind::TransferLeader(to);
-        let done = member.groups.obey(shard.group(), what, Duration::from_millis(800)).await;
+        let done = member.groups.execute(shard.group(), what, Duration::from_millis(800)).await;
         let done = done.map_err(|error| error.to_string());
         world.trace.event(&format!("operator: shard {shard} is handed to r{to}: {done:?}"));
     }

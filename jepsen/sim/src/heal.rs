@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_storage::machine::state_hash;
-use quorate_storage::state::State;
+use quorate_machine::state::State;
+use quorate_machine::state_hash;
 use quorate_types::topology::{NodeState, Topology};
 use quorate_types::{GroupId, Key, NodeId, ShardId};
 use tokio::time::Instant;

@@ -19,9 +19,9 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_storage::log::{Log, LogState, MemoryLog};
-use quorate_storage::machine::state_hash;
-use quorate_storage::state::{MemoryState, State, View, meta};
+use quorate_machine::log::{Log, LogState, MemoryLog};
+use quorate_machine::state::{MemoryState, State, View, meta};
+use quorate_machine::state_hash;
 use quorate_types::state::Head;
 use quorate_types::{Entry, GroupId, LogId, Membership, NodeId, Payload, ReplicaId, Role};
 
@@ -170,8 +170,8 @@ impl Observer {
 }
 
 type Viewing<'a> = &'a mut dyn FnMut(
-    &mut dyn FnMut(&dyn View) -> Result<(), quorate_storage::state::StateError>,
-) -> Result<(), quorate_storage::state::StateError>;
+    &mut dyn FnMut(&dyn View) -> Result<(), quorate_machine::state::StateError>,
+) -> Result<(), quorate_machine::state::StateError>;
 
 fn head(view: Viewing<'_>, replica: ReplicaId) -> Head {
     let mut head = Head::default();

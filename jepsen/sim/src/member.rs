@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use quorate_machine::KvMachine;
+use quorate_machine::log::MemoryLog;
+use quorate_machine::state::{MemoryState, State};
 use quorate_raft::{Group, Groups, KvGroup, Options};
-use quorate_storage::log::MemoryLog;
-use quorate_storage::machine::KvMachine;
-use quorate_storage::state::{MemoryState, State};
 use quorate_topology::{Published, TopologyMachine};
 use quorate_types::clock::Clock;
 use quorate_types::report::{Foreground, NodeReport, Order};
@@ -43,7 +43,7 @@ pub(crate) struct Member {
     shards: Mutex<BTreeMap<ShardId, KvGroup>>,
     topology: Mutex<Option<Group<TopologyMachine>>>,
     /// The highest term of group 0 that an order was given in.
-    obeyed_term: Mutex<u64>,
+    newest_term: Mutex<u64>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
 
@@ -93,7 +93,7 @@ impl Member {
     pub(crate) async fn open_topology(&self, replica: ReplicaId) -> Result<(), String> {
         let feed = self.feed.clone();
         let published = Published::new(move |map| offer(&feed, map));
-        let open = move |replica, view: &dyn quorate_storage::state::View| {
+        let open = move |replica, view: &dyn quorate_machine::state::View| {
             TopologyMachine::open(replica, view, published.clone())
         };
         let opened = self.groups.open(GroupId::TOPOLOGY, replica, open).await;
@@ -133,15 +133,15 @@ impl Member {
     }
 
     /// Does what the reconciler orders, unless it was deposed.
-    pub(crate) async fn obey(&self, order: &Order, within: Duration) -> Result<(), String> {
+    pub(crate) async fn execute(&self, order: &Order, within: Duration) -> Result<(), String> {
         {
-            let mut obeyed = lock(&self.obeyed_term);
-            if order.term < *obeyed {
+            let mut executed = lock(&self.newest_term);
+            if order.term < *executed {
                 return Err("the order is of an earlier term".to_owned());
             }
-            *obeyed = order.term;
+            *executed = order.term;
         }
-        self.groups.obey(order.group, order.what, within).await.map_err(|error| error.to_string())
+        self.groups.execute(order.group, order.what, within).await.map_err(|error| error.to_string())
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -200,7 +200,7 @@ pub(crate) fn start(world: &Arc<World>, id: NodeId) {
         clock,
         shards: Mutex::default(),
         topology: Mutex::default(),
-        obeyed_term: Mutex::default(),
+        newest_term: Mutex::default(),
         tasks: Mutex::default(),
     });
     node.member = Some(member.clone());

@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use quorate_machine::log::MemoryLog;
+use quorate_machine::state::MemoryState;
 use quorate_raft::{Groups, Lane, Received, SnapshotUnsent, Transport, Unsent};
-use quorate_storage::log::MemoryLog;
-use quorate_storage::state::MemoryState;
 use quorate_types::peer::{self, PeerMessage, SnapshotHeader};
 use quorate_types::{NodeId, Vote};
 use rand::RngExt;

@@ -1,8 +1,8 @@
 //! What a replica tells others it must have durably: a vote that it grants, entries that it says it has. Looked at when it says so,
 //! not when a crash happens to show it.
 
-use quorate_storage::log::MemoryLog;
-use quorate_storage::state::{MemoryState, meta};
+use quorate_machine::log::MemoryLog;
+use quorate_machine::state::{MemoryState, meta};
 use quorate_types::peer::{AppendReply, PeerBody, PeerMessage};
 use quorate_types::{LogId, ReplicaId};
 
@@ -48,7 +48,7 @@ fn durable_applied(state: &MemoryState, replica: ReplicaId) -> Option<LogId> {
 mod tests {
     use std::sync::Arc;
 
-    use quorate_storage::log::Log;
+    use quorate_machine::log::Log;
     use quorate_types::{Entry, GroupId, Payload};
 
     use super::*;

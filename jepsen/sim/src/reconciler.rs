@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::join_all;
+use quorate_machine::state::State;
 use quorate_raft::Group;
-use quorate_storage::state::State;
 use quorate_topology::{ClusterState, Reports, Step, TopologyMachine, plan, read_cluster};
 use quorate_types::clock::Clock;
 use quorate_types::report::{NodeReport, Order, OrderKind};
@@ -78,9 +78,9 @@ impl Lead {
 
     async fn round(&mut self) -> Result<bool, String> {
         while let Some(done) = self.orders.try_join_next() {
-            let (group, what, obeyed) = done.map_err(|error| error.to_string())?;
+            let (group, what, executed) = done.map_err(|error| error.to_string())?;
             self.ordered.remove(&group);
-            if let (Ok(()), OrderKind::ConfirmAbsent(replica)) = (obeyed, what) {
+            if let (Ok(()), OrderKind::ConfirmAbsent(replica)) = (executed, what) {
                 self.absent.insert(replica);
             }
         }
@@ -176,20 +176,20 @@ impl Lead {
         }
         let (world, from) = (self.world.clone(), self.member.node);
         self.orders.spawn(async move {
-            let obeyed = async {
+            let executed = async {
                 if !world.network.pass(from, node).await {
                     return Err("the order was lost".to_owned());
                 }
                 let member = world.member(node).ok_or("the node is down")?;
                 // It is done whether or not somebody waits for the answer.
-                let done = tokio::spawn(async move { member.obey(&order, ORDER_TIMEOUT).await }).await;
+                let done = tokio::spawn(async move { member.execute(&order, ORDER_TIMEOUT).await }).await;
                 let done = done.map_err(|error| error.to_string())?;
                 if !world.network.pass(node, from).await {
                     return Err("the answer was lost".to_owned());
                 }
                 done
             };
-            (group, what, obeyed.await)
+            (group, what, executed.await)
         });
     }
 }

@@ -13,10 +13,10 @@ use crate::scenario::{Scenario, Stream};
 use crate::world::World;
 use crate::{faults, heal, invariants, member, panics};
 
-/// How long the cluster may take to be founded while nothing goes wrong.
-const FOUNDED_WITHIN: Duration = Duration::from_secs(20);
-/// How often the founding is tried.
-const FOUND_PAUSE: Duration = Duration::from_millis(50);
+/// How long the cluster may take to be bootstrapped while nothing goes wrong.
+const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often the bootstrap is tried.
+const BOOTSTRAP_RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Workers of one client: they share its sessions.
 const WORKERS_PER_CLIENT: u64 = 2;
 /// The stack of a run's thread.
@@ -126,11 +126,11 @@ async fn a_little_after(violated: impl Future<Output = ()>) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-/// A cluster is founded, lives through its faults, and recovers.
+/// A cluster is bootstrapped, lives through its faults, and recovers.
 async fn live(world: &Arc<World>) -> Result<(), String> {
-    let founding = tokio::time::timeout(FOUNDED_WITHIN, found(world)).await;
-    founding.map_err(|_| format!("not founded within {} s", FOUNDED_WITHIN.as_secs()))?;
-    world.trace.event("founded");
+    let bootstrap = tokio::time::timeout(BOOTSTRAP_TIMEOUT, found(world)).await;
+    bootstrap.map_err(|_| format!("not bootstrapped within {} s", BOOTSTRAP_TIMEOUT.as_secs()))?;
+    world.trace.event("bootstrapped");
     let workers: Vec<_> = workers(world).into_iter().map(|worker| spawned(worker.work())).collect();
     let faults = spawned(faults::run(world.clone()));
     tokio::time::sleep(world.scenario.chaos).await;
@@ -154,15 +154,15 @@ fn workers(world: &Arc<World>) -> Vec<Worker> {
     (0..world.scenario.workers).map(worker).collect()
 }
 
-/// Group 0 is started by its founders and told what the cluster is; the nodes do the rest.
+/// Group 0 is started by its initial nodes and told what the cluster is; the nodes do the rest.
 async fn found(world: &World) {
-    let command = Command::Found(world.founding.clone(), world.shards.clone());
+    let command = Command::Bootstrap(world.bootstrap.clone(), world.shards.clone());
     loop {
-        tokio::time::sleep(FOUND_PAUSE).await;
+        tokio::time::sleep(BOOTSTRAP_RETRY_PAUSE).await;
         for member in world.members() {
             if let Some(group) = member.topology_group() {
                 // Whoever was first has started it.
-                let _ = group.initialize(&world.founding.topology_replicas).await;
+                let _ = group.initialize(&world.bootstrap.topology_replicas).await;
             }
         }
         if world.propose(&command).await.is_some() {
@@ -173,6 +173,6 @@ async fn found(world: &World) {
         world.members().iter().filter_map(|member| member.shard(shard)).any(|group| group.group().head().epoch > 0)
     };
     while !world.shards.iter().all(|shard| knows_its_arc(shard.id)) {
-        tokio::time::sleep(FOUND_PAUSE).await;
+        tokio::time::sleep(BOOTSTRAP_RETRY_PAUSE).await;
     }
 }

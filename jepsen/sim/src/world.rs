@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use quorate_machine::log::MemoryLog;
+use quorate_machine::state::MemoryState;
 use quorate_raft::{Group, KvGroup};
 use quorate_ring::ArcTable;
-use quorate_storage::log::MemoryLog;
-use quorate_storage::state::MemoryState;
-use quorate_topology::{TopologyMachine, plan_founding};
+use quorate_topology::{TopologyMachine, plan_bootstrap};
 use quorate_types::topology::{
-    ClusterInfo, Command, Founding, NodeAddresses, NodeInfo, NodeState, Outcome, ShardInfo, Topology,
+    Bootstrap, ClusterInfo, Command, NodeAddresses, NodeInfo, NodeState, Outcome, ShardInfo, Topology,
 };
 use quorate_types::{ClusterId, Key, NodeId, ShardId};
 use tempfile::TempDir;
@@ -50,7 +50,7 @@ pub(crate) struct World {
     pub(crate) defect: Option<Defect>,
     pub(crate) trace: Arc<Trace>,
     pub(crate) network: Network,
-    pub(crate) founding: Founding,
+    pub(crate) bootstrap: Bootstrap,
     pub(crate) shards: Vec<ShardInfo>,
     /// Of every shard, the keys that the clients use.
     pub(crate) keys: BTreeMap<ShardId, Vec<Key>>,
@@ -72,7 +72,7 @@ impl World {
             shards: scenario.shards,
         };
         let nodes: Vec<NodeInfo> = (1..=scenario.nodes).map(|id| node_info(NodeId(id))).collect();
-        let (founding, shards) = plan_founding(&cluster, &nodes)?;
+        let (bootstrap, shards) = plan_bootstrap(&cluster, &nodes)?;
         let trace = Arc::new(Trace::new(keep_lines));
         let rng = Stream::Network.rng(scenario.seed);
         let network = Network::new(rng, scenario.latency_us, scenario.losses, trace.clone());
@@ -82,7 +82,7 @@ impl World {
             defect,
             trace,
             network,
-            founding,
+            bootstrap,
             shards,
             history: History::default(),
             counts: Counts::default(),

@@ -78,8 +78,8 @@ impl Cluster {
         options.check()?;
         sweep().await?;
         let cluster = Self::prepare(options).await?;
-        let founders: Vec<usize> = (1..=cluster.options.nodes).collect();
-        cluster.start_all(&founders).await?;
+        let initial_replicas: Vec<usize> = (1..=cluster.options.nodes).collect();
+        cluster.start_all(&initial_replicas).await?;
         cluster.found().await?;
         Ok(cluster)
     }
@@ -170,7 +170,7 @@ impl Cluster {
         probed.context("the cluster does not serve").with_context(|| self.node(1).log_tail())
     }
 
-    /// All places, those of the founders first.
+    /// All places, those of the initial nodes first.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
@@ -190,7 +190,7 @@ impl Cluster {
         &self.options
     }
 
-    /// The client addresses of the founders' places, for clients and `--endpoints`.
+    /// The client addresses of the initial nodes' places, for clients and `--endpoints`.
     pub fn endpoints(&self) -> Vec<String> {
         self.nodes[..self.options.nodes].iter().map(|node| node.client.clone()).collect()
     }

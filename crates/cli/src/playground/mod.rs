@@ -141,7 +141,7 @@ impl RunArgs {
                 death = running.children.next_death() => tell_part!("{death}"),
                 (request, answer) = control.next() => {
                     // Whoever asked may be gone; it is done all the same.
-                    let _ = answer.send(running.obey(request).await);
+                    let _ = answer.send(running.execute(request).await);
                 }
                 () = stops.next() => {
                     tell!("\nstopping (Ctrl-C again kills)");

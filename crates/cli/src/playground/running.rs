@@ -52,7 +52,7 @@ impl Running {
     }
 
     /// Does what is asked. Called on the main thread: it may start a child.
-    pub(super) async fn obey(&mut self, request: Request) -> Answer {
+    pub(super) async fn execute(&mut self, request: Request) -> Answer {
         self.learn_ids().await;
         let mut added = None;
         let said = match request {
@@ -247,22 +247,22 @@ mod tests {
             (Request::Partition(vec![1, 7]), Exit::Usage, "no node 7"),
             (Request::Partition(vec![3, 1, 2]), Exit::Usage, "there is no other side"),
         ] {
-            let failure = running.obey(request.clone()).await.unwrap_err();
+            let failure = running.execute(request.clone()).await.unwrap_err();
             assert_eq!(failure.exit(), exit, "{request:?}: {failure}");
             assert!(failure.to_string().contains(words), "{request:?}: {failure}");
         }
         let (_dir, mut direct) = playground(false);
-        let failure = direct.obey(Request::Partition(vec![1])).await.unwrap_err();
+        let failure = direct.execute(Request::Partition(vec![1])).await.unwrap_err();
         assert_eq!(failure.exit(), Exit::Refused);
     }
 
     #[tokio::test]
     async fn a_cut_is_made_by_ids_and_healed_once() {
         let (_dir, mut running) = playground(true);
-        let said = running.obey(Request::Partition(vec![1])).await.unwrap().said;
+        let said = running.execute(Request::Partition(vec![1])).await.unwrap().said;
         assert!(said.starts_with("nodes 1 | 2, 3 hear nothing of each other"), "{said}");
         assert_eq!(running.links.as_ref().unwrap().side(), BTreeSet::from([2]));
-        assert_eq!(running.obey(Request::Heal).await.unwrap().said, "every node reaches every other again");
-        assert_eq!(running.obey(Request::Heal).await.unwrap().said, "already so: nothing is cut");
+        assert_eq!(running.execute(Request::Heal).await.unwrap().said, "every node reaches every other again");
+        assert_eq!(running.execute(Request::Heal).await.unwrap().said, "already so: nothing is cut");
     }
 }

@@ -16,7 +16,7 @@ use super::links::Links;
 use super::running::Running;
 use crate::admin;
 use crate::args::Connect;
-use crate::cluster::Founding;
+use crate::cluster::Bootstrap;
 use crate::failure::{Exit, Failure};
 use crate::survey::Survey;
 
@@ -57,8 +57,8 @@ pub(super) async fn start(running: &mut Running) -> Result<Started, Failure> {
     let restarted = statuses.iter().all(|status| !status.cluster_id.is_empty());
     if !restarted {
         tell!("making the cluster: {} shards × {} replicas …", layout.shards, layout.replicas);
-        let founding = Founding::new(layout.endpoints(), layout.replicas, layout.shards)?;
-        alive(children, "the cluster was not made", || founding.clone().make(STEP_DEADLINE)).await?;
+        let bootstrap = Bootstrap::new(layout.endpoints(), layout.replicas, layout.shards)?;
+        alive(children, "the cluster was not made", || bootstrap.clone().make(STEP_DEADLINE)).await?;
     }
     tell!("waiting for a leader of every shard and for a test write …");
     let connect = Connect { endpoints: layout.endpoints(), deadline: ASK_DEADLINE };

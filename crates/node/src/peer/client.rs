@@ -8,12 +8,12 @@ use quorate_proto::admin::admin_client::AdminClient;
 use quorate_proto::admin::{GetNodeRequest, NodeStatus};
 use quorate_proto::peer::peer_client::PeerClient;
 use quorate_proto::peer::{
-    FoundRequest, Hello, ObeyRequest, ProposeTopologyRequest, ReportRequest, WatchTopologyRequest,
+    BootstrapRequest, ExecuteRequest, Hello, ProposeTopologyRequest, ReportRequest, WatchTopologyRequest,
 };
 use quorate_types::NodeId;
 use quorate_types::operation::OperationId;
 use quorate_types::report::{NodeReport, Order};
-use quorate_types::topology::{Command, Founding, Outcome, Topology};
+use quorate_types::topology::{Bootstrap, Command, Outcome, Topology};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -51,11 +51,11 @@ impl PeerCaller {
     }
 
     /// Gives the order to found a cluster; on return it is on record there.
-    pub(crate) async fn found(&mut self, founding: &Founding) -> Result<(), String> {
-        let request = FoundRequest { founding: founding.encode().into() };
-        let reply = answer(CALL_TIMEOUT, self.client.found(request)).await?;
-        match Founding::decode(&reply.founding) {
-            Ok(recorded) if recorded == *founding => Ok(()),
+    pub(crate) async fn bootstrap(&mut self, bootstrap: &Bootstrap) -> Result<(), String> {
+        let request = BootstrapRequest { bootstrap: bootstrap.encode().into() };
+        let reply = answer(CALL_TIMEOUT, self.client.bootstrap(request)).await?;
+        match Bootstrap::decode(&reply.bootstrap) {
+            Ok(recorded) if recorded == *bootstrap => Ok(()),
             Ok(_) => Err("it has recorded another order".to_owned()),
             Err(e) => Err(e.to_string()),
         }
@@ -98,9 +98,9 @@ impl PeerCaller {
     }
 
     /// Gives an order of the reconciler's. After an error it may have been done or not.
-    pub(crate) async fn obey(&mut self, hello: Hello, order: &Order) -> Result<(), String> {
-        let request = ObeyRequest { hello: Some(hello), order: order.encode().into() };
-        let reply = answer(ORDER_TIMEOUT + CALL_TIMEOUT, self.client.obey(request)).await?;
+    pub(crate) async fn execute(&mut self, hello: Hello, order: &Order) -> Result<(), String> {
+        let request = ExecuteRequest { hello: Some(hello), order: order.encode().into() };
+        let reply = answer(ORDER_TIMEOUT + CALL_TIMEOUT, self.client.execute(request)).await?;
         if reply.refused.is_empty() { Ok(()) } else { Err(reply.refused) }
     }
 }

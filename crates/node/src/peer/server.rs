@@ -8,23 +8,23 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use quorate_proto::peer::peer_server::Peer;
 use quorate_proto::peer::{
-    FoundRequest, FoundResponse, Frame, FramesEnd, Hello, ObeyRequest, ObeyResponse, ProposeTopologyRequest,
-    ProposeTopologyResponse, ReportRequest, ReportResponse, SnapshotChunk, SnapshotReply, WatchTopologyRequest,
-    WatchTopologyResponse,
+    BootstrapRequest, BootstrapResponse, ExecuteRequest, ExecuteResponse, Frame, FramesEnd, Hello,
+    ProposeTopologyRequest, ProposeTopologyResponse, ReportRequest, ReportResponse, SnapshotChunk, SnapshotReply,
+    WatchTopologyRequest, WatchTopologyResponse,
 };
 use quorate_raft::Received;
-use quorate_storage::fail_point;
+use quorate_testpoints::fail_point;
 use quorate_types::NodeId;
 use quorate_types::codec::{self, Kind};
 use quorate_types::peer::{SnapshotHeader, decode_frame};
 use quorate_types::report::Order;
-use quorate_types::topology::{Command, Founding, Outcome};
+use quorate_types::topology::{Bootstrap, Command, Outcome};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info, warn};
 
 use super::client::Proposed;
 use super::snapshots_in::Unstaged;
-use crate::founding;
+use crate::bootstrap;
 use crate::handshake::check_peer;
 use crate::member::Member;
 use crate::node::Node;
@@ -132,10 +132,10 @@ impl Peer for PeerService {
         Ok(Response::new(SnapshotReply { vote: codec::encode(Kind::Vote, &vote).into() }))
     }
 
-    async fn found(&self, request: Request<FoundRequest>) -> Result<Response<FoundResponse>, Status> {
-        let order = Founding::decode(&request.into_inner().founding).map_err(|e| Refusal::Invalid(e.to_string()))?;
-        let recorded = founding::accept(self.node.clone(), order).await?;
-        Ok(Response::new(FoundResponse { founding: recorded.encode().into() }))
+    async fn bootstrap(&self, request: Request<BootstrapRequest>) -> Result<Response<BootstrapResponse>, Status> {
+        let order = Bootstrap::decode(&request.into_inner().bootstrap).map_err(|e| Refusal::Invalid(e.to_string()))?;
+        let recorded = bootstrap::accept(self.node.clone(), order).await?;
+        Ok(Response::new(BootstrapResponse { bootstrap: recorded.encode().into() }))
     }
 
     async fn watch_topology(
@@ -184,13 +184,13 @@ impl Peer for PeerService {
         Ok(Response::new(ReportResponse { report: report.encode().into() }))
     }
 
-    async fn obey(&self, request: Request<ObeyRequest>) -> Result<Response<ObeyResponse>, Status> {
-        let ObeyRequest { hello, order } = request.into_inner();
+    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<ExecuteResponse>, Status> {
+        let ExecuteRequest { hello, order } = request.into_inner();
         let (member, from) = self.greet_living(hello)?;
         let order = Order::decode(&order).map_err(|e| Refusal::Invalid(e.to_string()))?;
         info!(%from, ?order, "order of the reconciler");
-        let refused = reconciler::obey(&member, &order).await.err().unwrap_or_default();
-        Ok(Response::new(ObeyResponse { refused }))
+        let refused = reconciler::execute(&member, &order).await.err().unwrap_or_default();
+        Ok(Response::new(ExecuteResponse { refused }))
     }
 }
 

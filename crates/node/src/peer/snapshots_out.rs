@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use quorate_machine::rate_limiter::RateLimiter;
 use quorate_proto::peer::peer_client::PeerClient;
 use quorate_proto::peer::{Hello, SnapshotChunk};
-use quorate_storage::pace::Pace;
 use quorate_types::Vote;
 use quorate_types::codec::{self, Kind};
 use quorate_types::peer::SnapshotHeader;
@@ -35,20 +35,20 @@ const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Clone)]
 pub(crate) struct SnapshotSender {
     permits: Arc<Semaphore>,
-    pace: Arc<Pace>,
+    rate_limiter: Arc<RateLimiter>,
 }
 
 impl Default for SnapshotSender {
     fn default() -> Self {
-        let pace = Pace::new(RATE_MAX, RATE_BURST);
-        SnapshotSender { permits: Arc::new(Semaphore::new(SENDING_MAX)), pace: Arc::new(pace) }
+        let rate_limiter = RateLimiter::new(RATE_MAX, RATE_BURST);
+        SnapshotSender { permits: Arc::new(Semaphore::new(SENDING_MAX)), rate_limiter: Arc::new(rate_limiter) }
     }
 }
 
 impl SnapshotSender {
     /// How fast all snapshots together are sent.
-    pub(crate) fn pace(&self) -> &Pace {
-        &self.pace
+    pub(crate) fn rate_limiter(&self) -> &RateLimiter {
+        &self.rate_limiter
     }
 
     /// Sends a snapshot and waits until it is installed; gives the receiver's vote. Dropping the future cancels the transfer.
@@ -104,7 +104,7 @@ impl SnapshotSender {
             if file.read_buf(&mut data).await.map_err(unreadable)? == 0 {
                 return Ok(());
             }
-            tokio::time::sleep(self.pace.reserve(data.len(), Instant::now())).await;
+            tokio::time::sleep(self.rate_limiter.reserve(data.len(), Instant::now())).await;
             put(chunks, SnapshotChunk { hello: None, header: Bytes::new(), data: data.freeze() }).await?;
         }
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
+use quorate_machine::rate_limiter::RateLimiter;
 use quorate_raft::{Lane, SnapshotUnsent, Transport, Unsent};
-use quorate_storage::pace::Pace;
 use quorate_types::peer::{PeerMessage, SnapshotHeader};
 use quorate_types::topology::{Identity, NodeInfo, NodeState};
 use quorate_types::{NodeId, Vote};
@@ -49,8 +49,8 @@ impl PeerTransport {
     }
 
     /// How fast all snapshots together are sent from here.
-    pub(crate) fn snapshot_pace(&self) -> &Pace {
-        self.snapshots.pace()
+    pub(crate) fn snapshot_rate(&self) -> &RateLimiter {
+        self.snapshots.rate_limiter()
     }
 
     /// Takes note of the cluster's nodes: connects to new ones, again to those whose address changed, and no more to removed

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use quorate_machine::state_hash;
 use quorate_proto::WireError;
 use quorate_proto::admin::admin_server::Admin;
 use quorate_proto::admin::{
@@ -13,7 +14,6 @@ use quorate_proto::admin::{
 };
 use quorate_proto::kv;
 use quorate_raft::GroupStatus;
-use quorate_storage::machine::state_hash;
 use quorate_types::operation::{Intent, OperationId};
 use quorate_types::{NodeId, ShardId};
 use tonic::{Request, Response, Status};
@@ -23,7 +23,7 @@ use crate::member::Member;
 use crate::node::Node;
 use crate::operations::Listing;
 use crate::refusal::Refusal;
-use crate::{founding, operations};
+use crate::{bootstrap, operations};
 
 /// Serves the Admin calls.
 pub(crate) struct AdminService {
@@ -88,7 +88,7 @@ impl Admin for AdminService {
         &self,
         request: Request<InitClusterRequest>,
     ) -> Result<Response<InitClusterResponse>, Status> {
-        Ok(Response::new(founding::init(self.node.clone(), request.into_inner()).await?))
+        Ok(Response::new(bootstrap::init(self.node.clone(), request.into_inner()).await?))
     }
 
     async fn hash_shard(&self, request: Request<HashShardRequest>) -> Result<Response<HashShardResponse>, Status> {
@@ -108,7 +108,7 @@ impl Admin for AdminService {
         let hash = match hashed.await {
             Ok(Ok(hash)) => hash,
             Ok(Err(error)) => {
-                let error: quorate_storage::state::StateError = error;
+                let error: quorate_machine::state::StateError = error;
                 fail_stop(&error.to_string())
             }
             Err(error) => return Err(Refusal::Unavailable(error.to_string()).into()),

@@ -97,7 +97,7 @@ impl Server {
                 replies.extend(outcomes.map(|(id, outcome)| {
                     let result = match outcome {
                         // Nothing was applied, and the client's map is not to blame.
-                        Outcome::WrongEpoch { epoch: 0 } => Err(unfounded()),
+                        Outcome::WrongEpoch { epoch: 0 } => Err(not_bootstrapped()),
                         outcome => Ok(Served { value: KvAnswer::Outcome(outcome), by }),
                     };
                     reply_to_wire(id, result)
@@ -202,8 +202,8 @@ fn outside() -> Rejection {
     }
 }
 
-fn unfounded() -> Rejection {
-    Rejection::Unavailable { reason: "the shard is being founded".to_owned() }
+fn not_bootstrapped() -> Rejection {
+    Rejection::Unavailable { reason: "the shard is being bootstrapped".to_owned() }
 }
 
 /// Whether a state of epoch `state` may answer a client that routed by epoch `client`.
@@ -308,7 +308,7 @@ mod tests {
     fn a_read_is_answered_only_from_the_epoch_that_it_was_routed_by() {
         let check = |client, state| check_epoch(client, state, ShardId(1), None);
         assert_eq!(check(2, 2), Ok(()));
-        assert!(matches!(check(2, 0), Err(Rejection::Unavailable { .. })), "not founded yet here");
+        assert!(matches!(check(2, 0), Err(Rejection::Unavailable { .. })), "not bootstrapped yet here");
         assert!(matches!(check(2, 1), Err(Rejection::Unavailable { .. })), "behind");
         assert_eq!(check(2, 3), Err(Rejection::WrongShard { shard: None }));
     }

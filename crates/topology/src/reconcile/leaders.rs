@@ -30,14 +30,14 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
         let coming = cluster.moves.get(&group).and_then(|moving| moving.to);
         let replicas: Vec<Placement> = shard.replicas.iter().copied().chain(coming).collect();
         let leader = reports.leader(group, &replicas).map(|(leader, _)| leader);
-        let handed = reports.handovers.get(&group).copied();
+        let handed = reports.transfers.get(&group).copied();
         if let Some(node) = handed.or(leader.map(|leader| leader.node)) {
             *led.entry(node).or_default() += 1;
         }
         match (leader, handed) {
             (leader, Some(to)) if leader.is_none_or(|leader| leader.node != to) => {
                 under_way += 1;
-                plan.hands_over |= !reports.kept.contains(&group);
+                plan.transfers_leadership |= !reports.kept.contains(&group);
             }
             (Some(leader), None) if !cluster.moves.contains_key(&group) => leads.push((group, leader)),
             _ => {}
@@ -84,7 +84,7 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
         *led.entry(from).or_default() -= 1;
         *led.entry(to.node).or_default() += 1;
         transfers += 1;
-        plan.hands_over |= !reports.kept.contains(&group);
+        plan.transfers_leadership |= !reports.kept.contains(&group);
         plan.order(from, group, OrderKind::TransferLeader(to.replica));
     }
 }

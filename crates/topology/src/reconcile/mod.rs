@@ -38,7 +38,7 @@ pub struct Reports {
     /// Why the last order for a group failed.
     failures: BTreeMap<GroupId, String>,
     /// Groups whose leadership was handed over a moment ago, and to which node.
-    handovers: BTreeMap<GroupId, NodeId>,
+    transfers: BTreeMap<GroupId, NodeId>,
     /// Groups whose leadership could not be handed over a while ago.
     kept: BTreeSet<GroupId>,
     /// Nodes that have not answered for a long time.
@@ -55,8 +55,8 @@ impl Reports {
             let replicas = report.replicas.iter().enumerate();
             replicas.map(|(place, replica)| ((report.node, replica.replica), place))
         });
-        let (failures, handovers, kept, silent) = Default::default();
-        Reports { places: all.collect(), failures, handovers, kept, silent, nodes }
+        let (failures, transfers, kept, silent) = Default::default();
+        Reports { places: all.collect(), failures, transfers, kept, silent, nodes }
     }
 
     /// The last order for each of these groups failed, for this reason.
@@ -66,8 +66,8 @@ impl Reports {
 
     /// The leadership of each of these groups was handed over to a node a moment ago: the report of who leads may be older, and
     /// nobody is asked to hand it on at once.
-    pub fn with_handovers(self, handovers: BTreeMap<GroupId, NodeId>) -> Self {
-        Reports { handovers, ..self }
+    pub fn with_transfers(self, transfers: BTreeMap<GroupId, NodeId>) -> Self {
+        Reports { transfers, ..self }
     }
 
     /// The leadership of each of these groups could not be handed over a while ago: it is tried again when there is nothing else to
@@ -165,7 +165,7 @@ pub struct Plan {
     /// Groups whose replica in motion waits for something.
     stalled: BTreeSet<GroupId>,
     /// Leaderships are on their way, and nothing says that they will not arrive.
-    hands_over: bool,
+    transfers_leadership: bool,
 }
 
 impl Plan {

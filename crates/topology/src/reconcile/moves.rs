@@ -14,7 +14,7 @@ use crate::moves::name;
 
 /// The moves that would make the map even, from the map as it is with what is in motion at its end. None where there are not enough nodes.
 fn wanted_moves(cluster: &ClusterState) -> Vec<Move> {
-    let Some(founding) = cluster.founding() else { return Vec::new() };
+    let Some(bootstrap) = cluster.bootstrap() else { return Vec::new() };
     let takers = cluster.nodes.values().filter(|node| node.state == NodeState::Active);
     let nodes: Vec<Candidate> =
         takers.map(|node| Candidate { id: node.id, zone: node.zone.clone(), weight: node.weight }).collect();
@@ -23,10 +23,10 @@ fn wanted_moves(cluster: &ClusterState) -> Vec<Move> {
     };
     let current: Vec<_> = cluster.shards.keys().map(|&shard| (shard, nodes_after(cluster, shard))).collect();
     let request = PlacementRequest {
-        hash_key: &founding.cluster.hash_key,
+        hash_key: &bootstrap.cluster.hash_key,
         nodes: &nodes,
         shards: &shards,
-        replicas: founding.cluster.replicas,
+        replicas: bootstrap.cluster.replicas,
     };
     rebalance(&request, &current).unwrap_or_default()
 }
@@ -59,7 +59,7 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
     let running: Vec<&Operation> = cluster.running_operations().collect();
     let by_ring = |running: &&&Operation| !matches!(running.intent, Intent::Move { .. } | Intent::Rebalance { .. });
     let wanted = if running.iter().any(|running| by_ring(&running)) { wanted_moves(cluster) } else { Vec::new() };
-    let mut room = Room::new(cluster, reports, plan.hands_over);
+    let mut room = Room::new(cluster, reports, plan.transfers_leadership);
     for operation in running {
         let mut full: BTreeMap<Vec<GroupId>, u32> = BTreeMap::new();
         for planned in pending(cluster, reports, operation, &wanted) {
@@ -241,7 +241,7 @@ struct Room<'a> {
     leaving: BTreeMap<NodeId, Vec<GroupId>>,
     coming: BTreeMap<NodeId, Vec<GroupId>>,
     started: BTreeSet<GroupId>,
-    hands_over: bool,
+    transfers_leadership: bool,
 }
 
 /// Whether a move starts.
@@ -257,9 +257,9 @@ enum Start {
 }
 
 impl<'a> Room<'a> {
-    fn new(cluster: &'a ClusterState, reports: &'a Reports, hands_over: bool) -> Self {
+    fn new(cluster: &'a ClusterState, reports: &'a Reports, transfers_leadership: bool) -> Self {
         let (leaving, coming, started) = Default::default();
-        let mut room = Room { cluster, reports, leaving, coming, started, hands_over };
+        let mut room = Room { cluster, reports, leaving, coming, started, transfers_leadership };
         for moving in cluster.moves.values() {
             let (from, to) = (moving.from.map(|at| at.node), moving.to.map(|at| at.node));
             // Nothing is sent to a node that stays away: others may leave meanwhile.
@@ -294,7 +294,7 @@ impl<'a> Room<'a> {
         let mut nodes = replicas.iter().map(|at| at.node).chain([to]);
         let idle = |node| self.reports.node(node).is_none_or(|report| report.foreground == Foreground::Idle);
         let has_users = !nodes.all(idle);
-        if has_users && self.hands_over {
+        if has_users && self.transfers_leadership {
             return Start::Soon;
         }
         for busy in [self.leaving.get(&from), self.coming.get(&to)].into_iter().flatten() {

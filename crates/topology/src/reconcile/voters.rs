@@ -7,8 +7,8 @@ use quorate_types::topology::{Command, NodeInfo, NodeState, Placement};
 use quorate_types::{GroupId, NodeId};
 
 use super::{Plan, Reports, Step};
+use crate::bootstrap::TOPOLOGY_VOTERS;
 use crate::cluster::ClusterState;
-use crate::founding::TOPOLOGY_VOTERS;
 use crate::moves::name;
 
 /// Starts at most one move.

@@ -1,8 +1,8 @@
 //! Clusters to test with.
 #![allow(dead_code, reason = "every test file uses its own part of this")]
 
-use quorate_topology::plan_founding;
-use quorate_types::topology::{ClusterInfo, Command, Founding, NodeAddresses, NodeInfo, NodeState, Placement};
+use quorate_topology::plan_bootstrap;
+use quorate_types::topology::{Bootstrap, ClusterInfo, Command, NodeAddresses, NodeInfo, NodeState, Placement};
 use quorate_types::{ClusterId, NodeId, ReplicaId};
 
 pub(crate) fn addresses(host: &str) -> NodeAddresses {
@@ -23,14 +23,14 @@ pub(crate) fn nodes(count: u64) -> Vec<NodeInfo> {
     (1..=count).map(|id| node(id, "")).collect()
 }
 
-pub(crate) fn found(founding: Founding) -> Command {
-    let shards = quorate_topology::founding_shards(&founding).unwrap();
-    Command::Found(founding, shards)
+pub(crate) fn bootstrap(bootstrap: Bootstrap) -> Command {
+    let shards = quorate_topology::bootstrap_shards(&bootstrap).unwrap();
+    Command::Bootstrap(bootstrap, shards)
 }
 
 /// The command that founds nodes 1 to `count` with three replicas of each shard.
-pub(crate) fn founding_of(count: u64, shards: u32) -> Command {
-    found(plan_founding(&cluster(3, shards), &nodes(count)).unwrap().0)
+pub(crate) fn bootstrap_of(count: u64, shards: u32) -> Command {
+    bootstrap(plan_bootstrap(&cluster(3, shards), &nodes(count)).unwrap().0)
 }
 
 pub(crate) fn placement(replica: u64, node: u64) -> Placement {

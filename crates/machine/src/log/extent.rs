@@ -1,0 +1,140 @@
+//! Which entries a replica's log holds, as pure arithmetic on [`LogState`]; both logs follow it.
+//!
+//! ```text
+//!      purged          first                     last
+//!        ▼               ▼                         ▼
+//!   … ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌┃ entries of this log, no holes ┃ next append
+//! ```
+
+use std::ops::Range;
+
+use quorate_types::{Entry, LogId};
+
+use super::LogState;
+
+/// Where a replica's log begins and ends.
+///
+/// # Invariants
+/// * `first ≤ next()`; the log is empty where they are equal.
+/// * Where something was purged, `first` is the index after it, and `last` is the purged entry where the log is empty.
+#[derive(Clone, Debug, Default)]
+pub struct Extent {
+    /// The marks as the trait shows them.
+    pub state: LogState,
+    first: u64,
+}
+
+impl Extent {
+    /// The extent of a log whose marks are known and whose entries are still to be appended.
+    pub fn empty_after(purged: Option<LogId>) -> Self {
+        let state = LogState { purged, last: purged, ..LogState::default() };
+        Extent { state, first: purged.map_or(0, |id| id.index + 1) }
+    }
+
+    /// The index after the last entry.
+    pub fn next(&self) -> u64 {
+        self.state.last.map_or(self.first, |id| id.index + 1)
+    }
+
+    /// The part of `range` that the log holds.
+    pub fn clamp(&self, range: Range<u64>) -> Range<u64> {
+        let start = range.start.max(self.first);
+        start..range.end.min(self.next()).max(start)
+    }
+
+    /// After a restart the commit mark must not be ahead of the log.
+    pub fn clamp_committed(&mut self) {
+        let LogState { committed, last, .. } = self.state;
+        if committed.is_some_and(|committed| last.is_none_or(|last| committed.index > last.index)) {
+            self.state.committed = last;
+        }
+    }
+
+    /// Takes entries that follow the last one. A hole is a fault of the caller, and stops it before it is on disk.
+    pub fn append(&mut self, entries: &[Entry]) {
+        let Some(head) = entries.first() else { return };
+        if self.state.last.is_none() {
+            self.first = head.id.index;
+        }
+        for entry in entries {
+            assert_eq!(entry.id.index, self.next(), "an append must follow the last entry");
+            self.state.last = Some(entry.id);
+        }
+    }
+
+    /// Drops the entries after `last`, and gives their indexes, if there are any.
+    pub fn truncate_after(&mut self, last: Option<LogId>) -> Option<Range<u64>> {
+        let start = last.map_or(0, |id| id.index + 1).max(self.first);
+        let end = self.next();
+        if start >= end {
+            return None;
+        }
+        self.state.last = if start == self.first { self.state.purged } else { last };
+        Some(start..end)
+    }
+
+    /// Drops the entries up to and with `upto`, which may be beyond the end, and gives the indexes of those that were there.
+    /// None where all of that is purged already.
+    pub fn purge(&mut self, upto: LogId) -> Option<Range<u64>> {
+        if self.state.purged.is_some_and(|purged| upto.index <= purged.index) {
+            return None;
+        }
+        let (first, next) = (self.first, self.next());
+        self.first = upto.index + 1;
+        self.state.purged = Some(upto);
+        if upto.index + 1 >= next {
+            self.state.last = Some(upto);
+        }
+        Some(first..next.min(self.first).max(first))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::{Payload, ReplicaId};
+
+    use super::*;
+
+    fn id(term: u64, index: u64) -> LogId {
+        LogId { term, leader: ReplicaId(1), index }
+    }
+
+    fn filled(indexes: Range<u64>) -> Extent {
+        let mut extent = Extent::default();
+        extent.append(&indexes.map(|i| Entry { id: id(1, i), payload: Payload::Blank }).collect::<Vec<_>>());
+        extent
+    }
+
+    /// Shows where a log stands after each kind of cut.
+    #[test]
+    fn cuts_move_the_ends() {
+        let mut extent = filled(0..10);
+        assert_eq!(extent.purge(id(1, 3)), Some(0..4));
+        assert_eq!(extent.purge(id(1, 2)), None);
+        assert_eq!(extent.truncate_after(Some(id(1, 7))), Some(8..10));
+        assert_eq!(extent.truncate_after(Some(id(1, 7))), None);
+        assert_eq!((extent.first, extent.next()), (4, 8));
+        assert_eq!(extent.clamp(0..100), 4..8);
+        assert_eq!(extent.clamp(50..100), 50..50);
+        assert_eq!(extent.truncate_after(None), Some(4..8));
+        assert_eq!(extent.state.last, Some(id(1, 3)));
+        assert_eq!(extent.purge(id(2, 20)), Some(4..4));
+        assert_eq!((extent.first, extent.next(), extent.state.last), (21, 21, Some(id(2, 20))));
+    }
+
+    /// Shows that a log from which nothing was purged, and which was emptied, may start anywhere again.
+    #[test]
+    fn an_empty_log_starts_where_its_first_entry_is() {
+        let mut extent = filled(3..5);
+        assert_eq!(extent.truncate_after(None), Some(3..5));
+        extent.append(&[Entry { id: id(2, 1), payload: Payload::Blank }]);
+        assert_eq!((extent.first, extent.next()), (1, 2));
+    }
+
+    #[test]
+    #[should_panic(expected = "must follow")]
+    fn an_append_that_leaves_a_hole_panics() {
+        let mut extent = filled(0..2);
+        extent.append(&[Entry { id: id(1, 3), payload: Payload::Blank }]);
+    }
+}

@@ -1,0 +1,55 @@
+//! A rate limit shared by all snapshots of a node, once for writing their files and once for sending them.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Lets bytes pass at a steady rate. Pure but for the lock: the caller says what time it is, and waits.
+///
+/// # Invariants
+/// * Over any time `t`, at most `burst + rate × t` bytes pass.
+#[derive(Debug)]
+pub struct RateLimiter {
+    bytes_per_second: AtomicU64,
+    burst: Duration,
+    /// When everything that was let pass so far is paid for.
+    paid_at: Mutex<Option<Instant>>,
+}
+
+impl RateLimiter {
+    /// A limit of `bytes_per_second`; after a pause, what would have passed during `burst` passes at once.
+    pub fn new(bytes_per_second: u64, burst: Duration) -> Self {
+        RateLimiter { bytes_per_second: AtomicU64::new(bytes_per_second.max(1)), burst, paid_at: Mutex::new(None) }
+    }
+
+    /// Another rate from here on.
+    pub fn set_rate(&self, bytes_per_second: u64) {
+        self.bytes_per_second.store(bytes_per_second.max(1), Ordering::Relaxed);
+    }
+
+    /// Reserves room for `bytes` and says how long to wait before they may pass.
+    pub fn reserve(&self, bytes: usize, now: Instant) -> Duration {
+        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.load(Ordering::Relaxed) as f64);
+        let mut paid_at = self.paid_at.lock().expect("no panic happens under this lock");
+        let paid = paid_at.map_or(now, |at| at.max(now)) + cost;
+        *paid_at = Some(paid);
+        paid.saturating_duration_since(now).saturating_sub(self.burst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate_holds() {
+        let rate_limiter = RateLimiter::new(1000, Duration::from_millis(500));
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(rate_limiter.reserve(500, at(0)), Duration::ZERO);
+        assert_eq!(rate_limiter.reserve(100, at(0)), Duration::from_millis(100));
+        assert_eq!(rate_limiter.reserve(100, at(100)), Duration::from_millis(100));
+        assert_eq!(rate_limiter.reserve(100, at(5000)), Duration::ZERO, "a pause earns a burst, and no more");
+        assert_eq!(rate_limiter.reserve(1400, at(5000)), Duration::from_millis(1000));
+    }
+}

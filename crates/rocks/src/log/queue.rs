@@ -1,0 +1,170 @@
+//! What waits for the writer, bounded in bytes.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+use quorate_types::Entry;
+
+use super::replica::{Change, Operation};
+use quorate_machine::log::{Done, LogError, QUEUE_BYTES_MAX};
+
+/// The most bytes that one drain takes, so that no batch grows so large that everyone behind it waits long. A single larger
+/// item still goes, alone.
+const DRAIN_BYTES_MAX: usize = 8 << 20;
+
+/// What an operation counts for, beside its entries.
+const ITEM_BYTES: usize = 128;
+
+/// An operation and who waits for it.
+pub(super) struct Item {
+    pub(super) operation: Operation,
+    pub(super) done: Option<Done>,
+    bytes: usize,
+}
+
+impl Item {
+    pub(super) fn new(operation: Operation, done: Option<Done>) -> Self {
+        let entries = match &operation.change {
+            Change::Append(entries) => entries.iter().map(Entry::size_bytes).sum(),
+            _ => 0,
+        };
+        Item { operation, done, bytes: ITEM_BYTES + entries }
+    }
+
+    /// Answers whoever waits.
+    pub(super) fn answer(self, result: Result<(), LogError>) {
+        if let Some(done) = self.done {
+            done(result);
+        }
+    }
+}
+
+/// The writer's queue.
+///
+/// # Invariants
+/// * Items leave in the order in which they came.
+/// * Once it has ended, nothing comes in any more: who comes late is answered why.
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    filled: Condvar,
+    room: Condvar,
+    /// Bytes that wait or are being written.
+    bytes: AtomicUsize,
+    /// So that readers need no lock to see it.
+    closed: AtomicBool,
+}
+
+struct Inner {
+    items: VecDeque<Item>,
+    waiting_bytes: usize,
+    /// Why nothing comes in any more.
+    end: Option<LogError>,
+    writer_sleeps: bool,
+    blocked: usize,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        let inner = Inner { items: VecDeque::new(), waiting_bytes: 0, end: None, writer_sleeps: false, blocked: 0 };
+        Queue {
+            inner: Mutex::new(inner),
+            filled: Condvar::new(),
+            room: Condvar::new(),
+            bytes: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Bytes that wait or are being written.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Hands an item to the writer. Blocks while the queue is full, which admission is there to prevent.
+    pub(super) fn push(&self, item: Item) {
+        let mut inner = self.lock();
+        while inner.end.is_none() && self.bytes() > 0 && self.bytes() + item.bytes > QUEUE_BYTES_MAX {
+            inner.blocked += 1;
+            inner = self.room.wait(inner).expect(POISONED);
+            inner.blocked -= 1;
+        }
+        if let Some(end) = inner.end.clone() {
+            drop(inner);
+            return item.answer(Err(end));
+        }
+        self.bytes.fetch_add(item.bytes, Ordering::Relaxed);
+        inner.waiting_bytes += item.bytes;
+        inner.items.push_back(item);
+        if inner.writer_sleeps {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Waits for items and moves them into `into`, which is empty; gives their bytes. None when the queue has ended and
+    /// everything is out.
+    pub(super) fn drain(&self, into: &mut VecDeque<Item>) -> Option<usize> {
+        let mut inner = self.lock();
+        while inner.items.is_empty() {
+            if inner.end.is_some() {
+                return None;
+            }
+            inner.writer_sleeps = true;
+            inner = self.filled.wait(inner).expect(POISONED);
+            inner.writer_sleeps = false;
+        }
+        if inner.waiting_bytes <= DRAIN_BYTES_MAX {
+            std::mem::swap(&mut inner.items, into);
+            return Some(std::mem::take(&mut inner.waiting_bytes));
+        }
+        let mut bytes = 0;
+        while let Some(item) = inner.items.pop_front_if(|item| bytes == 0 || bytes + item.bytes <= DRAIN_BYTES_MAX) {
+            bytes += item.bytes;
+            into.push_back(item);
+        }
+        inner.waiting_bytes -= bytes;
+        Some(bytes)
+    }
+
+    /// What was drained is written: there is room for more.
+    pub(super) fn written(&self, bytes: usize) {
+        let inner = self.lock();
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if inner.blocked > 0 {
+            self.room.notify_all();
+        }
+    }
+
+    /// Lets nothing in any more. What is in is still drained.
+    pub(super) fn close(&self) {
+        let mut inner = self.lock();
+        inner.end.get_or_insert(LogError::Closed);
+        self.closed.store(true, Ordering::Relaxed);
+        self.filled.notify_one();
+        self.room.notify_all();
+    }
+
+    /// Refuses where it was closed. A failure is told to those who wait; reading goes on.
+    pub(super) fn check_open(&self) -> Result<(), LogError> {
+        if self.closed.load(Ordering::Relaxed) { Err(LogError::Closed) } else { Ok(()) }
+    }
+
+    /// The disk failed: everyone who waits, and everyone who comes, is told so.
+    pub(super) fn fail(&self, error: LogError) {
+        let mut inner = self.lock();
+        inner.end = Some(error.clone());
+        let items = std::mem::take(&mut inner.items);
+        inner.waiting_bytes = 0;
+        self.bytes.store(0, Ordering::Relaxed);
+        self.room.notify_all();
+        drop(inner);
+        items.into_iter().for_each(|item| item.answer(Err(error.clone())));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect(POISONED)
+    }
+}
+
+/// Nothing in here panics while it holds the lock.
+const POISONED: &str = "the queue's lock is never held across a panic";

@@ -1,0 +1,80 @@
+//! Which replicas have a log here, and which never will again.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use quorate_types::{GroupId, ReplicaId};
+
+use super::replica::{Operation, Replica};
+use super::tail::TailBudget;
+use quorate_machine::log::LogError;
+
+/// The replicas of a node. The lock is held for a look-up only, so that replicas do not wait for each other.
+#[derive(Debug)]
+pub(super) struct Registry {
+    inner: RwLock<Inner>,
+    budget: Arc<TailBudget>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    replicas: BTreeMap<ReplicaId, Arc<Replica>>,
+    /// Eight bytes for each replica that was ever destroyed here.
+    destroyed: HashSet<ReplicaId>,
+}
+
+impl Registry {
+    /// What was found on disk.
+    pub(super) fn new(replicas: Vec<Arc<Replica>>, destroyed: HashSet<ReplicaId>, budget: Arc<TailBudget>) -> Self {
+        let replicas = replicas.into_iter().map(|replica| (replica.id, replica)).collect();
+        Registry { inner: RwLock::new(Inner { replicas, destroyed }), budget }
+    }
+
+    /// The replica, or the refusal where there is none.
+    pub(super) fn get(&self, id: ReplicaId) -> Result<Arc<Replica>, LogError> {
+        self.read().replicas.get(&id).cloned().ok_or(LogError::NoReplica(id))
+    }
+
+    /// All replicas, by id.
+    pub(super) fn all(&self) -> Vec<Arc<Replica>> {
+        self.read().replicas.values().cloned().collect()
+    }
+
+    /// Makes room for a replica. Nothing is to be written where it exists, durably.
+    pub(super) fn create(&self, id: ReplicaId, group: GroupId) -> Result<Option<Operation>, LogError> {
+        let mut inner = self.write();
+        if inner.destroyed.contains(&id) {
+            return Err(LogError::NoReplica(id));
+        }
+        let replica =
+            inner.replicas.entry(id).or_insert_with(|| Arc::new(Replica::new(id, group, self.budget.clone()))).clone();
+        self.budget.share_among(inner.replicas.len());
+        if replica.group != group {
+            return Err(LogError::OtherGroup { replica: id, group: replica.group });
+        }
+        if replica.is_durable() { Ok(None) } else { replica.create().map(Some) }
+    }
+
+    /// Forgets a replica for ever, also one that never was here. Nothing is to be written where it was destroyed before.
+    pub(super) fn destroy(&self, id: ReplicaId) -> Result<Option<Operation>, LogError> {
+        let mut inner = self.write();
+        if !inner.destroyed.insert(id) {
+            return Ok(None);
+        }
+        let replica = inner.replicas.remove(&id);
+        self.budget.share_among(inner.replicas.len());
+        let unknown = || Arc::new(Replica::new(id, GroupId::default(), self.budget.clone()));
+        replica.unwrap_or_else(unknown).destroy().map(Some)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().expect(POISONED)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().expect(POISONED)
+    }
+}
+
+/// Nothing in here panics while it holds the lock.
+const POISONED: &str = "the registry's lock is never held across a panic";

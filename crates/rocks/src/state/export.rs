@@ -1,0 +1,222 @@
+//! Writes a replica's state into SST files that replace another replica's state when they are ingested.
+//!
+//! ```text
+//!   the target's range   |<------- file 0 ------->|<------- file 1 ------->|<--- file 2 --->|
+//!   range tombstones      [=======================)[=======================)[===============)
+//!   keys                   k   k  k     k    k      k    k  k   k      k      k    k
+//! ```
+//!
+//! What the target held before must be gone. A range tombstone in a file deletes what is older than the file and spares the
+//! keys of the file itself, so each file has one over exactly its own part: the parts cover the whole range, and no two files
+//! overlap.
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use quorate_types::ReplicaId;
+use rocksdb::{Options, SstFileWriter};
+
+use super::error::io;
+use super::options::StateOptions;
+use super::view::RocksView;
+use quorate_machine::keys::{STATE_PREFIX_BYTES, Space, state_range};
+use quorate_machine::state::{StateError, View};
+use quorate_testpoints::Bug;
+
+/// A file that has reached this size is finished and the next one begun.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Rows are written in pieces of so many bytes, as fast as the pace allows.
+const PACED_BYTES: usize = 256 << 10;
+/// Files are synced piece by piece as they grow: all of one at once would hold up every other sync of the disk.
+const SYNC_BYTES: u64 = 4 << 20;
+
+/// Writes `replica`'s state into files in `dir`, with the keys of `target`; durable on return. At least one file, also where
+/// there are no keys.
+pub(super) fn write_files(
+    view: &RocksView<'_>,
+    options: &StateOptions,
+    replica: ReplicaId,
+    dir: &Path,
+    target: ReplicaId,
+) -> Result<Vec<PathBuf>, StateError> {
+    write_files_of(view, options, replica, dir, target, FILE_BYTES_MAX)
+}
+
+fn write_files_of(
+    view: &RocksView<'_>,
+    options: &StateOptions,
+    replica: ReplicaId,
+    dir: &Path,
+    target: ReplicaId,
+    file_bytes_max: u64,
+) -> Result<Vec<PathBuf>, StateError> {
+    let tables = options.tables();
+    let (start, end) = state_range(target);
+    let mut files = Vec::new();
+    let mut part = Part::begin(&tables, dir, 0, start.clone())?;
+    let mut target_key = Vec::new();
+    let mut unpaced = 0;
+    let newer = Bug::SnapshotOlderThanData.is_on().then(|| view.newer());
+    newer.as_ref().unwrap_or(view).scan_replica(replica, |key, value| {
+        let space = key[STATE_PREFIX_BYTES - 1];
+        if space == Space::Table as u8 && Bug::SessionsNotInSnapshot.is_on() {
+            return Ok(());
+        }
+        let mut value = Cow::Borrowed(value);
+        if space == Space::Meta as u8 && newer.is_some() {
+            view.get_with(replica, Space::Meta, &key[STATE_PREFIX_BYTES..], &mut |old| value = old.to_vec().into())?;
+        }
+        target_key.clear();
+        target_key.extend_from_slice(&start);
+        target_key.extend_from_slice(&key[start.len()..]);
+        if part.writer.file_size() >= file_bytes_max {
+            let next = Part::begin(&tables, dir, files.len() + 1, target_key.clone())?;
+            files.push(std::mem::replace(&mut part, next).finish(&target_key)?);
+        }
+        unpaced += target_key.len() + value.len();
+        if unpaced >= PACED_BYTES {
+            options.wait_for_export(unpaced);
+            unpaced = 0;
+            // Whoever gives up deletes the directory: the rest, which may take minutes, is for nobody.
+            fs::metadata(dir).map_err(io)?;
+        }
+        part.put(&target_key, &value)
+    })?;
+    files.push(part.finish(&end)?);
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
+    Ok(files)
+}
+
+/// A file that is being written, and the first key of its part of the range.
+struct Part<'a> {
+    writer: SstFileWriter<'a>,
+    path: PathBuf,
+    start: Vec<u8>,
+    synced_bytes: u64,
+}
+
+impl<'a> Part<'a> {
+    fn begin(tables: &'a Options, dir: &Path, number: usize, start: Vec<u8>) -> Result<Self, StateError> {
+        let path = dir.join(format!("{number:06}.sst"));
+        let writer = SstFileWriter::create(tables);
+        writer.open(&path).map_err(io)?;
+        Ok(Part { writer, path, start, synced_bytes: 0 })
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
+        self.writer.put(key, value).map_err(io)?;
+        let bytes = self.writer.file_size();
+        if bytes >= self.synced_bytes + SYNC_BYTES {
+            File::open(&self.path).and_then(|file| file.sync_data()).map_err(io)?;
+            self.synced_bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// Ends the part before `end`. The range deletion hides what the target has there; also from single deletes that come later
+    /// ([`quorate_machine::keys::is_put_once`]).
+    fn finish(mut self, end: &[u8]) -> Result<PathBuf, StateError> {
+        self.writer.delete_range(self.start.as_slice(), end).map_err(io)?;
+        self.writer.finish().map_err(io)?;
+        File::open(&self.path).and_then(|file| file.sync_all()).map_err(io)?;
+        Ok(self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use quorate_types::peer::SnapshotMeta;
+
+    use super::*;
+    use crate::machine::state_hash;
+    use quorate_machine::rate_limiter::RateLimiter;
+    use quorate_machine::state::{Batch, RocksState, State};
+
+    fn put(state: &RocksState, replica: ReplicaId, key: String, value: Vec<u8>) {
+        state.write(replica, Batch { operations: vec![(Space::Data, key.into_bytes(), Some(value))] }).unwrap();
+    }
+
+    /// Many files replace the whole range of the target, also what lies between two files, before the first and after the
+    /// last: whether it was flushed or not, and when it was written by an earlier installation of as many files.
+    #[test]
+    fn many_files_leave_no_gap() {
+        let (source, target) = (ReplicaId(1), ReplicaId(2));
+        let dir = tempfile::tempdir().unwrap();
+        let options = StateOptions::with_cache_bytes(1 << 20);
+        let state = RocksState::open(dir.path(), options.clone()).unwrap();
+        let mut noise = 1u64;
+        for number in 0..400 {
+            let value = std::iter::repeat_with(|| {
+                noise = noise.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                noise.to_be_bytes()[0]
+            });
+            put(&state, source, format!("key-{number:04}"), value.take(1000).collect());
+        }
+        for round in 0..3 {
+            for number in 0..400 {
+                put(&state, target, format!("key-{number:04}-stale-{round}"), vec![1]);
+                put(&state, target, format!("key-{number:04}"), vec![2]);
+                if number == 200 {
+                    state.flush().unwrap();
+                }
+            }
+            put(&state, target, "\0".into(), vec![3]);
+            put(&state, target, "zzz".into(), vec![3]);
+
+            let staging = tempfile::tempdir_in(dir.path()).unwrap();
+            let view = RocksView::new(&state.db);
+            let files = write_files_of(&view, &options, source, staging.path(), target, 16 << 10).unwrap();
+            assert!(files.len() > 10, "{} files", files.len());
+            state.install(target, &files, &SnapshotMeta::default()).unwrap();
+            state
+                .view(&mut |view| {
+                    assert_eq!(state_hash(view, target)?, state_hash(view, source)?, "round {round}");
+                    assert_eq!(state_hash(view, target)?.records, 400);
+                    Ok(())
+                })
+                .unwrap();
+        }
+    }
+
+    /// Writes the files of a state of 2 MiB at so many bytes per second, and does `meanwhile` once there is one; how it ended, and when.
+    fn write_paced(
+        bytes_per_second: u64,
+        meanwhile: impl FnOnce(&Path),
+    ) -> (Result<Vec<PathBuf>, StateError>, Duration) {
+        let dir = tempfile::tempdir().unwrap();
+        let rate_limiter = Arc::new(RateLimiter::new(bytes_per_second, Duration::ZERO));
+        let options = StateOptions::with_cache_bytes(1 << 20).export_rate(rate_limiter);
+        let state = RocksState::open(dir.path(), options).unwrap();
+        for number in 0..2048 {
+            put(&state, ReplicaId(1), format!("key-{number:04}"), vec![1; 1024]);
+        }
+        let staging = tempfile::tempdir_in(dir.path()).unwrap();
+        let pinned = state.pin(ReplicaId(1)).unwrap();
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| pinned.write_files(staging.path(), ReplicaId(2)));
+            while staging.path().read_dir().unwrap().next().is_none() {
+                std::thread::yield_now();
+            }
+            meanwhile(staging.path());
+            (writing.join().unwrap(), started.elapsed())
+        })
+    }
+
+    #[test]
+    fn files_are_written_no_faster_than_the_pace() {
+        let (written, took) = write_paced(1 << 20, |_| {});
+        assert_eq!(written.unwrap().len(), 1);
+        assert!(took >= Duration::from_millis(1750), "all but the last piece were paced: {took:?}");
+    }
+
+    #[test]
+    fn files_that_nobody_waits_for_any_more_are_not_written_to_their_end() {
+        let (written, took) = write_paced(128 << 10, |dir| fs::remove_dir_all(dir).unwrap());
+        assert!(written.is_err() && took < Duration::from_secs(8), "all of it takes 16 s: {took:?}");
+    }
+}

@@ -1,0 +1,295 @@
+//! The state store on RocksDB: one database, one column family, no write-ahead log.
+//!
+//! ```text
+//!   write  ─→ memtable ──(flush)──→ SST files          a batch is in one memtable as a whole, and memtables are flushed in
+//!   view   ─→ a RocksDB snapshot, taken at its first read      order: after a crash the state is a prefix of the batches
+//!   pin    ─→ a thread that holds a snapshot   (rocks/pinned)
+//!   files  ←─ SST files under the target's id  (rocks/export)  ─→ one ingestion (rocks/ingest)
+//! ```
+//!
+//! One column family, because two are flushed apart: applied index and data could be torn by a crash.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use quorate_types::ReplicaId;
+use quorate_types::peer::SnapshotMeta;
+use rocksdb::{DB, DBRawIterator, FlushOptions, Range, ReadOptions, WriteBatch, WriteOptions};
+
+use self::error::io;
+use self::pinned::RocksPinned;
+use self::view::RocksView;
+use crate::wal_repair;
+use quorate_machine::keys::{Space, is_put_once, state_key_into, state_key_replica, state_range};
+use quorate_machine::state::{Batch, Pinned, State, StateError, View};
+use quorate_testpoints::Bug;
+
+mod error;
+mod export;
+mod ingest;
+mod options;
+mod pinned;
+mod view;
+
+pub use options::StateOptions;
+
+/// The state of all replicas of a node, on disk.
+///
+/// # Invariants
+/// * Nothing is written through the write-ahead log; what is durable is what was flushed or ingested.
+/// * Every key starts with a replica and a space ([`quorate_machine::keys`]).
+pub struct RocksState {
+    db: Arc<DB>,
+    options: StateOptions,
+    unlogged: WriteOptions,
+}
+
+impl RocksState {
+    /// Opens the database in `dir`, or makes it. Fails if another process has it open. Of a flush or an ingestion that a crash cut
+    /// short nothing is left: nobody was told that it was durable.
+    pub fn open(dir: &Path, options: StateOptions) -> Result<Self, StateError> {
+        let db = wal_repair::open(&options.database(), dir).map_err(|reason| StateError::Io(reason.into()))?;
+        let mut unlogged = WriteOptions::default();
+        unlogged.disable_wal(true);
+        Ok(RocksState { db: Arc::new(db), options, unlogged })
+    }
+}
+
+impl RocksState {
+    /// The defect of the same name: a flush in between, and a crash after it, lose data that the head says is there.
+    fn write_head_first(&self, replica: ReplicaId, batch: &Batch) -> Result<(), StateError> {
+        let mut head = WriteBatch::default();
+        let mut full_key = Vec::new();
+        for (space, key, value) in batch.operations.iter().filter(|(space, ..)| *space == Space::Meta) {
+            state_key_into(&mut full_key, replica, *space, key);
+            if let Some(value) = value {
+                head.put(&full_key, value);
+            }
+        }
+        self.db.write_opt(head, &self.unlogged).map_err(io)?;
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        Ok(())
+    }
+}
+
+impl State for RocksState {
+    fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), StateError>) -> Result<(), StateError> {
+        read(&RocksView::new(&self.db))
+    }
+
+    fn write(&self, replica: ReplicaId, batch: Batch) -> Result<(), StateError> {
+        let mut writes = WriteBatch::default();
+        let mut full_key = Vec::new();
+        if Bug::AppliedBeforeData.is_on() {
+            self.write_head_first(replica, &batch)?;
+        }
+        for (space, key, value) in &batch.operations {
+            state_key_into(&mut full_key, replica, *space, key);
+            match value {
+                Some(value) => writes.put(&full_key, value),
+                None if is_put_once(*space, key) => writes.single_delete(&full_key),
+                None => writes.delete(&full_key),
+            }
+        }
+        self.db.write_opt(writes, &self.unlogged).map_err(io)
+    }
+
+    fn flush(&self) -> Result<(), StateError> {
+        let mut waiting = FlushOptions::default();
+        waiting.set_wait(true);
+        self.db.flush_opt(&waiting).map_err(io)
+    }
+
+    fn pin(&self, replica: ReplicaId) -> Result<Box<dyn Pinned>, StateError> {
+        Ok(Box::new(RocksPinned::new(self.db.clone(), self.options.clone(), replica)?))
+    }
+
+    fn install(&self, replica: ReplicaId, files: &[PathBuf], meta: &SnapshotMeta) -> Result<(), StateError> {
+        ingest::check(files, replica, meta)?;
+        ingest::ingest(&self.db, files)
+    }
+
+    fn destroy(&self, replica: ReplicaId) -> Result<(), StateError> {
+        let (start, end) = state_range(replica);
+        let mut writes = WriteBatch::default();
+        writes.delete_range(start, end);
+        self.db.write_opt(writes, &self.unlogged).map_err(io)
+    }
+
+    /// What its keys take in files: compressed, and without what is in memory only.
+    fn approximate_bytes(&self, replica: ReplicaId) -> u64 {
+        let (start, end) = state_range(replica);
+        self.db.get_approximate_sizes(&[Range::new(&start, &end)]).into_iter().sum()
+    }
+
+    /// Skips from one replica's first key to the next one's: one seek a replica.
+    fn replicas(&self) -> Result<Vec<ReplicaId>, StateError> {
+        let mut replicas = Vec::new();
+        let mut keys: DBRawIterator<'_> = self.db.raw_iterator_opt(ReadOptions::default());
+        keys.seek_to_first();
+        while let Some(key) = keys.key() {
+            let replica = state_key_replica(key)
+                .ok_or_else(|| io(format!("the state database has a key of no replica: {}", key.escape_ascii())))?;
+            replicas.push(replica);
+            keys.seek(state_range(replica).1);
+        }
+        keys.status().map_err(io)?;
+        Ok(replicas)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use quorate_types::SessionId;
+
+    use super::*;
+    use quorate_machine::keys::session_key;
+
+    const REPLICA: ReplicaId = ReplicaId(1);
+
+    fn open(dir: &Path) -> RocksState {
+        RocksState::open(dir, StateOptions::with_cache_bytes(1 << 20)).unwrap()
+    }
+
+    fn write(state: &RocksState, space: Space, key: Vec<u8>, value: Option<&[u8]>) {
+        let operations = vec![(space, key, value.map(<[u8]>::to_vec))];
+        state.write(REPLICA, Batch { operations }).unwrap();
+    }
+
+    /// Every write leaves a record of its session, and the next one deletes it. RocksDB takes a file that is mostly tombstones for one
+    /// that hides large values, and moves it through all levels at once: with values of 64 KiB that was the whole database, every
+    /// few seconds.
+    #[test]
+    fn forgotten_session_records_made_rocksdb_compact_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = open(dir.path());
+        for index in 1..=1000 {
+            write(&state, Space::Table, session_key(SessionId(1), index), Some(b"done"));
+            write(&state, Space::Table, session_key(SessionId(1), index - 1), None);
+        }
+        write(&state, Space::Data, b"gone".to_vec(), None);
+        state.flush().unwrap();
+        let files = state.db.live_files().unwrap();
+        let tombstones: u64 = files.iter().map(|file| file.num_deletions).sum();
+        assert_eq!(tombstones, 2, "of the key that never was, and of a record that the database never had");
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// A session's next record; the oldest ones are deleted until so many are left.
+        Record {
+            session: u64,
+            left: usize,
+        },
+        Data {
+            key: u8,
+            delete: bool,
+        },
+        Flush,
+        Compact,
+        /// The state as it is replaces itself, from files.
+        Install,
+        /// A snapshot of the database is held from here on, and the one before it no more.
+        Hold,
+        /// The state goes back to what is held, from files.
+        Back,
+        Reopen,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (1..3u64, 0..3usize).prop_map(|(session, left)| Step::Record { session, left }),
+            2 => (0..4u8, any::<bool>()).prop_map(|(key, delete)| Step::Data { key, delete }),
+            2 => Just(Step::Flush),
+            1 => Just(Step::Compact),
+            1 => Just(Step::Install),
+            1 => Just(Step::Hold),
+            1 => Just(Step::Back),
+            1 => Just(Step::Reopen),
+        ]
+    }
+
+    fn contents(state: &RocksState) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        for space in [Space::Table, Space::Data] {
+            let mut visit = |key: &[u8], value: &[u8]| {
+                found.insert(key.to_vec(), value.to_vec());
+                std::ops::ControlFlow::Continue(())
+            };
+            state.view(&mut |view| view.scan(REPLICA, space, b"", &mut visit)).unwrap();
+        }
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// A deleted record stays deleted and no other one is lost, wherever flushes, compactions, snapshots that are installed and
+        /// snapshots that are held separate what was put from what deletes it.
+        #[test]
+        fn what_is_put_once_and_deleted_once_stays_deleted(steps in vec(step(), 1..80)) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut state = open(dir.path());
+            let mut model = BTreeMap::new();
+            let mut records = BTreeMap::<u64, Vec<u64>>::new();
+            let mut held = None;
+            let install = |state: &RocksState, pinned: &dyn Pinned| {
+                let staging = tempfile::tempdir().unwrap();
+                let files = pinned.write_files(staging.path(), REPLICA).unwrap();
+                state.install(REPLICA, &files, pinned.meta()).unwrap();
+            };
+            for (index, step) in (1..).zip(steps) {
+                match step {
+                    Step::Record { session, left } => {
+                        let records = records.entry(session).or_default();
+                        let key = session_key(SessionId(session), index);
+                        write(&state, Space::Table, key.clone(), Some(&[7]));
+                        model.insert(key, vec![7]);
+                        records.push(index);
+                        while records.len() > left {
+                            let key = session_key(SessionId(session), records.remove(0));
+                            write(&state, Space::Table, key.clone(), None);
+                            model.remove(&key);
+                        }
+                    }
+                    Step::Data { key, delete: true } => {
+                        write(&state, Space::Data, vec![key], None);
+                        model.remove(&vec![key]);
+                    }
+                    Step::Data { key, delete: false } => {
+                        write(&state, Space::Data, vec![key], Some(&[key]));
+                        model.insert(vec![key], vec![key]);
+                    }
+                    Step::Flush => state.flush().unwrap(),
+                    Step::Compact => state.db.compact_range::<&[u8], &[u8]>(None, None),
+                    Step::Install => install(&state, &*state.pin(REPLICA).unwrap()),
+                    Step::Hold => held = Some((state.pin(REPLICA).unwrap(), model.clone(), records.clone())),
+                    Step::Back => {
+                        if let Some((pinned, contents, live)) = &held {
+                            install(&state, &**pinned);
+                            (model, records) = (contents.clone(), live.clone());
+                        }
+                    }
+                    Step::Reopen => {
+                        // What is held keeps the database open.
+                        held = None;
+                        state.flush().unwrap();
+                        drop(state);
+                        state = open(dir.path());
+                    }
+                }
+                prop_assert_eq!(&contents(&state), &model, "after step {} {:?}", index, step);
+            }
+            state.flush().unwrap();
+            state.db.compact_range::<&[u8], &[u8]>(None, None);
+            prop_assert_eq!(&contents(&state), &model);
+            // A compaction that found something wrong makes the database refuse this.
+            write(&state, Space::Data, b"last".to_vec(), Some(b"write"));
+            state.flush().unwrap();
+        }
+    }
+}

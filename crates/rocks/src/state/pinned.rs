@@ -1,0 +1,95 @@
+//! A replica's state, held at one point in time for as long as a snapshot of it is sent.
+//!
+//! A RocksDB snapshot borrows its database, so it lives on the stack of a thread of its own, which takes it, reads from it what
+//! it holds, and then writes files whenever it is asked to. The thread ends when the handle is dropped.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use quorate_types::ReplicaId;
+use quorate_types::peer::SnapshotMeta;
+use rocksdb::DB;
+
+use super::error::io;
+use super::export;
+use super::options::StateOptions;
+use super::view::RocksView;
+use quorate_machine::state::{Pinned, StateError, meta};
+
+/// The handle of the thread that holds the snapshot.
+pub(super) struct RocksPinned {
+    meta: SnapshotMeta,
+    thread: Option<(SyncSender<Job>, JoinHandle<()>)>,
+}
+
+/// The order to write the state into files.
+struct Job {
+    dir: PathBuf,
+    target: ReplicaId,
+    answer: SyncSender<Result<Vec<PathBuf>, StateError>>,
+}
+
+impl RocksPinned {
+    /// Pins the replica's state as it is now.
+    pub(super) fn new(db: Arc<DB>, options: StateOptions, replica: ReplicaId) -> Result<Self, StateError> {
+        let (answer, meta) = sync_channel(1);
+        // Callers wait for their answers, so the queue needs no room.
+        let (jobs, orders) = sync_channel(0);
+        let thread = thread::Builder::new()
+            .name(format!("pin-{replica}"))
+            .spawn(move || hold(&db, &options, replica, &answer, &orders))
+            .map_err(io)?;
+        let meta = meta.recv().map_err(|_| gone())??;
+        Ok(RocksPinned { meta, thread: Some((jobs, thread)) })
+    }
+}
+
+impl Pinned for RocksPinned {
+    fn meta(&self) -> &SnapshotMeta {
+        &self.meta
+    }
+
+    fn write_files(&self, dir: &Path, target: ReplicaId) -> Result<Vec<PathBuf>, StateError> {
+        let (jobs, _) = self.thread.as_ref().expect("the thread ends with this handle");
+        let (answer, files) = sync_channel(1);
+        jobs.send(Job { dir: dir.to_path_buf(), target, answer }).map_err(|_| gone())?;
+        files.recv().map_err(|_| gone())?
+    }
+}
+
+impl Drop for RocksPinned {
+    /// Waits until the snapshot is released and the database is no longer held.
+    fn drop(&mut self) {
+        if let Some((jobs, thread)) = self.thread.take() {
+            drop(jobs);
+            if thread.join().is_err() {
+                tracing::error!("a thread that held a snapshot of the state has panicked");
+            }
+        }
+    }
+}
+
+/// The thread: holds a snapshot until the handle is gone.
+fn hold(
+    db: &DB,
+    options: &StateOptions,
+    replica: ReplicaId,
+    answer: &SyncSender<Result<SnapshotMeta, StateError>>,
+    orders: &Receiver<Job>,
+) {
+    let view = RocksView::new(db);
+    // Reading what the state holds takes the snapshot. Whoever asked waits for this and for nothing more.
+    if answer.send(meta::snapshot(&view, replica)).is_err() {
+        return;
+    }
+    for Job { dir, target, answer } in orders {
+        // An answer that nobody waits for any more is no error: files in `dir` may be deleted at any time.
+        let _ = answer.send(export::write_files(&view, options, replica, &dir, target));
+    }
+}
+
+fn gone() -> StateError {
+    io("the thread that holds the snapshot is gone")
+}

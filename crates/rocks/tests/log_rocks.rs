@@ -1,0 +1,492 @@
+//! What only the log on disk can show: group commit, cold reads, space given back, and what it does about damage.
+
+#![allow(clippy::unwrap_used, reason = "a test, helpers included, fails by panicking")]
+
+mod disk_support;
+mod log_support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use disk_support::copy_database;
+use log_support::*;
+use quorate_machine::keys::{LogSpace, log_entry_key, log_key};
+use quorate_machine::log::{Done, Log, LogError, QUEUE_BYTES_MAX};
+use quorate_rocks::{LogOptions, RocksLog};
+use quorate_types::codec::CodecError;
+use quorate_types::{GroupId, ReplicaId};
+
+/// A closed log with one replica and these many entries of a kilobyte, all of them in the write-ahead log.
+fn closed_log(count: u64) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let log = RocksLog::open(directory.path(), LogOptions::default()).unwrap();
+    log.create(A, GroupId(1)).unwrap();
+    for index in 0..count {
+        append(&log, A, vec![entry(id(1, index), 1_000)]);
+    }
+    directory
+}
+
+/// The largest file with this extension.
+fn file(directory: &Path, extension: &str) -> PathBuf {
+    let files = fs::read_dir(directory).unwrap().map(|file| file.unwrap());
+    let files = files.filter(|file| file.path().extension().is_some_and(|found| found == extension));
+    files.max_by_key(|file| file.metadata().unwrap().len()).expect("there is such a file").path()
+}
+
+/// What a crash at this moment would leave.
+fn copy(from: &Path) -> tempfile::TempDir {
+    let to = tempfile::tempdir().unwrap();
+    fs::remove_dir(to.path()).unwrap();
+    copy_database(from, to.path());
+    to
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    fs::write(path, bytes).unwrap();
+}
+
+fn refusal(path: &Path) -> LogError {
+    RocksLog::open(path, small()).err().expect("this must not open")
+}
+
+/// Shows that concurrent appends share their syncs: many replicas with one append in flight each need far fewer syncs than
+/// appends.
+#[test]
+fn group_commit_groups() {
+    const REPLICAS: u64 = 32;
+    const APPENDS: u64 = 100;
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    (1..=REPLICAS).for_each(|replica| log.create(ReplicaId(replica), GroupId(1)).unwrap());
+    let before = log.syncs();
+    std::thread::scope(|scope| {
+        for replica in 1..=REPLICAS {
+            let log = &log;
+            scope.spawn(move || {
+                (0..APPENDS).for_each(|index| append(log, ReplicaId(replica), vec![entry(id(1, index), 200)]));
+            });
+        }
+    });
+    let syncs = log.syncs() - before;
+    assert!(syncs >= APPENDS, "{syncs} syncs cannot have answered {APPENDS} appends in a row");
+    assert!(syncs < REPLICAS * APPENDS / 2, "{syncs} syncs for {} appends", REPLICAS * APPENDS);
+    for replica in 1..=REPLICAS {
+        assert_eq!(all(&log, ReplicaId(replica)).len() as u64, APPENDS);
+    }
+}
+
+/// Shows that a commit mark alone is not even written, and that a purge is synced though nobody waits for it: so only the last
+/// write of all can be one that a power cut tore.
+#[test]
+fn every_write_is_synced() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    log.create(A, GroupId(1)).unwrap();
+    let drain = || {
+        while log.queued_bytes() > 0 {
+            std::thread::yield_now();
+        }
+    };
+    append(&log, A, entries(1, 0..10));
+    drain();
+    let before = log.syncs();
+    log.save_committed(A, Some(id(1, 9)));
+    assert_eq!((log.queued_bytes(), log.syncs()), (0, before));
+    log.purge(A, id(1, 3));
+    drain();
+    assert_eq!(log.syncs(), before + 1);
+}
+
+/// Shows that entries which have left memory are read from disk, and that reads across the border have no seam, while others
+/// are appended, purged and truncated.
+#[test]
+fn what_has_left_the_tail_is_read_from_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    log.create(A, GroupId(1)).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for index in 0..3_000 {
+                append(&log, A, vec![entry(id(1, index), 1_000)]);
+                if index % 100 == 99 {
+                    log.purge(A, id(1, index - 90));
+                    // The end is written anew, with the same entries.
+                    wait(|done| log.truncate_after(A, Some(id(1, index - 50)), done)).unwrap();
+                    append(&log, A, (index - 49..=index).map(|i| entry(id(1, i), 1_000)).collect());
+                }
+            }
+        });
+        let mut reads = 0;
+        while !writer.is_finished() || reads == 0 {
+            let read = all(&log, A);
+            for pair in read.windows(2) {
+                assert_eq!(pair[0].id.index + 1, pair[1].id.index);
+            }
+            for found in &read {
+                assert_eq!(*found, entry(found.id, 1_000));
+            }
+            reads += 1;
+        }
+    });
+    assert_eq!(indexes(&log, A), (2_910..3_000).collect::<Vec<_>>());
+}
+
+/// Shows that purged and destroyed entries give their space back when nothing is written any more.
+#[test]
+fn purged_space_is_given_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    for replica in [A, B] {
+        log.create(replica, GroupId(1)).unwrap();
+        append_megabytes(&log, replica, 10);
+    }
+    assert!(table_bytes(directory.path()) > 10 << 20, "{}", table_bytes(directory.path()));
+    log.purge(A, id(1, 998));
+    log.destroy(B).unwrap();
+    wait_for_table_bytes(directory.path(), 4 << 20);
+    assert_eq!(indexes(&log, A), [999]);
+}
+
+/// Space was given back up to where a purge was asked for, while the mark of that purge still waited for the writer: a crash
+/// at that moment left a log whose first entries were missing, and the node did not start again.
+#[test]
+fn space_is_not_given_back_ahead_of_the_purge_mark() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    [A, B].into_iter().for_each(|replica| log.create(replica, GroupId(1)).unwrap());
+    append_megabytes(&log, A, 40);
+    // The writer is held up, so that what follows waits in the queue in three parts: a part ends before a large append.
+    let (first, go_on) = held_up();
+    let (second, finish) = held_up();
+    log.save_vote(B, vote(1, false), first);
+    go_on.recv().unwrap();
+    log.purge(A, id(1, 1_999));
+    log.append(B, vec![entry(id(1, 0), 9 << 20)], second);
+    log.purge(A, id(1, 3_998));
+    drop(go_on);
+    wait_for_table_bytes(directory.path(), 32 << 20);
+    let crashed = copy(directory.path());
+    drop(finish);
+    assert_eq!(indexes(&open(crashed.path()), A), (2_000..4_000).collect::<Vec<_>>());
+}
+
+/// A `Done` that keeps the writer, once it has said so, until the receiver is dropped.
+fn held_up() -> (Done, mpsc::Receiver<()>) {
+    let (sender, receiver) = mpsc::sync_channel(0);
+    (Box::new(move |_| while sender.send(()).is_ok() {}), receiver)
+}
+
+/// A hundred entries of term 1 for each megabyte.
+fn append_megabytes(log: &RocksLog, replica: ReplicaId, megabytes: u64) {
+    for index in 0..10 * megabytes {
+        append(log, replica, (0..10).map(|i| entry(id(1, index * 10 + i), 10_000)).collect());
+    }
+}
+
+fn table_bytes(directory: &Path) -> u64 {
+    let files = fs::read_dir(directory).unwrap().flatten();
+    let tables = files.filter(|file| file.path().extension().is_some_and(|e| e == "sst"));
+    tables.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
+}
+
+fn wait_for_table_bytes(directory: &Path, at_most: u64) {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while table_bytes(directory) > at_most {
+        assert!(Instant::now() < give_up, "still {} bytes", table_bytes(directory));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Shows that a flipped bit anywhere before the last block of the write-ahead log is found at open.
+#[test]
+fn a_flipped_bit_in_the_write_ahead_log_is_refused() {
+    let original = closed_log(200);
+    let length = fs::metadata(file(original.path(), "log")).unwrap().len() as usize;
+    for at in (100..length - (40 << 10)).step_by(10_007) {
+        let damaged = copy(original.path());
+        flip(&file(damaged.path(), "log"), at);
+        let refused = refusal(damaged.path());
+        assert!(matches!(&refused, LogError::Io(why) if why.contains("Corruption")), "byte {at}: {refused}");
+    }
+}
+
+/// Shows that a flipped bit in a table file is found at open, although RocksDB itself opens it.
+#[test]
+fn a_flipped_bit_in_a_table_is_refused() {
+    let original = closed_log(200);
+    // Opening moves what the write-ahead log holds into a table.
+    drop(open(original.path()));
+    let length = fs::metadata(file(original.path(), "sst")).unwrap().len() as usize;
+    for at in (100..length / 10 * 9).step_by(20_011) {
+        let damaged = copy(original.path());
+        flip(&file(damaged.path(), "sst"), at);
+        let refused = refusal(damaged.path());
+        assert!(matches!(&refused, LogError::Io(why) if why.contains("orruption")), "byte {at}: {refused}");
+    }
+}
+
+/// Shows that a last write that did not get to the disk in full is dropped, and nothing else.
+#[test]
+fn a_torn_tail_is_tolerated() {
+    let original = closed_log(50);
+    let length = fs::metadata(file(original.path(), "log")).unwrap().len();
+    for cut in [1, 7, 300, 1_000] {
+        let torn = copy(original.path());
+        fs::OpenOptions::new().write(true).open(file(torn.path(), "log")).unwrap().set_len(length - cut).unwrap();
+        let log = open(torn.path());
+        assert_eq!(indexes(&log, A), (0..49).collect::<Vec<_>>(), "cut by {cut}");
+        append(&log, A, vec![entry(id(2, 49), 10)]);
+        drop(log);
+        assert_eq!(all(&open(torn.path()), A).last().unwrap().id, id(2, 49));
+    }
+}
+
+/// Sets a sector of a file to zeros, as one that was never written.
+fn unwrite(path: &Path, sector: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[sector * 512..(sector + 1) * 512].fill(0);
+    fs::write(path, bytes).unwrap();
+}
+
+/// Shows that a last write of which some sectors never got to the disk is dropped, and nothing else: the node of a run with
+/// power cuts did not start any more, for "checksum mismatch".
+#[test]
+fn a_last_write_with_unwritten_sectors_is_dropped() {
+    for last_bytes in [2_000, 90_000] {
+        let whole = tempfile::tempdir().unwrap();
+        let log = RocksLog::open(whole.path(), LogOptions::default()).unwrap();
+        log.create(A, GroupId(1)).unwrap();
+        for index in 0..50 {
+            append(&log, A, vec![entry(id(1, index), 1_000)]);
+        }
+        let length = || fs::metadata(file(whole.path(), "log")).unwrap().len() as usize;
+        let before = length();
+        append(&log, A, vec![entry(id(1, 50), last_bytes)]);
+        let last = before.div_ceil(512)..length() / 512;
+        drop(log);
+        for sector in last.clone().step_by(last.len() / 5 + 1) {
+            let torn = copy(whole.path());
+            unwrite(&file(torn.path(), "log"), sector);
+            // RocksDB may have begun the next one and died.
+            fs::write(torn.path().join("999999.log"), "").unwrap();
+            let log = open(torn.path());
+            assert_eq!(
+                indexes(&log, A),
+                (0..50).collect::<Vec<_>>(),
+                "{last_bytes} bytes, sector {sector} of {last:?}"
+            );
+            append(&log, A, vec![entry(id(2, 50), 10)]);
+            drop(log);
+            assert_eq!(all(&open(torn.path()), A).last().unwrap().id, id(2, 50));
+        }
+    }
+}
+
+/// Shows that a hole of a few bytes is seen where a page begins with it: a node whose sync had failed did not start any more, because
+/// its last write ended twelve bytes into a page that was never written.
+#[test]
+fn a_last_write_that_ends_in_an_unwritten_page_is_dropped() {
+    for into_the_page in [1, 12, 15, 300] {
+        let directory = tempfile::tempdir().unwrap();
+        let log = open(directory.path());
+        log.create(A, GroupId(1)).unwrap();
+        let length = || fs::metadata(file(directory.path(), "log")).unwrap().len() as usize;
+        let empty = length();
+        append(&log, A, vec![entry(id(1, 0), 1_000)]);
+        let overhead = length() - empty - 1_000;
+        let size = 2 * 4096 + into_the_page - length() - overhead;
+        append(&log, A, vec![entry(id(1, 1), size)]);
+        assert_eq!(length(), 2 * 4096 + into_the_page);
+        drop(log);
+        let path = file(directory.path(), "log");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[2 * 4096..].fill(0);
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(indexes(&open(directory.path()), A), [0], "{into_the_page} bytes");
+    }
+}
+
+/// Shows that unwritten sectors in a write that others followed are damage: it had been acknowledged. (As with flipped bits, RocksDB
+/// itself takes a header of zeros in the last block for the end.)
+#[test]
+fn unwritten_sectors_before_the_last_write_are_refused() {
+    let original = closed_log(200);
+    let sectors = fs::metadata(file(original.path(), "log")).unwrap().len() as usize / 512;
+    for sector in (1..sectors - 80).step_by(17) {
+        let damaged = copy(original.path());
+        unwrite(&file(damaged.path(), "log"), sector);
+        let refused = refusal(damaged.path());
+        assert!(matches!(&refused, LogError::Io(why) if why.contains("Corruption")), "sector {sector}: {refused}");
+    }
+}
+
+/// Shows that a last write but one that has rotted is refused also where the last one is torn: the holes are not its own.
+#[test]
+fn rot_before_a_torn_write_is_refused() {
+    let whole = tempfile::tempdir().unwrap();
+    let log = open(whole.path());
+    log.create(A, GroupId(1)).unwrap();
+    let length = || fs::metadata(file(whole.path(), "log")).unwrap().len() as usize;
+    append(&log, A, vec![entry(id(1, 0), 700)]);
+    let acknowledged = length();
+    append(&log, A, vec![entry(id(1, 1), 4_000)]);
+    drop(log);
+    unwrite(&file(whole.path(), "log"), acknowledged / 512 + 2);
+    flip(&file(whole.path(), "log"), acknowledged - 100);
+    let refused = refusal(whole.path());
+    assert!(matches!(&refused, LogError::Io(why) if why.contains("Corruption")), "{refused}");
+}
+
+/// Changes the database behind the log's back.
+fn tamper(directory: &Path, change: impl FnOnce(&rocksdb::DB)) {
+    change(&rocksdb::DB::open_default(directory).unwrap());
+}
+
+#[test]
+fn a_missing_entry_is_refused() {
+    let directory = closed_log(20);
+    tamper(directory.path(), |db| db.delete(log_entry_key(A, 7)).unwrap());
+    assert!(matches!(refusal(directory.path()), LogError::Hole { replica: A, index: 7 }));
+}
+
+/// Shows that the entry after the purge mark must be there.
+#[test]
+fn a_missing_first_entry_is_refused() {
+    let directory = closed_log(20);
+    let log = open(directory.path());
+    log.purge(A, id(1, 4));
+    drop(log);
+    tamper(directory.path(), |db| db.delete(log_entry_key(A, 5)).unwrap());
+    assert!(matches!(refusal(directory.path()), LogError::Hole { replica: A, index: 5 }));
+}
+
+#[test]
+fn an_entry_with_a_wrong_checksum_is_refused() {
+    let directory = closed_log(20);
+    tamper(directory.path(), |db| {
+        let mut value = db.get(log_entry_key(A, 7)).unwrap().unwrap();
+        value[500] ^= 1;
+        db.put(log_entry_key(A, 7), value).unwrap();
+    });
+    let refused = refusal(directory.path());
+    let wrong = matches!(refused, LogError::Corrupt { replica: A, index: 7, source: CodecError::Checksum { .. } });
+    assert!(wrong, "{refused}");
+}
+
+#[test]
+fn an_entry_in_another_ones_place_is_refused() {
+    let directory = closed_log(20);
+    tamper(directory.path(), |db| {
+        let value = db.get(log_entry_key(A, 7)).unwrap().unwrap();
+        db.put(log_entry_key(A, 8), value).unwrap();
+    });
+    assert!(matches!(refusal(directory.path()), LogError::Corrupt { replica: A, index: 8, .. }));
+}
+
+#[test]
+fn a_damaged_vote_is_refused() {
+    let directory = closed_log(1);
+    tamper(directory.path(), |db| db.put(log_key(LogSpace::Vote, A), b"not a vote").unwrap());
+    assert!(matches!(refusal(directory.path()), LogError::Corrupt { replica: A, .. }));
+}
+
+#[test]
+fn a_key_of_no_known_kind_is_refused() {
+    let directory = closed_log(1);
+    tamper(directory.path(), |db| db.put(b"Lshort", b"").unwrap());
+    assert!(matches!(refusal(directory.path()), LogError::Io(_)));
+}
+
+/// Shows that what a destroyed replica left behind, and what never had a replica, is swept at open.
+#[test]
+fn leftovers_are_swept() {
+    let directory = closed_log(5);
+    tamper(directory.path(), |db| {
+        let value = db.get(log_entry_key(A, 3)).unwrap().unwrap();
+        for replica in [B, ReplicaId(77)] {
+            db.put(log_entry_key(replica, 3), &value).unwrap();
+        }
+        db.put(log_key(LogSpace::Vote, ReplicaId(78)), b"").unwrap();
+        db.put(log_key(LogSpace::Tombstone, A), b"").unwrap();
+    });
+    let log = open(directory.path());
+    assert!(log.replicas().is_empty());
+    assert!(matches!(log.create(A, GroupId(1)), Err(LogError::NoReplica(A))));
+    log.create(B, GroupId(1)).unwrap();
+    assert!(all(&log, B).is_empty());
+    drop(log);
+    tamper(directory.path(), |db| {
+        let keys: Vec<_> = db.iterator(rocksdb::IteratorMode::Start).map(|item| item.unwrap().0).collect();
+        let expected = [log_key(LogSpace::Replica, B), log_key(LogSpace::Tombstone, A)];
+        assert_eq!(keys, expected.map(|key| Box::from(&key[..])));
+    });
+}
+
+/// Shows that a commit mark beyond the last entry is taken back to it.
+#[test]
+fn a_commit_mark_is_never_ahead_of_the_log() {
+    let directory = closed_log(5);
+    tamper(directory.path(), |db| {
+        let mark = quorate_types::codec::encode(quorate_types::codec::Kind::LogId, &id(9, 9));
+        db.put(log_key(LogSpace::Committed, A), mark).unwrap();
+    });
+    assert_eq!(open(directory.path()).state(A).unwrap().committed, Some(id(1, 4)));
+}
+
+#[test]
+fn a_log_that_is_open_elsewhere_is_refused() {
+    let directory = closed_log(1);
+    let _log = open(directory.path());
+    let refused = refusal(directory.path());
+    assert!(matches!(&refused, LogError::Io(why) if why.contains("lock")), "{refused}");
+}
+
+/// Shows that after a failed write the hook is called once, and that nobody is told of success from then on.
+#[test]
+fn after_a_failed_write_nothing_is_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let reasons = Arc::new(Mutex::new(Vec::new()));
+    let hook = reasons.clone();
+    let options = LogOptions { on_fatal: Arc::new(move |reason| hook.lock().unwrap().push(reason)), ..small() };
+    let log = RocksLog::open(&path, options).unwrap();
+    log.create(A, GroupId(1)).unwrap();
+    // The open files go on working; the next one that RocksDB needs cannot be made.
+    fs::remove_dir_all(&path).unwrap();
+    let failed =
+        (0..10_000).find(|index| wait(|done| log.append(A, vec![entry(id(1, *index), 10_000)], done)).is_err());
+    let failed = failed.expect("a memtable is full long before");
+    let later = wait(|done| log.append(A, vec![entry(id(1, failed + 1), 1)], done));
+    assert!(matches!(later, Err(LogError::Io(_))), "{later:?}");
+    assert!(wait(|done| log.save_vote(A, vote(1, false), done)).is_err());
+    assert!(log.create(B, GroupId(1)).is_err());
+    assert_eq!(reasons.lock().unwrap().len(), 1);
+}
+
+/// Shows that the queue is bounded: who appends faster than the disk writes waits, and nothing is lost.
+#[test]
+fn a_full_queue_blocks_and_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = RocksLog::open(directory.path(), LogOptions::default()).unwrap();
+    log.create(A, GroupId(1)).unwrap();
+    let big = entry(id(1, 0), 8 << 20);
+    let mut most = 0;
+    let mut last = None;
+    for index in 0..20 {
+        let mut next = big.clone();
+        next.id.index = index;
+        let (done, durable) = done();
+        log.append(A, vec![next], done);
+        most = most.max(log.queued_bytes());
+        last = Some(durable);
+    }
+    last.unwrap().recv().unwrap().unwrap();
+    assert!(most <= QUEUE_BYTES_MAX, "{most}");
+    assert_eq!(log.state(A).unwrap().last, Some(id(1, 19)));
+    assert_eq!(log.entries(A, 0..20, usize::MAX).unwrap().len(), 20);
+}

@@ -1,0 +1,219 @@
+//! What the tests of the state share: both stores under one roof, and a shard that is driven by a script.
+#![allow(dead_code, reason = "every test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "../disk_support/mod.rs"]
+mod disk_support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(crate) use disk_support::copy_database;
+use quorate_machine::state::{MemoryState, State};
+use quorate_machine::{KvMachine, Replica, StateHash, kv, state_hash};
+use quorate_rocks::{RocksState, StateOptions};
+use quorate_types::peer::SnapshotMeta;
+use quorate_types::{
+    Command, Condition, Entry, Key, LogId, Mutation, Outcome, Proposal, Record, ReplicaId, SessionId, SessionStamp,
+    Token, TokenArc, Value, Write,
+};
+use tempfile::TempDir;
+
+/// Which store a test runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Twin {
+    Memory,
+    Rocks,
+}
+
+/// Both, for tests that run on each.
+pub(crate) const TWINS: [Twin; 2] = [Twin::Memory, Twin::Rocks];
+
+/// A store that can crash.
+pub(crate) struct Store {
+    pub(crate) state: Arc<dyn State>,
+    memory: Option<Arc<MemoryState>>,
+    dir: TempDir,
+    generation: u32,
+}
+
+impl Store {
+    pub(crate) fn new(twin: Twin) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = (twin == Twin::Memory).then(|| Arc::new(MemoryState::new()));
+        let state: Arc<dyn State> = match &memory {
+            Some(memory) => memory.clone(),
+            None => Arc::new(open_rocks(&dir.path().join("0"))),
+        };
+        Store { state, memory, dir, generation: 0 }
+    }
+
+    /// Loses what is not durable. RocksDB: opens a copy of the files as they are on disk at this moment, while the database is
+    /// still open; its memtables, which have no log, are in no file.
+    pub(crate) fn crash(&mut self) {
+        match &self.memory {
+            Some(memory) => memory.crash(),
+            None => {
+                let from = self.dir.path().join(self.generation.to_string());
+                self.generation += 1;
+                let to = self.dir.path().join(self.generation.to_string());
+                copy_database(&from, &to);
+                self.state = Arc::new(open_rocks(&to));
+            }
+        }
+    }
+
+    /// Closes the store and opens it again. Whatever uses `state` must be gone.
+    pub(crate) fn restart(&mut self) {
+        match &self.memory {
+            // Closing flushes.
+            Some(memory) => memory.flush().unwrap(),
+            None => {
+                self.state = Arc::new(MemoryState::new());
+                self.state = Arc::new(open_rocks(&self.dir.path().join(self.generation.to_string())));
+            }
+        }
+    }
+
+    /// An empty directory.
+    pub(crate) fn staging(&self) -> PathBuf {
+        let dir = tempfile::tempdir_in(self.dir.path()).unwrap().keep();
+        assert!(fs::read_dir(&dir).unwrap().next().is_none());
+        dir
+    }
+
+    pub(crate) fn hash(&self, replica: ReplicaId) -> StateHash {
+        hash_of(&*self.state, replica)
+    }
+}
+
+pub(crate) fn open_rocks(dir: &Path) -> RocksState {
+    RocksState::open(dir, StateOptions::with_cache_bytes(1 << 20)).unwrap()
+}
+
+pub(crate) fn hash_of(state: &dyn State, replica: ReplicaId) -> StateHash {
+    let mut hash = None;
+    state
+        .view(&mut |view| {
+            hash = Some(state_hash(view, replica)?);
+            Ok(())
+        })
+        .unwrap();
+    hash.unwrap()
+}
+
+pub(crate) fn read(state: &dyn State, replica: ReplicaId, keys: &[Key]) -> Vec<Option<Record>> {
+    let mut records = Vec::new();
+    state
+        .view(&mut |view| {
+            records = kv::read(view, replica, keys, usize::MAX)?.1;
+            Ok(())
+        })
+        .unwrap();
+    records
+}
+
+pub(crate) fn open(state: &Arc<dyn State>, replica: ReplicaId) -> Replica<KvMachine> {
+    Replica::open(state.clone(), replica, KvMachine::open).unwrap()
+}
+
+pub(crate) fn key(text: &str) -> Key {
+    Key::new(text.to_owned()).unwrap()
+}
+
+pub(crate) fn value(text: &str) -> Value {
+    Value::new(text.to_owned()).unwrap()
+}
+
+pub(crate) fn log_id(index: u64) -> LogId {
+    LogId { term: 1, leader: ReplicaId(1), index }
+}
+
+pub(crate) fn entry(index: u64, time_ms: u64, commands: Vec<Command>) -> Entry {
+    Entry::normal(log_id(index), Proposal { time_ms, commands }.encode().into())
+}
+
+pub(crate) fn bootstrap(epoch: u64) -> Command {
+    Command::Bootstrap { arc: TokenArc { start: Token(0), end: Token(0) }, epoch }
+}
+
+pub(crate) fn put(
+    session: u64,
+    sequence: u64,
+    lowest: u64,
+    name: &str,
+    text: &str,
+    condition: Option<Condition>,
+) -> Command {
+    Command::Write {
+        epoch: 1,
+        stamp: SessionStamp { session: SessionId(session), sequence, lowest },
+        write: Write { key: key(name), mutation: Mutation::Put(value(text)), condition },
+    }
+}
+
+/// Writes a snapshot of a replica into files for another one.
+pub(crate) fn export(store: &Store, from: &Replica<KvMachine>, to: ReplicaId) -> (Vec<PathBuf>, SnapshotMeta) {
+    let pinned = from.pin().unwrap();
+    (pinned.write_files(&store.staging(), to).unwrap(), pinned.meta().clone())
+}
+
+/// A shard on one store, with the log that a Raft group would have for it.
+pub(crate) struct Shard {
+    pub store: Store,
+    pub(crate) replica: ReplicaId,
+    machine: Option<Replica<KvMachine>>,
+    log: Vec<(Entry, Option<Vec<Outcome>>)>,
+    pub(crate) time_ms: u64,
+}
+
+impl Shard {
+    pub(crate) fn new(twin: Twin) -> Self {
+        let (store, replica) = (Store::new(twin), ReplicaId(1));
+        let machine = Some(open(&store.state, replica));
+        Shard { store, replica, machine, log: Vec::new(), time_ms: 1000 }
+    }
+
+    pub(crate) fn replica(&mut self) -> &mut Replica<KvMachine> {
+        self.machine.as_mut().unwrap()
+    }
+
+    /// Appends an entry with these commands, and applies it.
+    pub(crate) fn say(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
+        let entry = entry(self.log.len() as u64, self.time_ms, commands);
+        let reply = self.replica().apply(std::slice::from_ref(&entry)).unwrap().remove(0);
+        self.log.push((entry, reply.clone()));
+        reply.unwrap()
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.machine = None;
+        self.store.restart();
+        self.machine = Some(open(&self.store.state, self.replica));
+    }
+
+    /// Crashes, and applies again what the log has after the state that is left, in one batch. Every reply must be the first
+    /// one. Gives how many entries that were.
+    pub(crate) fn crash(&mut self) -> usize {
+        let before = self.store.hash(self.replica);
+        self.store.crash();
+        let mut machine = open(&self.store.state, self.replica);
+        let next = machine.head().applied.map_or(0, |applied| applied.index as usize + 1);
+        let (entries, replies): (Vec<_>, Vec<_>) = self.log[next..].iter().cloned().unzip();
+        assert_eq!(machine.apply(&entries).unwrap(), replies);
+        self.machine = Some(machine);
+        assert_eq!(self.store.hash(self.replica), before, "replaying the log gives the state back");
+        entries.len()
+    }
+
+    /// Goes on as another replica, made from a snapshot of this one.
+    pub(crate) fn move_to(&mut self, target: ReplicaId) {
+        let (files, meta) = export(&self.store, self.machine.as_ref().unwrap(), target);
+        let mut installed = open(&self.store.state, target);
+        installed.install(&files, &meta).unwrap();
+        let (before, after) = (self.store.hash(self.replica), self.store.hash(target));
+        assert_eq!(before, after);
+        (self.replica, self.machine) = (target, Some(installed));
+    }
+}
