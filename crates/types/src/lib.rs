@@ -15,12 +15,14 @@
 //!   operation  Operation, Intent, ReplicaMove                      what operators ask of it, and what moves
 //!   state      Head, StoredMembership, SessionEntry                what a replica remembers of itself
 //!   report     NodeReport, Order                                  what the reconciler hears and says
+//!   address    HostPort                                            where a process is reached
 //!   clock      Clock                                                time is handed in
 //!   codec      encode, decode                                      the one module that may use bincode
 //! ```
 //!
 //! Read `command` next: it is the heart of the data model.
 
+mod address;
 pub mod clock;
 pub mod codec;
 mod command;
@@ -35,6 +37,7 @@ pub mod report;
 pub mod state;
 pub mod topology;
 
+pub use address::{HostPort, HostPortError};
 pub use command::{Command, Condition, Mutation, Outcome, Proposal, SessionStamp, Write};
 pub use ids::{ClusterId, GroupId, NodeId, ReplicaId, SessionId, ShardId};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, Token, TokenArc, VALUE_BYTES_MAX, Value, ValueError};
