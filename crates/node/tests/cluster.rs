@@ -3,9 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers, too")]
 
 use quorate_proto::admin::{CompactLogsRequest, HashShardRequest};
-use quorate_proto::{KvAnswer, KvOperation};
 use quorate_types::topology::NodeAddresses;
-use quorate_types::{Key, Outcome, ReadLevel, Rejection, Role};
+use quorate_types::{Key, KvAnswer, KvOperation, Outcome, ReadLevel, Rejection, Role};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 

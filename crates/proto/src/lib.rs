@@ -55,8 +55,8 @@ mod wrong_port;
 mod tests;
 
 pub use convert::WireError;
-pub use reply::{KvAnswer, reply_from_wire, reply_to_wire};
-pub use request::{KvOperation, KvRequest, request_from_wire};
+pub use reply::{reply_from_wire, reply_to_wire};
+pub use request::request_from_wire;
 pub use wrong_port::{WRONG_PORT, at_client_port};
 
 /// The encoded descriptors of all protocols, for gRPC reflection.

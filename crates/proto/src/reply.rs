@@ -1,18 +1,9 @@
-//! What a node answers to a client's request, and its wire form.
+//! The wire form of a node's reply to a client.
 
-use quorate_types::{NodeId, Outcome, Record, Rejection, Served, ServedBy, SessionId, ShardId};
+use quorate_types::{KvAnswer, NodeId, Outcome, Rejection, Served, ServedBy, SessionId, ShardId};
 
 use crate::convert::{WireError, level, required, role};
 use crate::kv;
-
-/// What a node that served a request answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KvAnswer {
-    /// What a get found.
-    Found(Option<Record>),
-    /// What came of a write, or of opening a session.
-    Outcome(Outcome),
-}
 
 /// Writes the reply to the request with this id.
 pub fn reply_to_wire(id: u64, result: Result<Served<KvAnswer>, Rejection>) -> kv::Reply {

@@ -1,70 +1,11 @@
-//! A client's request, and its wire form.
+//! The wire form of a client's request.
 
 use std::time::Duration;
 
-use quorate_types::{Key, Mutation, ReadLevel, SessionId, SessionStamp, ShardId, Write};
+use quorate_types::{KvOperation, KvRequest, Mutation, SessionId, SessionStamp, ShardId, Write};
 
 use crate::convert::{WireError, key, level, required, value};
 use crate::kv;
-
-/// A client's request to the replica of a shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KvRequest {
-    /// Matches the reply.
-    pub id: u64,
-    /// The shard that the client routed to.
-    pub shard: ShardId,
-    /// The shard's arc epoch as the client's map has it.
-    pub epoch: u64,
-    /// How long the client will wait from now on; none: as long as the node likes. Whole milliseconds on the wire.
-    pub timeout: Option<Duration>,
-    /// What it asks for.
-    pub operation: KvOperation,
-}
-
-/// What a client asks of a shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KvOperation {
-    /// Reads a key.
-    Get {
-        /// The key.
-        key: Key,
-        /// The consistency asked for.
-        level: ReadLevel,
-    },
-    /// Changes a key.
-    Write {
-        /// Which write of which session.
-        stamp: SessionStamp,
-        /// The change.
-        write: Write,
-    },
-    /// Opens a session in the shard.
-    OpenSession,
-}
-
-impl KvRequest {
-    /// About how many bytes the request takes in a frame.
-    pub fn size_bytes(&self) -> usize {
-        const OVERHEAD_BYTES: usize = 48;
-        OVERHEAD_BYTES
-            + match &self.operation {
-                KvOperation::Get { key, .. } => key.as_bytes().len(),
-                KvOperation::Write { write, .. } => {
-                    let put = match &write.mutation {
-                        Mutation::Put(value) => value.as_bytes().len(),
-                        Mutation::Delete => 0,
-                    };
-                    let expected = match &write.condition {
-                        Some(quorate_types::Condition::Value(value)) => value.as_bytes().len(),
-                        _ => 0,
-                    };
-                    write.key.as_bytes().len() + put + expected
-                }
-                KvOperation::OpenSession => 0,
-            }
-    }
-}
 
 impl From<KvRequest> for kv::Request {
     fn from(request: KvRequest) -> Self {

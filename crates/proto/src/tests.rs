@@ -8,11 +8,12 @@ use proptest::prelude::*;
 use prost::Message;
 use quorate_types::topology::{ClusterInfo, NodeAddresses, NodeInfo, NodeState, Placement, ShardInfo, Topology};
 use quorate_types::{
-    ClusterId, Condition, KEY_BYTES_MAX, Key, Mutation, NodeId, Outcome, ReadLevel, Record, Rejection, ReplicaId, Role,
-    Served, ServedBy, SessionId, SessionStamp, ShardId, Token, TokenArc, VALUE_BYTES_MAX, Value, Write,
+    ClusterId, Condition, KEY_BYTES_MAX, Key, KvAnswer, KvOperation, KvRequest, Mutation, NodeId, Outcome, ReadLevel,
+    Record, Rejection, ReplicaId, Role, Served, ServedBy, SessionId, SessionStamp, ShardId, Token, TokenArc,
+    VALUE_BYTES_MAX, Value, Write,
 };
 
-use crate::{KvAnswer, KvOperation, KvRequest, admin, kv, reply_from_wire, reply_to_wire, request_from_wire};
+use crate::{admin, kv, reply_from_wire, reply_to_wire, request_from_wire};
 
 fn keys() -> impl Strategy<Value = Key> {
     vec(any::<u8>(), 1..50).prop_map(|bytes| Key::new(bytes).unwrap())

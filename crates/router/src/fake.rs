@@ -9,10 +9,11 @@ use futures::{Stream, StreamExt};
 use quorate_proto::admin::admin_server::{Admin, AdminServer};
 use quorate_proto::kv::kv_server::{Kv, KvServer};
 use quorate_proto::kv::{ClientFrame, ServerFrame, ServerHello};
-use quorate_proto::{KvAnswer, KvOperation, KvRequest, WIRE_VERSION, admin, reply_to_wire, request_from_wire};
+use quorate_proto::{WIRE_VERSION, admin, reply_to_wire, request_from_wire};
 use quorate_types::topology::{ClusterInfo, NodeAddresses, NodeInfo, NodeState, Placement, ShardInfo, Topology};
 use quorate_types::{
-    ClusterId, NodeId, Outcome, ReadLevel, Rejection, ReplicaId, Role, Served, ServedBy, SessionId, ShardId,
+    ClusterId, KvAnswer, KvOperation, KvRequest, NodeId, Outcome, ReadLevel, Rejection, ReplicaId, Role, Served,
+    ServedBy, SessionId, ShardId,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;

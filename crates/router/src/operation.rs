@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_proto::{KvAnswer, KvOperation, KvRequest};
-use quorate_types::{Rejection, Served};
+use quorate_types::{KvAnswer, KvOperation, KvRequest, Rejection, Served};
 use tokio::time::{Instant, sleep};
 
 use crate::map::{Map, Shard};

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_proto::{KvAnswer, KvOperation};
-use quorate_types::{Key, ReadLevel, Record, Served};
+use quorate_types::{Key, KvAnswer, KvOperation, ReadLevel, Record, Served};
 
 use crate::operation::{Deadline, Step, recover, step};
 use crate::search::{Failure, Prefer, Search};

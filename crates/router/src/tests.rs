@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use quorate_proto::{KvAnswer, KvOperation};
 use quorate_types::topology::NodeState;
-use quorate_types::{ClusterId, Key, Mutation, NodeId, Outcome, ReadLevel, Record, Rejection, Served, Value, Write};
+use quorate_types::{
+    ClusterId, Key, KvAnswer, KvOperation, Mutation, NodeId, Outcome, ReadLevel, Record, Rejection, Served, Value,
+    Write,
+};
 
 use crate::fake::{Act, FakeCluster, not_leader, outcome, unavailable, written};
 use crate::{AdminError, Error, Router, RouterConfig, Written, admin};

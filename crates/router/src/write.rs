@@ -13,8 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_proto::{KvAnswer, KvOperation};
-use quorate_types::{Outcome, Rejection, Served, ShardId, Write};
+use quorate_types::{KvAnswer, KvOperation, Outcome, Rejection, Served, ShardId, Write};
 use tokio::time::timeout_at;
 
 use crate::map::{Map, Shard};

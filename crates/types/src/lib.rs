@@ -8,6 +8,7 @@
 //!   key        Key, Value, Token, TokenArc                         limits are checked where these are made
 //!   record     Record                                              what a key holds
 //!   command    Write, Condition, Command, Outcome                  what a shard's log says, and what came of it
+//!   request    KvRequest, KvOperation, KvAnswer              a client's request to a replica, and its answer
 //!   reply      ReadLevel, Role, Served, Rejection                  what a node answers
 //!   log        LogId, Vote, Entry, Membership                      what the Raft log is made of
 //!   peer       PeerMessage                                         what nodes say to each other about Raft groups
@@ -34,6 +35,7 @@ pub mod peer;
 mod record;
 mod reply;
 pub mod report;
+mod request;
 pub mod state;
 pub mod topology;
 
@@ -44,3 +46,4 @@ pub use key::{KEY_BYTES_MAX, Key, KeyError, Token, TokenArc, VALUE_BYTES_MAX, Va
 pub use log::{Entry, LogId, Membership, Payload, Vote};
 pub use record::Record;
 pub use reply::{ReadLevel, Rejection, Role, Served, ServedBy};
+pub use request::{KvAnswer, KvOperation, KvRequest};

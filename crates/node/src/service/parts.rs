@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use quorate_proto::kv::{Reply, Request};
-use quorate_proto::{KvOperation, KvRequest, reply_to_wire, request_from_wire};
-use quorate_types::{Command, Key, ReadLevel, Rejection, ShardId};
+use quorate_proto::{reply_to_wire, request_from_wire};
+use quorate_types::{Command, Key, KvOperation, KvRequest, ReadLevel, Rejection, ShardId};
 
 /// How long the node works on a request that does not say how long its client waits, and on any request at most.
 const TIMEOUT_MAX: Duration = Duration::from_secs(10);

@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use metrics::{Counter, Histogram, counter, histogram};
 use quorate_proto::kv::Reply;
-use quorate_proto::{KvAnswer, reply_to_wire};
+use quorate_proto::reply_to_wire;
 use quorate_raft::KvGroup;
 use quorate_types::state::Head;
-use quorate_types::{Command, Key, Outcome, ReadLevel, Rejection, Role, Served, ServedBy, ShardId, VALUE_BYTES_MAX};
+use quorate_types::{
+    Command, Key, KvAnswer, Outcome, ReadLevel, Rejection, Role, Served, ServedBy, ShardId, VALUE_BYTES_MAX,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::parts::{Part, Reads, Sized, Writes};

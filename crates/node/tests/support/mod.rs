@@ -10,10 +10,11 @@ use quorate_proto::admin::admin_client::AdminClient;
 use quorate_proto::admin::{GetNodeRequest, GetTopologyRequest, InitClusterRequest, NodeStatus, Topology};
 use quorate_proto::kv::kv_client::KvClient;
 use quorate_proto::kv::{ClientFrame, ClientHello, ServerFrame};
-use quorate_proto::{KvAnswer, KvOperation, KvRequest, WIRE_VERSION, reply_from_wire};
+use quorate_proto::{WIRE_VERSION, reply_from_wire};
 use quorate_types::topology::NodeAddresses;
 use quorate_types::{
-    Key, Mutation, Outcome, ReadLevel, Rejection, Served, SessionId, SessionStamp, ShardId, Value, Write,
+    Key, KvAnswer, KvOperation, KvRequest, Mutation, Outcome, ReadLevel, Rejection, Served, SessionId, SessionStamp,
+    ShardId, Value, Write,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
