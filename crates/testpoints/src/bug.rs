@@ -1,5 +1,6 @@
 //! Defects that a test switches on to show that it would notice them. Only in builds with the feature `bugs`.
 
+use std::cell::Cell;
 use std::sync::LazyLock;
 
 /// A defect that `QUORATE_BUG` names.
@@ -31,11 +32,17 @@ pub enum Bug {
     WipedKeepsIdentity,
     /// The process speaks the next release's wire version, and no other.
     NextWireVersion,
+    /// The router retries a write of unknown outcome with a new stamp, so that no session recognises the retry.
+    RetryWithNewStamp,
+    /// The router reports a write that may have been applied as one that certainly was not.
+    UnknownReportedAsFailed,
+    /// The router gives the sequence of a write whose outcome stayed unknown to the next write of the session.
+    SequenceReused,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 13] = [
+    pub const ALL: [Bug; 16] = [
         Bug::AckBeforeSync,
         Bug::VoteNotSynced,
         Bug::ReadUnconfirmed,
@@ -49,6 +56,9 @@ impl Bug {
         Bug::PurgePastFlush,
         Bug::WipedKeepsIdentity,
         Bug::NextWireVersion,
+        Bug::RetryWithNewStamp,
+        Bug::UnknownReportedAsFailed,
+        Bug::SequenceReused,
     ];
 
     /// What `QUORATE_BUG` calls it.
@@ -67,13 +77,31 @@ impl Bug {
             Bug::PurgePastFlush => "purge-past-flush",
             Bug::WipedKeepsIdentity => "wiped-keeps-identity",
             Bug::NextWireVersion => "next-wire-version",
+            Bug::RetryWithNewStamp => "retry-with-new-stamp",
+            Bug::UnknownReportedAsFailed => "unknown-reported-as-failed",
+            Bug::SequenceReused => "sequence-reused",
         }
     }
 
-    /// Whether this process has it. Never in a build without the feature `bugs`.
+    /// Whether this process or this thread has the defect. Never in a build without the feature `bugs`.
     pub fn is_on(self) -> bool {
-        cfg!(feature = "bugs") && *ON == Some(self)
+        crate::ENABLED && (*ON == Some(self) || ON_THREAD.get() == Some(self))
     }
+
+    /// Switches the defect on for the current thread until the thread ends. A simulation runs each seed on a thread of its own.
+    ///
+    /// # Panics
+    ///
+    /// In a build without the feature `bugs`, where the defect would have no effect.
+    pub fn switch_on_for_thread(self) {
+        let is_built = crate::ENABLED;
+        assert!(is_built, "defect '{}' needs a build with the feature 'bugs'", self.name());
+        ON_THREAD.set(Some(self));
+    }
+}
+
+thread_local! {
+    static ON_THREAD: Cell<Option<Bug>> = const { Cell::new(None) };
 }
 
 static ON: LazyLock<Option<Bug>> = LazyLock::new(|| {
