@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_raft::Group;
 use quorate_testpoints::fail_point;
-use quorate_topology::{Plan, Progress, Step, TopologyMachine, plan};
+use quorate_topology::{Plan, Progress, Reports, Step, TopologyMachine, plan};
 use quorate_types::operation::OperationId;
 use quorate_types::report::{NodeReport, Order, OrderKind};
 use quorate_types::topology::{Command, Outcome, Topology};
@@ -185,7 +185,7 @@ impl Round {
         let transfers = self.transfers.iter().map(|(group, (node, _))| (*group, *node)).collect();
         self.kept.retain(|_, at| at.elapsed() < TRANSFER_RETRY_AFTER);
         let kept = self.kept.keys().copied().collect();
-        let reports = reports.with_failures(self.failures.clone()).with_transfers(transfers).with_kept(kept);
+        let reports = Reports { failures: self.failures.clone(), transfers, failed_transfers: kept, ..reports };
         let Plan { steps, progress, .. } = plan(&cluster, &reports, now_ms());
         let busy = !steps.is_empty() || progress.values().any(|progress| progress.moving + progress.left > 0);
         *self.member.reconciler.view() = progress.into_iter().collect();
@@ -202,11 +202,11 @@ impl Round {
         match step {
             Step::Propose(command) => self.propose(command).await,
             Step::Order { node, group, what } => self.order(topology, node, group, what),
-            Step::Abandon { node, moving } => match moving.to.map(|to| to.replica) {
+            Step::FinishCancelledMove { node, moving } => match moving.to.map(|to| to.replica) {
                 Some(replica) if !self.absent.contains(&replica) => {
                     self.order(topology, node, moving.group, OrderKind::ConfirmAbsent(replica));
                 }
-                _ => self.propose(Command::AbandonMove(moving)).await,
+                _ => self.propose(Command::FinishCancelledMove(moving)).await,
             },
         }
     }
@@ -330,8 +330,8 @@ fn command_name(command: &Command) -> &'static str {
     match command {
         Command::StartMove { .. } => "start-move",
         Command::FinishMove(_) => "finish-move",
-        Command::AbandonMove(_) => "abandon-move",
-        Command::TurnBackMove(_) => "turn-back-move",
+        Command::FinishCancelledMove(_) => "finish-cancelled-move",
+        Command::CancelMove(_) => "cancel-move",
         Command::FinishOperation { .. } => "finish-operation",
         _ => "command",
     }

@@ -67,9 +67,9 @@ impl Reporters {
             reporter.ask(|caller| ask(caller, node, identity))
         });
         let reports: Vec<NodeReport> = join_all(asked).await.into_iter().flatten().collect();
-        let silent: BTreeSet<NodeId> =
+        let unresponsive: BTreeSet<NodeId> =
             self.nodes.iter().filter(|(_, reporter)| reporter.heard.elapsed() >= SILENT).map(|(id, _)| *id).collect();
-        Reports::new(reports.into_iter().chain([own])).with_silent(silent)
+        Reports { nodes: reports.into_iter().chain([own]).collect(), unresponsive, ..Reports::default() }
     }
 }
 

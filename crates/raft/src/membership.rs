@@ -12,7 +12,7 @@ use openraft::raft::Precondition;
 use openraft::{ChangeMembers, LinearizerOption};
 use quorate_machine::Machine;
 use quorate_types::ReplicaId;
-use quorate_types::report::{Follower, OrderKind, ReplicaReport};
+use quorate_types::report::{Follower, OrderKind, ReplicaReport, SUCCESSOR_LAG_MAX};
 use tokio::time::Instant;
 
 use crate::convert;
@@ -23,8 +23,6 @@ use crate::openraft_types::{Fatal, NodeRef, TypeConfig};
 const POLL: Duration = Duration::from_millis(5);
 /// A follower that answered within this many milliseconds counts as one that answers.
 const ANSWERS_MS_MAX: u64 = 1_000;
-/// Entries that a voter may lack and still be told to take over: it gets them before it does.
-const SUCCESSOR_LAG_MAX: u64 = 256;
 
 /// Why an order was not seen to be done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

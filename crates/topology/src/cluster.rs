@@ -121,9 +121,9 @@ impl ClusterState {
             Command::CancelOperation { id, now_ms } => self.cancel_operation(*id, *now_ms),
             Command::StartMove { group, from, to, operation } => self.start_move(*group, *from, *to, *operation),
             Command::FinishMove(moving) => self.finish_move(moving),
-            Command::AbandonMove(moving) => self.abandon_move(moving),
+            Command::FinishCancelledMove(moving) => self.finish_cancelled_move(moving),
             Command::PauseMoves { paused } => self.pause_moves(*paused),
-            Command::TurnBackMove(moving) => self.turn_back_move(moving),
+            Command::CancelMove(moving) => self.cancel_move(moving),
         }
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quorate_machine::keys::Space;
 use quorate_machine::state::{StateError, View};
 use quorate_machine::{Draft, Machine};
-use quorate_types::topology::{Command, Outcome, Topology};
+use quorate_types::topology::{Command, Outcome};
 use quorate_types::{LogId, ReplicaId};
 
 use crate::cluster::ClusterState;
@@ -68,12 +68,6 @@ impl Machine for TopologyMachine {
             self.published.publish(topology);
         }
     }
-}
-
-/// The topology that a replica of group 0 has applied; none while it knows of no bootstrap. An error is corruption or failed
-/// I/O: the node stops.
-pub fn read_topology(view: &dyn View, replica: ReplicaId) -> Result<Option<Topology>, StateError> {
-    Ok(read_cluster(view, replica)?.topology())
 }
 
 /// The cluster as a replica of group 0 has applied it. An error is corruption or failed I/O: the node stops.

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   StartMove ─→ id 52 for shard 4 on node 3 ─→ (the node makes it, it catches up, it votes, 7 is no member) ─→ FinishMove
-//!                                              └→ (taken back before it votes) ─────────────────────────────→ AbandonMove
+//!                                              └→ (taken back before it votes) ─────────────────────────────→ FinishCancelledMove
 //! ```
 //!
-//! A replica that left the map is destroyed by its node. So `FinishMove` and `AbandonMove` are proposed only for what a
+//! A replica that left the map is destroyed by its node. So `FinishMove` and `FinishCancelledMove` are proposed only for what a
 //! membership that is *committed* says.
 
 use quorate_types::operation::{OperationId, OperationState, ReplicaMove};
@@ -79,12 +79,12 @@ impl ClusterState {
         Ok((Outcome::Done, changes))
     }
 
-    pub(crate) fn abandon_move(&self, moving: &ReplicaMove) -> Decision {
+    pub(crate) fn finish_cancelled_move(&self, moving: &ReplicaMove) -> Decision {
         let moving = self.in_motion(moving)?;
         Ok((Outcome::Done, vec![Change::ForgetMove(moving.group)]))
     }
 
-    pub(crate) fn turn_back_move(&self, moving: &ReplicaMove) -> Decision {
+    pub(crate) fn cancel_move(&self, moving: &ReplicaMove) -> Decision {
         let moving = self.in_motion(moving)?;
         Ok((Outcome::Done, vec![Change::Put(Record::Move(ReplicaMove { cancelled: true, ..moving }))]))
     }

@@ -78,7 +78,8 @@ fn step() -> impl Strategy<Value = Step> {
 fn command(step: Step, topology: &Topology) -> Command {
     let addresses = |host: u8| common::addresses(&format!("late-{host}"));
     let intend = |intent| Command::StartOperation { intent, planned_on: 0, now_ms: 1 };
-    let end = |moving, arrived| if arrived { Command::FinishMove(moving) } else { Command::AbandonMove(moving) };
+    let end =
+        |moving, arrived| if arrived { Command::FinishMove(moving) } else { Command::FinishCancelledMove(moving) };
     let moving = |group| {
         let group = GroupId(group);
         let none = ReplicaMove { group, from: None, to: None, operation: OperationId(0), cancelled: false };
@@ -107,7 +108,7 @@ fn command(step: Step, topology: &Topology) -> Command {
             Command::StartMove { group: GroupId(group), from, to, operation: OperationId(operation) }
         }
         Step::End { group, arrived } => end(moving(group), arrived),
-        Step::TurnBack(group) => Command::TurnBackMove(moving(group)),
+        Step::TurnBack(group) => Command::CancelMove(moving(group)),
         Step::Forge { group, from, to, arrived } => {
             let at = |(replica, node)| Some(common::placement(replica, node));
             let operation = OperationId(0);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use quorate_machine::Replica;
 use quorate_machine::keys::Space;
 use quorate_machine::state::{Batch, MemoryState, State, StateError};
-use quorate_topology::{Published, TopologyMachine, read_topology};
+use quorate_topology::{Published, TopologyMachine, read_cluster};
 use quorate_types::operation::{Intent, OperationId, ReplicaMove};
 use quorate_types::topology::{Command, Outcome, Topology};
 use quorate_types::{Entry, GroupId, LogId, NodeId, ReplicaId};
@@ -61,7 +61,7 @@ fn open(state: &Arc<MemoryState>, published: &Arc<Published>) -> Result<Replica<
 fn stored(state: &MemoryState) -> Option<Topology> {
     let mut topology = None;
     let read = &mut |view: &dyn quorate_machine::state::View| {
-        topology = read_topology(view, REPLICA)?;
+        topology = read_cluster(view, REPLICA)?.topology();
         Ok(())
     };
     state.view(read).unwrap();
@@ -153,7 +153,7 @@ fn ids_are_never_given_out_again_after_a_restart() {
     let (published, _) = publisher();
     open(&state, &published).unwrap().apply(&entries()[..5]).unwrap();
     let mut replica = open(&state, &published).unwrap();
-    let taken_back = Command::AbandonMove(moving());
+    let taken_back = Command::FinishCancelledMove(moving());
     let Command::StartMove { .. } = &commands()[4] else { panic!("the fifth command starts a move") };
     let replies = replica.apply(&[entry(5, &taken_back), entry(6, &commands()[4])]).unwrap();
     let Some(Outcome::Move(again)) = &replies[1] else { panic!("{replies:?}") };

@@ -34,7 +34,7 @@ struct Model {
     made: BTreeSet<(GroupId, ReplicaId, NodeId)>,
     down: BTreeSet<NodeId>,
     /// Those that are down for so long that nobody waits for them.
-    silent: BTreeSet<NodeId>,
+    unresponsive: BTreeSet<NodeId>,
     /// Those that were so: what was started beside moves to them goes on beside these when they are back.
     lost: BTreeSet<NodeId>,
     full: BTreeSet<NodeId>,
@@ -65,7 +65,7 @@ impl Model {
             groups,
             made: BTreeSet::new(),
             down: BTreeSet::new(),
-            silent: BTreeSet::new(),
+            unresponsive: BTreeSet::new(),
             lost: BTreeSet::new(),
             full: BTreeSet::new(),
             busy: BTreeMap::new(),
@@ -105,17 +105,25 @@ impl Model {
     fn reports(&self) -> Reports {
         let nodes = self.cluster.topology().unwrap().nodes;
         let up = nodes.iter().filter(|node| node.state != NodeState::Removed && !self.down.contains(&node.id));
-        Reports::new(up.map(|node| NodeReport {
+        let reports = up.map(|node| NodeReport {
             node: node.id,
             uptime_ms: 60_000,
             disk_free_bytes: 1 << 40,
             disk_full: self.full.contains(&node.id),
             foreground: self.busy.get(&node.id).copied().unwrap_or_default(),
-            replicas:
-                self.made.iter().filter(|made| made.2 == node.id).map(|made| self.report(made.0, made.1)).collect(),
-        }))
-        .with_transfers(self.transfers.clone())
-        .with_silent(self.silent.clone())
+            replicas: self
+                .made
+                .iter()
+                .filter(|made| made.2 == node.id)
+                .map(|made| self.report(made.0, made.1))
+                .collect(),
+        });
+        Reports {
+            nodes: reports.collect(),
+            transfers: self.transfers.clone(),
+            unresponsive: self.unresponsive.clone(),
+            ..Reports::default()
+        }
     }
 
     fn report(&self, group: GroupId, replica: ReplicaId) -> ReplicaReport {
@@ -150,7 +158,7 @@ impl Model {
         self.now_ms += 1;
         let moves = self.cluster.topology().unwrap().moves;
         self.lost.retain(|node| moves.iter().any(|moving| moving.to.is_some_and(|to| to.node == *node)));
-        self.lost.extend(&self.silent);
+        self.lost.extend(&self.unresponsive);
         let steps = plan(&self.cluster, &self.reports(), self.now_ms).steps;
         let any = !steps.is_empty();
         for step in steps {
@@ -166,10 +174,10 @@ impl Model {
     fn take(&mut self, step: Step) {
         match step {
             Step::Propose(command) => drop(self.cluster.apply(&command)),
-            Step::Abandon { moving, .. } => {
+            Step::FinishCancelledMove { moving, .. } => {
                 let members = &self.groups[&moving.group].members;
                 if moving.to.is_none_or(|to| !members.nodes.contains_key(&to.replica)) {
-                    drop(self.cluster.apply(&Command::AbandonMove(moving)));
+                    drop(self.cluster.apply(&Command::FinishCancelledMove(moving)));
                 }
             }
             Step::Order { node, group, what } => {
@@ -458,7 +466,7 @@ fn a_target_that_died_was_not_exchanged() {
         moves.iter().filter(|moving| moving.to.is_some_and(|to| to.node == target)).count()
     };
     assert!(stuck(&model) > 0, "one that is away for a moment is waited for");
-    model.silent.insert(target);
+    model.unresponsive.insert(target);
     model.rest();
     assert_eq!((stuck(&model), model.replicas_on(1)), (0, 0));
     assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
@@ -484,7 +492,7 @@ fn a_new_node_that_died_held_up_a_drain() {
         model.round(|| false);
     }
     assert!(runs(&model));
-    model.silent.insert(NodeId(5));
+    model.unresponsive.insert(NodeId(5));
     for _ in 0..200 {
         model.round(|| false);
     }
@@ -533,7 +541,7 @@ fn moves_to_a_dead_node_held_every_place() {
         .collect();
     model.round(|| false);
     model.down.insert(target);
-    model.silent.insert(target);
+    model.unresponsive.insert(target);
     for _ in 0..20 {
         model.round(|| false);
     }
@@ -633,7 +641,7 @@ fn replicas_moved_while_leaderships_did() {
     let draining = NodeId(2);
     let Outcome::Operation { .. } = model.start(Intent::Drain { node: draining }) else { panic!("it starts") };
     let begun = |model: &Model, kept: BTreeSet<GroupId>| {
-        let steps = plan(&model.cluster, &model.reports().with_kept(kept), 0).steps;
+        let steps = plan(&model.cluster, &Reports { failed_transfers: kept, ..model.reports() }, 0).steps;
         let transfers: Vec<GroupId> = steps
             .iter()
             .filter_map(|step| match step {
@@ -734,7 +742,7 @@ proptest! {
                 // One at a time: with two of three down nothing is safe, and nothing moves.
                 Event::Kill(node, silent) => {
                     model.down = BTreeSet::from([NodeId(node)]);
-                    model.silent = model.down.iter().copied().filter(|_| silent).collect();
+                    model.unresponsive = model.down.iter().copied().filter(|_| silent).collect();
                 }
                 Event::Revive => model.down.clear(),
                 Event::Drain(node) => drop(model.start(Intent::Drain { node: NodeId(node) })),

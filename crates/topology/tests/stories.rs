@@ -104,7 +104,7 @@ fn command(state: &ClusterState, line: &str) -> Command {
             operation: OperationId(number(4)),
         },
         "arrive" => Command::FinishMove(moving()),
-        "abandon" => Command::AbandonMove(moving()),
+        "abandon" => Command::FinishCancelledMove(moving()),
         "pause" => Command::PauseMoves { paused: true },
         "resume" => Command::PauseMoves { paused: false },
         other => panic!("unknown command {other}"),

@@ -7,6 +7,14 @@ use crate::state::StoredMembership;
 use crate::topology::Placement;
 use crate::{GroupId, LogId, NodeId, ReplicaId, Role};
 
+/// Entries that a voter may lack and still become the leader by a transfer.
+///
+/// A group has one entry in flight at a time, so a follower that keeps up lacks a handful; 64
+/// leaves room for jitter. A voter that lacks more is slow, and the group has no leader until the
+/// voter has flushed them. The planner applies the limit to its reports, and the leader again when
+/// it executes the order.
+pub const SUCCESSOR_LAG_MAX: u64 = 64;
+
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct NodeReport {

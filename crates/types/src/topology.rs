@@ -191,7 +191,7 @@ pub enum Command {
     /// The group's log says that the new replica votes and the old one is no member: the map says so too from here on.
     FinishMove(ReplicaMove),
     /// The group's log says that the new replica is no member: the move is forgotten.
-    AbandonMove(ReplicaMove),
+    FinishCancelledMove(ReplicaMove),
     /// Whether replicas move at all. What is in motion comes to its end.
     PauseMoves {
         /// They do not.
@@ -199,7 +199,7 @@ pub enum Command {
     },
     /// A move is taken back for as long as its new replica has no vote, and what it is part of may plan another one: the node that it
     /// is for stays away.
-    TurnBackMove(ReplicaMove),
+    CancelMove(ReplicaMove),
 }
 
 /// What came of a topology command.

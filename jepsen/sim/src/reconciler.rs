@@ -122,8 +122,8 @@ impl Lead {
             self.heard.entry(*node).or_insert(now);
         }
         self.heard.extend(reports.iter().map(|report| (report.node, now)));
-        let silent = others.into_iter().filter(|node| now - self.heard[node] >= SILENT).collect();
-        Reports::new(reports).with_silent(silent)
+        let unresponsive = others.into_iter().filter(|node| now - self.heard[node] >= SILENT).collect();
+        Reports { nodes: reports.into_iter().collect(), unresponsive, ..Reports::default() }
     }
 
     async fn report(&self, node: NodeId) -> Option<NodeReport> {
@@ -142,11 +142,11 @@ impl Lead {
         match step {
             Step::Propose(command) => self.propose(command).await,
             Step::Order { node, group, what } => self.order(node, group, what),
-            Step::Abandon { node, moving } => match moving.to.map(|to| to.replica) {
+            Step::FinishCancelledMove { node, moving } => match moving.to.map(|to| to.replica) {
                 Some(replica) if !self.absent.contains(&replica) => {
                     self.order(node, moving.group, OrderKind::ConfirmAbsent(replica));
                 }
-                _ => self.propose(Command::AbandonMove(moving)).await,
+                _ => self.propose(Command::FinishCancelledMove(moving)).await,
             },
         }
     }

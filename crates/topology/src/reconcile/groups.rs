@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use quorate_types::operation::ReplicaMove;
-use quorate_types::report::{Foreground, OrderKind, ReplicaReport};
+use quorate_types::report::{Foreground, OrderKind, ReplicaReport, SUCCESSOR_LAG_MAX};
 use quorate_types::topology::{Command, Placement};
 use quorate_types::{GroupId, Membership, ReplicaId};
 
@@ -13,8 +13,6 @@ use crate::moves::name;
 
 /// A learner that lacks no more entries than this is given a vote: it has them before the change is committed.
 const LEARNER_LAG_MAX: u64 = 256;
-/// A voter that lacks no more than this may be made the leader.
-pub(super) const SUCCESSOR_LAG_MAX: u64 = 64;
 
 /// Plans a step for every group that needs one.
 pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
@@ -91,7 +89,7 @@ impl Moving<'_> {
         }
         if cancelled && !(arrived && to.is_some()) {
             let Some(learner) = to.filter(|to| self.members.nodes.contains_key(&to.replica)) else {
-                plan.steps.push(Step::Abandon { node, moving: *self.moving });
+                plan.steps.push(Step::FinishCancelledMove { node, moving: *self.moving });
                 return Ok(());
             };
             plan.order(node, group, OrderKind::RemoveLearner(learner.replica));

@@ -6,11 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use quorate_types::report::OrderKind;
+use quorate_types::report::{OrderKind, SUCCESSOR_LAG_MAX};
 use quorate_types::topology::{NodeState, Placement};
 use quorate_types::{GroupId, NodeId, Role};
 
-use super::groups::SUCCESSOR_LAG_MAX;
 use super::{Plan, Reports, is_caught_up};
 use crate::cluster::ClusterState;
 
@@ -37,7 +36,7 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
         match (leader, handed) {
             (leader, Some(to)) if leader.is_none_or(|leader| leader.node != to) => {
                 under_way += 1;
-                plan.transfers_leadership |= !reports.kept.contains(&group);
+                plan.transfers_leadership |= !reports.failed_transfers.contains(&group);
             }
             (Some(leader), None) if !cluster.moves.contains_key(&group) => leads.push((group, leader)),
             _ => {}
@@ -59,7 +58,7 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
     let mut order = leads;
     order.sort_by_key(|(group, at)| {
         let busy = led.get(&at.node).copied().unwrap_or_default();
-        (reports.kept.contains(group), std::cmp::Reverse(busy), *group)
+        (reports.failed_transfers.contains(group), std::cmp::Reverse(busy), *group)
     });
     for (group, leader) in order {
         if transfers >= most {
@@ -84,7 +83,7 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
         *led.entry(from).or_default() -= 1;
         *led.entry(to.node).or_default() += 1;
         transfers += 1;
-        plan.transfers_leadership |= !reports.kept.contains(&group);
+        plan.transfers_leadership |= !reports.failed_transfers.contains(&group);
         plan.order(from, group, OrderKind::TransferLeader(to.replica));
     }
 }

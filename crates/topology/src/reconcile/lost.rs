@@ -14,10 +14,10 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
         return;
     }
     let lost = cluster.moves.values().filter(|moving| {
-        let to_silent = moving.to.is_some_and(|to| reports.is_silent(to.node));
-        to_silent && !moving.cancelled && plan.stalled.contains(&moving.group) && is_free(cluster, reports, moving)
+        let unresponsive = moving.to.is_some_and(|to| reports.is_unresponsive(to.node));
+        unresponsive && !moving.cancelled && plan.stalled.contains(&moving.group) && is_free(cluster, reports, moving)
     });
-    let back: Vec<Step> = lost.map(|moving| Step::Propose(Command::TurnBackMove(*moving))).collect();
+    let back: Vec<Step> = lost.map(|moving| Step::Propose(Command::CancelMove(*moving))).collect();
     plan.steps.extend(back);
 }
 

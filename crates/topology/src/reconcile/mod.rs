@@ -11,176 +11,26 @@
 //! A pure function: the same state and the same reports give the same steps. Every step is safe whenever it is taken, also
 //! twice, late, or by a reconciler that was deposed meanwhile; so whoever leads group 0 next simply goes on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-
-use quorate_types::operation::{Intent, OperationId, OperationState, ReplicaMove};
-use quorate_types::report::{Foreground, NodeReport, OrderKind, ReplicaReport};
-use quorate_types::topology::{Command, NodeState, Placement};
-use quorate_types::{GroupId, NodeId, ReplicaId, Role};
-
-use crate::cluster::ClusterState;
-
 mod groups;
 mod leaders;
 mod lost;
 mod moves;
+mod reports;
+mod steps;
 mod voters;
 
-pub use moves::possible_moves;
+use quorate_types::ReplicaId;
+use quorate_types::operation::{Intent, OperationId, OperationState};
+use quorate_types::report::ReplicaReport;
+use quorate_types::topology::{Command, NodeState};
+
+pub use self::moves::possible_moves;
+pub use self::reports::{NodeReports, Reports};
+pub use self::steps::{Plan, Progress, Step};
+use crate::cluster::ClusterState;
 
 /// Replicas on their way to one node, and away from one node, at the same time. One while there are users to serve.
 pub const MOVES_PER_NODE_MAX: usize = 2;
-
-/// What the nodes said of themselves, each a moment ago. A node that does not answer is missing.
-#[derive(Clone, Debug, Default)]
-pub struct Reports {
-    nodes: BTreeMap<NodeId, NodeReport>,
-    /// Why the last order for a group failed.
-    failures: BTreeMap<GroupId, String>,
-    /// Groups whose leadership was handed over a moment ago, and to which node.
-    transfers: BTreeMap<GroupId, NodeId>,
-    /// Groups whose leadership could not be handed over a while ago.
-    kept: BTreeSet<GroupId>,
-    /// Nodes that have not answered for a long time.
-    silent: BTreeSet<NodeId>,
-    /// Where each replica stands in the report of its node.
-    places: HashMap<(NodeId, ReplicaId), usize>,
-}
-
-impl Reports {
-    /// The reports of those nodes that answered.
-    pub fn new(reports: impl IntoIterator<Item = NodeReport>) -> Self {
-        let nodes: BTreeMap<NodeId, NodeReport> = reports.into_iter().map(|report| (report.node, report)).collect();
-        let all = nodes.values().flat_map(|report| {
-            let replicas = report.replicas.iter().enumerate();
-            replicas.map(|(place, replica)| ((report.node, replica.replica), place))
-        });
-        let (failures, transfers, kept, silent) = Default::default();
-        Reports { places: all.collect(), failures, transfers, kept, silent, nodes }
-    }
-
-    /// The last order for each of these groups failed, for this reason.
-    pub fn with_failures(self, failures: BTreeMap<GroupId, String>) -> Self {
-        Reports { failures, ..self }
-    }
-
-    /// The leadership of each of these groups was handed over to a node a moment ago: the report of who leads may be older, and
-    /// nobody is asked to hand it on at once.
-    pub fn with_transfers(self, transfers: BTreeMap<GroupId, NodeId>) -> Self {
-        Reports { transfers, ..self }
-    }
-
-    /// The leadership of each of these groups could not be handed over a while ago: it is tried again when there is nothing else to
-    /// hand over, and nothing waits for it.
-    pub fn with_kept(self, kept: BTreeSet<GroupId>) -> Self {
-        Reports { kept, ..self }
-    }
-
-    /// These nodes have not answered for so long that nobody waits for them: what moves there is aimed elsewhere where it can be.
-    pub fn with_silent(self, silent: BTreeSet<NodeId>) -> Self {
-        Reports { silent, ..self }
-    }
-
-    /// What a node said.
-    pub fn node(&self, node: NodeId) -> Option<&NodeReport> {
-        self.nodes.get(&node)
-    }
-
-    /// Whether a node answered.
-    pub fn answers(&self, node: NodeId) -> bool {
-        self.nodes.contains_key(&node)
-    }
-
-    /// Whether a node has been away for so long that nobody waits for it.
-    fn is_silent(&self, node: NodeId) -> bool {
-        self.silent.contains(&node) && !self.answers(node)
-    }
-
-    /// Whether a node answers and has space.
-    fn can_take(&self, node: NodeId) -> bool {
-        self.node(node).is_some_and(|report| !report.disk_full)
-    }
-
-    /// Whether any node has users to serve.
-    fn has_users(&self) -> bool {
-        self.nodes.values().any(|report| report.foreground != Foreground::Idle)
-    }
-
-    /// What a replica said of itself.
-    fn replica(&self, at: Placement) -> Option<&ReplicaReport> {
-        let place = *self.places.get(&(at.node, at.replica))?;
-        self.node(at.node)?.replicas.get(place)
-    }
-
-    /// The leader of a group among these replicas: the one of the highest term, as an older one may not know yet.
-    fn leader(&self, group: GroupId, replicas: &[Placement]) -> Option<(Placement, &ReplicaReport)> {
-        let all = replicas.iter().filter_map(|at| Some((*at, self.replica(*at)?)));
-        let newest = all.filter(|(_, report)| report.group == group && report.role == Role::Leader);
-        newest.max_by_key(|(_, report)| report.term)
-    }
-}
-
-/// One safe step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// A command for group 0.
-    Propose(Command),
-    /// An order for the node that leads a group.
-    Order {
-        /// That node.
-        node: NodeId,
-        /// The group.
-        group: GroupId,
-        /// What it is to do.
-        what: OrderKind,
-    },
-    /// A move that was taken back is forgotten, once the node that leads its group has confirmed, after this was planned, that
-    /// the new replica is no member: a leader of old may only not know it yet.
-    Abandon {
-        /// That node.
-        node: NodeId,
-        /// The move.
-        moving: ReplicaMove,
-    },
-}
-
-/// How far an operation is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Replicas that are in motion for it.
-    pub moving: u32,
-    /// Replicas that are still to start.
-    pub left: u32,
-    /// Why something of it stands still, by what: one line each.
-    pub waits: Vec<String>,
-}
-
-/// What to do now, and how far what runs is.
-#[derive(Clone, Debug, Default)]
-pub struct Plan {
-    /// The steps, independent of each other.
-    pub steps: Vec<Step>,
-    /// Every operation that runs, and [`OperationId::UPKEEP`] where something of it stands still.
-    pub progress: BTreeMap<OperationId, Progress>,
-    /// Groups whose replica in motion waits for something.
-    stalled: BTreeSet<GroupId>,
-    /// Leaderships are on their way, and nothing says that they will not arrive.
-    transfers_leadership: bool,
-}
-
-impl Plan {
-    fn progress(&mut self, operation: OperationId) -> &mut Progress {
-        self.progress.entry(operation).or_default()
-    }
-
-    fn wait(&mut self, operation: OperationId, reason: String) {
-        self.progress(operation).waits.push(reason);
-    }
-
-    fn order(&mut self, node: NodeId, group: GroupId, what: OrderKind) {
-        self.steps.push(Step::Order { node, group, what });
-    }
-}
 
 /// Plans the next steps. `now_ms` is the time, in milliseconds since 1970, that ends operations.
 pub fn plan(cluster: &ClusterState, reports: &Reports, now_ms: u64) -> Plan {

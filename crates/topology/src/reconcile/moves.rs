@@ -210,10 +210,10 @@ fn named(cluster: &ClusterState) -> BTreeSet<ShardId> {
 fn redirect(cluster: &ClusterState, reports: &Reports, planned: PlannedMove, prefer: Option<NodeId>) -> PlannedMove {
     let prefer = prefer.filter(|node| may_have(cluster, planned.shard, *node));
     let has_space = |node: &NodeId| reports.node(*node).is_none_or(|report| !report.disk_full);
-    if let Some(to) = prefer.filter(|node| has_space(node) && !reports.is_silent(*node)) {
+    if let Some(to) = prefer.filter(|node| has_space(node) && !reports.is_unresponsive(*node)) {
         return PlannedMove { to, ..planned };
     }
-    if reports.can_take(planned.to) {
+    if reports.can_take_replica(planned.to) {
         return planned;
     }
     let others = takers(cluster, reports, planned.shard);
@@ -225,7 +225,7 @@ fn redirect(cluster: &ClusterState, reports: &Reports, planned: PlannedMove, pre
 /// The nodes that a replica of the shard could move to now.
 pub(super) fn takers(cluster: &ClusterState, reports: &Reports, shard: ShardId) -> impl Iterator<Item = NodeId> {
     let nodes = cluster.nodes.keys().copied();
-    nodes.filter(move |node| may_have(cluster, shard, *node) && reports.can_take(*node))
+    nodes.filter(move |node| may_have(cluster, shard, *node) && reports.can_take_replica(*node))
 }
 
 /// Whether a node takes replicas, and has none of the shard.
@@ -263,7 +263,7 @@ impl<'a> Room<'a> {
         for moving in cluster.moves.values() {
             let (from, to) = (moving.from.map(|at| at.node), moving.to.map(|at| at.node));
             // Nothing is sent to a node that stays away: others may leave meanwhile.
-            let from = from.filter(|_| to.is_none_or(|to| !reports.is_silent(to)));
+            let from = from.filter(|_| to.is_none_or(|to| !reports.is_unresponsive(to)));
             room.count(moving.group, from, to);
         }
         room

@@ -60,7 +60,7 @@ pub(super) fn newcomer(cluster: &ClusterState, reports: &Reports) -> Option<Node
         active.into_iter().for_each(|node| *of_zone.entry(&node.zone).or_default() += 1);
     }
     let can = |node: &&NodeInfo| {
-        let able = reports.can_take(node.id);
+        let able = reports.can_take_replica(node.id);
         node.state == NodeState::Active && able && !voters.iter().any(|at| at.node == node.id)
     };
     let able = cluster.nodes.values().filter(can);
