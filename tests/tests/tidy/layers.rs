@@ -1,0 +1,130 @@
+//! The layers of the workspace: imports between crates run one way, and every outside library has
+//! one owner.
+
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+
+/// Which of our crates a crate may import. A crate that is not listed may import none of ours.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("types", &[]),
+    ("connections", &[]),
+    ("testpoints", &[]),
+    ("proto", &["types"]),
+    ("ring", &["types"]),
+    ("machine", &["types", "testpoints"]),
+    ("rocks", &["types", "testpoints", "machine"]),
+    ("raft", &["types", "testpoints", "machine"]),
+    ("topology", &["types", "testpoints", "ring", "machine"]),
+    ("control", &["types", "testpoints", "ring", "machine", "raft", "topology"]),
+    ("router", &["types", "testpoints", "proto", "ring"]),
+    (
+        "node",
+        &["types", "testpoints", "connections", "proto", "ring", "machine", "rocks", "raft", "topology", "control"],
+    ),
+    ("client", &["types", "testpoints", "proto", "ring", "router"]),
+    ("shortener", &["client", "connections"]),
+    ("playground", &["types", "client", "shortener"]),
+    ("cli", &["types", "testpoints", "proto", "node", "router", "client", "shortener", "playground"]),
+    ("sim", &["types", "testpoints", "ring", "machine", "raft", "topology", "control", "router"]),
+    ("jepsen", &["types", "testpoints", "proto", "router", "client", "sim"]),
+    ("tests", &["proto", "router", "client"]),
+];
+
+/// Which crates may use an outside library.
+const OWNERS: &[(&str, &[&str])] = &[
+    ("openraft", &["raft"]),
+    ("rocksdb", &["rocks"]),
+    ("hashring", &["ring"]),
+    ("bincode", &["types"]),
+    ("siphasher", &["ring", "machine"]),
+    ("tonic", &["connections", "proto", "node", "router", "client", "cli"]),
+    ("axum", &["connections", "node", "shortener"]),
+    ("moka", &["shortener"]),
+    ("clap", &["cli", "jepsen", "playground"]),
+];
+
+/// Crates that stay plain: no runtime and no network.
+const WITHOUT_TOKIO: &[&str] = &["types", "ring", "proto", "testpoints", "machine", "rocks", "topology"];
+
+/// A workspace member and its direct dependencies, without those that only its tests use.
+type Dependencies = Vec<(String, Vec<String>)>;
+
+fn dependencies() -> anyhow::Result<Dependencies> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--manifest-path"])
+        .arg(crate::root().join("Cargo.toml"))
+        .output()?;
+    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let packages = metadata["packages"].as_array().context("packages")?;
+    Ok(packages
+        .iter()
+        .map(|package| {
+            let name = package["name"].as_str().unwrap_or_default().trim_start_matches("quorate-").to_owned();
+            let all = package["dependencies"].as_array().cloned().unwrap_or_default();
+            let direct = all.iter().filter(|dependency| dependency["kind"] != "dev" && dependency["kind"] != "build");
+            (name, direct.filter_map(|dependency| dependency["name"].as_str().map(str::to_owned)).collect())
+        })
+        .collect())
+}
+
+fn check_imports(all: &Dependencies) -> anyhow::Result<()> {
+    for (name, direct) in all {
+        let (_, allowed) = MAY_IMPORT.iter().find(|(crate_name, _)| crate_name == name).with_context(|| {
+            format!("crate '{name}' is not in MAY_IMPORT: list there the crates that it may import")
+        })?;
+        for ours in direct.iter().filter_map(|dependency| dependency.strip_prefix("quorate-")) {
+            ensure!(allowed.contains(&ours), "'{name}' imports '{ours}'; it may import only {allowed:?}");
+        }
+    }
+    Ok(())
+}
+
+fn check_owners(all: &Dependencies) -> anyhow::Result<()> {
+    for (name, direct) in all {
+        for dependency in direct {
+            if let Some((_, owners)) = OWNERS.iter().find(|(library, _)| library == dependency) {
+                ensure!(owners.contains(&name.as_str()), "'{name}' uses {dependency}, which only {owners:?} may");
+            }
+        }
+        if WITHOUT_TOKIO.contains(&name.as_str()) {
+            ensure!(!direct.iter().any(|dependency| dependency == "tokio"), "'{name}' must stay without tokio");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn imports_run_one_way() -> anyhow::Result<()> {
+    check_imports(&dependencies()?)
+}
+
+#[test]
+fn every_outside_library_has_its_owner() -> anyhow::Result<()> {
+    check_owners(&dependencies()?)
+}
+
+/// The table lists each crate below those that import it, so no two crates can import each other.
+#[test]
+fn the_import_table_has_no_circle() -> anyhow::Result<()> {
+    for (place, (name, allowed)) in MAY_IMPORT.iter().enumerate() {
+        for below in *allowed {
+            let listed = MAY_IMPORT[..place].iter().any(|(other, _)| other == below);
+            ensure!(listed, "'{name}' may import '{below}', which is not listed above it");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_backward_import_and_a_foreign_library_are_reported() {
+    let sample = |name: &str, dependency: &str| vec![(name.to_owned(), vec![dependency.to_owned()])];
+    assert!(check_imports(&sample("node", "quorate-raft")).is_ok());
+    assert!(check_imports(&sample("raft", "quorate-node")).is_err());
+    assert!(check_imports(&sample("unlisted", "serde")).is_err());
+    assert!(check_owners(&sample("rocks", "rocksdb")).is_ok());
+    assert!(check_owners(&sample("raft", "rocksdb")).is_err());
+    assert!(check_owners(&sample("topology", "tokio")).is_err());
+}

@@ -1,0 +1,46 @@
+//! Relative links in the documents lead to files.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+
+fn documents(dir: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_dir() && !hidden && !path.ends_with("target") {
+            documents(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The targets of the links in `text` that are files, without their `#section`.
+fn targets(text: &str) -> Vec<&str> {
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    let files = links.filter(|target| !target.contains("://") && !target.starts_with('#'));
+    files.map(|target| target.split('#').next().unwrap_or(target)).collect()
+}
+
+#[test]
+fn links_in_documents_lead_to_files() -> anyhow::Result<()> {
+    let mut paths = Vec::new();
+    documents(&crate::root(), &mut paths)?;
+    ensure!(paths.len() >= 4, "only {} documents were found", paths.len());
+    for path in paths {
+        let text = std::fs::read_to_string(&path)?;
+        for target in targets(&text) {
+            let file = path.parent().unwrap_or(Path::new("")).join(target);
+            ensure!(file.exists(), "{}: the link to '{target}' leads nowhere", path.display());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn link_targets_are_found() {
+    let text = "[a](docs/tour.md#top), [b](https://example.org), [c](#here) and ![d](e.svg)";
+    assert_eq!(targets(text), ["docs/tour.md", "e.svg"]);
+}

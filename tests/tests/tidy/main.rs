@@ -1,0 +1,43 @@
+//! The rules of this repository, as tests: imports between crates, import circles inside a crate,
+//! the width of types, plain English in comments, and links in the documents.
+//!
+//! ```text
+//! layers ──── cargo metadata: imports between crates, and the owner of each outside library
+//! links  ──── *.md: a relative link leads to a file
+//! places ──── sources as text: one place for encoding, one for the clock, a header in each file
+//! maxima ──── tests/tidy/maxima.txt: one number for each crate and each measure below
+//!   ├─ words     flagged words in comments       ├─ width    fields and methods of a type
+//!   ├─ lines     long comment lines, open docs   ├─ imports  imported names for each file
+//!   ├─ circles   files that import each other    ├─ errors   functions with `Result<_, String>`
+//!   └─ asserts   invariants that are asserted    └─ source, comments: the files, parsed
+//! ```
+//!
+//! A number in `maxima.txt` may only fall. `QUORATE_TIDY_WRITE=1 cargo nextest run -p quorate-tests
+//! -E 'binary(tidy)'` writes the present numbers into it; review the diff, which must not raise one
+//! without a reason.
+//!
+//! Each rule has unit tests on small samples which show that it reports a violation.
+
+mod asserts;
+mod circles;
+mod comments;
+mod errors;
+mod imports;
+mod layers;
+mod lines;
+mod links;
+mod maxima;
+mod measures;
+mod places;
+mod source;
+mod width;
+mod words;
+
+use std::path::PathBuf;
+
+/// The root of the workspace. Cargo sets the variable at run time as well, so a binary that was
+/// compiled in another clone with the same target directory still reads the files of this one.
+fn root() -> PathBuf {
+    let tests = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests"));
+    tests.parent().expect("the tests are in the workspace").to_owned()
+}

@@ -1,0 +1,106 @@
+//! The measures of a package, each with a limit: below the limit nothing is asked, above it the
+//! number may only fall.
+
+use crate::source::{Group, Package};
+use crate::{asserts, circles, errors, imports, lines, maxima, width, words};
+
+/// What a measure found.
+#[derive(Debug, Default)]
+pub(crate) struct Finding {
+    pub count: usize,
+    /// Where, for a reader.
+    pub places: Vec<String>,
+}
+
+impl Finding {
+    /// Adds `count` at `place`, or nothing if that is 0.
+    pub(crate) fn add(&mut self, count: usize, place: String) {
+        if count > 0 {
+            self.count += count;
+            self.places.push(place);
+        }
+    }
+}
+
+/// A number for each package.
+pub(crate) struct Measure {
+    /// The column in the table of maxima.
+    pub name: &'static str,
+    /// The number that is good enough.
+    pub limit: fn(Group) -> usize,
+    /// `None` where the measure does not apply.
+    pub of: fn(&Package) -> Option<Finding>,
+}
+
+/// All measures of one package, in the order of their columns.
+pub(crate) const MEASURES: &[Measure] = &[
+    Measure { name: "what", limit: |_| 0, of: |package| Some(words::flagged(package, words::WHAT)) },
+    Measure { name: "who", limit: |_| 0, of: |package| Some(words::flagged(package, words::WHO)) },
+    Measure { name: "calques", limit: |_| 0, of: |package| Some(words::flagged(package, words::CALQUES)) },
+    Measure { name: "long_lines", limit: |_| 0, of: |package| Some(lines::long_lines(package)) },
+    Measure { name: "open_docs", limit: |_| 0, of: |package| Some(lines::open_docs(package)) },
+    Measure { name: "circle_files", limit: |_| 0, of: |package| Some(circles::files_in_circles(package)) },
+    Measure { name: "string_errors", limit: |_| 0, of: |package| Some(errors::string_errors(package)) },
+    Measure { name: "missing_asserts", limit: |_| 0, of: asserts::missing },
+    Measure { name: "fields", limit: fields_max, of: |package| Some(width::fields(package)) },
+    Measure { name: "methods", limit: methods_max, of: |package| Some(width::methods(package)) },
+];
+
+/// The one measure that is of all packages of a group together.
+pub(crate) const IMPORTS_P90: &str = "imports_p90";
+
+fn fields_max(group: Group) -> usize {
+    match group {
+        Group::Crates => 9,
+        Group::Jepsen => 12,
+    }
+}
+
+fn methods_max(group: Group) -> usize {
+    match group {
+        Group::Crates => 35,
+        Group::Jepsen => 30,
+    }
+}
+
+const IMPORTS_P90_MAX: usize = 20;
+
+/// A number that was measured: whose, which, and how it compares with the limit.
+pub(crate) struct Measured {
+    /// A package, or a group of them.
+    pub of: String,
+    pub name: &'static str,
+    pub limit: usize,
+    pub finding: Finding,
+}
+
+/// Measures all packages.
+fn measure(packages: &[Package]) -> Vec<Measured> {
+    let mut all = Vec::new();
+    for (group, of) in [(Group::Crates, "(crates)"), (Group::Jepsen, "(jepsen)")] {
+        let members: Vec<&Package> = packages.iter().filter(|package| package.group == group).collect();
+        let finding = imports::p90(&members);
+        all.push(Measured { of: of.to_owned(), name: IMPORTS_P90, limit: IMPORTS_P90_MAX, finding });
+    }
+    for package in packages {
+        for measure in MEASURES {
+            if let Some(finding) = (measure.of)(package) {
+                let limit = (measure.limit)(package.group);
+                all.push(Measured { of: package.name.clone(), name: measure.name, limit, finding });
+            }
+        }
+    }
+    all
+}
+
+/// No number of the table is exceeded, and the table is lowered with the code.
+#[test]
+fn numbers_only_fall() -> anyhow::Result<()> {
+    let measured = measure(&Package::all(&crate::root())?);
+    if std::env::var_os("QUORATE_TIDY_WRITE").is_some_and(|value| value == "1") {
+        return maxima::write(&measured);
+    }
+    let complaints = maxima::complaints(&maxima::read()?, &measured);
+    anyhow::ensure!(complaints.is_empty(), "{}\n\n{}", complaints.join("\n\n"), maxima::HOW_TO_WRITE);
+    Ok(())
+}
