@@ -13,7 +13,7 @@ use quorate_machine::keys::Space;
 use quorate_machine::state::{Batch, MemoryState, State};
 use quorate_rocks::{RocksState, StateOptions};
 use quorate_types::{Command, Condition, Entry, ReplicaId};
-use state_support::{copy_database, entry, found, hash_of, open, put};
+use state_support::{bootstrap, copy_database, entry, hash_of, open, put};
 
 /// Names the directory of the process that is killed.
 const DIR: &str = "QUORATE_TEST_STATE_DIR";

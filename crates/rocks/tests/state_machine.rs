@@ -21,7 +21,7 @@ use quorate_types::{
     Command, Condition, Entry, LogId, Membership, Mutation, Outcome, Payload, Record, ReplicaId, SessionId,
     SessionStamp, Write,
 };
-use state_support::{Store, TWINS, Twin, entry, export, found, key, log_id, open, put, read, value};
+use state_support::{Store, TWINS, Twin, bootstrap, entry, export, key, log_id, open, put, read, value};
 
 const REPLICA: ReplicaId = ReplicaId(5);
 

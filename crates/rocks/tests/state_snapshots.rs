@@ -12,7 +12,7 @@ use quorate_types::peer::SnapshotMeta;
 use quorate_types::state::StoredMembership;
 use quorate_types::{Command, Entry, Membership, NodeId, Payload, ReplicaId};
 use state_support::{
-    Shard, Store, TWINS, Twin, entry, export, found, hash_of, key, log_id, open, open_rocks, put, read, value,
+    Shard, Store, TWINS, Twin, bootstrap, entry, export, hash_of, key, log_id, open, open_rocks, put, read, value,
 };
 
 const SOURCE: ReplicaId = ReplicaId(1);

@@ -17,7 +17,7 @@ use std::fs;
 use std::path::Path;
 
 use quorate_types::{Command, Condition, Mutation, Outcome, ReplicaId, SessionId, SessionStamp, Write};
-use state_support::{Shard, TWINS, found, key, read, value};
+use state_support::{Shard, TWINS, bootstrap, key, read, value};
 
 /// Every story ends as it is written down, on both stores.
 #[test]

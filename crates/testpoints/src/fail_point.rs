@@ -12,7 +12,7 @@ const READING_MAX: Duration = Duration::from_millis(5);
 pub fn fail_point(name: &str) {
     static FILE: LazyLock<Option<PathBuf>> =
         LazyLock::new(|| std::env::var_os("QUORATE_FAIL_POINTS").map(PathBuf::from));
-    if !cfg!(feature = "bugs") {
+    if !crate::ENABLED {
         return;
     }
     let Some(file) = &*FILE else { return };

@@ -22,7 +22,7 @@ pub fn membership(view: &dyn View, replica: ReplicaId) -> Result<StoredMembershi
 }
 
 /// What a snapshot of the replica's state holds.
-pub(crate) fn snapshot(view: &dyn View, replica: ReplicaId) -> Result<SnapshotMeta, StateError> {
+pub fn snapshot(view: &dyn View, replica: ReplicaId) -> Result<SnapshotMeta, StateError> {
     Ok(SnapshotMeta { applied: head(view, replica)?.applied, membership: membership(view, replica)? })
 }
 

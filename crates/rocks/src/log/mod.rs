@@ -25,7 +25,7 @@ use self::recovery::recover;
 use self::registry::Registry;
 use self::replica::{Operation, Reading, Replica};
 use self::tail::TailBudget;
-use self::writer::{self, OnFatal, Writer};
+use self::writer::{OnFatal, Writer};
 
 mod queue;
 mod reclaim;

@@ -132,9 +132,10 @@ mod tests {
     use quorate_types::peer::SnapshotMeta;
 
     use super::*;
-    use crate::machine::state_hash;
+    use crate::RocksState;
     use quorate_machine::rate_limiter::RateLimiter;
-    use quorate_machine::state::{Batch, RocksState, State};
+    use quorate_machine::state::{Batch, State};
+    use quorate_machine::state_hash;
 
     fn put(state: &RocksState, replica: ReplicaId, key: String, value: Vec<u8>) {
         state.write(replica, Batch { operations: vec![(Space::Data, key.into_bytes(), Some(value))] }).unwrap();
