@@ -10,9 +10,8 @@ use crate::measures::{IMPORTS_P90, MEASURES, Measured};
 pub(crate) const HOW_TO_WRITE: &str = "To write the present numbers into tests/tidy/maxima.txt:\n  \
      QUORATE_TIDY_WRITE=1 cargo nextest run -p quorate-tests -E 'binary(tidy)'";
 
-const HEAD: &str = "# The most that each crate may have of each measure; tests/tests/tidy says what is measured. A number may only fall.\n\
-     # QUORATE_TIDY_WRITE=1 cargo nextest run -p quorate-tests -E 'binary(tidy)'    writes the
-     # present numbers\n";
+const HEAD: &str = "# The most that each crate may have of each measure: tests/tests/tidy. A number may only fall.\n\
+     # QUORATE_TIDY_WRITE=1 cargo nextest run -p quorate-tests -E 'binary(tidy)' writes the present ones.\n";
 
 /// More places than these tell a reader nothing.
 const PLACES_MAX: usize = 30;
