@@ -15,19 +15,19 @@ use tokio::process::Child;
 use crate::process::{quorate, run_cli};
 use crate::proxy::Proxy;
 
-/// How long a whole cluster may take to serve after a start: ten times what it should.
+/// How long a cluster may take to serve after a start: ten times the usual time.
 const SERVING_MAX: Duration = Duration::from_secs(60);
 
-/// What a cluster is started with.
+/// How a cluster is started.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
     /// Nodes.
     pub nodes: usize,
     /// Shards.
     pub shards: u32,
-    /// Put a proxy before each node's client port, so that replies can be lost.
+    /// Put a proxy in front of each node's client port, so that replies can be lost.
     pub proxied: bool,
-    /// Variables that every node gets.
+    /// Environment variables of every node.
     pub environment: Vec<(String, String)>,
 }
 
@@ -37,7 +37,7 @@ impl Default for ClusterOptions {
     }
 }
 
-/// One node: where it listens, and its process while it runs.
+/// One node: its ports, and its process while it runs.
 struct Node {
     client: u16,
     peer: u16,
@@ -48,7 +48,7 @@ struct Node {
 }
 
 impl Node {
-    /// Where clients reach it.
+    /// The address that clients use.
     fn client_address(&self) -> String {
         match &self.proxy {
             Some(proxy) => proxy.address(),
@@ -66,7 +66,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the nodes and founds the cluster; returns when every shard takes writes.
+    /// Starts the nodes and bootstraps the cluster; returns when every shard takes writes.
     pub async fn start(options: ClusterOptions) -> anyhow::Result<Self> {
         let mut cluster = Self::start_nodes(options).await?;
         let nodes = cluster.endpoints();
@@ -79,7 +79,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Starts the nodes and leaves them without a cluster.
+    /// Starts the nodes without bootstrapping a cluster.
     pub async fn start_nodes(options: ClusterOptions) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut nodes = Vec::new();
@@ -122,17 +122,17 @@ impl Cluster {
         &self.nodes[number - 1].data_dir
     }
 
-    /// The proxy before a node.
+    /// The proxy in front of a node.
     pub fn proxy(&self, number: usize) -> &Proxy {
         self.nodes[number - 1].proxy.as_ref().expect("the cluster was started with proxies")
     }
 
-    /// How many nodes there are.
+    /// The number of nodes.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Whether there is no node.
+    /// Whether the cluster has no nodes.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
@@ -150,12 +150,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// The process of a node that runs.
+    /// The process id of a running node.
     pub fn pid(&self, number: usize) -> Option<u32> {
         self.nodes[number - 1].process.as_ref().and_then(Child::id)
     }
 
-    /// Whether a node's process has ended by itself; it can be restarted then.
+    /// Whether a node's process has ended by itself. If so, the node can be restarted.
     pub fn has_died(&mut self, number: usize) -> anyhow::Result<bool> {
         let node = &mut self.nodes[number - 1];
         let ended = match &mut node.process {
@@ -179,17 +179,17 @@ impl Cluster {
         Ok(())
     }
 
-    /// Stops a node's process where it is (SIGSTOP).
+    /// Pauses a node's process (SIGSTOP).
     pub fn pause(&self, number: usize) -> anyhow::Result<()> {
         signal(&self.nodes[number - 1], Signal::STOP)
     }
 
-    /// Lets a paused process go on.
+    /// Resumes a paused process (SIGCONT).
     pub fn resume(&self, number: usize) -> anyhow::Result<()> {
         signal(&self.nodes[number - 1], Signal::CONT)
     }
 
-    /// Asks a node to stop and gives its exit code.
+    /// Asks a node to stop (SIGTERM) and returns its exit code.
     pub async fn stop(&mut self, number: usize) -> anyhow::Result<Option<i32>> {
         signal(&self.nodes[number - 1], Signal::TERM)?;
         let mut process = self.nodes[number - 1].process.take().context("the node is not running")?;
@@ -198,14 +198,14 @@ impl Cluster {
         Ok(status.code())
     }
 
-    /// Starts a node that does not run, on its old data directory.
+    /// Starts a stopped node on its old data directory.
     pub async fn restart(&mut self, number: usize) -> anyhow::Result<()> {
         let join = self.endpoints();
         let options = self.options.clone();
         let log =
             std::fs::File::options().create(true).append(true).open(self.dir.path().join(format!("n{number}.log")))?;
         let node = &mut self.nodes[number - 1];
-        ensure!(node.process.is_none(), "node {number} runs already");
+        ensure!(node.process.is_none(), "node {number} is already running");
         let mut command = quorate()?;
         command.args(["node", "start", "--log-format", "text", "--join", &join]);
         command.arg("--data-dir").arg(&node.data_dir);
@@ -223,8 +223,8 @@ impl Cluster {
         .with_context(|| self.log_tail(number))
     }
 
-    /// Starts one node more, which joins the cluster by itself. Gives its number; its id is the same where every node before it
-    /// is in the cluster.
+    /// Starts another node, which joins the cluster by itself. Returns its number, which is also
+    /// its id if all earlier nodes are in the cluster.
     pub async fn add(&mut self) -> anyhow::Result<usize> {
         let number = self.nodes.len() + 1;
         let (client, peer, ops) = (free_port()?, free_port()?, free_port()?);
@@ -234,19 +234,19 @@ impl Cluster {
         Ok(number)
     }
 
-    /// Waits until every shard takes writes: enough keys are written that each shard surely gets some.
+    /// Waits until every shard takes writes, with enough keys to reach each shard.
     pub async fn wait_until_serving(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + SERVING_MAX;
         let client = self.client(SERVING_MAX).await?;
         for probe in 0..self.options.shards * 8 {
             let key = format!("probe-{probe}");
             client.put(&key, "serving").deadline(SERVING_MAX).await.with_context(|| self.log_tail(1))?;
-            ensure!(Instant::now() < deadline, "the cluster does not serve");
+            ensure!(Instant::now() < deadline, "the cluster is not serving");
         }
         Ok(())
     }
 
-    /// Starts a shortener before the cluster and gives its address.
+    /// Starts a shortener on the cluster and returns its address.
     pub async fn start_shortener(&mut self) -> anyhow::Result<String> {
         let address = format!("127.0.0.1:{}", free_port()?);
         let log = std::fs::File::create(self.dir.path().join("shortener.log"))?;
@@ -263,12 +263,12 @@ impl Cluster {
         Ok(address)
     }
 
-    /// The address of the shortener that was started last.
+    /// The address of the latest shortener.
     pub fn shortener_address(&self) -> Option<&str> {
         self.shortener.as_ref().map(|(address, _)| address.as_str())
     }
 
-    /// What a node has logged, in all its lives.
+    /// A node's log, over all its starts.
     pub fn log(&self, number: usize) -> String {
         std::fs::read_to_string(self.dir.path().join(format!("n{number}.log"))).unwrap_or_default()
     }
@@ -288,8 +288,9 @@ fn signal(node: &Node, signal: Signal) -> anyhow::Result<()> {
     Ok(kill_process(pid, signal)?)
 }
 
-/// A port of loopback that was free a moment ago, below the range that outgoing connections use. Each process takes its ports, one
-/// after the other, from a block of its own: of ports drawn at random, two of a cluster were the same one in five hundred times.
+/// A port of loopback that was free a moment ago, below the range of outgoing connections. Each
+/// process takes its ports in order from a block of its own: with random ports, one cluster in five
+/// hundred had the same port twice.
 fn free_port() -> anyhow::Result<u16> {
     const FIRST: u32 = 10_000;
     const BLOCKS: u32 = 200;

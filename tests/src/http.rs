@@ -1,4 +1,5 @@
-//! As much of HTTP/1.1 as the tests need: one request after the other on one connection, opened again when it breaks.
+//! A minimal HTTP/1.1 client: one request at a time on one connection, which is reopened after an
+//! error.
 
 use std::time::Duration;
 
@@ -6,10 +7,10 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// How long one request may take.
+/// The time-out of one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The status code.
@@ -29,25 +30,25 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client of the server at `host:port`. Connects when it is first used.
+    /// A client of the server at `host:port`. Connects on first use.
     pub fn new(address: impl Into<String>) -> Self {
         HttpClient { address: address.into(), connection: None }
     }
 
-    /// Gets a path.
+    /// Sends a GET request.
     pub async fn get(&mut self, path: &str) -> anyhow::Result<Response> {
         self.request("GET", path, None).await
     }
 
-    /// Posts JSON to a path.
+    /// Sends a POST request with a JSON body.
     pub async fn post(&mut self, path: &str, json: &str) -> anyhow::Result<Response> {
         self.request("POST", path, Some(("application/json", json))).await
     }
 
-    /// Any request, with content type and body.
+    /// Sends any request. `body` is a content type and its text.
     pub async fn request(&mut self, method: &str, path: &str, body: Option<(&str, &str)>) -> anyhow::Result<Response> {
         let result = tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await;
-        let result = result.context("no answer in time").and_then(|answer| answer);
+        let result = result.context("no response in time").and_then(|answer| answer);
         if result.is_err() {
             self.connection = None;
         }

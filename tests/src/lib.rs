@@ -1,7 +1,8 @@
-//! Starts real clusters for tests: processes of the `quorate` binary on loopback, with real data directories, that can be
-//! killed, paused and started again, and proxies before them that lose replies.
+//! Starts real clusters for tests: `quorate` processes on loopback with real data directories.
+//! Tests kill, pause and restart them, and put proxies in front of them that lose replies.
 //!
-//! The binary is the one of the profile that the tests were built with; `QUORATE_BIN` names another one.
+//! The binary comes from the profile that the tests were built with; `QUORATE_BIN` names another
+//! one. Read [`Cluster`] first.
 
 mod cluster;
 mod http;
@@ -15,15 +16,15 @@ pub use proxy::Proxy;
 
 use std::time::{Duration, Instant};
 
-/// Waits until `done` says so, asking again every 20 ms. An error after `within` names what was waited for.
-pub async fn eventually<F, Fut>(what: &str, within: Duration, mut done: F) -> anyhow::Result<()>
+/// Polls `done` every 20 ms until it returns true. Fails after `within`; the error names `event`.
+pub async fn eventually<F, Fut>(event: &str, within: Duration, mut done: F) -> anyhow::Result<()>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = bool>,
 {
     let deadline = Instant::now() + within;
     while !done().await {
-        anyhow::ensure!(Instant::now() < deadline, "{what}: not within {} s", within.as_secs_f32());
+        anyhow::ensure!(Instant::now() < deadline, "{event}: not within {} s", within.as_secs_f32());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())

@@ -25,24 +25,24 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     Ok(binary)
 }
 
-/// A command of the binary, which dies with the test and has no standard input.
+/// A command of the binary. Its process dies with the test and has no standard input.
 pub fn quorate() -> anyhow::Result<Command> {
     let mut command = Command::new(binary()?);
     command.stdin(Stdio::null()).kill_on_drop(true).env_remove("QUORATE_ENDPOINTS");
     Ok(command)
 }
 
-/// Runs the command line tool to its end.
+/// Runs the command line tool until it exits.
 pub async fn run_cli(endpoints: &str, arguments: &[&str]) -> anyhow::Result<Output> {
     let mut command = quorate()?;
     command.env("QUORATE_ENDPOINTS", endpoints).args(arguments);
     let output = tokio::time::timeout(Duration::from_secs(60), command.output());
-    output.await.with_context(|| format!("quorate {arguments:?} did not end"))?.map_err(Into::into)
+    output.await.with_context(|| format!("quorate {arguments:?} did not exit"))?.map_err(Into::into)
 }
 
-/// A file that is handed to the project beside its root; none where it is missing.
+/// A file in the folder `shared` beside the workspace; `None` if it is missing.
 pub fn shared_file(name: &str) -> Option<PathBuf> {
-    // Asked at run time: another clone that shares the target directory may have compiled this.
+    // Read at run time: another clone that shares the target directory may have compiled this.
     let tests = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?);
     let root = tests.parent()?;
     let file = root.parent()?.join("shared").join(name);

@@ -1,4 +1,5 @@
-//! A proxy that loses replies: it passes requests on and cuts the connection before the answers come back.
+//! A proxy that loses replies: it forwards requests and closes the connection before the reply
+//! arrives.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,10 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
-/// Read at a time; a reply is usually smaller.
+/// Bytes of one read; a reply is usually smaller.
 const CHUNK_BYTES: usize = 16 << 10;
 
-/// A proxy before one port of loopback. It ends when it is dropped.
+/// A proxy in front of one port of loopback. Dropping it stops it.
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -20,7 +21,7 @@ pub struct Proxy {
 
 struct Shared {
     target: u16,
-    /// Of a million chunks of replies, how many are lost together with their connection.
+    /// How many of a million chunks of replies are lost, together with their connection.
     lost_per_million: AtomicU32,
     lost: AtomicU64,
 }
@@ -35,24 +36,25 @@ impl Proxy {
         Ok(Proxy { address, shared, _accept: AbortOnDropHandle::new(accept) })
     }
 
-    /// Where to connect to.
+    /// The address that clients connect to.
     pub fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// From now on, of a million chunks of replies this many are lost, and their connections cut.
+    /// From now on, loses `per_million` of a million chunks of replies, and closes their
+    /// connections.
     pub fn lose(&self, per_million: u32) {
         self.shared.lost_per_million.store(per_million, Ordering::Relaxed);
     }
 
-    /// How many chunks were lost so far.
+    /// How many chunks were lost.
     pub fn lost(&self) -> u64 {
         self.shared.lost.load(Ordering::Relaxed)
     }
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Connections end with the proxy: the set aborts what it still holds when it is dropped.
+    // Dropping the set aborts its tasks, so connections end with the proxy.
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         connections.spawn(carry(client, shared.clone()));
@@ -62,12 +64,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn carry(client: TcpStream, shared: Arc<Shared>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", shared.target)).await else { return };
-    // Failing to switch the delay off only makes it slower.
+    // A connection with Nagle's delay is only slower.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut from_client, to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
     let requests = async move {
-        // An error is an end like any other.
+        // An error ends the connection like any other end.
         let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
     };
     tokio::select! {

@@ -1,4 +1,5 @@
-//! Bad input gets a clear error that says what to do, with its own exit code or status; nothing panics, nothing is lost.
+//! Bad input gets a clear error that names the next step, with its own exit code or status. Nothing
+//! panics, and no data is lost.
 
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -19,13 +20,13 @@ fn small() -> ClusterOptions {
     ClusterOptions { shards: 2, ..ClusterOptions::default() }
 }
 
-/// The output has that exit code, says something about each of `words` on stderr, and did not panic.
+/// Checks the exit code, that stderr contains each of `words`, and that the process did not panic.
 fn expect(output: &Output, code: i32, words: &[&str]) -> anyhow::Result<()> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(code), "expected exit {code}, got {:?}: {stderr}", output.status.code());
-    ensure!(!stderr.contains("panicked"), "it panicked: {stderr}");
+    ensure!(!stderr.contains("panicked"), "the process panicked: {stderr}");
     for word in words {
-        ensure!(stderr.to_lowercase().contains(&word.to_lowercase()), "nothing about '{word}': {stderr}");
+        ensure!(stderr.to_lowercase().contains(&word.to_lowercase()), "'{word}' is missing: {stderr}");
     }
     Ok(())
 }
@@ -40,7 +41,7 @@ async fn keys_values_and_flags_are_checked() -> anyhow::Result<()> {
     expect(&run_cli(&endpoints, &["kv", "get", "key", "--read", "sideways"]).await?, USAGE, &["strong", "eventual"])?;
     expect(&run_cli(&endpoints, &["kv", "get", "key", "--read", "lease"]).await?, USAGE, &["not built"])?;
     expect(&run_cli(&endpoints, &["kv", "get", "key", "--no-such-flag"]).await?, USAGE, &["--no-such-flag"])?;
-    expect(&run_cli(&endpoints, &["kv", "get", "nobody-put-this"]).await?, ABSENT, &[])?;
+    expect(&run_cli(&endpoints, &["kv", "get", "never-written"]).await?, ABSENT, &[])?;
     expect(&run_cli("127.0.0.1:1", &["kv", "get", "key", "--deadline", "2s"]).await?, UNREACHABLE, &["127.0.0.1:1"])?;
 
     let large = cluster.data_dir(1).with_extension("large");
@@ -54,19 +55,19 @@ async fn keys_values_and_flags_are_checked() -> anyhow::Result<()> {
     expect(&run_cli(&endpoints, &["kv", "put", "key", "two", "--if-version", "999999"]).await?, REFUSED, &["version"])?;
     expect(&run_cli(&endpoints, &["kv", "put", "key", "two", "--if-value", "other"]).await?, REFUSED, &["version"])?;
     expect(&run_cli(&endpoints, &["kv", "put", "key", "two", "--if-value", "one"]).await?, 0, &[])?;
-    // Where nobody could read the error it cost the exit code: it was that of a panic.
+    // If stderr cannot be written, the exit code is still the one of the error, not of a panic.
     let mut command = quorate()?;
     command.env("QUORATE_ENDPOINTS", &endpoints).args(["kv", "put", "key", "three", "--if-absent"]);
     let unread = command.stderr(std::fs::File::create("/dev/full")?).status().await?;
-    ensure!(unread.code() == Some(REFUSED), "without a reader of stderr: {unread}");
+    ensure!(unread.code() == Some(REFUSED), "with a full stderr: {unread}");
     let get = run_cli(&endpoints, &["kv", "get", "key"]).await?;
-    ensure!(String::from_utf8_lossy(&get.stdout).contains("two"), "the last condition held: {get:?}");
+    ensure!(String::from_utf8_lossy(&get.stdout).contains("two"), "the last conditional write was applied: {get:?}");
     Ok(())
 }
 
-/// A node has three ports, and whoever names the wrong one was told nothing, or of HTTP and gRPC.
+/// A node has three ports. A client of the wrong one is told which port is for clients.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_not_for_clients_is_told_apart() -> anyhow::Result<()> {
+async fn wrong_port_is_named_in_the_error() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(ClusterOptions { nodes: 1, ..small() }).await?;
     let shortener = cluster.start_shortener().await?;
     for port in [cluster.peer(1), cluster.ops(1), shortener] {
@@ -82,7 +83,7 @@ async fn a_port_that_is_not_for_clients_is_told_apart() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn founding_a_cluster_is_idempotent_and_refuses_another_set() -> anyhow::Result<()> {
+async fn bootstrap_is_idempotent_and_refuses_another_set_of_nodes() -> anyhow::Result<()> {
     let cluster = Cluster::start_nodes(small()).await?;
     let all = cluster.endpoints();
     let two = format!("{},{}", cluster.endpoint(1), cluster.endpoint(2));
@@ -92,7 +93,7 @@ async fn founding_a_cluster_is_idempotent_and_refuses_another_set() -> anyhow::R
         run_cli(&first, &arguments).await
     };
     expect(&init(two.clone(), "3", "2").await?, USAGE, &["3", "2"])?;
-    // A node outside a cluster says so at once.
+    // A node outside a cluster fails fast.
     let began = Instant::now();
     let get = run_cli(&cluster.endpoint(1), &["kv", "get", "key", "--deadline", "2s"]).await?;
     expect(&get, UNREACHABLE, &["cluster"])?;
@@ -131,18 +132,19 @@ async fn data_directories_are_protected() -> anyhow::Result<()> {
     cluster.kill(3).await?;
     let old = std::fs::read_to_string(&format)?;
     let newer = old.replacen('1', "999", 1);
-    ensure!(newer != old, "the format file names its version: {old}");
+    ensure!(newer != old, "the format file has a version: {old}");
     std::fs::write(&format, newer)?;
     expect(&start(cluster.data_dir(3).to_owned(), any()).await?, DATA_FORMAT, &["999"])?;
     std::fs::write(&format, old)?;
 
-    // A node whose log is gone has forgotten its votes: it must not take an empty one for its own.
+    // A node without its log has lost its votes, so it must not start with an empty one.
     let (log, away) = (cluster.data_dir(3).join("log"), cluster.data_dir(3).with_extension("log-away"));
     std::fs::rename(&log, &away)?;
     expect(&start(cluster.data_dir(3).to_owned(), any()).await?, DATA_FORMAT, &["gone", "new one"])?;
     std::fs::rename(&away, &log)?;
 
-    // Nor may it when only the newest part is gone: RocksDB opens such a database as if that had never been.
+    // The same holds if only the newest part is missing; RocksDB opens such a database without an
+    // error.
     let mut newest = Vec::new();
     for file in std::fs::read_dir(&log)? {
         let file = file?.path();
@@ -151,7 +153,7 @@ async fn data_directories_are_protected() -> anyhow::Result<()> {
             newest.push(file);
         }
     }
-    ensure!(!newest.is_empty(), "the log has a write-ahead log");
+    ensure!(!newest.is_empty(), "the log database has a write-ahead log");
     expect(&start(cluster.data_dir(3).to_owned(), any()).await?, DATA_FORMAT, &["write-ahead log", "new one"])?;
     for file in newest {
         std::fs::rename(file.with_extension("away"), &file)?;
@@ -160,7 +162,7 @@ async fn data_directories_are_protected() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_shortener_refuses_what_is_not_a_url() -> anyhow::Result<()> {
+async fn shortener_refuses_invalid_urls() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(small()).await?;
     let mut http = HttpClient::new(cluster.start_shortener().await?);
     let json = Some("application/json");
@@ -176,7 +178,7 @@ async fn the_shortener_refuses_what_is_not_a_url() -> anyhow::Result<()> {
         ("GET", "/zzzzzzz", None, "", &[404]),
     ];
     for (method, path, content_type, body, statuses) in cases {
-        // A refused body may be left unread, and the connection closed.
+        // The server may close the connection without reading a refused body.
         let mut fresh = HttpClient::new(http_address(&cluster)?);
         let response = fresh.request(method, path, content_type.map(|kind| (kind, body))).await?;
         ensure!(statuses.contains(&response.status), "{method} {path}: {response:?}");
@@ -196,9 +198,9 @@ async fn the_shortener_refuses_what_is_not_a_url() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Method, path, content type, body, and which statuses are right.
+/// Method, path, content type, body, and the accepted statuses.
 type Case<'a> = (&'a str, &'a str, Option<&'a str>, &'a str, &'a [u16]);
 
 fn http_address(cluster: &Cluster) -> anyhow::Result<String> {
-    cluster.shortener_address().map(str::to_owned).ok_or_else(|| anyhow::anyhow!("no shortener runs"))
+    cluster.shortener_address().map(str::to_owned).ok_or_else(|| anyhow::anyhow!("no shortener is running"))
 }

@@ -1,4 +1,4 @@
-//! Exactly once: increments by compare-and-set while replies are lost and leaders killed.
+//! Exactly once: increments by compare-and-set while replies are lost and leaders are killed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use quorate_tests::{Cluster, ClusterOptions};
 const CLIENTS: usize = 16;
 const COUNTERS: usize = 8;
 const INCREMENTS: u64 = 20_000;
-/// Of a million chunks of replies this many are lost, with their connections.
+/// How many of a million chunks of replies are lost, with their connections.
 const LOST_PER_MILLION: u32 = 3_000;
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -19,9 +19,9 @@ fn number(value: &[u8]) -> anyhow::Result<u64> {
     Ok(std::str::from_utf8(value)?.parse()?)
 }
 
-/// Increments one counter by one; none if another client was faster.
+/// Increments one counter by one. `None` if another client was faster.
 async fn increment(client: &Client, key: &str) -> anyhow::Result<Option<()>> {
-    let record = client.get(key).await?.value.context("the counter was made")?;
+    let record = client.get(key).await?.value.context("the counter exists")?;
     let next = number(record.value.as_bytes())? + 1;
     match client.put(key, next.to_string()).if_version(record.version).await {
         Ok(_) => Ok(Some(())),
@@ -30,8 +30,8 @@ async fn increment(client: &Client, key: &str) -> anyhow::Result<Option<()>> {
     }
 }
 
-/// Runs increments until so many are acknowledged, losing replies and killing a node twice. Gives what the counters add up to
-/// and how many increments were acknowledged.
+/// Runs increments until `increments` are acknowledged, while replies are lost and, with `kill`,
+/// two nodes are killed. Returns the sum of the counters and the number of acknowledged increments.
 async fn count(environment: Vec<(String, String)>, increments: u64, kill: bool) -> anyhow::Result<(u64, u64)> {
     let options = ClusterOptions { shards: 8, proxied: true, environment, ..ClusterOptions::default() };
     let mut cluster = Cluster::start(options).await?;
@@ -59,7 +59,7 @@ async fn count(environment: Vec<(String, String)>, increments: u64, kill: bool) 
     if kill {
         for (node, at) in [(1, increments / 4), (2, increments / 2)] {
             let reached = || async { acknowledged.load(Ordering::SeqCst) >= at };
-            quorate_tests::eventually("the increments go on", Duration::from_secs(300), reached).await?;
+            quorate_tests::eventually("the increments make progress", Duration::from_secs(300), reached).await?;
             cluster.kill(node).await?;
             cluster.restart(node).await?;
         }
@@ -74,7 +74,7 @@ async fn count(environment: Vec<(String, String)>, increments: u64, kill: bool) 
     }
     let mut sum = 0;
     for counter in 0..COUNTERS {
-        let record = setup.get(format!("counter-{counter}")).await?.value.context("the counter is there")?;
+        let record = setup.get(format!("counter-{counter}")).await?.value.context("the counter exists")?;
         sum += number(record.value.as_bytes())?;
     }
     let acknowledged = acknowledged.load(Ordering::SeqCst);
@@ -84,15 +84,16 @@ async fn count(environment: Vec<(String, String)>, increments: u64, kill: bool) 
 
 /// Every acknowledged increment counts once, and every increment that counts was acknowledged.
 #[tokio::test(flavor = "multi_thread")]
-async fn increments_are_applied_exactly_once_though_replies_are_lost() -> anyhow::Result<()> {
+async fn lost_replies_apply_no_increment_twice() -> anyhow::Result<()> {
     let (sum, acknowledged) = count(vec![], INCREMENTS, true).await?;
     ensure!(sum == acknowledged, "counted {sum}, acknowledged {acknowledged}");
     Ok(())
 }
 
-/// The test above bites: without the session table a retry is applied again, or refused though it was applied.
+/// Shows that the test above can fail: without the session table, a retry is applied again, or is
+/// refused although it was applied.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_session_table_increments_go_wrong() -> anyhow::Result<()> {
+async fn lost_replies_are_noticed_without_the_session_table() -> anyhow::Result<()> {
     let bug = ("QUORATE_BUG".to_owned(), "session-table-off".to_owned());
     let (sum, acknowledged) = count(vec![bug], INCREMENTS / 4, false).await?;
     ensure!(sum != acknowledged, "without the session table the counts must differ, both are {sum}");

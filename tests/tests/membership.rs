@@ -1,5 +1,6 @@
-//! Nodes come and go under load, and die in the middle of it: nothing acknowledged is lost, nothing is wrong, and in the end
-//! every shard has three equal replicas on distinct nodes and nobody else has any.
+//! Nodes are added, drained, replaced and removed under load, and are killed midway. No
+//! acknowledged write is lost or wrong, and in the end every shard has three equal replicas on
+//! distinct nodes, and no others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,12 +18,12 @@ use tokio::task::JoinSet;
 const SHARDS: u32 = 8;
 const PATIENCE: Duration = Duration::from_secs(120);
 const ASK: Duration = Duration::from_secs(5);
-/// So that a move takes long enough to be interrupted.
+/// Large enough that a move can be interrupted.
 const VALUE_BYTES: usize = 4 << 10;
 const PRELOADED: usize = 4_000;
 const WRITERS: usize = 4;
 
-/// Writes without a pause, each key once, and remembers what was acknowledged.
+/// Writes without a pause, each key once, and records the acknowledged keys.
 struct Load {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
@@ -42,11 +43,11 @@ impl Load {
                         break;
                     }
                     let key = format!("load-{writer}-{number}");
-                    // What is not acknowledged promises nothing; the next key goes on.
+                    // A failed write promises nothing; continue with the next key.
                     if client.put(&key, key.clone()).deadline(PATIENCE).await.is_ok() {
                         count.fetch_add(1, Ordering::Relaxed);
                         let read = client.get(&key).deadline(PATIENCE).await?.value;
-                        let value = read.with_context(|| format!("{key} was acknowledged and is gone"))?.value;
+                        let value = read.with_context(|| format!("{key} was acknowledged and is missing"))?.value;
                         ensure!(value.as_bytes() == key.as_bytes(), "{key} has another value");
                         written.push(key);
                     }
@@ -57,13 +58,16 @@ impl Load {
         Load { stop, acknowledged, writers }
     }
 
-    /// Waits until so many more writes were acknowledged.
+    /// Waits for `more` acknowledged writes.
     async fn progress(&self, more: u64) -> anyhow::Result<()> {
         let wanted = self.acknowledged.load(Ordering::Relaxed) + more;
-        eventually("the load goes on", PATIENCE, || async { self.acknowledged.load(Ordering::Relaxed) >= wanted }).await
+        eventually("the load makes progress", PATIENCE, || async {
+            self.acknowledged.load(Ordering::Relaxed) >= wanted
+        })
+        .await
     }
 
-    /// Ends it, reads everything back, and prints the counts.
+    /// Stops the load, reads all keys back, and prints the counts.
     async fn end(mut self, client: &Client) -> anyhow::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         let mut keys = Vec::new();
@@ -91,7 +95,7 @@ async fn preload(client: &Client) -> anyhow::Result<()> {
         let (client, value) = (client.clone(), value.clone());
         writes.spawn(async move { client.put(format!("preloaded-{key}"), value).deadline(PATIENCE).await });
         if writes.len() >= 64 {
-            writes.join_next().await.context("a write is under way")???;
+            writes.join_next().await.context("a write is in progress")???;
         }
     }
     while let Some(write) = writes.join_next().await {
@@ -104,12 +108,12 @@ async fn status(cluster: &Cluster, node: usize) -> Option<NodeStatus> {
     admin(&cluster.endpoint(node), ASK).await.ok()?.node(ASK).await.ok()
 }
 
-/// The id of a node that runs: initial nodes are numbered by their addresses.
+/// The id of a running node: bootstrap numbers the initial nodes by address.
 async fn id(cluster: &Cluster, node: usize) -> anyhow::Result<String> {
-    Ok(status(cluster, node).await.context("the node answers")?.id.to_string())
+    Ok(status(cluster, node).await.context("the node responds")?.id.to_string())
 }
 
-/// The node that leads the topology group, as its nodes say.
+/// The node that leads the topology group, by the nodes' own reports.
 async fn reconciler(cluster: &Cluster) -> anyhow::Result<usize> {
     for _ in 0..200 {
         for node in 1..=cluster.len() {
@@ -121,10 +125,10 @@ async fn reconciler(cluster: &Cluster) -> anyhow::Result<usize> {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    anyhow::bail!("nobody leads the topology group")
+    anyhow::bail!("the topology group has no leader")
 }
 
-/// Runs a verb to its end; the cluster may be in turmoil meanwhile.
+/// Runs a command until it exits; nodes may fail meanwhile.
 async fn verb(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<()> {
     let output = run_cli(&cluster.endpoints(), arguments).await?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -138,7 +142,7 @@ async fn json(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Value> {
     serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Waits until nothing that was asked for runs any more.
+/// Waits until no operation is running.
 async fn at_rest(cluster: &Cluster) -> anyhow::Result<()> {
     let rest = eventually("every operation is done", PATIENCE, || async {
         let Ok(list) = json(cluster, &["op", "list"]).await else { return false };
@@ -152,7 +156,7 @@ async fn at_rest(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every shard has three replicas on distinct nodes of these, they are equal, and nobody else has any.
+/// Checks that every shard has three equal replicas on distinct nodes of `nodes`, and no others.
 async fn is_whole(cluster: &Cluster, nodes: &[usize]) -> anyhow::Result<()> {
     let shards = json(cluster, &["shard", "list"]).await?;
     let shards = shards["items"].as_array().context("a list of shards")?.clone();
@@ -167,7 +171,7 @@ async fn is_whole(cluster: &Cluster, nodes: &[usize]) -> anyhow::Result<()> {
         ensure!(on.len() == 3 && replicas.len() == 3 && on.is_subset(&allowed), "shard {} is on {on:?}", shard["id"]);
     }
     verb(cluster, &["shard", "verify", "--deadline", "30s"]).await?;
-    let alone = eventually("nobody else has a replica", PATIENCE, || async {
+    let alone = eventually("no other node has a replica", PATIENCE, || async {
         let mut held = 0;
         for node in 1..=cluster.len() {
             if let Some(status) = status(cluster, node).await {
@@ -192,10 +196,10 @@ async fn is_whole(cluster: &Cluster, nodes: &[usize]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// 3 → 5 → 4 → 4 → 3 nodes: added, drained and removed, replaced, removed as dead. In the middle of each a node is killed and
-/// comes back, twice the one that leads the topology group.
+/// 3 → 5 → 4 → 4 → 3 nodes: two added, one drained and removed, one replaced, one removed as dead.
+/// A node is killed and restarted during each change, twice the leader of the topology group.
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_come_and_go_under_load_and_die_in_the_middle() -> anyhow::Result<()> {
+async fn membership_changes_lose_nothing_when_nodes_crash_midway() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(ClusterOptions { shards: SHARDS, ..ClusterOptions::default() }).await?;
     let client = cluster.client(PATIENCE).await?;
     preload(&client).await?;
@@ -258,9 +262,10 @@ async fn nodes_come_and_go_under_load_and_die_in_the_middle() -> anyhow::Result<
     load.end(&client).await
 }
 
-/// A node that was removed while it was away destroys what it has when it comes back, and is told what to do.
+/// A node that was removed while it was down deletes its replicas when it returns, and logs the
+/// reason.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_node_that_wakes_up_deletes_its_replicas() -> anyhow::Result<()> {
+async fn removed_node_deletes_its_replicas_when_it_returns() -> anyhow::Result<()> {
     let options = ClusterOptions { nodes: 4, shards: SHARDS, ..ClusterOptions::default() };
     let mut cluster = Cluster::start(options).await?;
     let (address, second) = (cluster.endpoint(2), id(&cluster, 2).await?);
@@ -269,7 +274,7 @@ async fn a_removed_node_that_wakes_up_deletes_its_replicas() -> anyhow::Result<(
     is_whole(&cluster, &[1, 3, 4]).await?;
     cluster.restart(2).await?;
     is_whole(&cluster, &[1, 3, 4]).await?;
-    eventually("it knows that it was removed", PATIENCE, || async {
+    eventually("the node logs that it was removed", PATIENCE, || async {
         cluster.log(2).contains("the node was removed from the cluster for good")
     })
     .await

@@ -1,4 +1,5 @@
-//! Without a quorum: eventual reads go on, strong reads and writes say so inside their deadline, and nothing needs help after.
+//! Without a quorum, eventual reads work, strong reads and writes fail within their deadline, and
+//! the cluster recovers by itself once the nodes return.
 
 use std::time::{Duration, Instant};
 
@@ -16,14 +17,15 @@ fn text(output: &std::process::Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Two of three nodes are stopped: the third answers eventual reads; strong reads exit 3, puts 3 or 10, within the deadline.
+/// With two of three nodes down, the third serves eventual reads. A strong read exits with 3 and a
+/// put with 3 or 10, within the deadline.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_minority_answers_eventual_reads_and_refuses_the_rest_in_time() -> anyhow::Result<()> {
+async fn minority_serves_eventual_reads_and_fails_the_rest_in_time() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(ClusterOptions { shards: 4, ..ClusterOptions::default() }).await?;
     let endpoints = cluster.endpoints();
     let put = run_cli(&endpoints, &["kv", "put", "greeting", "hello"]).await?;
     ensure!(put.status.success(), "put: {}", text(&put));
-    // The write is acknowledged once two of three have it; the third applies it a moment later.
+    // Two of three replicas acknowledge the write; the third applies it a moment later.
     quorate_tests::eventually("every node has applied it", Duration::from_secs(10), || async {
         let mut all = true;
         for number in 1..=cluster.len() {
@@ -36,7 +38,7 @@ async fn a_minority_answers_eventual_reads_and_refuses_the_rest_in_time() -> any
     cluster.kill(1).await?;
     cluster.kill(2).await?;
 
-    // An eventual read may prefer a dead node first, so it is asked a few times: it must succeed each time.
+    // The client may try a dead node first; each of several reads must succeed.
     for _ in 0..5 {
         let get = run_cli(&endpoints, &["kv", "get", "greeting", "--read", "eventual"]).await?;
         ensure!(get.status.success() && text(&get).contains("hello"), "eventual get: {}", text(&get));
@@ -59,9 +61,10 @@ async fn a_minority_answers_eventual_reads_and_refuses_the_rest_in_time() -> any
     Ok(())
 }
 
-/// A paused leader (SIGSTOP) is replaced, and its strong reads after it wakes up do not show an older value.
+/// A paused leader (SIGSTOP) is replaced, and serves no older value to strong reads after it
+/// resumes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_node_never_answers_a_strong_read_with_an_older_value() -> anyhow::Result<()> {
+async fn resumed_leader_serves_no_stale_strong_read() -> anyhow::Result<()> {
     let cluster = Cluster::start(ClusterOptions { shards: 1, ..ClusterOptions::default() }).await?;
     let client = cluster.client(Duration::from_secs(30)).await?;
     for round in 0..cluster.len() * 2 {

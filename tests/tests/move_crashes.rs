@@ -1,5 +1,6 @@
-//! A replica moves, and the node that leads the topology group, the one that leads the shard, the one that gets the replica or
-//! the one that gives it away dies at a named step. Each time the move comes to its end: three equal replicas, no orphan.
+//! A replica moves, and one node crashes at a named step: the leader of the topology group, the
+//! leader of the shard, the target, or the source. Every move completes with three equal replicas,
+//! and no orphan.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,10 +13,10 @@ use quorate_tests::{Cluster, ClusterOptions, eventually, run_cli};
 use serde_json::Value;
 
 const SHARDS: u32 = 2;
-/// Enough entries that some are purged, so that a new replica needs a snapshot.
+/// Enough entries that some are purged and a new replica needs a snapshot.
 const KEYS: usize = 3_000;
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Steps that may be missed: a fast follower is sent the log where a slow one would have needed a snapshot.
+/// Steps that a run may miss: a fast follower gets the log where a slow one needs a snapshot.
 const MISSED_MAX: usize = 3;
 const ASK: Duration = Duration::from_secs(5);
 
@@ -25,13 +26,13 @@ enum Victim {
     Reconciler,
     /// The node that leads the shard.
     Leader,
-    /// The node that gets a replica.
+    /// The node that receives the replica.
     Target,
-    /// The node that gives its replica away.
+    /// The node that the replica leaves.
     Source,
 }
 
-/// Who dies where.
+/// The crashes: a node and a step.
 const STEPS: &[(Victim, &str)] = &[
     (Victim::Reconciler, "start-move-planned"),
     (Victim::Reconciler, "start-move-done"),
@@ -79,7 +80,7 @@ impl Lab {
             let client = client.clone();
             writes.spawn(async move { client.put(format!("key-{key}"), format!("round {round}")).await });
             if writes.len() >= 4 {
-                writes.join_next().await.context("a write is under way")???;
+                writes.join_next().await.context("a write is in progress")???;
             }
         }
         while let Some(write) = writes.join_next().await {
@@ -92,7 +93,7 @@ impl Lab {
         admin(&self.cluster.endpoint(number), ASK).await.ok()?.node(ASK).await.ok()
     }
 
-    /// The number of the node with an id, and of the one that leads a group.
+    /// The number of the node with this id.
     async fn numbered(&self, id: u64) -> anyhow::Result<usize> {
         for number in 1..=self.cluster.len() {
             if self.status(number).await.is_some_and(|status| status.id == id) {
@@ -113,7 +114,7 @@ impl Lab {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        anyhow::bail!("nobody leads group {group}")
+        anyhow::bail!("group {group} has no leader")
     }
 
     async fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
@@ -133,12 +134,14 @@ impl Lab {
         replicas.iter().map(|at| Ok(at["node"].as_str().context("a node")?.parse()?)).collect()
     }
 
-    /// Moves a replica of shard 1 while the victim dies at the step; whether it came by.
+    /// Moves a replica of shard 1 and crashes the victim at the step. Returns whether the step was
+    /// reached.
     async fn run(&mut self, victim: Victim, step: &str) -> anyhow::Result<bool> {
         let has = self.replicas().await?;
         let target = (1..=4).find(|id| !has.contains(id)).context("one node has no replica")?;
         let (leader, reconciler) = (self.leader(1).await?, self.leader(0).await?);
-        // A leader that leaves hands over first; elsewhere the leader is to die as the leader.
+        // A leader that leaves transfers its leadership first. In the other steps it must crash as
+        // the leader.
         let leaves = step.starts_with("transfer-leader");
         let source = *has.iter().find(|id| (**id == leader) == leaves).context("a shard has three replicas")?;
         let victim_id = match victim {
@@ -148,26 +151,27 @@ impl Lab {
             Victim::Source => source,
         };
         let number = self.numbered(victim_id).await?;
-        // A new replica needs a snapshot where the log of its leader begins late.
+        // A new replica needs a snapshot if its leader has purged the first entries.
         for number in 1..=4 {
             admin(&self.cluster.endpoint(number), PATIENCE)
                 .await?
                 .compact_logs(CompactLogsRequest {}, PATIENCE)
                 .await?;
         }
-        let pid = self.cluster.pid(number).context("the victim runs")?;
+        let pid = self.cluster.pid(number).context("the victim is running")?;
         std::fs::write(&self.points, format!("{pid} {step}"))?;
         let (from, to) = (source.to_string(), target.to_string());
         let arguments = ["shard", "move", "1", "--from", &from, "--to", &to, "--yes", "--no-wait"];
         let started = run_cli(&self.cluster.endpoints(), &arguments).await?;
         let said = String::from_utf8_lossy(&started.stderr).into_owned();
-        // The node that was asked may be the one that died.
+        // The node that received the command may be the one that crashed.
         let deadline = Instant::now() + PATIENCE;
         let mut died = false;
         while Instant::now() < deadline {
             let done = self.replicas().await.is_ok_and(|has| has.contains(&target) && !has.contains(&source));
             let ended = done && self.at_rest().await;
-            // Last: it may die, and another finish what it began, while the list of operations is waited for.
+            // Checked last: the victim may crash, and another node finish its work, during the
+            // query above.
             died = self.cluster.has_died(number)?;
             if died || ended {
                 break;
@@ -176,7 +180,7 @@ impl Lab {
         }
         std::fs::write(&self.points, "")?;
         if died {
-            // What the others do without it, for a while.
+            // The other nodes continue without it for a while.
             tokio::time::sleep(Duration::from_millis(300)).await;
             self.cluster.restart(number).await?;
         }
@@ -197,9 +201,9 @@ impl Lab {
             .is_some_and(|operations| operations.iter().all(|operation| operation["state"] == "done"))
     }
 
-    /// Three equal replicas of each shard, and nothing else.
+    /// Checks that each shard has three equal replicas, and no others.
     async fn check(&self) -> anyhow::Result<()> {
-        let whole = eventually("three replicas each, and no orphan", PATIENCE, || async {
+        let whole = eventually("every shard has three replicas, and no orphan", PATIENCE, || async {
             let mut held = 0;
             for number in 1..=4 {
                 let Some(status) = self.status(number).await else { return false };
@@ -215,26 +219,26 @@ impl Lab {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_move_survives_a_crash_at_every_step() -> anyhow::Result<()> {
+async fn move_completes_after_a_crash_at_every_step() -> anyhow::Result<()> {
     let mut lab = Lab::start(4).await?;
     lab.write(0).await?;
     let mut missed = Vec::new();
     for (round, (victim, step)) in STEPS.iter().enumerate() {
-        let died = lab.run(*victim, step).await.with_context(|| format!("{victim:?} dies at {step}"))?;
-        lab.write(round + 1).await.with_context(|| format!("writes after {victim:?} died at {step}"))?;
-        lab.check().await.with_context(|| format!("after {victim:?} died at {step}"))?;
-        println!("{victim:?} at {step}: {}", if died { "died" } else { "not come by" });
+        let died = lab.run(*victim, step).await.with_context(|| format!("{victim:?} crashes at {step}"))?;
+        lab.write(round + 1).await.with_context(|| format!("writes after {victim:?} crashed at {step}"))?;
+        lab.check().await.with_context(|| format!("after {victim:?} crashed at {step}"))?;
+        println!("{victim:?} at {step}: {}", if died { "crashed" } else { "step not reached" });
         if !died {
             missed.push((victim, step));
         }
     }
-    ensure!(missed.len() <= MISSED_MAX, "steps that were not come by: {missed:?}");
+    ensure!(missed.len() <= MISSED_MAX, "steps that were not reached: {missed:?}");
     Ok(())
 }
 
-/// A replica that was on its way to a node that died stayed on its way for ever, though others could have it.
+/// A move to a node that died is planned again to another node. Such a move once waited forever.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_that_died_for_good_was_waited_for() -> anyhow::Result<()> {
+async fn move_to_a_dead_node_is_planned_again() -> anyhow::Result<()> {
     let mut lab = Lab::start(5).await?;
     lab.write(0).await?;
     let first = lab.replicas().await?;
@@ -242,17 +246,17 @@ async fn a_target_that_died_for_good_was_waited_for() -> anyhow::Result<()> {
     let old = *first.first().context("a shard has replicas")?;
     let before: Vec<BTreeSet<u64>> = vec![first, lab.replicas_of(2).await?];
     let number = lab.numbered(new).await?;
-    let pid = lab.cluster.pid(number).context("the new node runs")?;
+    let pid = lab.cluster.pid(number).context("the new node is running")?;
     std::fs::write(&lab.points, format!("{pid} replica-made"))?;
     let arguments = ["node", "replace", &old.to_string(), "--with", &new.to_string(), "--yes", "--no-wait"];
     let started = run_cli(&lab.cluster.endpoints(), &arguments).await?;
     ensure!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
     let deadline = Instant::now() + PATIENCE;
     while !lab.cluster.has_died(number)? {
-        ensure!(Instant::now() < deadline, "the new node made no replica");
+        ensure!(Instant::now() < deadline, "the new node created no replica");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    eventually("the operation is done without the node that died", PATIENCE, || lab.at_rest()).await?;
+    eventually("the operation completes without the dead node", PATIENCE, || lab.at_rest()).await?;
     for (shard, had) in (1..).zip(before) {
         let has = lab.replicas_of(shard).await?;
         ensure!(has.len() == 3 && !has.contains(&old), "shard {shard} is on {has:?}");

@@ -1,4 +1,5 @@
-//! A playground as a newcomer uses it: nodes are added, killed, paused and cut off while it runs, and the cluster copes.
+//! A playground as a new user tries it: nodes are added, killed, paused and partitioned while it
+//! runs, and the cluster recovers each time.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -42,7 +43,7 @@ impl Playground {
         Ok(Playground { process, base, ready, endpoints })
     }
 
-    /// Runs a verb; gives its exit code and what it printed.
+    /// Runs a verb. Returns its exit code and its output.
     async fn verb(&self, words: &[&str]) -> anyhow::Result<(i32, String)> {
         let base = self.base.to_string();
         let arguments: Vec<&str> = ["playground"].iter().chain(words).copied().chain(["--port-base", &base]).collect();
@@ -70,7 +71,7 @@ impl Playground {
         serde_json::from_str(&said).with_context(|| said)
     }
 
-    /// The nodes that answer, by `status`.
+    /// The nodes that respond, by `status`.
     async fn up(&self) -> Vec<String> {
         let Ok(status) = self.json(&["status"]).await else { return Vec::new() };
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
@@ -78,14 +79,14 @@ impl Playground {
         up.filter_map(|node| node["id"].as_str().map(str::to_owned)).collect()
     }
 
-    async fn is_well(&self) -> anyhow::Result<()> {
-        eventually("the cluster is well", PATIENCE, || async {
+    async fn is_healthy(&self) -> anyhow::Result<()> {
+        eventually("the cluster is healthy", PATIENCE, || async {
             self.cli(&["status", "--check"]).await.is_ok_and(|(code, _)| code == 0)
         })
         .await
     }
 
-    /// How far a node's replica of each shard has applied, and how far the furthest of the others has.
+    /// The applied index of a node's replica of each shard, and the highest of the other replicas.
     async fn applied(&self, node: &str) -> anyhow::Result<Vec<(u64, u64)>> {
         let shards = self.json(&["shard", "list"]).await?;
         let shards = shards["items"].as_array().context("a list of shards")?;
@@ -98,11 +99,12 @@ impl Playground {
     }
 
     async fn stop(mut self) -> anyhow::Result<()> {
-        let process = self.process.id().context("the playground runs")?;
+        let process = self.process.id().context("the playground is running")?;
         kill_process(Pid::from_raw(i32::try_from(process)?).context("a process has a pid")?, Signal::TERM)?;
-        let status = tokio::time::timeout(PATIENCE, self.process.wait()).await.context("it did not stop")??;
+        let status =
+            tokio::time::timeout(PATIENCE, self.process.wait()).await.context("the playground did not stop")??;
         ensure!(status.success(), "the playground ended with {status}");
-        ensure!(!self.ready.exists(), "the ready file is still there");
+        ensure!(!self.ready.exists(), "the ready file still exists");
         let (code, said) = self.verb(&["heal"]).await?;
         ensure!(code == UNREACHABLE && said.contains("no playground runs on port base"), "exit {code}: {said}");
         Ok(())
@@ -114,7 +116,8 @@ fn outcome(output: &Output) -> (i32, String) {
     (output.status.code().unwrap_or(-1), said.concat())
 }
 
-/// A port base whose ports were free a moment ago, above the ports of other tests' clusters. Each process begins elsewhere.
+/// A port base whose ports were free a moment ago, above the ports of other tests' clusters. Each
+/// process starts at a different one.
 fn free_base() -> anyhow::Result<u16> {
     const BLOCKS: u32 = 68;
     for turn in 0..BLOCKS {
@@ -126,15 +129,15 @@ fn free_base() -> anyhow::Result<u16> {
     anyhow::bail!("no free ports on loopback")
 }
 
-/// Everything that the manual promises of a playground that runs, in the order in which a newcomer tries it.
+/// All verbs of a running playground, in the order in which a new user tries them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_newcomer_adds_kills_pauses_and_cuts_off_nodes() -> anyhow::Result<()> {
+async fn every_verb_works_and_the_cluster_recovers() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let playground = Playground::start(dir.path(), &[]).await?;
     let put = playground.cli(&["kv", "put", "greeting", "hello"]).await?;
     ensure!(put.0 == 0, "{}", put.1);
 
-    // What cannot be done says why, and changes nothing.
+    // An impossible request names the reason and changes nothing.
     playground.refused(&["kill", "9"], USAGE, "no node 9").await?;
     playground.refused(&["resume", "2"], CONFLICT, "node 2 is not paused").await?;
     playground.refused(&["start", "2"], CONFLICT, "node 2 runs already").await?;
@@ -143,33 +146,34 @@ async fn a_newcomer_adds_kills_pauses_and_cuts_off_nodes() -> anyhow::Result<()>
 
     playground.done(&["kill", "2"]).await?;
     playground.refused(&["kill", "2"], CONFLICT, "it does not run").await?;
-    eventually("node 2 is gone", PATIENCE, || async { playground.up().await == ["1", "3"] }).await?;
+    eventually("node 2 is down", PATIENCE, || async { playground.up().await == ["1", "3"] }).await?;
     let put = playground.cli(&["kv", "put", "greeting", "without 2", "--deadline", "30s"]).await?;
     ensure!(put.0 == 0, "{}", put.1);
     playground.done(&["start", "2"]).await?;
-    playground.is_well().await?;
+    playground.is_healthy().await?;
 
     playground.done(&["pause", "3"]).await?;
     playground.refused(&["pause", "3"], CONFLICT, "paused already").await?;
-    eventually("node 3 does not answer", PATIENCE, || async { playground.up().await == ["1", "2"] }).await?;
+    eventually("node 3 is unresponsive", PATIENCE, || async { playground.up().await == ["1", "2"] }).await?;
     playground.done(&["resume", "3"]).await?;
-    playground.is_well().await?;
+    playground.is_healthy().await?;
 
-    // Found by its directory as well.
+    // A playground can be named by its directory.
     let home = dir.path().join("home").display().to_string();
     let added = playground.cli(&["playground", "add", "--dir", &home]).await?;
     ensure!(added.0 == 0 && added.1.contains("is in the cluster"), "exit {}: {}", added.0, added.1);
     eventually("node 4 is up", PATIENCE, || async { playground.up().await.len() == 4 }).await?;
     playground.done(&["kill", "4"]).await?;
     playground.done(&["start", "4"]).await?;
-    playground.is_well().await?;
+    playground.is_healthy().await?;
     playground.stop().await
 }
 
-/// The node that leads most is cut from the two others: they elect and take writes; it hears nothing of them, still answers
-/// clients' eventual reads, and after the cut has everything by itself.
+/// The node that leads most shards is cut off from the two others. They elect leaders and take
+/// writes; the node receives none of them, still serves eventual reads, and catches up after the
+/// partition.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_is_real_and_heals() -> anyhow::Result<()> {
+async fn partition_cuts_replication_and_heals() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let playground = Playground::start(dir.path(), &[]).await?;
     for key in 0..20 {
@@ -183,15 +187,16 @@ async fn a_partition_is_real_and_heals() -> anyhow::Result<()> {
     let said = playground.done(&["partition", &cut]).await?;
     ensure!(said.contains("hear nothing of each other"), "{said}");
 
-    // The reads and writes of the majority go on once it has elected; every shard gets some of these.
+    // The majority serves reads and writes once it has elected. Every shard gets some of these
+    // keys.
     for key in 0..20 {
         let put = playground.cli(&["kv", "put", &format!("key-{key}"), "during", "--deadline", "30s"]).await?;
-        ensure!(put.0 == 0, "put during the cut: exit {}: {}", put.0, put.1);
+        ensure!(put.0 == 0, "put during the partition: exit {}: {}", put.0, put.1);
     }
     let behind = |applied: &[(u64, u64)]| applied.iter().filter(|(own, others)| own < others).count();
     let shards = playground.applied(&cut).await?;
-    ensure!(behind(&shards) == shards.len(), "node {cut} heard of writes across the cut: {shards:?}");
-    // The cut-off node is up for clients, who ask it for its own view.
+    ensure!(behind(&shards) == shards.len(), "node {cut} received writes across the partition: {shards:?}");
+    // Clients still reach the cut-off node and get its own view.
     ensure!(playground.up().await.len() == 3, "clients reach both sides");
     for key in 0..20 {
         let get = playground.cli(&["kv", "get", &format!("key-{key}"), "--read", "eventual"]).await?;
@@ -203,15 +208,15 @@ async fn a_partition_is_real_and_heals() -> anyhow::Result<()> {
         playground.applied(&cut).await.is_ok_and(|applied| behind(&applied) == 0)
     })
     .await?;
-    playground.is_well().await?;
+    playground.is_healthy().await?;
     let get = playground.cli(&["kv", "get", "key-7", "--deadline", "30s"]).await?;
     ensure!(get.0 == 0 && get.1.contains("during"), "exit {}: {}", get.0, get.1);
     playground.stop().await
 }
 
-/// Without proxies nothing can be cut, and it says so.
+/// Without proxies a partition is refused, and the error names `--direct`.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_direct_playground_cannot_be_partitioned() -> anyhow::Result<()> {
+async fn direct_playground_refuses_a_partition() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let playground = Playground::start(dir.path(), &["--direct", "--nodes", "1"]).await?;
     playground.refused(&["partition", "1"], REFUSED, "--direct").await?;

@@ -1,4 +1,4 @@
-//! A rolling restart costs no failed request: a node that is asked to stop hands its leaderships over first.
+//! A rolling restart fails no request, because a stopping node transfers its leaderships first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,14 +10,14 @@ use quorate_tests::{Cluster, ClusterOptions, eventually, run_cli};
 use tokio::task::JoinSet;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What an application would wait for one request.
+/// The deadline that an application gives one request.
 const DEADLINE: Duration = Duration::from_secs(5);
 const WRITERS: usize = 8;
 const ROUNDS: usize = 2;
 /// Requests between two steps, so that each step happens under load.
 const REQUESTS_BETWEEN: u64 = 200;
 
-/// Writes and reads back without a pause; the first request that fails, or answers wrongly, ends it.
+/// Writes and reads back without a pause. The first failed request, or wrong answer, ends the load.
 struct Load {
     stop: Arc<AtomicBool>,
     requests: Arc<AtomicU64>,
@@ -37,7 +37,8 @@ impl Load {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
-                    // A few keys of every shard, again and again: a lost write shows as an older value.
+                    // Every shard has a few of these keys. They repeat, so that a lost write shows
+                    // as an older value.
                     let key = format!("load-{writer}-{}", number % 32);
                     let value = number.to_string();
                     let began = Instant::now();
@@ -48,7 +49,7 @@ impl Load {
                     let got = client.get(&key).deadline(DEADLINE).await;
                     let got =
                         got.with_context(|| format!("get {number} of writer {writer} after {:?}", began.elapsed()))?;
-                    let record = got.value.with_context(|| format!("{key} was acknowledged and is gone"))?;
+                    let record = got.value.with_context(|| format!("{key} was acknowledged and is missing"))?;
                     ensure!(record.value.as_bytes() == value.as_bytes(), "{key} holds {:?}, not {value}", record.value);
                     slowest.fetch_max(u64::try_from(put_ms.max(began.elapsed().as_millis()))?, Ordering::Relaxed);
                     requests.fetch_add(2, Ordering::Relaxed);
@@ -59,11 +60,12 @@ impl Load {
         Load { stop, requests, slowest_ms, writers }
     }
 
-    /// Waits until so many more requests were answered. A writer that has ended has failed.
+    /// Waits for `REQUESTS_BETWEEN` more answers. A writer that ended has failed.
     async fn progress(&mut self) -> anyhow::Result<()> {
         let wanted = self.requests.load(Ordering::Relaxed) + REQUESTS_BETWEEN;
         let done = self.requests.clone();
-        let enough = eventually("the load goes on", PATIENCE, || async { done.load(Ordering::Relaxed) >= wanted });
+        let enough =
+            eventually("the load makes progress", PATIENCE, || async { done.load(Ordering::Relaxed) >= wanted });
         tokio::select! {
             enough = enough => enough,
             Some(ended) = self.writers.join_next() => {
@@ -84,16 +86,17 @@ impl Load {
     }
 }
 
-async fn is_well(cluster: &Cluster) -> anyhow::Result<()> {
-    eventually("the cluster is well", PATIENCE, || async {
+async fn is_healthy(cluster: &Cluster) -> anyhow::Result<()> {
+    eventually("the cluster is healthy", PATIENCE, || async {
         run_cli(&cluster.endpoints(), &["status", "--check"]).await.is_ok_and(|output| output.status.success())
     })
     .await
 }
 
-/// Every node in turn is stopped with SIGTERM and started again, twice, under load: no request fails, and no node is killed.
+/// Every node in turn stops with SIGTERM and starts again, twice, under load. No request fails, and
+/// no node is killed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart_fails_no_request() -> anyhow::Result<()> {
+async fn rolling_restart_fails_no_request() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(ClusterOptions { shards: 8, ..ClusterOptions::default() }).await?;
     let client = cluster.client(PATIENCE).await?;
     let mut load = Load::start(&client);
@@ -104,7 +107,7 @@ async fn a_rolling_restart_fails_no_request() -> anyhow::Result<()> {
             ensure!(code == Some(0), "node {number} ended with {code:?}: {}", cluster.log_tail(number));
             load.progress().await.with_context(|| format!("node {number} was stopped, round {round}"))?;
             cluster.restart(number).await?;
-            is_well(&cluster).await.with_context(|| cluster.log_tail(number))?;
+            is_healthy(&cluster).await.with_context(|| cluster.log_tail(number))?;
             load.progress().await.with_context(|| format!("node {number} was started, round {round}"))?;
         }
     }

@@ -1,4 +1,4 @@
-//! A follower that was away while its log was purged catches up by snapshot.
+//! A follower that was down while the log was purged catches up by snapshot.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use quorate_tests::{Cluster, ClusterOptions};
 
 const KEYS: usize = 2_000;
 const SHARDS: u32 = 2;
-/// Few at a time make many small entries: a purge keeps the newest few hundred whatever their size.
+/// Few clients make many small entries: a purge keeps the newest few hundred entries of any size.
 const CLIENTS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a node says of its replicas: shard → (applied index, hash).
+/// The replicas of a node: shard → (applied index, state hash).
 async fn hashes(cluster: &Cluster, node: usize) -> anyhow::Result<BTreeMap<u32, (u64, String)>> {
     let admin = admin(&cluster.endpoint(node), PATIENCE).await?;
     let mut hashes = BTreeMap::new();
@@ -32,7 +32,7 @@ async fn write(cluster: &Cluster, round: &str) -> anyhow::Result<()> {
         let (client, value) = (client.clone(), format!("{round} {key} {}", "x".repeat(200)));
         writes.spawn(async move { client.put(format!("key-{key}"), value).await });
         if writes.len() >= CLIENTS {
-            writes.join_next().await.context("a write is under way")???;
+            writes.join_next().await.context("a write is in progress")???;
         }
     }
     while let Some(write) = writes.join_next().await {
@@ -41,9 +41,10 @@ async fn write(cluster: &Cluster, round: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// It misses overwritten and deleted keys, gets them by snapshot, and then its state hashes to the same as the leader's.
+/// The follower misses overwritten and deleted keys, gets a snapshot, and then has the state hash
+/// of its leader.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_whose_entries_were_purged_catches_up_by_snapshot() -> anyhow::Result<()> {
+async fn follower_catches_up_by_snapshot_after_a_purge() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(ClusterOptions { shards: SHARDS, ..ClusterOptions::default() }).await?;
     write(&cluster, "first").await?;
     cluster.kill(3).await?;

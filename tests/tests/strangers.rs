@@ -1,5 +1,5 @@
-//! Who does not belong to a cluster is refused with a reason that says what does not match: nodes and clients of another
-//! cluster, and of a version of the protocol that this one does not speak.
+//! Nodes and clients of another cluster, or of an incompatible protocol version, are refused with
+//! an error that names the mismatch.
 
 use std::future::Future;
 use std::path::Path;
@@ -33,19 +33,19 @@ fn small() -> ClusterOptions {
 
 async fn refused<T>(
     call: impl Future<Output = Result<Response<T>, Status>>,
-    what: &str,
+    call_name: &str,
     words: &[&str],
 ) -> anyhow::Result<()> {
-    let answer = tokio::time::timeout(PATIENCE, call).await.with_context(|| format!("{what}: no answer"))?;
-    let Err(status) = answer else { anyhow::bail!("{what} was not refused") };
-    ensure!(status.code() == Code::FailedPrecondition, "{what}: {status:?}");
+    let answer = tokio::time::timeout(PATIENCE, call).await.with_context(|| format!("{call_name}: no response"))?;
+    let Err(status) = answer else { anyhow::bail!("{call_name} was not refused") };
+    ensure!(status.code() == Code::FailedPrecondition, "{call_name}: {status:?}");
     for word in words {
-        ensure!(status.message().contains(word), "{what}: nothing about '{word}': {}", status.message());
+        ensure!(status.message().contains(word), "{call_name}: '{word}' is missing: {}", status.message());
     }
     Ok(())
 }
 
-/// Every call of the peer port asks who calls before anything else.
+/// Checks that every call of the peer port verifies the caller first.
 async fn every_call_is_refused(peer: &str, hello: Hello, words: &[&str]) -> anyhow::Result<()> {
     let mut client = PeerClient::connect(format!("http://{peer}")).await?;
     let hello = || Some(hello.clone());
@@ -63,7 +63,7 @@ async fn every_call_is_refused(peer: &str, hello: Hello, words: &[&str]) -> anyh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_says_another_cluster_or_version_is_refused_by_every_call() -> anyhow::Result<()> {
+async fn every_call_refuses_another_cluster_or_version() -> anyhow::Result<()> {
     let cluster = Cluster::start(small()).await?;
     let status = admin(&cluster.endpoint(1), ASK).await?.node(ASK).await?;
     let own = Hello {
@@ -78,7 +78,7 @@ async fn whoever_says_another_cluster_or_version_is_refused_by_every_call() -> a
     let newer = Hello { wire_version_min: WIRE_VERSION + 1, wire_version_max: WIRE_VERSION + 2, ..own.clone() };
     let words = [format!("wire versions {} to {}", WIRE_VERSION + 1, WIRE_VERSION + 2), "same release".to_owned()];
     every_call_is_refused(&status.peer_address, newer, &words.each_ref().map(String::as_str)).await?;
-    ensure!(cluster.log(1).contains("peer refused"), "who operates the node is told too: {}", cluster.log_tail(1));
+    ensure!(cluster.log(1).contains("peer refused"), "the refusal is not logged: {}", cluster.log_tail(1));
     let elsewhere = Hello { to_node: status.id + 1, ..own };
     every_call_is_refused(&status.peer_address, elsewhere, &[&format!("this is node {}", status.id)]).await?;
 
@@ -101,7 +101,7 @@ async fn whoever_says_another_cluster_or_version_is_refused_by_every_call() -> a
     Ok(())
 }
 
-/// A node process of this data directory that is told to join; its output goes to the file.
+/// Starts a node process that joins through `endpoints`; its output goes to `log`.
 fn join(dir: &Path, endpoints: &str, log: &Path, bug: Option<&str>) -> anyhow::Result<Child> {
     let file = std::fs::File::options().create(true).append(true).open(log)?;
     let mut command = quorate()?;
@@ -115,7 +115,7 @@ fn join(dir: &Path, endpoints: &str, log: &Path, bug: Option<&str>) -> anyhow::R
     Ok(command.stdout(Stdio::from(file.try_clone()?)).stderr(Stdio::from(file)).spawn()?)
 }
 
-async fn says(log: &Path, words: &str) -> anyhow::Result<()> {
+async fn logs(log: &Path, words: &str) -> anyhow::Result<()> {
     let said = || std::fs::read_to_string(log).unwrap_or_default();
     eventually(words, PATIENCE, || async { said().contains(words) }).await.with_context(said)
 }
@@ -124,17 +124,17 @@ async fn nodes_of(cluster: &Cluster) -> anyhow::Result<usize> {
     Ok(admin(&cluster.endpoint(1), ASK).await?.topology(ASK).await?.nodes.len())
 }
 
-/// A node that speaks a later version of the protocol is told why it cannot join, and the cluster does not hear of it; the
-/// right release joins with the same data directory.
+/// A node with a later protocol version logs why it cannot join, and the cluster does not add it.
+/// The right release joins with the same data directory.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_of_another_release_cannot_join_until_it_is_the_right_one() -> anyhow::Result<()> {
+async fn node_of_an_incompatible_release_cannot_join() -> anyhow::Result<()> {
     let cluster = Cluster::start(small()).await?;
     let dir = cluster.data_dir(1).with_extension("new");
     let log = cluster.data_dir(1).with_extension("new-log");
     let mut newer = join(&dir, &cluster.endpoints(), &log, Some("next-wire-version"))?;
-    says(&log, "the caller speaks wire versions 2 to 2, this node speaks 1: run the same release").await?;
-    ensure!(newer.try_wait()?.is_none(), "it waits for an operator");
-    ensure!(nodes_of(&cluster).await? == 3, "the cluster took in a node that it does not understand");
+    logs(&log, "the caller speaks wire versions 2 to 2, this node speaks 1: run the same release").await?;
+    ensure!(newer.try_wait()?.is_none(), "the node ended instead of waiting for an operator");
+    ensure!(nodes_of(&cluster).await? == 3, "the cluster added a node of an incompatible release");
     newer.kill().await?;
 
     let _right = join(&dir, &cluster.endpoints(), &log, None)?;
@@ -143,28 +143,29 @@ async fn a_node_of_another_release_cannot_join_until_it_is_the_right_one() -> an
         .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())
 }
 
-/// A node of one cluster does not start as a node of another, and a new one does not choose between two.
+/// A node of one cluster does not start as a node of another, and a new node does not choose
+/// between two clusters.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_belongs_to_one_cluster() -> anyhow::Result<()> {
+async fn node_belongs_to_one_cluster() -> anyhow::Result<()> {
     let cluster = Cluster::start(small()).await?;
     let mut other = Cluster::start(ClusterOptions { nodes: 1, ..small() }).await?;
 
     let log = cluster.data_dir(1).with_extension("both-log");
     let both = format!("{},{}", cluster.endpoint(1), other.endpoint(1));
     let mut new = join(&cluster.data_dir(1).with_extension("both"), &both, &log, None)?;
-    says(&log, "name nodes of one cluster").await?;
+    logs(&log, "name nodes of one cluster").await?;
     new.kill().await?;
 
     ensure!(other.stop(1).await? == Some(0));
     let log = cluster.data_dir(1).with_extension("other-log");
     let mut stranger = join(other.data_dir(1), &cluster.endpoints(), &log, None)?;
-    let status = tokio::time::timeout(PATIENCE, stranger.wait()).await.context("it did not stop")??;
+    let status = tokio::time::timeout(PATIENCE, stranger.wait()).await.context("the node did not stop")??;
     let said = std::fs::read_to_string(&log)?;
-    ensure!(status.code() == Some(DATA_FORMAT), "it ended with {status}: {said}");
+    ensure!(status.code() == Some(DATA_FORMAT), "the node ended with {status}: {said}");
     let id = admin(&cluster.endpoint(1), ASK).await?.node(ASK).await?.cluster_id;
     ensure!(said.contains("belongs to") && said.contains(&id), "{said}");
     ensure!(nodes_of(&cluster).await? == 3);
-    // Its data is as it was.
+    // The refusal left its data unchanged.
     other.restart(1).await?;
     eventually("the other cluster serves", PATIENCE, || async {
         run_cli(&other.endpoints(), &["status", "--check"]).await.is_ok_and(|output| output.status.success())
@@ -173,9 +174,10 @@ async fn a_node_belongs_to_one_cluster() -> anyhow::Result<()> {
     other.wait_until_serving().await
 }
 
-/// Connections on which nobody ever said anything stayed for ever: some hundred took a node's descriptors, and then it was useless.
+/// Connections without a first byte time out. They once stayed open, and some hundred of them used
+/// up a node's descriptors.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_connects_and_says_nothing_is_let_go() -> anyhow::Result<()> {
+async fn silent_connections_are_closed() -> anyhow::Result<()> {
     let cluster = Cluster::start(ClusterOptions { nodes: 1, ..small() }).await?;
     let status = admin(&cluster.endpoint(1), ASK).await?.node(ASK).await?;
     let mut silent = Vec::new();
@@ -187,9 +189,9 @@ async fn who_connects_and_says_nothing_is_let_go() -> anyhow::Result<()> {
     let client = cluster.client(PATIENCE).await?;
     client.put("while", "they say nothing").await?;
     for (port, mut stream) in silent {
-        // What comes is the server's beginning, which it need not wait with.
+        // The server may send its preface at any time.
         let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
-        ensure!(ended.is_ok(), "a silent connection to {port} stays");
+        ensure!(ended.is_ok(), "a silent connection to {port} stays open");
     }
     client.put("after", "them").await?;
     Ok(())

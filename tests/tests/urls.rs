@@ -1,4 +1,4 @@
-//! Every acknowledged short URL redirects to exactly its long one, whatever nodes die meanwhile.
+//! Every acknowledged short URL redirects to exactly its long URL, although nodes die meanwhile.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,11 +8,12 @@ use anyhow::{Context, ensure};
 use quorate_tests::{Cluster, ClusterOptions, HttpClient, shared_file};
 
 const CLIENTS: usize = 64;
-/// How often a client posts one URL again after an error, and how long redirects may fail before the test does.
+/// How often a client retries one URL.
 const ATTEMPTS_MAX: usize = 50;
+/// How long a redirect may fail before its URL counts as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the load has done so far.
+/// The progress of the load.
 #[derive(Default)]
 struct Load {
     next: AtomicUsize,
@@ -49,7 +50,7 @@ async fn create(http: &mut HttpClient, url: &str) -> anyhow::Result<String> {
     anyhow::bail!("{url}: never acknowledged; last: {last}")
 }
 
-/// How a code answered.
+/// The result of following a short URL.
 enum Verdict {
     Right,
     Wrong(String),
@@ -73,7 +74,7 @@ async fn check(http: &mut HttpClient, code: &str, url: &str) -> Verdict {
     }
 }
 
-/// Reads everything back through a new shortener, whose cache is empty; gives (lost, wrong).
+/// Follows all short URLs through a new shortener, whose cache is empty. Returns (lost, wrong).
 async fn read_back(shortener: String, all: Vec<(String, String)>) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     let all = Arc::new(all);
     let next = Arc::new(AtomicUsize::new(0));
@@ -86,8 +87,8 @@ async fn read_back(shortener: String, all: Vec<(String, String)>) -> anyhow::Res
             while let Some((code, url)) = all.get(next.fetch_add(1, Ordering::SeqCst)) {
                 match check(&mut http, code, url).await {
                     Verdict::Right => {}
-                    Verdict::Wrong(what) => wrong.push(what),
-                    Verdict::Lost(what) => lost.push(what),
+                    Verdict::Wrong(answer) => wrong.push(answer),
+                    Verdict::Lost(answer) => lost.push(answer),
                 }
             }
             (lost, wrong)
@@ -108,9 +109,9 @@ fn urls() -> Option<Arc<Vec<String>>> {
     Some(Arc::new(text.lines().map(str::to_owned).collect()))
 }
 
-/// Waits until so many URLs are acknowledged, or the load has ended.
+/// Waits until `count` URLs are acknowledged.
 async fn acknowledged(load: &Load, count: usize) -> anyhow::Result<()> {
-    quorate_tests::eventually("the load goes on", Duration::from_secs(300), || async {
+    quorate_tests::eventually("the load makes progress", Duration::from_secs(300), || async {
         load.acknowledged.lock().expect("no test panics here").len() >= count
     })
     .await
@@ -143,7 +144,7 @@ async fn finish(mut writers: tokio::task::JoinSet<anyhow::Result<()>>) -> anyhow
     Ok(())
 }
 
-/// One node is killed and restarted during the load, another one during the reading.
+/// One node is killed and restarted while URLs are written, another one while they are followed.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_url_is_lost_when_single_nodes_are_killed() -> anyhow::Result<()> {
     let Some(urls) = urls() else {
@@ -169,7 +170,7 @@ async fn no_url_is_lost_when_single_nodes_are_killed() -> anyhow::Result<()> {
     report("single nodes killed", &load, &lost, &wrong)
 }
 
-/// All nodes are killed at the same instant in mid-load and restarted.
+/// All nodes are killed at the same instant during the load, and restarted.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_url_is_lost_when_all_nodes_are_killed_at_once() -> anyhow::Result<()> {
     let Some(urls) = urls() else {

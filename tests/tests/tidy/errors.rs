@@ -1,4 +1,4 @@
-//! Functions whose error is a `String`: a caller cannot sort it by what to do next.
+//! Functions whose error is a `String`: a caller cannot decide by it.
 
 use syn::visit::Visit;
 

@@ -4,7 +4,7 @@
 use crate::source::{Group, Package};
 use crate::{asserts, circles, errors, imports, lines, maxima, width, words};
 
-/// What a measure found.
+/// The result of a measure.
 #[derive(Debug, Default)]
 pub(crate) struct Finding {
     pub count: usize,

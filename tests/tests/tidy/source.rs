@@ -60,10 +60,14 @@ impl Package {
         let src = dir.join("src");
         let mut paths = Vec::new();
         rust_files(&src, &mut paths)?;
+        if name == "tests" {
+            // Its tests are its product.
+            rust_files(&dir.join("tests"), &mut paths)?;
+        }
         let mut files = Vec::new();
         for path in paths {
             let text = std::fs::read_to_string(&path)?;
-            let module = module_of(path.strip_prefix(&src)?);
+            let module = module_of(path.strip_prefix(&src).or(path.strip_prefix(dir))?);
             files.push((path.strip_prefix(root)?.to_owned(), module, text));
         }
         Self::of(name, group, files)

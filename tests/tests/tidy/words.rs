@@ -1,5 +1,5 @@
-//! Words that make a comment slow to read, as the style guide lists them: a "what" that hides a
-//! noun, persons where machines act, and phrases that were translated word by word.
+//! Words that make a comment slow to read, as the style guide lists them: relatives that
+//! hide a noun, persons where machines act, and phrases that were translated word by word.
 
 use crate::comments::comments;
 use crate::measures::Finding;
