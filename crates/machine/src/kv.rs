@@ -10,7 +10,7 @@ use quorate_types::{
 
 use crate::draft::Draft;
 use crate::keys::Space;
-use crate::machine::Machine;
+use crate::machine::{Machine, Reply};
 use crate::sessions::{Admission, Sessions};
 use crate::state::{StateError, View, meta};
 use quorate_testpoints::Bug;
@@ -111,9 +111,7 @@ impl KvMachine {
 }
 
 impl Machine for KvMachine {
-    type Reply = Vec<Outcome>;
-
-    fn apply(&mut self, at: LogId, proposal: &Bytes, draft: &mut Draft<'_>) -> Result<Self::Reply, StateError> {
+    fn apply(&mut self, at: LogId, proposal: &Bytes, draft: &mut Draft<'_>) -> Result<Reply, StateError> {
         let proposal =
             Proposal::decode(proposal).map_err(|source| StateError::Corrupt { replica: draft.replica(), source })?;
         let head = draft.head_mut();
@@ -122,9 +120,9 @@ impl Machine for KvMachine {
         self.sessions.begin(clock_ms, at.index, draft);
         let mut room = REFUSED_BYTES_MAX;
         let apply = |command| self.apply_command(command, draft).map(|outcome| within(&mut room, outcome));
-        let outcomes = proposal.commands.into_iter().map(apply).collect();
+        let outcomes: Result<Vec<Outcome>, StateError> = proposal.commands.into_iter().map(apply).collect();
         self.sessions.finish(draft);
-        outcomes
+        outcomes.map(Reply::Shard)
     }
 }
 

@@ -29,6 +29,6 @@ pub mod state;
 pub use draft::Draft;
 pub use hash::{StateHash, state_hash};
 pub use kv::KvMachine;
-pub use machine::Machine;
+pub use machine::{Machine, Reply};
 pub use replica::Replica;
 pub use sessions::{OUTSTANDING_MAX, SESSION_IDLE_MS_MAX, SESSIONS_MAX};

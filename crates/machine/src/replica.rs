@@ -8,7 +8,7 @@ use quorate_types::state::{Head, StoredMembership};
 use quorate_types::{Entry, Payload, ReplicaId};
 
 use crate::draft::Draft;
-use crate::machine::Machine;
+use crate::machine::{Machine, Reply};
 use crate::state::{Pinned, State, StateError, View, meta};
 
 /// Makes a replica's machine from its state; kept, because an installed snapshot makes a new one.
@@ -61,7 +61,7 @@ impl<M: Machine> Replica<M> {
     /// Gives one reply an entry: none for a blank entry and for one of the membership. No entries: nothing happens.
     ///
     /// An error is corruption or failed I/O: the node stops.
-    pub fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Option<M::Reply>>, StateError> {
+    pub fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Option<Reply>>, StateError> {
         if entries.is_empty() {
             return Ok(Vec::new());
         }

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream;
-use quorate_machine::KvMachine;
-use quorate_raft::{KvGroup, OpenError};
+use quorate_raft::{OpenError, Shard};
 use quorate_testpoints::fail_point;
 use quorate_types::topology::{Placement, ShardInfo, Topology};
 use quorate_types::{Command, GroupId, NodeId, ReplicaId, ShardId};
@@ -161,7 +160,7 @@ impl Agent {
     fn note_unstarted(&mut self, shard: &ShardInfo, replica: ReplicaId) {
         let is_initial = shard.initial_replicas.iter().any(|initial_replica| initial_replica.replica == replica);
         let Some(group) = self.member.shards.get(shard.id) else { return };
-        if !is_initial || group.group().is_initialized() || self.unstarted.contains_key(&shard.id) {
+        if !is_initial || group.replica().is_initialized() || self.unstarted.contains_key(&shard.id) {
             return;
         }
         let leads = shard.initial_replicas.first().is_some_and(|first| first.replica == replica);
@@ -173,18 +172,19 @@ impl Agent {
     async fn start_and_tell(&mut self) {
         let shards = self.member.shards.all();
         let now = Instant::now();
-        self.unstarted.retain(|shard, _| shards.get(shard).is_some_and(|group| !group.group().is_initialized()));
+        self.unstarted.retain(|shard, _| shards.get(shard).is_some_and(|group| !group.replica().is_initialized()));
         let due = self.unstarted.iter().filter(|(_, unstarted)| unstarted.start_at <= now);
         join_all(due.map(async |(shard, unstarted)| {
             let Some(group) = shards.get(shard) else { return };
-            match group.group().initialize(&unstarted.initial_replicas).await {
+            match group.replica().initialize(&unstarted.initial_replicas).await {
                 Ok(()) => debug!(%shard, "group started"),
                 Err(reason) => warn!(%shard, %reason, "group not started"),
             }
         }))
         .await;
         let Some(map) = self.member.feed.latest() else { return };
-        let untold = shards.iter().filter(|(_, group)| group.group().is_leader() && group.group().head().epoch == 0);
+        let untold =
+            shards.iter().filter(|(_, group)| group.replica().is_leader() && group.replica().head().epoch == 0);
         let told = untold.filter_map(|(shard, group)| Some((map.shard(*shard)?, group)));
         join_all(told.map(async |(shard, group)| tell(shard, group).await)).await;
     }
@@ -195,13 +195,12 @@ fn replica_on(topology: &Topology, group: GroupId, node: NodeId) -> Option<Repli
     topology.replicas(group).find(|placement| placement.node == node).map(|placement| placement.replica)
 }
 
-async fn open(member: &Member, shard: ShardId, replica: ReplicaId) -> Result<KvGroup, OpenError> {
-    let group = member.groups.open(shard.group(), replica, KvMachine::open).await?;
-    Ok(KvGroup::new(&member.groups, group))
+async fn open(member: &Member, shard: ShardId, replica: ReplicaId) -> Result<Shard, OpenError> {
+    member.groups.open_shard(shard, replica).await
 }
 
 /// Proposes a shard's first command. Repeating it changes nothing, so whoever leads next may propose it again.
-async fn tell(shard: &ShardInfo, group: &KvGroup) {
+async fn tell(shard: &ShardInfo, group: &Shard) {
     let found = Command::Bootstrap { arc: shard.arc, epoch: shard.epoch };
     match group.write(vec![found], TELL_TIMEOUT).await {
         Ok(_) => info!(shard = %shard.id, arc = %shard.arc, epoch = shard.epoch, "shard bootstrapped"),

@@ -10,7 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use quorate_machine::log::{Log, LogError};
 use quorate_machine::rate_limiter::RateLimiter;
 use quorate_machine::state::{State, StateError, View};
-use quorate_raft::{Group, Groups, KvGroup, LOG_RETAINED_ENTRIES, OpenError, Options, Transport};
+use quorate_raft::{Groups, LOG_RETAINED_ENTRIES, OpenError, Options, Replica, Shard, Transport};
 use quorate_rocks::{LogOptions, RocksLog};
 use quorate_rocks::{RocksState, StateOptions};
 use quorate_topology::{ClusterState, Published, TopologyMachine, read_cluster};
@@ -49,7 +49,7 @@ pub(crate) struct Member {
     pub(crate) reconciler: Reconciler,
     /// How fast clients are served.
     pub(crate) foreground: Foreground,
-    topology_group: ArcSwapOption<Group<TopologyMachine>>,
+    topology_group: ArcSwapOption<Replica>,
 }
 
 /// What a node stores. Clones are handles to the same.
@@ -161,8 +161,8 @@ impl Member {
     }
 
     /// This node's replica of the topology group, if it has one.
-    pub(crate) fn topology_group(&self) -> Option<Group<TopologyMachine>> {
-        self.topology_group.load().as_deref().cloned()
+    pub(crate) fn topology_group(&self) -> Option<Arc<Replica>> {
+        self.topology_group.load_full()
     }
 
     /// The cluster as its leader has it: everything that was committed before is in it. Refused where this node does not lead
@@ -172,7 +172,7 @@ impl Member {
         group.confirm(within).await?;
         let mut cluster = None;
         let read = self.storage.state.view(&mut |view| {
-            cluster = Some(read_cluster(view, group.replica())?);
+            cluster = Some(read_cluster(view, group.id())?);
             Ok(())
         });
         read.unwrap_or_else(|error| fail_stop(&error.to_string()));
@@ -185,7 +185,7 @@ impl Member {
         let published = Published::new(move |topology| feed.offer(topology));
         let open = move |replica, view: &dyn View| TopologyMachine::open(replica, view, published.clone());
         let group = self.groups.open(GroupId::TOPOLOGY, replica, open).await?;
-        self.topology_group.store(Some(Arc::new(group)));
+        self.topology_group.store(Some(group));
         Ok(())
     }
 
@@ -193,7 +193,7 @@ impl Member {
     pub(crate) async fn destroy(&self, group: GroupId, replica: ReplicaId) -> Result<(), OpenError> {
         match group.shard() {
             Some(shard) => self.shards.remove(shard, replica),
-            None if self.topology_group().is_some_and(|open| open.replica() == replica) => {
+            None if self.topology_group().is_some_and(|open| open.id() == replica) => {
                 self.topology_group.store(None);
             }
             None => {}
@@ -234,23 +234,23 @@ impl Member {
 /// The replicas of shards that are open here.
 #[derive(Default)]
 pub(crate) struct OpenShards {
-    groups: ArcSwap<HashMap<ShardId, KvGroup>>,
+    groups: ArcSwap<HashMap<ShardId, Shard>>,
     all_stored_are_open: AtomicBool,
 }
 
 impl OpenShards {
     /// The shard's replica here, if it is open.
-    pub(crate) fn get(&self, shard: ShardId) -> Option<KvGroup> {
+    pub(crate) fn get(&self, shard: ShardId) -> Option<Shard> {
         self.groups.load().get(&shard).cloned()
     }
 
     /// All of them.
-    pub(crate) fn all(&self) -> Arc<HashMap<ShardId, KvGroup>> {
+    pub(crate) fn all(&self) -> Arc<HashMap<ShardId, Shard>> {
         self.groups.load_full()
     }
 
     /// Adds one.
-    pub(crate) fn insert(&self, shard: ShardId, group: KvGroup) {
+    pub(crate) fn insert(&self, shard: ShardId, group: Shard) {
         self.groups.rcu(|groups| {
             let mut groups = HashMap::clone(groups);
             groups.insert(shard, group.clone());
@@ -262,7 +262,7 @@ impl OpenShards {
     pub(crate) fn remove(&self, shard: ShardId, replica: ReplicaId) {
         self.groups.rcu(|groups| {
             let mut groups = HashMap::clone(groups);
-            if groups.get(&shard).is_some_and(|group| group.group().replica() == replica) {
+            if groups.get(&shard).is_some_and(|group| group.replica().id() == replica) {
                 groups.remove(&shard);
             }
             groups

@@ -103,8 +103,8 @@ pub(crate) async fn transfer_leader(member: &Member, shard: ShardId, to: NodeId)
     };
     let here = member.shards.get(shard);
     let group = here.ok_or_else(|| Refusal::NotFound(format!("this node has no replica of shard {shard}")))?;
-    if !group.group().is_leader() {
-        return Err(Refusal::Rejected(quorate_types::Rejection::NotLeader { leader: group.group().leader() }));
+    if !group.replica().is_leader() {
+        return Err(Refusal::Rejected(quorate_types::Rejection::NotLeader { leader: group.replica().leader() }));
     }
     let order = OrderKind::TransferLeader(at.replica);
     let handed = member.groups.execute(shard.group(), order, TRANSFER_TIMEOUT).await;

@@ -95,7 +95,7 @@ pub(crate) async fn here(member: &Member, command: &Command) -> Result<Proposed,
         group.initialize(&order.topology_replicas).await?;
     }
     match group.propose(command.encode().into(), APPLY_TIMEOUT).await {
-        Ok(applied) => Ok(Proposed::Outcome(applied.reply)),
+        Ok(applied) => Ok(Proposed::Outcome(applied.reply.into_topology())),
         Err(Rejection::NotLeader { leader }) => Ok(Proposed::NotLeader(leader)),
         Err(rejection) => Err(rejection.into()),
     }

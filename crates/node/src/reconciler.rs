@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use quorate_raft::Group;
+use quorate_raft::Replica;
 use quorate_testpoints::fail_point;
-use quorate_topology::{Plan, Progress, Reports, Step, TopologyMachine, plan};
+use quorate_topology::{Plan, Progress, Reports, Step, plan};
 use quorate_types::operation::OperationId;
 use quorate_types::report::{NodeReport, Order, OrderKind};
 use quorate_types::topology::{Command, Outcome, Topology};
@@ -101,7 +101,7 @@ pub(crate) async fn run(node: Arc<Node>, member: Arc<Member>) {
 struct Round {
     node: Arc<Node>,
     member: Arc<Member>,
-    group: Group<TopologyMachine>,
+    group: Arc<Replica>,
     term: u64,
     reporters: Reporters,
     orders: JoinSet<(GroupId, OrderKind, Result<(), String>)>,
@@ -117,7 +117,7 @@ struct Round {
 }
 
 impl Round {
-    fn new(node: Arc<Node>, member: Arc<Member>, group: Group<TopologyMachine>, term: u64) -> Self {
+    fn new(node: Arc<Node>, member: Arc<Member>, group: Arc<Replica>, term: u64) -> Self {
         Round {
             node,
             member,
@@ -215,7 +215,7 @@ impl Round {
         let name = command_name(&command);
         fail_point(&format!("{name}-planned"));
         let proposed = self.group.propose(command.encode().into(), PROPOSE_TIMEOUT).await;
-        match proposed.map(|applied| applied.reply) {
+        match proposed.map(|applied| applied.reply.into_topology()) {
             Ok(Outcome::Refused(reason)) => debug!(?command, reason, "not taken over"),
             Ok(_) => {
                 info!(?command, "topology command");

@@ -29,7 +29,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::calls::{Answer, OpenStream};
 use crate::convert;
-use crate::network::{Link, mismatch};
+use crate::link::{Link, mismatch};
 use crate::openraft_types::{AppendRequest, TypeConfig};
 use crate::transport::Lane;
 

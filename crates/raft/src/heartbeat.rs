@@ -1,4 +1,4 @@
-//! The heartbeats of all groups that are led here, sent together: they share frames, and the node wakes up once.
+//! Sends the heartbeats of all groups led here together: they share frames, and the node wakes up once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::MissedTickBehavior;
 
-use crate::groups::Shared;
+use crate::replicas::Replicas;
 
-/// Beats until the groups stop.
-pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut beat = tokio::time::interval(Duration::from_millis(shared.options.timing.heartbeat_ms));
+/// Sends heartbeats every `period`, for ever.
+pub(crate) async fn run(replicas: Arc<Replicas>, period: Duration) {
+    let mut beat = tokio::time::interval(period);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         beat.tick().await;
-        let led = shared.all().into_iter().filter(|replica| replica.is_leader());
-        join_all(led.map(|replica| replica.heartbeat())).await;
+        let led: Vec<_> = replicas.all().into_iter().filter(|replica| replica.is_leader()).collect();
+        join_all(led.iter().map(|replica| replica.heartbeat())).await;
     }
 }

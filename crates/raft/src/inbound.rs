@@ -9,18 +9,17 @@ use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
 use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
-use quorate_machine::Machine;
-use quorate_types::peer::{self, AppendReply, PeerBody, PeerMessage, VoteReply};
+use quorate_types::peer::{self, AppendReply, PeerBody, PeerMessage, SnapshotHeader, VoteReply};
 use quorate_types::{GroupId, NodeId, ReplicaId, Vote};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::convert;
 use crate::election::Election;
-use crate::group::Raft;
-use crate::network::Wire;
-use crate::openraft_types::AppendRequest;
-use crate::transport::Lane;
+use crate::error::InstallError;
+use crate::openraft_types::{AppendRequest, TypeConfig};
+use crate::state_machine::{Raft, Received, SnapshotData};
+use crate::wire::Wire;
 
 /// Requests of one stream that may wait here. The sender keeps fewer in flight, so a full queue means a broken sender.
 const APPENDS_QUEUED_MAX: usize = 256;
@@ -31,20 +30,21 @@ const STREAMS_PER_LEADER_MAX: usize = 3;
 const HEARTBEATS_MAX: usize = 4;
 
 /// The receiving side of one replica.
-pub(crate) struct Inbound<M: Machine> {
-    raft: Raft<M>,
+pub(crate) struct Inbound {
+    raft: Raft,
     back: Back,
-    votes_from: Instant,
     election: Arc<Election>,
     heartbeats: Arc<Semaphore>,
     /// By leader, the newest last.
-    streams: Mutex<HashMap<ReplicaId, VecDeque<AppendStream>>>,
+    streams: Mutex<HashMap<ReplicaId, VecDeque<InboundStream>>>,
+    /// Held while a snapshot is installed: openraft fails on a second one during a slow installation.
+    installing: tokio::sync::Mutex<()>,
 }
 
 /// How answers go back.
 #[derive(Clone)]
 struct Back {
-    wire: Arc<Wire>,
+    wire: Wire,
     group: GroupId,
     replica: ReplicaId,
 }
@@ -52,20 +52,19 @@ struct Back {
 impl Back {
     fn send(&self, node: NodeId, to: ReplicaId, body: PeerBody) {
         let message = PeerMessage { group: self.group, from: self.replica, to, body };
-        // A lost answer is a time-out for whoever waits for it.
-        let _ = self.wire.transport().send(node, Lane::Control, message);
+        self.wire.answer(node, message);
     }
 }
 
 /// A stream of appends from one leader.
-struct AppendStream {
+struct InboundStream {
     id: u64,
     next: u64,
     early: BTreeMap<u64, AppendRequest>,
     queue: mpsc::Sender<AppendRequest>,
 }
 
-impl AppendStream {
+impl InboundStream {
     /// Takes a request in; false if the stream is broken.
     fn accept(&mut self, sequence: u64, request: AppendRequest) -> bool {
         if sequence != self.next {
@@ -86,23 +85,16 @@ impl AppendStream {
     }
 }
 
-impl<M: Machine> Inbound<M> {
-    pub(crate) fn new(
-        raft: Raft<M>,
-        wire: Arc<Wire>,
-        group: GroupId,
-        replica: ReplicaId,
-        votes_from: Instant,
-        election: Arc<Election>,
-    ) -> Self {
+impl Inbound {
+    pub(crate) fn new(raft: Raft, wire: Wire, group: GroupId, replica: ReplicaId, election: Arc<Election>) -> Self {
         let heartbeats = Arc::new(Semaphore::new(HEARTBEATS_MAX));
         Inbound {
             raft,
             back: Back { wire, group, replica },
-            votes_from,
             election,
             heartbeats,
             streams: Mutex::default(),
+            installing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -124,6 +116,18 @@ impl<M: Machine> Inbound<M> {
         }
     }
 
+    /// Installs a received snapshot. Returns the replica's vote.
+    pub(crate) async fn install(&self, header: SnapshotHeader, received: Received) -> Result<Vote, InstallError> {
+        let _turn = self.installing.lock().await;
+        let snapshot =
+            openraft::Snapshot { meta: convert::snapshot_meta(&header.meta), snapshot: SnapshotData::Staged(received) };
+        let installed = self.raft.install_full_snapshot(convert::vote(header.vote), snapshot).await;
+        match installed {
+            Ok(response) => Ok(convert::our_vote(&response.vote)),
+            Err(fatal) => Err(InstallError::Unknown(fatal.to_string())),
+        }
+    }
+
     fn append(&self, node: NodeId, from: ReplicaId, id: u64, sequence: u64, request: peer::AppendRequest) {
         let request = convert::append_request(request);
         let mut all = self.streams.lock().expect("nobody panics while holding this lock");
@@ -135,7 +139,7 @@ impl<M: Machine> Inbound<M> {
             if streams.len() == STREAMS_PER_LEADER_MAX {
                 streams.pop_front();
             }
-            streams.push_back(AppendStream { id, next: 0, early: BTreeMap::new(), queue });
+            streams.push_back(InboundStream { id, next: 0, early: BTreeMap::new(), queue });
             streams.len() - 1
         });
         if !streams[place].accept(sequence, request) {
@@ -192,7 +196,7 @@ impl<M: Machine> Inbound<M> {
 
     fn vote(&self, node: NodeId, from: ReplicaId, call: u64, pre: bool, request: peer::VoteRequest) {
         // A replica that was restarted no longer knows which leader it promised to wait for: it waits the longest there is.
-        if Instant::now() < self.votes_from {
+        if Instant::now() < self.election.votes_from() {
             return self.back.send(node, from, PeerBody::Unreachable { call });
         }
         let (raft, back, election) = (self.raft.clone(), self.back.clone(), self.election.clone());
@@ -203,7 +207,7 @@ impl<M: Machine> Inbound<M> {
             let body = match answer {
                 Ok(response) => {
                     if response.vote_granted && !pre {
-                        election.heard(tokio::time::Instant::now());
+                        election.contact(Instant::now());
                     }
                     let reply = VoteReply {
                         vote: convert::our_vote(&response.vote),
@@ -242,14 +246,11 @@ impl<M: Machine> Inbound<M> {
 /// Whoever sent what was answered so is the leader, unless this replica knows of a higher vote.
 fn note_leader(election: &Election, reply: &AppendReply) {
     if !matches!(reply, AppendReply::HigherVote(_)) {
-        election.heard(tokio::time::Instant::now());
+        election.contact(Instant::now());
     }
 }
 
-fn heartbeat_reply(
-    response: AppendEntriesResponse<crate::openraft_types::TypeConfig>,
-    prev: Option<quorate_types::LogId>,
-) -> AppendReply {
+fn heartbeat_reply(response: AppendEntriesResponse<TypeConfig>, prev: Option<quorate_types::LogId>) -> AppendReply {
     match response {
         AppendEntriesResponse::Success => AppendReply::Matched(prev),
         AppendEntriesResponse::PartialSuccess(id) => AppendReply::Matched(id.as_ref().map(convert::our_log_id)),

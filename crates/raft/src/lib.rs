@@ -1,51 +1,70 @@
-//! Raft groups of a node, on openraft. This crate is the only one that knows openraft; it knows nothing of tonic.
+//! Raft groups of a node, on openraft. The only crate that knows openraft; it knows neither tonic nor RocksDB.
 //!
 //! ```text
-//!   KvGroup    what a shard's clients ask of it: batches of commands, batches of reads
-//!     │          proposals: what arrives while an entry is in flight becomes the next entry
-//!     │          reads: what arrives while a round is in flight joins the next round
-//!   Group<M>   one replica of one Raft group with its state machine: propose, confirm, status, transfer
+//!   Shard      a shard's replica for its clients: write, read barrier, read
+//!     │          shard: commands that arrive while an entry is in flight become the next entry
+//!     │          read_rounds: reads that arrive during a round of the quorum join the next one
+//!   Replica    one replica of one Raft group: propose, confirm, status, membership, messages
 //!     │
-//!   Groups     all replicas of a node: open, close, deliver messages, pace heartbeats, campaign, purge logs, supervise
+//!   Groups     all replicas of a node: open, destroy, dispatch messages; heartbeats, elections, purges, supervision
 //!     │
-//!   openraft ── log_store ──→ storage::log       state_machine ──→ storage::machine       network ──→ Transport (trait)
+//!   openraft ── log_store ──→ machine::Log       state_machine ──→ machine::Replica       network ──→ Transport (trait)
 //! ```
 //!
-//! Read `groups` next, then `group`, `proposals`, `reads`, `network`.
+//! Read `shard` and `replica` next: they are the path of a put. Then `log_store`, `state_machine`, `network`, `groups`.
+
+mod shard;
+
+mod batch_delay;
+mod read_rounds;
+mod submission;
+
+mod replica;
+
+mod core;
+mod error;
+mod membership;
+mod progress;
+mod purge;
+mod soft_state;
+
+mod log_store;
+mod state_machine;
 
 mod append_stream;
-mod blocking;
 mod calls;
-mod config;
-mod convert;
-mod election;
-mod group;
-mod groups;
-mod heartbeat;
 mod inbound;
-mod leadership;
-mod linger;
-mod log_store;
-mod membership;
-mod memory_transport;
+mod link;
 mod network;
-mod openraft_types;
-mod proposals;
-mod reads;
-mod retention;
-mod runtime;
-mod state_machine;
+mod snapshot_send;
 mod transport;
+mod wire;
+
+mod groups;
+
+mod campaigner;
+mod config;
+mod election;
+mod heartbeat;
+mod replicas;
+mod retention;
+mod tasks;
+
+mod blocking;
+mod convert;
+mod memory_transport;
+mod openraft_types;
+mod runtime;
 
 pub use config::{LOG_RETAINED_ENTRIES, Options, Timing};
-pub use group::{Applied, Confirmed, Group, GroupStatus, OpenError};
-pub use groups::{Groups, Stopped};
-pub use membership::OrderError;
+pub use error::{InstallError, OpenError, OrderError, Stopped};
+pub use groups::Groups;
 pub use memory_transport::MemoryNetwork;
-pub use proposals::KvGroup;
-pub use reads::ReadReply;
+pub use replica::{Applied, Confirmed, Replica, ReplicaStatus};
 pub use runtime::simulate;
+pub use shard::{ReadReply, Shard};
 pub use state_machine::Received;
+pub use submission::Written;
 pub use transport::{Lane, SnapshotUnsent, Transport, Unsent};
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl Transport for MemoryTransport {
             let staged: std::io::Result<Vec<PathBuf>> = files.iter().map(stage).collect();
             let staged = staged.map_err(|error| SnapshotUnsent(error.to_string()))?;
             let received = Received::new(staged.clone(), Staged(staged));
-            groups.receive_snapshot(header, received).await.map_err(SnapshotUnsent)
+            groups.receive_snapshot(header, received).await.map_err(|error| SnapshotUnsent(error.to_string()))
         })
     }
 }

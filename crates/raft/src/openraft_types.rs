@@ -1,22 +1,22 @@
-//! openraft's types as we set them, and nothing else.
+//! openraft's generic types, instantiated for this crate.
 
-use std::any::Any;
 use std::fmt;
 
 use bytes::Bytes;
 use openraft::OptionalSend;
+use quorate_machine::Reply;
 use quorate_types::NodeId;
 use quorate_types::state::Head;
 use tokio::sync::oneshot;
 
-/// The type configuration of every group: commands are opaque bytes, and Raft's own node record holds the node id only
-/// (addresses come from the topology, so that a changed address changes no membership).
+/// The type configuration of every group. Commands are opaque bytes. Raft's node record holds only the node id: addresses come
+/// from the topology, so a new address changes no membership.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TypeConfig;
 
 impl openraft::RaftTypeConfig for TypeConfig {
     type D = Command;
-    type R = Reply;
+    type R = Applied;
     type NodeId = u64;
     type Node = NodeRef;
     type Term = u64;
@@ -46,7 +46,7 @@ pub(crate) type Membership = openraft::Membership<u64, NodeRef>;
 pub(crate) type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
 pub(crate) type Fatal = openraft::errors::Fatal<TypeConfig>;
 
-/// An encoded batch of commands; only the group's state machine reads it.
+/// An encoded proposal; only the group's state machine decodes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Command(pub(crate) Bytes);
 
@@ -56,28 +56,29 @@ impl fmt::Display for Command {
     }
 }
 
-/// The node that a replica lives on.
+/// The node that hosts a replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeRef(pub(crate) NodeId);
 
-/// What applying an entry gave: the machine's reply, which only the proposer can name the type of, and the head after it.
-/// Entries without commands have no reply.
-pub(crate) struct Reply {
-    pub(crate) reply: Option<Box<dyn Any + Send + Sync>>,
+/// The result of applying an entry.
+pub(crate) struct Applied {
+    /// The machine's reply; none for an entry without a proposal.
+    pub(crate) reply: Option<Reply>,
+    /// The head of the state after the batch that held the entry.
     pub(crate) head: Head,
 }
 
-impl fmt::Debug for Reply {
+impl fmt::Debug for Applied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reply({:?})", self.head.applied)
+        write!(f, "Applied({:?})", self.head.applied)
     }
 }
 
-/// Carries a result to the proposer, who may have gone.
+/// Carries a result to the proposer, which may have given up.
 pub(crate) struct Responder<T>(oneshot::Sender<T>);
 
 impl<T> Responder<T> {
-    /// A responder and the end where its result arrives. The end fails if the core drops the proposal: outcome unknown.
+    /// A responder and the receiver of its result. The receiver fails if the core drops the proposal: outcome unknown.
     pub(crate) fn pair() -> (Self, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
         (Responder(sender), receiver)
@@ -86,7 +87,7 @@ impl<T> Responder<T> {
 
 impl<T: OptionalSend + 'static> openraft::raft::responder::Responder<TypeConfig, T> for Responder<T> {
     fn on_complete(self, result: T) {
-        // A proposer that has gone learns nothing, and nothing is left to do for it.
+        // The proposer may have given up; then nothing is left to do.
         let _ = self.0.send(result);
     }
 }

@@ -1,72 +1,104 @@
-//! Keeps the logs short: flushes the state of all groups together, then purges what the flush made superfluous.
+//! Bounds the logs: flushes the state of all groups together, then purges the entries that the flush made superfluous.
 //!
-//! The order is the safety: what is applied *before* the flush began is durable after it, and only that may be purged.
+//! The order makes it safe: entries applied *before* the flush began are durable after it, and only those are purged.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use quorate_machine::state::State;
 use quorate_testpoints::{Bug, fail_point};
 use tokio::time::MissedTickBehavior;
 
 use crate::blocking;
-use crate::group::{AnyGroup, Keep};
-use crate::groups::{Shared, Stopped};
+use crate::config::Options;
+use crate::error::Stopped;
+use crate::purge::Keep;
+use crate::replica::Replica;
+use crate::replicas::Replicas;
+use crate::snapshot_send::SnapshotsOut;
+use crate::tasks::Tasks;
 
 /// How often the logs are measured.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Measures and purges until the groups stop.
-pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut turn = tokio::time::interval(PERIOD);
-    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        turn.tick().await;
-        let groups = shared.all();
-        let keep = keep_bytes(&shared, &groups);
-        let fat = |group: &Arc<dyn AnyGroup>| group.status().log_bytes > keep + keep / 4;
-        let over: Vec<_> = groups.into_iter().filter(fat).collect();
-        if !over.is_empty()
-            && let Err(reason) = compact(&shared, over, keep).await
-        {
-            tracing::debug!(%reason, "logs not purged");
+/// Purges the logs of a node's replicas.
+pub(crate) struct Retention {
+    options: Options,
+    state: Arc<dyn State>,
+    replicas: Arc<Replicas>,
+    snapshots: Arc<SnapshotsOut>,
+    tasks: Tasks,
+    /// Held by the purge in progress.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Retention {
+    pub(crate) fn new(
+        options: Options,
+        state: Arc<dyn State>,
+        replicas: Arc<Replicas>,
+        snapshots: Arc<SnapshotsOut>,
+        tasks: Tasks,
+    ) -> Self {
+        Retention { options, state, replicas, snapshots, tasks, turn: tokio::sync::Mutex::default() }
+    }
+
+    /// Measures the logs every second and purges those that are too long by a quarter.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut turn = tokio::time::interval(PERIOD);
+        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turn.tick().await;
+            let replicas = self.replicas.all();
+            let keep = self.keep_bytes(replicas.len());
+            let over: Vec<_> = replicas.into_iter().filter(|replica| replica.log_bytes() > keep + keep / 4).collect();
+            if !over.is_empty()
+                && let Err(reason) = self.compact(over, keep).await
+            {
+                tracing::debug!(%reason, "logs not purged");
+            }
         }
     }
-}
 
-/// What each group may keep, in bytes: its own bound, or its part of the node's where that is less.
-fn keep_bytes(shared: &Shared, groups: &[Arc<dyn AnyGroup>]) -> u64 {
-    let share = shared.options.log_retained_bytes_per_node / (groups.len() as u64).max(1);
-    share.min(shared.options.log_retained_bytes_per_group)
-}
-
-/// Purges everything that may be purged.
-pub(crate) async fn compact_all(shared: &Arc<Shared>) -> Result<u64, Stopped> {
-    compact(shared, shared.all(), 0).await
-}
-
-async fn compact(shared: &Arc<Shared>, groups: Vec<Arc<dyn AnyGroup>>, keep: u64) -> Result<u64, Stopped> {
-    let _turn = shared.compacting.lock().await;
-    if shared.is_stopping() {
-        return Err(Stopped);
+    /// Bytes that each of `replicas` logs may keep: the bound of one group, or its share of the node's bound if that is less.
+    fn keep_bytes(&self, replicas: usize) -> u64 {
+        let share = self.options.log_retained_bytes_per_node / (replicas as u64).max(1);
+        share.min(self.options.log_retained_bytes_per_group)
     }
-    let groups: Vec<_> = groups.into_iter().filter(|group| !shared.wire.is_sending(group.group())).collect();
-    let applied: Vec<_> = groups.iter().map(|group| group.applied()).collect();
-    let state = shared.state.clone();
-    let flush = move || if Bug::PurgePastFlush.is_on() { Ok(()) } else { state.flush() };
-    let flushed = blocking::elsewhere(flush).await;
-    match flushed {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            (shared.options.on_fatal)(format!("flushing the state: {error}"));
+
+    /// Purges as much of all logs as is safe. Returns the number of entries purged.
+    pub(crate) async fn compact_all(&self) -> Result<u64, Stopped> {
+        self.compact(self.replicas.all(), 0).await
+    }
+
+    async fn compact(&self, replicas: Vec<Arc<Replica>>, keep_bytes: u64) -> Result<u64, Stopped> {
+        let _turn = self.turn.lock().await;
+        if self.tasks.is_stopping() {
             return Err(Stopped);
         }
-        Err(_ended) => return Err(Stopped),
+        let replicas: Vec<_> =
+            replicas.into_iter().filter(|replica| !self.snapshots.is_sending(replica.group())).collect();
+        let applied: Vec<_> = replicas.iter().map(|replica| replica.applied()).collect();
+        self.flush().await?;
+        fail_point("state-flushed");
+        let keep = Keep { bytes: keep_bytes, entries: self.options.log_retained_entries };
+        let purges = replicas.iter().zip(applied).map(|(replica, flushed)| replica.purge(flushed, keep));
+        let purged: u64 = join_all(purges).await.into_iter().sum();
+        tracing::info!(purged, "logs purged");
+        Ok(purged)
     }
-    fail_point("state-flushed");
-    let keep = Keep { bytes: keep, entries: shared.options.log_retained_entries };
-    let purges = groups.into_iter().zip(applied).map(|(group, flushed)| group.purge(flushed, keep));
-    let purged: u64 = join_all(purges).await.into_iter().sum();
-    tracing::info!(purged, "logs purged");
-    Ok(purged)
+
+    async fn flush(&self) -> Result<(), Stopped> {
+        let state = self.state.clone();
+        let flush = move || if Bug::PurgePastFlush.is_on() { Ok(()) } else { state.flush() };
+        match blocking::elsewhere(flush).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                (self.options.on_fatal)(format!("flushing the state: {error}"));
+                Err(Stopped)
+            }
+            Err(_ended) => Err(Stopped),
+        }
+    }
 }

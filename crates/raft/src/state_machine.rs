@@ -1,141 +1,98 @@
-//! A replica's state machine as openraft sees it: applies committed entries, marks what is durable, gives and takes snapshots.
+//! The state machine of a replica, as openraft sees it: applies committed entries, reports durable state, produces and installs
+//! snapshots.
 //!
 //! ```text
-//!   purge mark   openraft purges the log below its last *snapshot*. The state store has no log of its own, so what makes a
-//!                purge safe is a flush: after one, the node-wide scheduler (retention) puts what was flushed into `Flushed` and
-//!                asks openraft for a "snapshot", which is that mark and no data.
-//!   transfer     When a follower needs entries that are gone, openraft asks for the current snapshot: the pinned state, whose
-//!                files are written when the network sends them.
+//!   durable mark   openraft purges the log only below its last *snapshot*. The state store has no log of its own, so a flush
+//!                  is what makes a purge safe: after a flush, `retention` records the flushed entry in `Progress` and asks
+//!                  openraft for a "snapshot", which is that mark and holds no data.
+//!   transfer       when a follower needs purged entries, openraft asks for the current snapshot: the pinned state. Its files
+//!                  are written when the network sends them.
 //! ```
 
 use std::any::Any;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
-use quorate_machine::state::{Pinned, StateError};
+use quorate_machine::state::{Pinned, State, StateError, View};
 use quorate_machine::{Machine, Replica};
 use quorate_testpoints::fail_point;
-use quorate_types::state::{Head, StoredMembership};
-use quorate_types::{Entry, Payload, peer};
+use quorate_types::{Entry, Payload, ReplicaId};
 
-use crate::openraft_types::{self as raft, LogId, Reply, SnapshotMeta, TypeConfig};
+use crate::openraft_types::{self as raft, Applied, LogId, SnapshotMeta, TypeConfig};
+use crate::progress::Progress;
 use crate::{blocking, convert};
 
-/// How much is applied in one batch of the state store: enough to share its cost, little enough that readers and other groups
-/// are not kept waiting.
+/// openraft's handle to the core of one replica.
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+/// Opens the machine of a replica from its state.
+pub(crate) type OpenMachine = Box<dyn Fn(ReplicaId, &dyn View) -> Result<Box<dyn Machine>, StateError> + Send + Sync>;
+
+/// Ends the process, with the reason.
+pub(crate) type OnFatal = Arc<dyn Fn(String) + Send + Sync>;
+
+/// Bounds of one batch to the state store: large enough to share its cost, small enough not to delay readers and other groups.
 const APPLY_ENTRIES_MAX: usize = 256;
 const APPLY_BYTES_MAX: usize = 4 << 20;
 
-/// What a snapshot is made of, in its three lives.
+/// A snapshot as openraft carries it.
 pub(crate) enum SnapshotData {
-    /// Only says what is durable; there is no data to send.
+    /// Names a durable state; there is no data to send.
     Mark,
-    /// The state at one point in time, held until it was sent.
+    /// The state at one point in time, pinned until it has been sent.
     Pinned(Box<dyn Pinned>),
     /// Received, verified and durable files.
     Staged(Received),
 }
 
-/// The files of a snapshot that was received: verified, durable, and consumed when it is installed.
+/// The files of a received snapshot: verified, durable, and consumed by the installation.
 pub struct Received {
     files: Vec<PathBuf>,
-    /// Keeps the files where they are.
+    /// Keeps the files in place.
     _keep: Box<dyn Any + Send + Sync>,
 }
 
 impl Received {
-    /// These files. `keep` is dropped when the snapshot was installed, or nobody will install it any more: an installation may outlive
-    /// the call that asked for it, where the replica is destroyed meanwhile.
+    /// A snapshot of these files. `keep` is dropped when the installation has ended or will not happen. That can be later than
+    /// the end of the call that started it: an installation outlives its call when the replica is destroyed meanwhile.
     pub fn new(files: Vec<PathBuf>, keep: impl Any + Send + Sync) -> Self {
         Received { files, _keep: Box::new(keep) }
     }
 }
 
-/// What is applied here, for everybody but the state machine itself.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct AppliedState {
-    pub(crate) head: Head,
-    pub(crate) membership: Arc<StoredMembership>,
-    pub(crate) snapshots_installed: u64,
-}
-
-impl AppliedState {
-    pub(crate) fn snapshot_meta(&self) -> peer::SnapshotMeta {
-        peer::SnapshotMeta { applied: self.head.applied, membership: (*self.membership).clone() }
-    }
-}
-
-/// Shared between a replica's state machine and its group.
-#[derive(Clone, Default)]
-pub(crate) struct Progress {
-    applied: Arc<Mutex<AppliedState>>,
-    flushed: Arc<Mutex<peer::SnapshotMeta>>,
-    /// Held while the state is written; true once the replica is about to be destroyed.
-    retired: Arc<Mutex<bool>>,
-}
-
-impl Progress {
-    /// Nothing is written to the state from here on: what would come late would outlive the replica.
-    pub(crate) fn retire(&self) {
-        *lock(&self.retired) = true;
-    }
-
-    /// The right to write to the state, unless the replica is about to be destroyed.
-    fn writing(&self) -> io::Result<MutexGuard<'_, bool>> {
-        let retired = lock(&self.retired);
-        if *retired { Err(io::Error::other("the replica is destroyed")) } else { Ok(retired) }
-    }
-
-    pub(crate) fn applied(&self) -> AppliedState {
-        lock(&self.applied).clone()
-    }
-
-    pub(crate) fn head(&self) -> Head {
-        lock(&self.applied).head
-    }
-
-    /// Remembers that the state as of `meta` is durable. Whoever calls this flushed after `meta` was applied.
-    pub(crate) fn set_flushed(&self, meta: peer::SnapshotMeta) {
-        let mut flushed = lock(&self.flushed);
-        if meta.applied > flushed.applied {
-            *flushed = meta;
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics while holding this lock")
-}
-
-/// One replica's state machine.
-pub(crate) struct StateMachine<M: Machine> {
-    replica: Replica<M>,
+/// The state machine of one replica.
+pub(crate) struct StateMachine {
+    replica: Replica<Box<dyn Machine>>,
     progress: Progress,
-    on_fatal: Arc<dyn Fn(String) + Send + Sync>,
+    on_fatal: OnFatal,
 }
 
-impl<M: Machine> StateMachine<M> {
-    pub(crate) fn new(replica: Replica<M>, progress: Progress, on_fatal: Arc<dyn Fn(String) + Send + Sync>) -> Self {
+impl StateMachine {
+    /// Opens the state machine of a replica from its state.
+    pub(crate) fn open(
+        state: Arc<dyn State>,
+        replica: ReplicaId,
+        open_machine: OpenMachine,
+        progress: Progress,
+        on_fatal: OnFatal,
+    ) -> Result<Self, StateError> {
+        let replica = Replica::open(state, replica, open_machine)?;
         let machine = StateMachine { replica, progress, on_fatal };
         machine.publish();
-        // After a start the state is what the last flush made durable.
+        // After a start the state is exactly the last durable one.
         machine.progress.set_flushed(machine.progress.applied().snapshot_meta());
-        machine
+        Ok(machine)
     }
 
     fn publish(&self) {
-        let mut applied = lock(&self.progress.applied);
-        applied.head = self.replica.head();
-        if *applied.membership != *self.replica.membership() {
-            applied.membership = Arc::new(self.replica.membership().clone());
-        }
+        self.progress.set_applied(self.replica.head(), self.replica.membership());
     }
 
-    /// A state that cannot be written or read is not served: the process ends.
+    /// Ends the process: a state that cannot be written or read must not be served.
     fn fatal(&self, doing: &str, error: StateError) -> io::Error {
         (self.on_fatal)(format!("{doing}: {error}"));
         io::Error::other(error)
@@ -144,10 +101,11 @@ impl<M: Machine> StateMachine<M> {
     fn apply_chunk(&mut self, chunk: &mut Chunk) -> io::Result<()> {
         fail_point("entries-unapplied");
         let applied = {
-            let _writing = self.progress.writing()?;
+            let _permit = self.progress.write_permit()?;
             self.replica.apply(&chunk.entries)
         };
         let replies = applied.map_err(|error| self.fatal("applying entries", error))?;
+        assert_eq!(replies.len(), chunk.responders.len(), "the machine replies once per entry");
         fail_point("entries-applied");
         self.publish();
         if chunk.entries.iter().any(is_joint) {
@@ -156,8 +114,7 @@ impl<M: Machine> StateMachine<M> {
         let head = self.replica.head();
         for (reply, responder) in replies.into_iter().zip(chunk.responders.drain(..)) {
             if let Some(responder) = responder {
-                let reply = reply.map(|reply| Box::new(reply) as Box<dyn std::any::Any + Send + Sync>);
-                responder.send(Reply { reply, head });
+                responder.send(Applied { reply, head });
             }
         }
         chunk.entries.clear();
@@ -166,12 +123,12 @@ impl<M: Machine> StateMachine<M> {
     }
 }
 
-/// Whether the entry begins a change of voters that another one ends.
+/// Whether the entry begins a change of voters that a later entry finishes.
 fn is_joint(entry: &Entry) -> bool {
     matches!(&entry.payload, Payload::Membership(members) if members.voters.len() > 1)
 }
 
-/// Entries on their way into one batch, with whoever waits for each.
+/// Entries collected for one batch, with their responders.
 #[derive(Default)]
 struct Chunk {
     entries: Vec<Entry>,
@@ -192,7 +149,7 @@ impl Chunk {
     }
 }
 
-impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
+impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = MarkBuilder;
 
@@ -231,14 +188,14 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
             return Err(io::Error::other("only a received snapshot can be installed"));
         };
         let meta = convert::our_snapshot_meta(meta);
-        // Ingesting flushes what overlaps it: let the other tasks of this thread go elsewhere meanwhile.
+        // Ingestion flushes overlapping memtables, which blocks: the other tasks of this thread move to another one.
         let installed = blocking::in_place(|| {
-            let _writing = self.progress.writing()?;
+            let _permit = self.progress.write_permit()?;
             Ok::<_, io::Error>(self.replica.install(&received.files, &meta))
         })?;
         installed.map_err(|error| self.fatal("installing a snapshot", error))?;
         self.publish();
-        lock(&self.progress.applied).snapshots_installed += 1;
+        self.progress.count_installed_snapshot();
         self.progress.set_flushed(meta);
         Ok(())
     }
@@ -255,14 +212,14 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
     }
 }
 
-/// "Builds" the snapshot that says what is durable.
+/// "Builds" the snapshot that names the durable state.
 pub(crate) struct MarkBuilder(Progress);
 
 impl RaftSnapshotBuilder<TypeConfig> for MarkBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot<raft::LeaderId, u64, raft::NodeRef, SnapshotData>> {
-        let meta = convert::snapshot_meta(&lock(&self.0.flushed));
+        let meta = convert::snapshot_meta(&self.0.flushed());
         Ok(Snapshot { meta, snapshot: SnapshotData::Mark })
     }
 }

@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 
 use quorate_machine::log::MemoryLog;
 use quorate_machine::state::{Batch, MemoryState, Pinned, State, StateError, View};
-use quorate_machine::{KvMachine, state_hash};
+use quorate_machine::state_hash;
 use quorate_types::clock::SystemClock;
 use quorate_types::peer::SnapshotMeta;
 use quorate_types::report::OrderKind;
 use quorate_types::topology::Placement;
 use quorate_types::{
-    Command, GroupId, Key, Mutation, NodeId, Outcome, ReadLevel, Rejection, ReplicaId, SessionId, SessionStamp, Token,
+    Command, Key, Mutation, NodeId, Outcome, ReadLevel, Rejection, ReplicaId, SessionId, SessionStamp, ShardId, Token,
     TokenArc, Value, Write,
 };
 use tempfile::TempDir;
 
-use crate::{Groups, KvGroup, LOG_RETAINED_ENTRIES, MemoryNetwork, Options, OrderError, Timing};
+use crate::{Groups, LOG_RETAINED_ENTRIES, MemoryNetwork, Options, OrderError, Shard, Timing};
 
-const GROUP: GroupId = GroupId(1);
+const SHARD: ShardId = ShardId(1);
 const EPOCH: u64 = 1;
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -31,7 +31,7 @@ struct Node {
     state: Arc<MemoryState>,
     snapshots: TempDir,
     gate: Arc<Gate>,
-    running: Option<(Groups, KvGroup)>,
+    running: Option<(Groups, Shard)>,
 }
 
 /// Holds installations of snapshots up.
@@ -123,7 +123,7 @@ impl Story {
 
     async fn begin() -> Self {
         let mut story = Story::prologue().await;
-        story.group(0).group().initialize(&initial_replicas()).await.unwrap();
+        story.group(0).replica().initialize(&initial_replicas()).await.unwrap();
         let arc = TokenArc { start: Token(0), end: Token(0) };
         story.command(Command::Bootstrap { arc, epoch: EPOCH }).await;
         let Outcome::SessionOpened { session } = story.command(Command::OpenSession { epoch: EPOCH }).await else {
@@ -149,8 +149,7 @@ impl Story {
         let groups = Groups::new(options, node.log.clone(), state, transport, Arc::new(SystemClock));
         self.network.connect(node.id, groups.clone());
         let replica = initial_replicas()[index].replica;
-        let group = groups.open(GROUP, replica, KvMachine::open).await.unwrap();
-        let group = KvGroup::new(&groups, group);
+        let group = groups.open_shard(SHARD, replica).await.unwrap();
         self.nodes[index].running = Some((groups, group));
     }
 
@@ -180,7 +179,7 @@ impl Story {
         away
     }
 
-    fn group(&self, index: usize) -> &KvGroup {
+    fn group(&self, index: usize) -> &Shard {
         &self.nodes[index].running.as_ref().unwrap().1
     }
 
@@ -189,7 +188,7 @@ impl Story {
     }
 
     fn leader(&self) -> Option<usize> {
-        self.running().find(|index| self.group(*index).group().is_leader())
+        self.running().find(|index| self.group(*index).replica().is_leader())
     }
 
     /// Sends a command to whoever leads until it is applied.
@@ -200,7 +199,7 @@ impl Story {
             for index in self.running() {
                 let result = self.group(index).write(vec![command.clone()], Duration::from_secs(1)).await;
                 if let Ok(applied) = result {
-                    return applied.reply.into_iter().next().unwrap();
+                    return applied.outcomes.into_iter().next().unwrap();
                 }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -224,7 +223,7 @@ impl Story {
     async fn get(&self, index: usize, key: &str, level: ReadLevel) -> Result<Option<String>, Rejection> {
         let keys = vec![Key::new(key.to_owned()).unwrap()];
         let group = self.group(index);
-        group.may_answer(level, Duration::from_secs(1)).await?;
+        group.read_barrier(level, Duration::from_secs(1)).await?;
         let reply = group.read(&keys, usize::MAX)?;
         let record = reply.records.into_iter().next().unwrap();
         Ok(record.map(|record| String::from_utf8(record.value.as_bytes().to_vec()).unwrap()))
@@ -281,7 +280,7 @@ async fn three_replicas_elect_a_leader_and_agree() {
     assert!(matches!(story.put("color", "blue").await, Outcome::Written { .. }));
     assert_eq!(story.get_strong("color").await.as_deref(), Some("blue"));
     for index in 0..3 {
-        story.until("eventual reads", |story| story.group(index).group().serves_eventual()).await;
+        story.until("eventual reads", |story| story.group(index).replica().serves_eventual()).await;
     }
     story.until("equal states", |story| story.hash(0) == story.hash(1) && story.hash(1) == story.hash(2)).await;
     for index in 0..3 {
@@ -301,12 +300,12 @@ async fn an_isolated_leader_confirms_no_read_and_acknowledges_no_write() {
         story.network.cut(story.nodes[old].id, story.nodes[other].id);
         story.network.cut(story.nodes[other].id, story.nodes[old].id);
     }
-    story.until("a new leader", |story| others.iter().any(|&other| story.group(other).group().is_leader())).await;
+    story.until("a new leader", |story| others.iter().any(|&other| story.group(other).replica().is_leader())).await;
     story.put("color", "red").await;
     assert!(story.get(old, "color", ReadLevel::Strong).await.is_err(), "it cannot know that it still leads");
     assert_eq!(story.get(old, "color", ReadLevel::Eventual).await, Ok(Some("blue".to_owned())));
     story.network.heal();
-    story.until("the old leader follows", |story| !story.group(old).group().is_leader()).await;
+    story.until("the old leader follows", |story| !story.group(old).replica().is_leader()).await;
     assert_eq!(story.get_strong("color").await.as_deref(), Some("red"));
     story.until("equal states", |story| story.hash(0) == story.hash(1) && story.hash(1) == story.hash(2)).await;
     story.end().await;
@@ -337,7 +336,7 @@ async fn a_follower_behind_the_purged_log_gets_a_snapshot() {
     let mut story = Story::begin().await;
     let away = story.leave_one_behind().await;
     story.start(away).await;
-    story.until("a snapshot", |story| story.group(away).group().status().snapshots_installed > 0).await;
+    story.until("a snapshot", |story| story.group(away).replica().status().snapshots_installed > 0).await;
     story.until("equal states", |story| story.hash(0) == story.hash(1) && story.hash(1) == story.hash(2)).await;
     assert_eq!(story.get(away, "color", ReadLevel::Eventual).await, Ok(Some("shade 599".to_owned())));
     story.end().await;
@@ -358,7 +357,7 @@ async fn the_leader_reports_why_a_snapshot_does_not_arrive() {
     };
     story.until("a failure", |story| failure(story).is_some_and(|reason| reason.contains("cannot be reached"))).await;
     story.start(away).await;
-    story.until("a snapshot", |story| story.group(away).group().status().snapshots_installed > 0).await;
+    story.until("a snapshot", |story| story.group(away).replica().status().snapshots_installed > 0).await;
     story.until("no failure any more", |story| story.leader().is_some() && failure(story).is_none()).await;
     story.end().await;
 }
@@ -401,7 +400,7 @@ async fn a_transfer_that_was_begun_is_not_refused() {
     let leader = story.leader().unwrap();
     let to = (0..3).find(|index| *index != leader).unwrap();
     let groups = story.nodes[leader].running.as_ref().unwrap().0.clone();
-    let hand = |to: ReplicaId| groups.execute(GROUP, OrderKind::TransferLeader(to), Duration::from_millis(100));
+    let hand = |to: ReplicaId| groups.execute(SHARD.group(), OrderKind::TransferLeader(to), Duration::from_millis(100));
     assert!(matches!(hand(ReplicaId(99)).await, Err(OrderError::Refused(_))));
     // It answered a moment ago, so that it may lead; it never hears that it should.
     story.network.cut(story.nodes[leader].id, story.nodes[to].id);
@@ -449,7 +448,7 @@ async fn clients_of_a_leader_that_handed_over_were_sent_around() {
         let runner = &story.nodes[old].running.as_ref().unwrap().0;
         let order = OrderKind::TransferLeader(initial_replicas()[new].replica);
         // It lacks nothing a moment after a put.
-        let (sent_around, handed) = tokio::join!(writes, runner.execute(GROUP, order, Duration::from_secs(5)));
+        let (sent_around, handed) = tokio::join!(writes, runner.execute(SHARD.group(), order, Duration::from_secs(5)));
         transfers += usize::from(handed.is_ok());
         around += sent_around;
     }
@@ -511,7 +510,7 @@ async fn a_late_answer_to_an_append_does_not_confirm_a_deposed_leader() {
     let answers: Vec<usize> = others.iter().map(|other| story.network.stalled(node(*other), node(old))).collect();
     others.iter().for_each(|other| story.network.cut(node(old), node(*other)));
 
-    let leader = |story: &Story| others.iter().copied().find(|other| story.group(*other).group().is_leader());
+    let leader = |story: &Story| others.iter().copied().find(|other| story.group(*other).replica().is_leader());
     story.until("another leader", |story| leader(story).is_some()).await;
     let put = story.next_put("color", "green");
     let new = leader(&story).expect("there was one a moment ago");

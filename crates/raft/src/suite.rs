@@ -9,8 +9,8 @@ use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageError};
 use quorate_machine::log::{Log, MemoryLog};
-use quorate_machine::state::{MemoryState, Pinned, State};
-use quorate_machine::{KvMachine, Replica};
+use quorate_machine::state::{MemoryState, Pinned, State, View};
+use quorate_machine::{KvMachine, Machine};
 use quorate_rocks::{LogOptions, RocksLog};
 use quorate_rocks::{RocksState, StateOptions};
 use quorate_types::{GroupId, ReplicaId};
@@ -19,7 +19,8 @@ use tempfile::TempDir;
 use crate::convert;
 use crate::log_store::LogStore;
 use crate::openraft_types::{self as raft, LogId, SnapshotMeta, TypeConfig};
-use crate::state_machine::{Progress, Received, SnapshotData, StateMachine};
+use crate::progress::Progress;
+use crate::state_machine::{Received, SnapshotData, StateMachine};
 
 const REPLICA: ReplicaId = ReplicaId(7);
 
@@ -36,8 +37,10 @@ impl StoreBuilder<TypeConfig, LogStore, SuiteMachine, TempDir> for Builder {
         let dir = TempDir::new().unwrap();
         let (log, state) = (self.make)(&dir);
         log.create(REPLICA, GroupId(1)).unwrap();
-        let replica = Replica::open(state.clone(), REPLICA, KvMachine::open).unwrap();
-        let machine = StateMachine::new(replica, Progress::default(), Arc::new(|reason| panic!("{reason}")));
+        let open = |replica, view: &dyn View| Ok(Box::new(KvMachine::open(replica, view)?) as Box<dyn Machine>);
+        let on_fatal = Arc::new(|reason| panic!("{reason}"));
+        let machine =
+            StateMachine::open(state.clone(), REPLICA, Box::new(open), Progress::default(), on_fatal).unwrap();
         let snapshots = dir.path().join("snapshots");
         std::fs::create_dir(&snapshots).unwrap();
         let machine = SuiteMachine { machine, state, snapshots };
@@ -48,7 +51,7 @@ impl StoreBuilder<TypeConfig, LogStore, SuiteMachine, TempDir> for Builder {
 /// Our state machine, bent to two things that the suite does and openraft never does: entries that were skipped are applied
 /// as blank ones, and a snapshot can be installed without a network between, so its files are written on the spot.
 struct SuiteMachine {
-    machine: StateMachine<KvMachine>,
+    machine: StateMachine,
     state: Arc<dyn State>,
     snapshots: PathBuf,
 }

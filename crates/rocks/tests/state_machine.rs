@@ -13,7 +13,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use quorate_machine::keys::Space;
 use quorate_machine::state::{Batch, MemoryState, Pinned, State, StateError, View, Visit};
-use quorate_machine::{Draft, KvMachine, Machine, Replica, kv};
+use quorate_machine::{Draft, KvMachine, Machine, Replica, Reply, kv};
 use quorate_types::codec::{self, Kind};
 use quorate_types::peer::SnapshotMeta;
 use quorate_types::state::{Head, StoredMembership};
@@ -207,14 +207,14 @@ fn an_expired_record_is_absent() {
 
         let absent = |sequence| put(1, sequence, 1, "k", "new", Some(Condition::Absent));
         let refused = Outcome::Refused { version: 1, current: Some(record.clone()) };
-        assert_eq!(shard.apply(&[entry(1, 1999, vec![absent(1)])]).unwrap(), [Some(vec![refused])]);
+        assert_eq!(shard.apply(&[entry(1, 1999, vec![absent(1)])]).unwrap(), [Some(Reply::Shard(vec![refused]))]);
         assert_eq!(read(&*store.state, REPLICA, &[key("k")]), [Some(record)]);
 
         shard.apply(&[entry(2, 2000, vec![Command::Tick])]).unwrap();
         assert_eq!(read(&*store.state, REPLICA, &[key("k")]), [None]);
         let outcomes = shard.apply(&[entry(3, 0, vec![absent(1), absent(2)])]).unwrap();
         let forgotten = Outcome::Refused { version: 1, current: None };
-        assert_eq!(outcomes, [Some(vec![forgotten, Outcome::Written { version: 1, replaced: 0 }])]);
+        assert_eq!(outcomes, [Some(Reply::Shard(vec![forgotten, Outcome::Written { version: 1, replaced: 0 }]))]);
     }
 }
 
@@ -455,8 +455,8 @@ fn the_session_table_takes_little_room() {
         let first = index * 16;
         let lowest = first.saturating_sub(32).max(1);
         let writes = (first..first + 16).map(|sequence| put(1, sequence, lowest, "k", "v", None)).collect();
-        let outcomes = shard.apply(&[entry(index, 1, writes)]).unwrap();
-        assert!(outcomes[0].iter().flatten().all(|outcome| matches!(outcome, Outcome::Written { .. })));
+        let reply = shard.apply(&[entry(index, 1, writes)]).unwrap().remove(0).unwrap();
+        assert!(reply.into_shard().iter().all(|outcome| matches!(outcome, Outcome::Written { .. })));
         assert!(records() <= 4, "{} records after entry {index}", records());
     }
     // Retries leave a record of the last use and free the ones before it.
@@ -473,11 +473,9 @@ struct Told {
 }
 
 impl Machine for Told {
-    type Reply = ();
-
-    fn apply(&mut self, at: LogId, proposal: &Bytes, draft: &mut Draft<'_>) -> Result<(), StateError> {
+    fn apply(&mut self, at: LogId, proposal: &Bytes, draft: &mut Draft<'_>) -> Result<Reply, StateError> {
         draft.put(Space::Table, at.index.to_be_bytes().to_vec(), proposal.to_vec());
-        Ok(())
+        Ok(Reply::Shard(vec![]))
     }
 
     fn written(&mut self) {
@@ -504,7 +502,10 @@ fn a_machine_publishes_what_readers_see() {
     })
     .unwrap();
     let normal = |index| Entry::normal(log_id(index), Bytes::from_static(b"x"));
-    assert_eq!(replica.apply(&[normal(0), normal(1)]).unwrap(), [Some(()), Some(())]);
+    assert_eq!(
+        replica.apply(&[normal(0), normal(1)]).unwrap(),
+        [Some(Reply::Shard(vec![])), Some(Reply::Shard(vec![]))]
+    );
     assert_eq!(seen.load(Ordering::Relaxed), 2);
     let pinned = replica.pin().unwrap();
     let staging = tempfile::tempdir().unwrap();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_machine::keys::Space;
 use quorate_machine::state::{StateError, View};
-use quorate_machine::{Draft, Machine};
-use quorate_types::topology::{Command, Outcome};
+use quorate_machine::{Draft, Machine, Reply};
+use quorate_types::topology::Command;
 use quorate_types::{LogId, ReplicaId};
 
 use crate::cluster::ClusterState;
@@ -15,7 +15,8 @@ use crate::keys;
 use crate::publish::Published;
 use crate::record::{Change, Record};
 
-/// What the log of group 0 means. A proposal is one encoded [`Command`], and its reply an [`Outcome`].
+/// What the log of group 0 means. A proposal is one encoded [`Command`]; its reply is an
+/// [`Outcome`](quorate_types::topology::Outcome).
 ///
 /// # Invariants
 /// * The cluster state in memory is what the records say, with the changes of the batch that is being applied.
@@ -42,9 +43,7 @@ impl TopologyMachine {
 }
 
 impl Machine for TopologyMachine {
-    type Reply = Outcome;
-
-    fn apply(&mut self, _at: LogId, proposal: &Bytes, draft: &mut Draft<'_>) -> Result<Outcome, StateError> {
+    fn apply(&mut self, _at: LogId, proposal: &Bytes, draft: &mut Draft<'_>) -> Result<Reply, StateError> {
         let replica = draft.replica();
         let command = Command::decode(proposal).map_err(|source| StateError::Corrupt { replica, source })?;
         let (outcome, changes) = self.cluster.apply(&command);
@@ -56,7 +55,7 @@ impl Machine for TopologyMachine {
             }
         }
         draft.head_mut().revision = self.cluster.counters().revision;
-        Ok(outcome)
+        Ok(Reply::Topology(outcome))
     }
 
     fn written(&mut self) {

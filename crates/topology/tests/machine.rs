@@ -7,9 +7,9 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use quorate_machine::Replica;
 use quorate_machine::keys::Space;
 use quorate_machine::state::{Batch, MemoryState, State, StateError};
+use quorate_machine::{Replica, Reply};
 use quorate_topology::{Published, TopologyMachine, read_cluster};
 use quorate_types::operation::{Intent, OperationId, ReplicaMove};
 use quorate_types::topology::{Command, Outcome, Topology};
@@ -49,6 +49,10 @@ fn moving() -> ReplicaMove {
     }
 }
 
+fn reply(outcome: Outcome) -> Option<Reply> {
+    Some(Reply::Topology(outcome))
+}
+
 fn entries() -> Vec<Entry> {
     (0..).zip(commands()).map(|(index, command)| entry(index, &command)).collect()
 }
@@ -86,13 +90,16 @@ fn batches_do_not_matter() {
         results.push((replies, stored(&state).unwrap(), replica.head().revision));
     }
     let (replies, topology, revision) = &results[0];
-    assert_eq!(replies.iter().flatten().filter(|reply| matches!(reply, Outcome::Refused(_))).count(), 1);
+    assert_eq!(
+        replies.iter().flatten().filter(|reply| matches!(reply, Reply::Topology(Outcome::Refused(_)))).count(),
+        1
+    );
     assert_eq!(
         (replies[1].clone(), replies[2].clone()),
-        (Some(Outcome::Node(NodeId(4))), Some(Outcome::Node(NodeId(4))))
+        (reply(Outcome::Node(NodeId(4))), reply(Outcome::Node(NodeId(4))))
     );
-    assert_eq!(replies[3], Some(Outcome::Operation { id: OperationId(1), already: false }));
-    assert_eq!((&replies[4], &replies[6]), (&Some(Outcome::Move(moving())), &Some(Outcome::Done)));
+    assert_eq!(replies[3], reply(Outcome::Operation { id: OperationId(1), already: false }));
+    assert_eq!((&replies[4], &replies[6]), (&reply(Outcome::Move(moving())), &reply(Outcome::Done)));
     assert_eq!((topology.revision, *revision), (5, 5));
     assert!(results.iter().all(|result| result == &results[0]));
 }
@@ -156,7 +163,7 @@ fn ids_are_never_given_out_again_after_a_restart() {
     let taken_back = Command::FinishCancelledMove(moving());
     let Command::StartMove { .. } = &commands()[4] else { panic!("the fifth command starts a move") };
     let replies = replica.apply(&[entry(5, &taken_back), entry(6, &commands()[4])]).unwrap();
-    let Some(Outcome::Move(again)) = &replies[1] else { panic!("{replies:?}") };
+    let Some(Reply::Topology(Outcome::Move(again))) = &replies[1] else { panic!("{replies:?}") };
     assert_eq!(again.to.unwrap().replica, ReplicaId(11));
 }
 

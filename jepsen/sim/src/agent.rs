@@ -145,7 +145,7 @@ impl Agent {
     fn note_unstarted(&mut self, member: &Member, shard: &ShardInfo, replica: ReplicaId) {
         let is_initial = shard.initial_replicas.iter().any(|initial_replica| initial_replica.replica == replica);
         let Some(group) = member.shard(shard.id) else { return };
-        if !is_initial || group.group().is_initialized() || self.unstarted.contains_key(&shard.id) {
+        if !is_initial || group.replica().is_initialized() || self.unstarted.contains_key(&shard.id) {
             return;
         }
         let leads = shard.initial_replicas.first().is_some_and(|first| first.replica == replica);
@@ -156,19 +156,19 @@ impl Agent {
     /// Starts the groups that are due, and tells shards that are led here and do not know their arc which one it is.
     async fn start_and_tell(&mut self) -> bool {
         let Some((_world, member)) = self.both() else { return false };
-        self.unstarted.retain(|shard, _| member.shard(*shard).is_some_and(|group| !group.group().is_initialized()));
+        self.unstarted.retain(|shard, _| member.shard(*shard).is_some_and(|group| !group.replica().is_initialized()));
         for (shard, (initial_replicas, start_at)) in &self.unstarted {
             if *start_at <= Instant::now()
                 && let Some(group) = member.shard(*shard)
             {
                 // Whoever was first has started it; a refusal is tried again.
-                let _ = group.group().initialize(initial_replicas).await;
+                let _ = group.replica().initialize(initial_replicas).await;
             }
         }
         let Some(map) = member.feed.borrow().clone() else { return true };
         for (shard, group) in member.shards() {
-            if group.group().is_leader()
-                && group.group().head().epoch == 0
+            if group.replica().is_leader()
+                && group.replica().head().epoch == 0
                 && let Some(shard) = map.shard(shard)
             {
                 let found = Command::Bootstrap { arc: shard.arc, epoch: shard.epoch };

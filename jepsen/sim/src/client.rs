@@ -303,18 +303,18 @@ impl Worker {
 /// What a node does with a request.
 async fn serve(
     _member: &Member,
-    group: &quorate_raft::KvGroup,
+    group: &quorate_raft::Shard,
     request: Request,
     stale_reads: bool,
 ) -> Result<Reply, Rejection> {
     match request {
         Request::Write(command) => {
             let applied = group.write(vec![command], TRY_TIMEOUT).await?;
-            Ok(Reply::Outcome(applied.reply.into_iter().next().expect("one outcome a command")))
+            Ok(Reply::Outcome(applied.outcomes.into_iter().next().expect("one outcome a command")))
         }
         Request::Read(key, level) => {
-            if !(stale_reads && level == ReadLevel::Strong && group.group().is_leader()) {
-                group.may_answer(level, TRY_TIMEOUT).await?;
+            if !(stale_reads && level == ReadLevel::Strong && group.replica().is_leader()) {
+                group.read_barrier(level, TRY_TIMEOUT).await?;
             }
             let read = group.read(&[key], usize::MAX)?;
             let record = read.records.into_iter().next().expect("one record a key");

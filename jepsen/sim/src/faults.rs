@@ -77,7 +77,7 @@ fn partition(nodes: &[NodeId], leader: Option<NodeId>, rng: &mut StdRng) -> (&'s
 /// The node that leads some group at the moment.
 fn a_leader(world: &World, rng: &mut StdRng) -> Option<NodeId> {
     let leading = |member: &Arc<crate::member::Member>| {
-        member.shards().iter().any(|(_, group)| group.group().is_leader())
+        member.shards().iter().any(|(_, group)| group.replica().is_leader())
             || member.topology_group().is_some_and(|group| group.is_leader())
     };
     let leaders: Vec<NodeId> = world.members().iter().filter(|member| leading(member)).map(|m| m.node).collect();
@@ -245,7 +245,7 @@ async fn transfer(world: &World, map: &Topology, rng: &mut StdRng) {
     let Some(to) = shard.replicas.choose(rng).map(|at| at.replica) else { return };
     let shard: ShardId = shard.id;
     let leading =
-        world.members().into_iter().find(|member| member.shard(shard).is_some_and(|group| group.group().is_leader()));
+        world.members().into_iter().find(|member| member.shard(shard).is_some_and(|group| group.replica().is_leader()));
     if let Some(member) = leading {
         world.counts.transfers.one();
         let what = quorate_types::report::OrderKind::TransferLeader(to);

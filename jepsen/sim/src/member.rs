@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use quorate_machine::KvMachine;
 use quorate_machine::log::MemoryLog;
 use quorate_machine::state::{MemoryState, State};
-use quorate_raft::{Group, Groups, KvGroup, Options};
+use quorate_raft::{Groups, Options, Replica, Shard};
 use quorate_topology::{Published, TopologyMachine};
 use quorate_types::clock::Clock;
 use quorate_types::report::{Foreground, NodeReport, Order};
@@ -40,8 +39,8 @@ pub(crate) struct Member {
     pub(crate) groups: Groups,
     pub(crate) feed: Arc<watch::Sender<Option<Arc<Topology>>>>,
     pub(crate) clock: Arc<NodeClock>,
-    shards: Mutex<BTreeMap<ShardId, KvGroup>>,
-    topology: Mutex<Option<Group<TopologyMachine>>>,
+    shards: Mutex<BTreeMap<ShardId, Shard>>,
+    topology: Mutex<Option<Arc<Replica>>>,
     /// The highest term of group 0 that an order was given in.
     newest_term: Mutex<u64>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
@@ -65,15 +64,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Member {
-    pub(crate) fn topology_group(&self) -> Option<Group<TopologyMachine>> {
+    pub(crate) fn topology_group(&self) -> Option<Arc<Replica>> {
         lock(&self.topology).clone()
     }
 
-    pub(crate) fn shard(&self, shard: ShardId) -> Option<KvGroup> {
+    pub(crate) fn shard(&self, shard: ShardId) -> Option<Shard> {
         lock(&self.shards).get(&shard).cloned()
     }
 
-    pub(crate) fn shards(&self) -> Vec<(ShardId, KvGroup)> {
+    pub(crate) fn shards(&self) -> Vec<(ShardId, Shard)> {
         lock(&self.shards).iter().map(|(id, group)| (*id, group.clone())).collect()
     }
 
@@ -83,10 +82,8 @@ impl Member {
     }
 
     pub(crate) async fn open_shard(&self, shard: ShardId, replica: ReplicaId) -> Result<(), String> {
-        let opened = self.groups.open(shard.group(), replica, KvMachine::open).await;
-        let group = opened.map_err(|error| error.to_string())?;
-        let group = KvGroup::new(&self.groups, group);
-        lock(&self.shards).insert(shard, group);
+        let opened = self.groups.open_shard(shard, replica).await.map_err(|error| error.to_string())?;
+        lock(&self.shards).insert(shard, opened);
         Ok(())
     }
 
@@ -106,13 +103,13 @@ impl Member {
         match group.shard() {
             Some(shard) => {
                 let mut shards = lock(&self.shards);
-                if shards.get(&shard).is_some_and(|group| group.group().replica() == replica) {
+                if shards.get(&shard).is_some_and(|group| group.replica().id() == replica) {
                     shards.remove(&shard);
                 }
             }
             None => {
                 let mut topology = lock(&self.topology);
-                if topology.as_ref().is_some_and(|group| group.replica() == replica) {
+                if topology.as_ref().is_some_and(|group| group.id() == replica) {
                     *topology = None;
                 }
             }

@@ -334,7 +334,9 @@ impl Transport for NodeTransport {
             // The receiver installs it whether or not the sender still waits.
             let installing = async move { receiver.receive_snapshot(header, Received::new(staged, staging)).await };
             let vote = tokio::spawn(installing).await;
-            let vote = vote.map_err(|error| SnapshotUnsent(error.to_string()))?.map_err(SnapshotUnsent)?;
+            let vote = vote
+                .map_err(|error| SnapshotUnsent(error.to_string()))?
+                .map_err(|error| SnapshotUnsent(error.to_string()))?;
             if !network.pass(to, from).await || !its_life.is_alive() || !life.is_alive() {
                 return Err(SnapshotUnsent("the answer was lost".to_owned()));
             }

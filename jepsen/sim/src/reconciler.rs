@@ -6,9 +6,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::join_all;
+use quorate_machine::Reply;
 use quorate_machine::state::State;
-use quorate_raft::Group;
-use quorate_topology::{ClusterState, Reports, Step, TopologyMachine, plan, read_cluster};
+use quorate_raft::Replica;
+use quorate_topology::{ClusterState, Reports, Step, plan, read_cluster};
 use quorate_types::clock::Clock;
 use quorate_types::report::{NodeReport, Order, OrderKind};
 use quorate_types::topology::{Command, NodeState, Outcome, Topology};
@@ -39,7 +40,7 @@ pub(crate) async fn run(world: Weak<World>, member: Weak<Member>) {
     loop {
         tokio::time::sleep(PAUSE).await;
         let (Some(world), Some(member)) = (world.upgrade(), member.upgrade()) else { return };
-        let Some(group) = member.topology_group().filter(Group::<TopologyMachine>::is_leader) else { continue };
+        let Some(group) = member.topology_group().filter(|replica| replica.is_leader()) else { continue };
         let term = group.status().term;
         world.trace.event(&format!("n{} reconciles in term {term}", member.node));
         let (orders, ordered, absent, heard) = Default::default();
@@ -53,7 +54,7 @@ type Ordered = (GroupId, OrderKind, Result<(), String>);
 struct Lead {
     world: Arc<World>,
     member: Arc<Member>,
-    group: Group<TopologyMachine>,
+    group: Arc<Replica>,
     term: u64,
     orders: JoinSet<Ordered>,
     ordered: BTreeSet<GroupId>,
@@ -103,7 +104,7 @@ impl Lead {
         self.group.confirm(CONFIRM_TIMEOUT).await.map_err(|reason| reason.to_string())?;
         let mut cluster = None;
         let viewed = self.member.state.view(&mut |view| {
-            cluster = Some(read_cluster(view, self.group.replica())?);
+            cluster = Some(read_cluster(view, self.group.id())?);
             Ok(())
         });
         viewed.map_err(|error| error.to_string())?;
@@ -154,7 +155,7 @@ impl Lead {
     async fn propose(&self, command: Command) {
         let proposed = self.group.propose(command.encode().into(), PROPOSE_TIMEOUT).await;
         if let Ok(applied) = proposed
-            && !matches!(applied.reply, Outcome::Refused(_))
+            && !matches!(applied.reply, Reply::Topology(Outcome::Refused(_)))
             && self.member.life.is_alive()
         {
             self.world.trace.event(&format!("group 0 takes over {command:?}"));

@@ -170,7 +170,7 @@ async fn found(world: &World) {
         }
     }
     let knows_its_arc = |shard| {
-        world.members().iter().filter_map(|member| member.shard(shard)).any(|group| group.group().head().epoch > 0)
+        world.members().iter().filter_map(|member| member.shard(shard)).any(|group| group.replica().head().epoch > 0)
     };
     while !world.shards.iter().all(|shard| knows_its_arc(shard.id)) {
         tokio::time::sleep(BOOTSTRAP_RETRY_PAUSE).await;

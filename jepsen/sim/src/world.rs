@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use quorate_machine::log::MemoryLog;
 use quorate_machine::state::MemoryState;
-use quorate_raft::{Group, KvGroup};
+use quorate_raft::Shard;
 use quorate_ring::ArcTable;
-use quorate_topology::{TopologyMachine, plan_bootstrap};
+use quorate_topology::plan_bootstrap;
 use quorate_types::topology::{
     Bootstrap, ClusterInfo, Command, NodeAddresses, NodeInfo, NodeState, Outcome, ShardInfo, Topology,
 };
@@ -154,19 +154,19 @@ impl World {
     /// Proposes a change of the cluster to whoever leads group 0, as an operator's tool does; none if nobody took it.
     pub(crate) async fn propose(&self, command: &Command) -> Option<Outcome> {
         for member in self.members() {
-            let Some(group) = member.topology_group().filter(Group::<TopologyMachine>::is_leader) else { continue };
+            let Some(group) = member.topology_group().filter(|replica| replica.is_leader()) else { continue };
             let proposed = group.propose(command.encode().into(), PROPOSE_TIMEOUT).await;
             if let Ok(applied) = proposed
                 && member.life.is_alive()
             {
-                return Some(applied.reply);
+                return Some(applied.reply.into_topology());
             }
         }
         None
     }
 
     /// A shard's replica on a node, if the node runs and has one open.
-    pub(crate) fn replica(&self, node: NodeId, shard: ShardId) -> Option<(Arc<Member>, KvGroup)> {
+    pub(crate) fn replica(&self, node: NodeId, shard: ShardId) -> Option<(Arc<Member>, Shard)> {
         let member = self.member(node)?;
         let group = member.shard(shard)?;
         Some((member, group))

@@ -126,7 +126,7 @@ impl Peer for PeerService {
         // Goes on when the sender hangs up: Raft installs what it was once given.
         let install = tokio::spawn(async move { groups.receive_snapshot(header, received).await });
         let installed = install.await.map_err(|e| Refusal::Unavailable(e.to_string()))?;
-        let vote = installed.map_err(Refusal::Unavailable)?;
+        let vote = installed.map_err(|error| Refusal::Unavailable(error.to_string()))?;
         info!(%from, %group, %replica, "snapshot installed");
         fail_point("snapshot-installed");
         Ok(Response::new(SnapshotReply { vote: codec::encode(Kind::Vote, &vote).into() }))

@@ -13,7 +13,6 @@ use quorate_proto::admin::{
     TransferLeaderResponse,
 };
 use quorate_proto::kv;
-use quorate_raft::GroupStatus;
 use quorate_types::operation::{Intent, OperationId};
 use quorate_types::{NodeId, ShardId};
 use tonic::{Request, Response, Status};
@@ -70,7 +69,7 @@ impl Admin for AdminService {
         let (statuses, state) = (member.groups.statuses(), member.storage.state.clone());
         // Looks into indexes that may be on disk.
         let replicas = tokio::task::spawn_blocking(move || {
-            let sized = |status: GroupStatus| {
+            let sized = |status: quorate_raft::ReplicaStatus| {
                 let data_bytes = state.approximate_bytes(status.replica);
                 ReplicaStatus { data_bytes, ..replica_status(status) }
             };
@@ -95,7 +94,7 @@ impl Admin for AdminService {
         let shard = ShardId(request.into_inner().shard);
         let member = self.member()?;
         let absent = || Refusal::NotFound(format!("this node has no replica of shard {shard}"));
-        let replica = member.shards.get(shard).ok_or_else(absent)?.group().replica();
+        let replica = member.shards.get(shard).ok_or_else(absent)?.replica().id();
         let state = member.storage.state.clone();
         let hashed = tokio::task::spawn_blocking(move || {
             let mut hash = None;
@@ -187,7 +186,7 @@ impl Admin for AdminService {
     }
 }
 
-fn replica_status(status: GroupStatus) -> ReplicaStatus {
+fn replica_status(status: quorate_raft::ReplicaStatus) -> ReplicaStatus {
     ReplicaStatus {
         group: status.group.0,
         replica: status.replica.0,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use metrics::{Counter, Histogram, counter, histogram};
 use quorate_proto::kv::Reply;
 use quorate_proto::reply_to_wire;
-use quorate_raft::KvGroup;
+use quorate_raft::Shard;
 use quorate_types::state::Head;
 use quorate_types::{
     Command, Key, KvAnswer, Outcome, ReadLevel, Rejection, Role, Served, ServedBy, ShardId, VALUE_BYTES_MAX,
@@ -95,7 +95,7 @@ impl Server {
         match group.write(commands, within).await {
             Ok(applied) => {
                 let by = self.served_by(ReadLevel::Strong, Role::Leader, shard, &applied.head);
-                let outcomes = ids.into_iter().zip(applied.reply);
+                let outcomes = ids.into_iter().zip(applied.outcomes);
                 replies.extend(outcomes.map(|(id, outcome)| {
                     let result = match outcome {
                         // Nothing was applied, and the client's map is not to blame.
@@ -110,13 +110,13 @@ impl Server {
         replies
     }
 
-    async fn right_to_answer(&self, reads: &Reads, level: ReadLevel) -> Result<KvGroup, Rejection> {
+    async fn right_to_answer(&self, reads: &Reads, level: ReadLevel) -> Result<Shard, Rejection> {
         let group = self.group(reads.shard)?;
-        group.may_answer(level, reads.within).await?;
+        group.read_barrier(level, reads.within).await?;
         Ok(group)
     }
 
-    async fn read(&self, reads: Reads, level: ReadLevel, right: Result<KvGroup, Rejection>, page: &mut Page<'_>) {
+    async fn read(&self, reads: Reads, level: ReadLevel, right: Result<Shard, Rejection>, page: &mut Page<'_>) {
         let Reads { shard, mut ids, mut epochs, mut keys, .. } = reads;
         let group = match right {
             Ok(group) => group,
@@ -155,7 +155,7 @@ impl Server {
     }
 
     /// This node's replica of a shard.
-    fn group(&self, shard: ShardId) -> Result<KvGroup, Rejection> {
+    fn group(&self, shard: ShardId) -> Result<Shard, Rejection> {
         if let Some(group) = self.member.shards.get(shard) {
             return Ok(group);
         }

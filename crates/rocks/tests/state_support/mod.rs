@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub(crate) use disk_support::copy_database;
 use quorate_machine::state::{MemoryState, State};
-use quorate_machine::{KvMachine, Replica, StateHash, kv, state_hash};
+use quorate_machine::{KvMachine, Replica, Reply, StateHash, kv, state_hash};
 use quorate_rocks::{RocksState, StateOptions};
 use quorate_types::peer::SnapshotMeta;
 use quorate_types::{
@@ -164,7 +164,7 @@ pub(crate) struct Shard {
     pub store: Store,
     pub(crate) replica: ReplicaId,
     machine: Option<Replica<KvMachine>>,
-    log: Vec<(Entry, Option<Vec<Outcome>>)>,
+    log: Vec<(Entry, Option<Reply>)>,
     pub(crate) time_ms: u64,
 }
 
@@ -184,7 +184,7 @@ impl Shard {
         let entry = entry(self.log.len() as u64, self.time_ms, commands);
         let reply = self.replica().apply(std::slice::from_ref(&entry)).unwrap().remove(0);
         self.log.push((entry, reply.clone()));
-        reply.unwrap()
+        reply.unwrap().into_shard()
     }
 
     pub(crate) fn restart(&mut self) {
