@@ -8,6 +8,7 @@
 //! Closed loop means that a slow store is asked less often: latencies are what N busy clients see, not what an open stream of
 //! arrivals would. The same loop drives Quorate and, for a comparison in the same run, etcd.
 
+mod compare;
 mod during;
 mod etcd;
 mod load;
@@ -16,12 +17,14 @@ mod target;
 
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use quorate_types::{ReadLevel, VALUE_BYTES_MAX};
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::compare::CompareArgs;
 use self::during::{Impact, Phases, Probes};
 use self::etcd::Etcd;
 use self::report::Report;
@@ -36,6 +39,8 @@ use crate::{duration, signals};
 pub(crate) enum BenchCommand {
     /// Reads and writes of single keys. Keys begin with `bench/`; they stay in the store.
     Kv(KvArgs),
+    /// Compare two builds under nine loads: ratios, beside those of the old build to itself. Takes about half an hour.
+    Compare(CompareArgs),
 }
 
 /// What the clients do.
@@ -97,7 +102,8 @@ pub(crate) struct Workload {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     clients: u32,
     /// Bytes of a value; they are random.
-    #[arg(long = "value", value_name = "BYTES", default_value_t = 256, value_parser = value_bytes)]
+    #[arg(long = "value", value_name = "BYTES", default_value_t = 256, 
+        value_parser = RangedU64ValueParser::<usize>::new().range(0..=VALUE_BYTES_MAX as u64))]
     value_bytes: usize,
     /// Different keys, each as likely as the others.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
@@ -108,11 +114,6 @@ pub(crate) struct Workload {
     /// Seconds to measure.
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-}
-
-fn value_bytes(text: &str) -> Result<usize, String> {
-    let bytes: usize = text.parse().map_err(|_| format!("'{text}' is not a number of bytes"))?;
-    if bytes <= VALUE_BYTES_MAX { Ok(bytes) } else { Err(format!("a value has at most {VALUE_BYTES_MAX} bytes")) }
 }
 
 /// What was measured, as JSON has it.
@@ -138,7 +139,16 @@ struct Parameters<'a> {
 impl BenchCommand {
     /// Runs the load and prints what was measured. Ctrl-C ends it early, with what was measured so far.
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let BenchCommand::Kv(args) = self;
+        match self {
+            BenchCommand::Kv(args) => args.run().await,
+            BenchCommand::Compare(args) => args.run().await,
+        }
+    }
+}
+
+impl KvArgs {
+    async fn run(self) -> Result<(), Failure> {
+        let args = self;
         let (report, impact) = match args.target {
             Store::Quorate => args.measure(Quorate::new(args.connect.client().await?.0)).await?,
             Store::Etcd => args.measure(Etcd::connect(&args.connect, args.etcd_connections).await?).await?,
@@ -163,9 +173,7 @@ impl BenchCommand {
         }
         Ok(())
     }
-}
 
-impl KvArgs {
     async fn measure(&self, target: impl Target) -> Result<(Report, Option<Impact>), Failure> {
         let mut workload = self.workload.clone();
         if self.during.is_some() {

@@ -1,0 +1,160 @@
+//! `bench compare OLD NEW`: two builds side by side, judged against the spread of the old build beside itself.
+//!
+//! ```text
+//!   three clusters of three nodes on this machine:   old    old again    new       (one is under load, the others idle)
+//!   each round, each of nine loads, in random order: t1     t2           t3
+//!                                                     │      │            │
+//!                        old ÷ old of this round  =  t2 ÷ t1              │
+//!                        new ÷ old of this round  =  t3 ÷ t1 ─────────────┘
+//! ```
+//!
+//! Absolute figures of a shared machine vary by a factor of two within an hour; ratios of neighbouring measurements vary less,
+//! and the ratio of a build to itself shows by how much. Each side is measured with its own binary, so that the client library
+//! is part of the comparison. Read `rounds` next, then `ratios`.
+
+mod contender;
+mod ratios;
+mod rounds;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use quorate_types::VALUE_BYTES_MAX;
+use serde::Serialize;
+
+use self::contender::{Contender, Program};
+use self::ratios::Comparison;
+use self::rounds::Rounds;
+use crate::failure::{Exit, Failure};
+use crate::output::{self, Output};
+use crate::{duration, signals};
+
+/// Ports that one cluster may take: three nodes with ten ports each, and some air.
+const PORTS_EACH: u16 = 100;
+
+#[derive(Args, Debug)]
+pub(crate) struct CompareArgs {
+    /// The build to compare with: a quorate binary, or the word etcd for etcd from PATH.
+    #[arg(value_name = "OLD_BINARY")]
+    old: Program,
+    /// The build to judge: a quorate binary.
+    #[arg(value_name = "NEW_BINARY")]
+    new: Program,
+    #[command(flatten)]
+    plan: Plan,
+    /// The first port of the three clusters; they take the next 300.
+    #[arg(long, value_name = "P", default_value_t = 17_100, value_parser = clap::value_parser!(u16).range(1..=65_000))]
+    port_base: u16,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// How much is measured.
+#[derive(Args, Clone, Debug, Serialize)]
+struct Plan {
+    /// Rounds; each measures every load once on every cluster.
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: u32,
+    /// Seconds of one measurement.
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Warm-up before each measurement.
+    #[serde(skip)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
+    warm_up: Duration,
+    /// Bytes of a value; they are random.
+    #[arg(long = "value", value_name = "BYTES", default_value_t = 256,
+        value_parser = RangedU64ValueParser::<usize>::new().range(0..=VALUE_BYTES_MAX as u64))]
+    value_bytes: usize,
+    /// Different keys.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    keys: u64,
+}
+
+/// The comparison as JSON has it.
+#[derive(Serialize)]
+struct Document<'a> {
+    old: String,
+    new: String,
+    rounds_measured: u32,
+    loads: &'a [Comparison],
+    parameters: &'a Plan,
+}
+
+impl CompareArgs {
+    /// Starts the three clusters, measures, stops them and prints the ratios. Ctrl-C ends it early, with the rounds so far.
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        if matches!(self.new, Program::Etcd) {
+            return Err(Failure::new(Exit::Usage, "NEW_BINARY must be a quorate binary")
+                .hint("to compare with etcd, name it first:  quorate bench compare etcd NEW_BINARY"));
+        }
+        let stop = signals::shutdown()?;
+        tokio::pin!(stop);
+        let scratch = Scratch::new()?;
+        let programs = [("old", &self.old), ("old again", &self.old), ("new", &self.new)];
+        let mut contenders = Vec::new();
+        for ((name, program), number) in programs.into_iter().zip(0u16..) {
+            tell!("starting three nodes of {name}: {program}");
+            let dir = scratch.0.join(number.to_string());
+            let port_base = self.port_base + number * PORTS_EACH;
+            let started = Contender::start(program, dir, port_base);
+            contenders.push(tokio::select! {
+                started = started => started?,
+                () = &mut stop => return Err(Failure::new(Exit::Interrupted, "interrupted before any measurement")),
+            });
+        }
+        let mut rounds = Rounds::new(&self.plan);
+        let measured = rounds.measure(&contenders, &mut stop).await;
+        for contender in contenders {
+            contender.stop().await;
+        }
+        measured?;
+        if rounds.complete() == 0 {
+            return Err(Failure::new(Exit::Interrupted, "interrupted before the first round had ended"));
+        }
+        let loads = rounds.compare();
+        let document = Document {
+            old: self.old.to_string(),
+            new: self.new.to_string(),
+            rounds_measured: rounds.complete(),
+            loads: &loads,
+            parameters: &self.plan,
+        };
+        output::show(self.output.output, "BenchComparison", &document, || ratios::table(&loads, rounds.complete()))
+    }
+}
+
+/// A directory for the clusters' data, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self, Failure> {
+        let dir = std::env::temp_dir().join(format!("quorate-compare-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)
+            .map_err(|error| Failure::new(Exit::Other, format!("cannot make {}", dir.display())).cause(error))?;
+        Ok(Scratch(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Best effort: the directory is in the system's temporary one.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::args::tests::parse;
+
+    #[test]
+    fn comparison_takes_two_programs_and_refuses_nonsense() {
+        parse("quorate bench compare old/quorate new/quorate --rounds 7 --seconds 5").unwrap();
+        parse("quorate bench compare etcd new/quorate -o json").unwrap();
+        for bad in ["a", "a b --rounds 0", "a b --seconds 0", "a b --value 1048577", "a b --port-base 0", "a b c"] {
+            assert!(parse(&format!("quorate bench compare {bad}")).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The nine loads, measured in rounds on each of the clusters.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use rand::seq::SliceRandom as _;
+
+use super::Plan;
+use super::contender::Contender;
+use super::ratios::{Comparison, Pair};
+use crate::failure::Failure;
+
+/// Measurements that may fail in one comparison before it is given up.
+const FAILURES_MAX: u32 = 10;
+
+/// The kinds of operation that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Put,
+    GetStrong,
+    GetEventual,
+}
+
+/// One of the loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) kind: Kind,
+    pub(super) clients: u32,
+}
+
+impl Load {
+    /// A load to see whether a cluster serves.
+    pub(super) const FIRST: Load = Load { kind: Kind::Put, clients: 1 };
+
+    /// All loads, in the order in which they are measured and shown.
+    pub(super) fn all() -> impl Iterator<Item = Load> {
+        let kinds = [Kind::Put, Kind::GetStrong, Kind::GetEventual];
+        kinds.into_iter().flat_map(|kind| [1, 64, 256].into_iter().map(move |clients| Load { kind, clients }))
+    }
+
+    /// The value of `bench kv --op`.
+    pub(super) fn op(self) -> &'static str {
+        match self.kind {
+            Kind::Put => "put",
+            Kind::GetStrong | Kind::GetEventual => "get",
+        }
+    }
+
+    /// The value of `bench kv --read`.
+    pub(super) fn read(self) -> &'static str {
+        match self.kind {
+            Kind::Put | Kind::GetStrong => "strong",
+            Kind::GetEventual => "eventual",
+        }
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Put => "put",
+            Kind::GetStrong => "strong get",
+            Kind::GetEventual => "eventual get",
+        };
+        let clients = if self.clients == 1 { "client" } else { "clients" };
+        write!(to, "{kind}, {} {clients}", self.clients)
+    }
+}
+
+/// One measurement of one load on one cluster.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measurement {
+    pub(super) throughput: f64,
+    pub(super) p99_ms: f64,
+}
+
+/// The measurements of a comparison so far.
+pub(super) struct Rounds<'a> {
+    plan: &'a Plan,
+    complete: u32,
+    failed: u32,
+    /// Load and ratios of each complete round.
+    pairs: Vec<(Load, Pair)>,
+}
+
+impl<'a> Rounds<'a> {
+    pub(super) fn new(plan: &'a Plan) -> Self {
+        Rounds { plan, complete: 0, failed: 0, pairs: Vec::new() }
+    }
+
+    /// Rounds that were measured to their end.
+    pub(super) fn complete(&self) -> u32 {
+        self.complete
+    }
+
+    /// Measures until all rounds are complete or `stop` is ready. Contenders: old, old again, new.
+    pub(super) async fn measure(
+        &mut self,
+        contenders: &[Contender],
+        stop: &mut Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), Failure> {
+        let each = self.plan.warm_up + Duration::from_secs(self.plan.seconds);
+        let all = each * self.plan.rounds * contenders.len() as u32 * Load::all().count() as u32;
+        tell!("{} rounds: about {} minutes", self.plan.rounds, all.as_secs().div_ceil(60));
+        while self.complete < self.plan.rounds {
+            let mut pairs = Vec::new();
+            for load in Load::all() {
+                tell!("round {} of {}: {load}", self.complete + 1, self.plan.rounds);
+                let measured = tokio::select! {
+                    measured = measure_each(self.plan, contenders, load) => measured,
+                    () = stop.as_mut() => return Ok(()),
+                };
+                match measured {
+                    Ok(all) => pairs.push((load, Pair::new(&all))),
+                    Err(failure) => self.failed(load, failure)?,
+                }
+            }
+            self.pairs.append(&mut pairs);
+            self.complete += 1;
+        }
+        Ok(())
+    }
+
+    /// Leaves a load out of this round; an error if that happens too often.
+    fn failed(&mut self, load: Load, failure: Failure) -> Result<(), Failure> {
+        self.failed += 1;
+        if self.failed > FAILURES_MAX {
+            return Err(failure);
+        }
+        tell!("left out of this round: {load}: {failure}");
+        Ok(())
+    }
+
+    /// The comparison of each load that was measured at all.
+    pub(super) fn compare(&self) -> Vec<Comparison> {
+        let of = |load: Load| self.pairs.iter().filter(move |(other, _)| *other == load).map(|(_, pair)| *pair);
+        Load::all().filter_map(|load| Comparison::new(load.to_string(), of(load).collect())).collect()
+    }
+}
+
+/// Measures a load on each cluster, in random order so that a trend of the machine favours none of them.
+async fn measure_each(plan: &Plan, contenders: &[Contender], load: Load) -> Result<Vec<Measurement>, Failure> {
+    let mut order: Vec<usize> = (0..contenders.len()).collect();
+    order.shuffle(&mut rand::rng());
+    let mut measured = Vec::new();
+    for number in order {
+        measured.push((number, contenders[number].measure(plan, load).await?));
+    }
+    measured.sort_by_key(|(number, _)| *number);
+    Ok(measured.into_iter().map(|(_, measurement)| measurement).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Exit;
+
+    #[test]
+    fn nine_loads_have_nine_names() {
+        let names: std::collections::BTreeSet<String> = Load::all().map(|load| load.to_string()).collect();
+        assert_eq!(names.len(), 9);
+        assert!(names.contains("put, 1 client") && names.contains("eventual get, 256 clients"), "{names:?}");
+    }
+
+    #[test]
+    fn a_comparison_whose_measurements_keep_failing_ends() {
+        let plan = Plan { rounds: 7, seconds: 5, warm_up: Duration::ZERO, value_bytes: 1, keys: 1 };
+        let mut rounds = Rounds::new(&plan);
+        let failure = || Failure::new(Exit::Other, "cannot measure");
+        for _ in 0..FAILURES_MAX {
+            rounds.failed(Load::FIRST, failure()).unwrap();
+        }
+        assert!(rounds.failed(Load::FIRST, failure()).is_err());
+        assert!(rounds.compare().is_empty());
+    }
+}
