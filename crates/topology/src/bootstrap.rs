@@ -9,7 +9,7 @@ use quorate_ring::{ArcTable, Candidate, PlacementError, PlacementRequest, equal_
 use quorate_types::topology::{Bootstrap, ClusterInfo, NodeInfo, NodeState, Placement, ShardInfo};
 use quorate_types::{NodeId, ReplicaId, ShardId};
 
-use crate::limits::{self, NODES_MAX};
+use crate::limits::{self, DescriptionError, NODES_MAX};
 
 /// Shards of a new cluster. The map goes to every client and node whole: it must stay small.
 pub const SHARDS_MAX: u32 = 4096;
@@ -37,12 +37,12 @@ pub enum BootstrapError {
         found: NodeId,
     },
     /// A initial node's description is not usable.
-    #[error("node {node}: {reason}")]
+    #[error("node {node}: {error}")]
     Node {
         /// The initial node.
         node: NodeId,
-        /// What is wrong with it.
-        reason: String,
+        /// The mistake in the description.
+        error: DescriptionError,
     },
     /// Two initial nodes have the same address.
     #[error("node {node}: the address {address} belongs to an earlier node too")]
@@ -127,7 +127,7 @@ fn check(cluster: &ClusterInfo, nodes: &[NodeInfo]) -> Result<(), BootstrapError
         if *node != expected {
             return Err(BootstrapError::NodeId { expected, found: *node });
         }
-        limits::check_node(addresses, zone, *weight).map_err(|reason| BootstrapError::Node { node: *node, reason })?;
+        limits::check_node(addresses, zone, *weight).map_err(|error| BootstrapError::Node { node: *node, error })?;
         if let Some(address) = limits::all(addresses).find(|&address| !taken.insert(address)) {
             return Err(BootstrapError::SharedAddress { node: *node, address: address.into() });
         }

@@ -17,21 +17,21 @@
 //! Read `cluster` next, then `bootstrap`, `operations`, `moves`, `machine`, `reconcile`.
 
 mod bootstrap;
-mod cluster;
 mod keys;
 mod limits;
 mod machine;
-mod moves;
-mod nodes;
-mod operations;
+mod names;
 mod publish;
 mod reconcile;
 mod record;
+mod state;
 
 pub use bootstrap::{BootstrapError, SHARDS_MAX, bootstrap_shards, plan_bootstrap};
-pub use cluster::ClusterState;
-pub use limits::{NODES_MAX, OPERATIONS_KEPT_MAX, OPERATIONS_RUNNING_MAX, PLAN_MOVES_MAX, ZONE_BYTES_MAX};
+pub use limits::{
+    DescriptionError, NODES_MAX, OPERATIONS_KEPT_MAX, OPERATIONS_RUNNING_MAX, PLAN_MOVES_MAX, ZONE_BYTES_MAX,
+};
 pub use machine::{TopologyMachine, read_cluster};
 pub use publish::Published;
 pub use reconcile::{MOVES_PER_NODE_MAX, NodeReports, Plan, Progress, Reports, Step, plan, possible_moves};
 pub use record::{Change, Counters, Record};
+pub use state::ClusterState;

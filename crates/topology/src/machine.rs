@@ -10,10 +10,10 @@ use quorate_machine::{Draft, Machine, Reply};
 use quorate_types::topology::Command;
 use quorate_types::{LogId, ReplicaId};
 
-use crate::cluster::ClusterState;
 use crate::keys;
 use crate::publish::Published;
 use crate::record::{Change, Record};
+use crate::state::ClusterState;
 
 /// What the log of group 0 means. A proposal is one encoded [`Command`]; its reply is an
 /// [`Outcome`](quorate_types::topology::Outcome).

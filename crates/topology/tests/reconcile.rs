@@ -349,7 +349,7 @@ fn what_stands_still_says_why() {
     let Outcome::Operation { id, .. } = model.start(Intent::Move { planned }) else { panic!("it starts") };
     model.round(|| false);
     let waits = |model: &Model| plan(&model.cluster, &model.reports(), 0).progress[&id].waits.clone();
-    assert_eq!(waits(&model), [format!("shard {}: node {free}, where it should move to, does not answer", shard.id)]);
+    assert_eq!(waits(&model), [format!("shard {}: target node {free} is unreachable", shard.id)]);
     model.cluster.apply(&Command::PauseMoves { paused: true });
     assert!(waits(&model)[0].contains("moves are paused"), "{:?}", waits(&model));
     model.cluster.apply(&Command::PauseMoves { paused: false });
@@ -367,7 +367,7 @@ fn a_drain_that_waited_for_group_0_did_not_say_so() {
     let Outcome::Operation { id, .. } = model.start(Intent::Drain { node: voter }) else { panic!("it starts") };
     model.cluster.apply(&Command::PauseMoves { paused: true });
     let progress = |model: &Model| plan(&model.cluster, &model.reports(), 0).progress[&id].clone();
-    let paused = "the topology group: moves are paused; go on with: quorate rebalance resume";
+    let paused = "the topology group: moves are paused; resume them with: quorate rebalance resume";
     assert!(progress(&model).waits.iter().any(|wait| wait == paused), "{:?}", progress(&model));
     model.cluster.apply(&Command::PauseMoves { paused: false });
     for _ in 0..200 {
@@ -396,7 +396,7 @@ fn a_shard_in_motion_for_another_operation_was_not_spoken_of() {
     let Outcome::Operation { id, .. } = model.start(Intent::Drain { node: drained }) else { panic!("it starts") };
     let progress = plan(&model.cluster, &model.reports(), 0).progress;
     assert_eq!((progress[&first].moving, progress[&first].left), (1, 0));
-    let wait = format!("shard {}: it moves for operation {first} first: quorate op show {first}", shard.id);
+    let wait = format!("shard {}: operation {first} moves it first: quorate op show {first}", shard.id);
     assert!(progress[&id].left > 0 && progress[&id].waits.contains(&wait), "{:?}", progress[&id]);
     let moves = vec![PlannedMove { shard: shard.id, from: shard.replicas[2].node, to: from }];
     let refused =
@@ -445,7 +445,7 @@ fn moves_that_hold_every_place_were_not_named() {
     let first: Vec<String> = moves(&model).iter().map(|moving| name(moving.group)).collect();
     assert!(first.len() >= MOVES_PER_NODE_MAX, "{first:?}");
     let waits = progress(&model).waits;
-    let wait = format!(" more wait until {} has moved: two move at a time from or to a node", first.join(" or "));
+    let wait = format!(" more wait until {} has moved: a node has at most two moves at a time", first.join(" or "));
     assert!(waits.iter().any(|known| known.ends_with(&wait)), "{waits:?}");
 }
 
@@ -693,7 +693,7 @@ fn a_snapshot_that_fails_was_being_received_for_ever() {
     assert_eq!(waits(&model), [format!("{catching_up}; the last snapshot failed: the disk is full")]);
     model.failing = None;
     model.full.insert(to);
-    assert_eq!(waits(&model), [format!("{catching_up}; node {to} has no space")]);
+    assert_eq!(waits(&model), [format!("{catching_up}; node {to} is out of disk space")]);
 }
 
 #[derive(Clone, Debug)]

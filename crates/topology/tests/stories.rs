@@ -194,7 +194,7 @@ fn an_operation_is_taken_back() {
         operation 1          -> cancelled, 0 moved
         abandon 1            -> done
         map 1                -> 4@4 5@3 6@2
-        start 1 6 1 1        -> operation 1 does not run
+        start 1 6 1 1        -> operation 1 is not running
         cancel 7             -> there is no operation 7
         drain 2              -> operation 2
         undrain 2            -> operation 3
@@ -225,16 +225,16 @@ fn what_is_not_safe_is_refused() {
         replace 1 1          -> node 1 cannot replace itself; name the node that takes over, which quorate node list shows, with --with
         replace 1 2          -> replacing node 1 would leave 2 active nodes for 3 replicas of every shard; start another node with --join first
         drain 9              -> there is no node 9
-        shift 1 1 2          -> shard 1 cannot move to node 2: node 2 has a replica of it already
+        shift 1 1 2          -> shard 1 cannot move to node 2: node 2 already has a replica of it
         shift 7 1 2          -> there is no shard 7
         register host-4      -> node 4
         shift 1 1 4          -> shard 1 cannot move to node 4: node 4 is joining; only an active node is given replicas
-        drain 4              -> node 4 is joining and has nothing to give; remove it: quorate node remove 4
+        drain 4              -> node 4 is joining and holds nothing to drain; remove it: quorate node remove 4
         replace 1 4          -> operation 1
         state 4              -> active
-        drain 4              -> operation 1 (replace node 1 with node 4) runs already; wait for it, or cancel it: quorate op cancel 1
-        drain 1              -> operation 1 (replace node 1 with node 4) runs already; wait for it, or cancel it: quorate op cancel 1
-        shift 1 2 4          -> operation 1 (replace node 1 with node 4) moves shard 1; wait for it: quorate op show 1, or take it back: quorate op cancel 1
+        drain 4              -> operation 1 (replace node 1 with node 4) is running already; wait for it, or cancel it: quorate op cancel 1
+        drain 1              -> operation 1 (replace node 1 with node 4) is running already; wait for it, or cancel it: quorate op cancel 1
+        shift 1 2 4          -> operation 1 (replace node 1 with node 4) moves shard 1; wait for it: quorate op show 1, or cancel it: quorate op cancel 1
         cancel 1             -> done
         shift 1 2 4          -> operation 2
         shift 1 3 4          -> another operation moves shard 1; see: quorate op list
@@ -339,7 +339,7 @@ fn a_node_that_was_being_added_was_drained_and_replaced_at_once() {
         register host-4      -> node 4
         add 4                -> operation 1
         drain 4              -> operation 2
-        replace 4 1          -> operation 2 (drain node 4) runs already; wait for it, or cancel it: quorate op cancel 2
+        replace 4 1          -> operation 2 (drain node 4) is running already; wait for it, or cancel it: quorate op cancel 2
         cancel 2             -> done
         state 4              -> active
         replace 4 1          -> operation 3

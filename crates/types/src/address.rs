@@ -40,8 +40,8 @@ pub enum HostPortError {
     #[error("'{}' has no host; write host:port", .0.escape_debug())]
     NoHost(String),
     /// The host is longer than any DNS name.
-    #[error("the host of a host:port has {0} bytes; at most {HOST_BYTES_MAX} are allowed")]
-    HostTooLong(usize),
+    #[error("'{}' has too long a host; in host:port, a host has at most {HOST_BYTES_MAX} bytes", .0.escape_debug())]
+    HostTooLong(String),
     /// The host has a character that no DNS name or address has: a scheme, a path, a user name.
     #[error("'{}' has a character that no host name has; write host:port, without scheme or path", .0.escape_debug())]
     HostCharacter(String),
@@ -114,7 +114,7 @@ fn parse_host(host: &str, whole: &str) -> Result<String, HostPortError> {
         return Err(HostPortError::BareIpv6(whole()));
     }
     if host.len() > HOST_BYTES_MAX {
-        return Err(HostPortError::HostTooLong(host.len()));
+        return Err(HostPortError::HostTooLong(whole()));
     }
     if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
         return Err(HostPortError::HostCharacter(whole()));
@@ -167,7 +167,7 @@ mod tests {
             }
         }
         let long = format!("{}:1", "h".repeat(254));
-        assert_eq!(long.parse::<HostPort>(), Err(HostPortError::HostTooLong(254)));
+        assert_eq!(long.parse::<HostPort>(), Err(HostPortError::HostTooLong(long)));
     }
 
     #[test]

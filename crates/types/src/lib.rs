@@ -32,6 +32,7 @@ mod key;
 mod log;
 pub mod operation;
 pub mod peer;
+mod placement;
 mod record;
 mod reply;
 pub mod report;

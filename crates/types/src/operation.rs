@@ -6,7 +6,7 @@ use std::str::FromStr;
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::topology::{NodeState, Placement};
+use crate::placement::{NodeState, Placement};
 use crate::{GroupId, NodeId, ShardId};
 
 /// An operation, numbered from 1 by the cluster and never used again; 0 is the cluster's own upkeep.
@@ -115,6 +115,24 @@ impl Intent {
             }
             Intent::Replace { old, .. } => Some(*old),
             Intent::Move { .. } | Intent::Rebalance { .. } => None,
+        }
+    }
+
+    /// The node that holds no replica when the operation is done; none for operations that empty no
+    /// node.
+    pub fn leaving_node(&self) -> Option<NodeId> {
+        match self {
+            Intent::Drain { node } | Intent::Remove { node, .. } | Intent::Replace { old: node, .. } => Some(*node),
+            Intent::Add { .. } | Intent::Undrain { .. } | Intent::Move { .. } | Intent::Rebalance { .. } => None,
+        }
+    }
+
+    /// The moves that the operator named; empty for operations on nodes.
+    pub fn planned_moves(&self) -> &[PlannedMove] {
+        match self {
+            Intent::Move { planned } => std::slice::from_ref(planned),
+            Intent::Rebalance { moves } => moves,
+            _ => &[],
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError, Kind};
 use crate::operation::{Intent, OperationId, ReplicaMove};
+pub use crate::placement::{NodeState, Placement};
 use crate::{ClusterId, GroupId, NodeId, ReplicaId, ShardId, TokenArc};
 
 /// What is fixed when a cluster is made.
@@ -18,20 +19,6 @@ pub struct ClusterInfo {
     pub replicas: u32,
     /// Shards at the start.
     pub shards: u32,
-}
-
-/// Where a node is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NodeState {
-    /// Known, without replicas yet.
-    Joining,
-    /// Holds replicas.
-    Active,
-    /// Gives its replicas away.
-    Draining,
-    /// Gone for good; its id is never used again.
-    Removed,
 }
 
 /// Where a node is reached. Each is `host:port`.
@@ -58,15 +45,6 @@ pub struct NodeInfo {
     pub weight: u32,
     /// Where it is in its life.
     pub state: NodeState,
-}
-
-/// A replica of a shard and the node that it is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-pub struct Placement {
-    /// The replica.
-    pub replica: ReplicaId,
-    /// The node.
-    pub node: NodeId,
 }
 
 /// A shard as the map has it. A hint: what is true of a shard is in the shard's own log.

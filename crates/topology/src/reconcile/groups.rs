@@ -1,17 +1,19 @@
-//! The next step of every group: of the replica in motion, or of what an interrupted change left behind.
+//! The next step of every group: of its move, or of a membership change that was interrupted.
 
 use std::collections::BTreeSet;
 
 use quorate_types::operation::ReplicaMove;
 use quorate_types::report::{Foreground, OrderKind, ReplicaReport, SUCCESSOR_LAG_MAX};
 use quorate_types::topology::{Command, Placement};
-use quorate_types::{GroupId, Membership, ReplicaId};
+use quorate_types::{GroupId, LogId, Membership, NodeId, ReplicaId};
 
-use super::{Plan, Reports, Step, is_caught_up, owner};
-use crate::cluster::ClusterState;
-use crate::moves::name;
+use super::blocked::{Behind, Blocked};
+use super::reports::{Reports, is_caught_up};
+use super::steps::{Plan, Step};
+use crate::state::ClusterState;
 
-/// A learner that lacks no more entries than this is given a vote: it has them before the change is committed.
+/// A learner that lacks at most this many entries gets a vote: it receives them before the change is
+/// committed.
 const LEARNER_LAG_MAX: u64 = 256;
 
 /// Plans a step for every group that needs one.
@@ -19,31 +21,31 @@ pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
     let shards = cluster.shards.keys().map(|shard| shard.group());
     for group in shards.chain([GroupId::TOPOLOGY]) {
         let moving = cluster.moves.get(&group);
-        let operation = moving.map(|moving| owner(cluster, moving.operation)).unwrap_or_default();
+        let operation = moving.map(|moving| cluster.owner(moving)).unwrap_or_default();
         if moving.is_some() {
             plan.progress(operation).moving += 1;
         }
-        let replicas = cluster.replicas_of(group).unwrap_or_default();
+        let replicas = cluster.replicas(group).unwrap_or_default();
         if let Err(reason) = step(group, replicas, moving, reports, plan)
             && moving.is_some()
         {
             plan.stalled.insert(group);
-            plan.wait(operation, format!("{}: {reason}", name(group)));
+            plan.block(operation, group, &reason);
         }
         if let Some(reason) = reports.failures.get(&group).filter(|_| moving.is_some()) {
-            plan.wait(operation, format!("{}: {reason}", name(group)));
+            plan.block(operation, group, reason);
         }
     }
 }
 
-/// Plans a group's next step; an error says what it waits for.
+/// Plans the next step of a group, if it needs one and is not blocked.
 fn step(
     group: GroupId,
     replicas: &[Placement],
     moving: Option<&ReplicaMove>,
     reports: &Reports,
     plan: &mut Plan,
-) -> Result<(), String> {
+) -> Result<(), Blocked> {
     let coming = moving.and_then(|moving| moving.to);
     let all: Vec<Placement> = replicas.iter().copied().chain(coming).collect();
     let Some((leader, report)) = reports.leader(group, &all) else {
@@ -51,9 +53,9 @@ fn step(
     };
     let members = &report.members.members;
     check_quorum(leader, report, members)?;
-    let Some(at) = report.members.at else { return Err("its group is not started yet".into()) };
+    let Some(at) = report.members.at else { return Err(Blocked::NotStarted) };
     if report.applied_members.at != Some(at) {
-        return Err("a change of its members is not committed yet".into());
+        return Err(Blocked::ChangeNotCommitted);
     }
     if members.voters.len() > 1 {
         plan.order(leader.node, group, OrderKind::FinishJoint);
@@ -65,131 +67,132 @@ fn step(
         return Ok(());
     }
     let Some(moving) = moving else { return Ok(()) };
-    Moving { group, moving, leader, report, members, reports }.step(at, plan)
+    Moving { moving, leader, report, reports }.step(at, plan)
 }
 
+/// A move and the report of its group's leader.
 struct Moving<'a> {
-    group: GroupId,
     moving: &'a ReplicaMove,
     leader: Placement,
     report: &'a ReplicaReport,
-    members: &'a Membership,
     reports: &'a Reports,
 }
 
 impl Moving<'_> {
-    fn step(&self, at: quorate_types::LogId, plan: &mut Plan) -> Result<(), String> {
-        let ReplicaMove { from, to, cancelled, .. } = *self.moving;
-        let (node, group) = (self.leader.node, self.group);
-        let arrived = to.is_none_or(|to| votes(self.members, to.replica));
-        let left = from.is_none_or(|from| !self.members.nodes.contains_key(&from.replica));
+    /// Plans the next step of the move. `at` is the place of the current membership in the log.
+    fn step(&self, at: LogId, plan: &mut Plan) -> Result<(), Blocked> {
+        let ReplicaMove { group, from, to, cancelled, .. } = *self.moving;
+        let node = self.leader.node;
+        let members = self.members();
+        let arrived = to.is_none_or(|to| votes(members, to.replica));
+        let left = from.is_none_or(|from| !members.nodes.contains_key(&from.replica));
         if arrived && left {
             plan.steps.push(Step::Propose(Command::FinishMove(*self.moving)));
             return Ok(());
         }
         if cancelled && !(arrived && to.is_some()) {
-            let Some(learner) = to.filter(|to| self.members.nodes.contains_key(&to.replica)) else {
+            let Some(learner) = to.filter(|to| members.nodes.contains_key(&to.replica)) else {
                 plan.steps.push(Step::FinishCancelledMove { node, moving: *self.moving });
                 return Ok(());
             };
             plan.order(node, group, OrderKind::RemoveLearner(learner.replica));
             return Ok(());
         }
-        if let Some(to) = to.filter(|_| !arrived) {
-            if !self.members.nodes.contains_key(&to.replica) {
-                self.check_made(to)?;
+        let add = to.filter(|_| !arrived);
+        if let Some(to) = add {
+            if !members.nodes.contains_key(&to.replica) {
+                self.check_created(to)?;
                 plan.order(node, group, OrderKind::AddLearner(to));
                 return Ok(());
             }
             self.check_caught_up(to)?;
         }
-        let add = to.filter(|_| !arrived).map(|to| to.replica);
         let remove = from.filter(|_| !left).map(|from| from.replica);
-        self.check_quorum_after(to.filter(|_| !arrived), remove)?;
+        assert!(add.is_some() || remove.is_some(), "group {group}: a move with nothing left to change");
+        self.check_quorum_after(add, remove)?;
         if remove == Some(self.leader.replica)
             && let Some(successor) = self.successor()?
         {
             plan.order(node, group, OrderKind::TransferLeader(successor));
             return Ok(());
         }
+        let add = add.map(|to| to.replica);
         plan.order(node, group, OrderKind::ChangeVoters { add, remove, seen: at });
         Ok(())
     }
 
-    /// The node that it is for has made the new replica: a leader that sends to one that does not exist would only fail.
-    fn check_made(&self, to: Placement) -> Result<(), String> {
+    fn members(&self) -> &Membership {
+        &self.report.members.members
+    }
+
+    /// Checks that the target node has created the new replica. Before that, sends to the replica
+    /// would fail.
+    fn check_created(&self, to: Placement) -> Result<(), Blocked> {
         if !self.reports.answers(to.node) {
-            return Err(format!("node {}, where it moves to, does not answer", to.node));
+            return Err(Blocked::TargetUnreachable(to.node));
         }
         match self.reports.replica(to) {
             Some(_) => Ok(()),
-            None => Err(format!("node {} has not made its replica yet", to.node)),
+            None => Err(Blocked::NotCreated(to.node)),
         }
     }
 
-    fn check_caught_up(&self, to: Placement) -> Result<(), String> {
+    fn check_caught_up(&self, to: Placement) -> Result<(), Blocked> {
         if is_caught_up(self.report, to.replica, LEARNER_LAG_MAX) {
             return Ok(());
         }
-        if !self.reports.answers(to.node) {
-            return Err(format!("node {}, where it moves to, does not answer", to.node));
-        }
-        let follower = self.report.others.iter().find(|other| other.replica == to.replica);
-        let mut reason = match follower.map(|follower| follower.matched_index) {
-            Some(matched) if matched > 0 => {
-                let behind = self.report.last_index.saturating_sub(matched);
-                format!("catching up on node {}, {behind} entries behind", to.node)
-            }
-            _ => format!("receiving a snapshot on node {}", to.node),
+        let Some(target) = self.reports.node(to.node) else {
+            return Err(Blocked::TargetUnreachable(to.node));
         };
-        if self.reports.node(self.leader.node).is_some_and(|report| report.foreground == Foreground::Waits) {
-            reason += "; throttled, as users wait";
-        }
-        if self.reports.node(to.node).is_some_and(|report| report.disk_full) {
-            reason += &format!("; node {} has no space", to.node);
-        }
-        if let Some(failure) = follower.and_then(|follower| follower.snapshot_failure.as_ref()) {
-            reason += &format!("; the last snapshot failed: {failure}");
-        }
-        Err(reason)
+        let follower = self.report.others.iter().find(|other| other.replica == to.replica);
+        let matched = follower.map(|follower| follower.matched_index).filter(|matched| *matched > 0);
+        let leader = self.reports.node(self.leader.node);
+        Err(Blocked::Behind(Behind {
+            node: to.node,
+            entries: matched.map(|matched| self.report.last_index.saturating_sub(matched)),
+            throttled: leader.is_some_and(|report| report.foreground == Foreground::Waits),
+            disk_full: target.disk_full,
+            snapshot_failure: follower.and_then(|follower| follower.snapshot_failure.clone()),
+        }))
     }
 
-    /// A majority of those who vote afterwards answers now.
-    fn check_quorum_after(&self, add: Option<Placement>, remove: Option<ReplicaId>) -> Result<(), String> {
-        let voters: Vec<ReplicaId> = voters(self.members).filter(|id| Some(*id) != remove).collect();
-        let answers = |id: &ReplicaId| answers(self.leader, self.report, *id);
-        let (all, alive) =
-            (voters.len() + add.iter().len(), voters.iter().filter(|id| answers(id)).count() + add.iter().len());
-        if 2 * alive > all {
-            return Ok(());
+    /// Checks that a majority of the voters after the change answers now.
+    fn check_quorum_after(&self, add: Option<Placement>, remove: Option<ReplicaId>) -> Result<(), Blocked> {
+        let voters: Vec<ReplicaId> = voters(self.members()).filter(|id| Some(*id) != remove).collect();
+        let added = usize::from(add.is_some());
+        let alive = voters.iter().filter(|id| answers(self.leader, self.report, **id)).count() + added;
+        let all = voters.len() + added;
+        if 2 * alive <= all {
+            return Err(Blocked::VotersDown { alive, all });
         }
-        Err(format!("only {alive} of its {all} voters would answer afterwards; start the nodes that are down"))
+        Ok(())
     }
 
-    /// Who is to lead instead of the replica that leaves; none if there is no other voter at all.
-    fn successor(&self) -> Result<Option<ReplicaId>, String> {
-        let others: Vec<ReplicaId> = voters(self.members).filter(|id| *id != self.leader.replica).collect();
+    /// The voter that becomes the leader in place of the replica that leaves; none if there is no
+    /// other voter.
+    fn successor(&self) -> Result<Option<ReplicaId>, Blocked> {
+        let others: Vec<ReplicaId> = voters(self.members()).filter(|id| *id != self.leader.replica).collect();
         if others.is_empty() {
             return Ok(None);
         }
         let able = others.into_iter().find(|id| is_caught_up(self.report, *id, SUCCESSOR_LAG_MAX));
-        able.map(Some).ok_or_else(|| "it leads, and no other voter has caught up enough to take over".into())
+        able.map(Some).ok_or(Blocked::NoSuccessor)
     }
 }
 
-/// Whether a replica answers the leader, or is it.
+/// Whether a replica answers the leader, or is the leader.
 fn answers(leader: Placement, report: &ReplicaReport, id: ReplicaId) -> bool {
     id == leader.replica || report.others.iter().any(|other| other.replica == id && other.answers)
 }
 
-/// A majority of the voters answers the leader: else it can change nothing, whatever it is told.
-fn check_quorum(leader: Placement, report: &ReplicaReport, members: &Membership) -> Result<(), String> {
+/// Checks that a majority of the voters answers the leader. Without one the leader can execute no
+/// order.
+fn check_quorum(leader: Placement, report: &ReplicaReport, members: &Membership) -> Result<(), Blocked> {
     let answers = |id: &ReplicaId| answers(leader, report, *id);
     let is_lost = |config: &&BTreeSet<ReplicaId>| 2 * config.iter().filter(|id| answers(id)).count() <= config.len();
     let Some(config) = members.voters.iter().find(is_lost) else { return Ok(()) };
-    let away = config.iter().filter(|id| !answers(id)).filter_map(|id| members.nodes.get(id));
-    let away: Vec<String> = away.map(ToString::to_string).collect();
-    Err(format!("it has no quorum; nodes that do not answer: {}", away.join(", ")))
+    let unreachable = config.iter().filter(|id| !answers(id)).filter_map(|id| members.nodes.get(id));
+    Err(Blocked::NoQuorum(unreachable.copied().collect()))
 }
 
 fn voters(members: &Membership) -> impl Iterator<Item = ReplicaId> + '_ {
@@ -200,12 +203,7 @@ fn votes(members: &Membership, replica: ReplicaId) -> bool {
     voters(members).any(|id| id == replica)
 }
 
-fn no_leader(replicas: &[Placement], reports: &Reports) -> String {
-    let down: Vec<String> =
-        replicas.iter().filter(|at| !reports.answers(at.node)).map(|at| at.node.to_string()).collect();
-    if down.is_empty() {
-        "it elects a leader".into()
-    } else {
-        format!("it has no leader; nodes down: {}", down.join(", "))
-    }
+fn no_leader(replicas: &[Placement], reports: &Reports) -> Blocked {
+    let down: Vec<NodeId> = replicas.iter().map(|at| at.node).filter(|node| !reports.answers(*node)).collect();
+    if down.is_empty() { Blocked::Electing } else { Blocked::NoLeader(down) }
 }

@@ -1,89 +1,128 @@
-//! Leaders are spread over the nodes by weight, and away from nodes that drain.
+//! Balances the leaders of shards over the nodes by weight, and away from draining nodes.
 //!
-//! One leadership moves where that makes the busiest of two nodes less busy; a chain of such steps balances what one cannot.
-//! What was handed over a moment ago counts where it went, whatever the reports say yet, and stays there for now: counted where
-//! it was, it would be made up for by another one, which would have to come back.
+//! A leader transfer is planned where it makes the busier of two nodes less busy; chains of such
+//! transfers reach a balance that a single transfer cannot. A recent transfer counts at its target,
+//! even if the reports are older, and is not planned again for now. If it counted at its source, the
+//! planner would make up for it with another transfer, which would have to be undone.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use quorate_types::report::{OrderKind, SUCCESSOR_LAG_MAX};
+use quorate_types::report::{OrderKind, ReplicaReport, SUCCESSOR_LAG_MAX};
 use quorate_types::topology::{NodeState, Placement};
 use quorate_types::{GroupId, NodeId, Role};
 
-use super::{Plan, Reports, is_caught_up};
-use crate::cluster::ClusterState;
+use super::reports::{Reports, is_caught_up};
+use super::steps::Plan;
+use crate::state::ClusterState;
 
-/// Leaderships that move at the same time: each costs its shard two round trips without a leader. One while there are users to
-/// serve.
+/// Leader transfers at the same time while no node serves users; one otherwise. Each costs its shard
+/// two round trips without a leader.
 const TRANSFERS_MAX: usize = 2;
-/// A node is given leaderships once it runs so long: one that crashes again and again would lose them again and again.
+/// A node gets leaders once it has run this long. A node in a crash loop would lose them each time.
 const SETTLED_MS: u64 = 5_000;
 
-/// Plans transfers of leadership.
+/// Plans leader transfers.
 pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
-    let mut led: BTreeMap<NodeId, u64> = BTreeMap::new();
-    let mut under_way = 0;
+    let mut load = Load { cluster, reports, led: BTreeMap::new() };
+    let mut transfers = 0;
     let mut leads: Vec<(GroupId, Placement)> = Vec::new();
     for shard in cluster.shards.values() {
         let group = shard.id.group();
         let coming = cluster.moves.get(&group).and_then(|moving| moving.to);
         let replicas: Vec<Placement> = shard.replicas.iter().copied().chain(coming).collect();
         let leader = reports.leader(group, &replicas).map(|(leader, _)| leader);
-        let handed = reports.transfers.get(&group).copied();
-        if let Some(node) = handed.or(leader.map(|leader| leader.node)) {
-            *led.entry(node).or_default() += 1;
+        let transferred = reports.transfers.get(&group).copied();
+        if let Some(node) = transferred.or(leader.map(|leader| leader.node)) {
+            load.add(node);
         }
-        match (leader, handed) {
+        match (leader, transferred) {
             (leader, Some(to)) if leader.is_none_or(|leader| leader.node != to) => {
-                under_way += 1;
+                transfers += 1;
                 plan.transfers_leadership |= !reports.failed_transfers.contains(&group);
             }
             (Some(leader), None) if !cluster.moves.contains_key(&group) => leads.push((group, leader)),
             _ => {}
         }
     }
-    let weight = |node: NodeId| match cluster.nodes.get(&node) {
-        // Where the disk is full the leader refuses writes that another one would take.
-        Some(node)
-            if node.state == NodeState::Active && !reports.node(node.id).is_some_and(|report| report.disk_full) =>
-        {
-            u64::from(node.weight)
-        }
-        _ => 0,
-    };
-    let settled = |node: NodeId| reports.node(node).is_some_and(|report| report.uptime_ms >= SETTLED_MS);
     let most = if reports.has_users() { 1 } else { TRANSFERS_MAX };
-    let mut transfers = under_way;
-    // From the busiest: its leaderships are looked at first, but for those that it could not hand over.
-    let mut order = leads;
-    order.sort_by_key(|(group, at)| {
-        let busy = led.get(&at.node).copied().unwrap_or_default();
-        (reports.failed_transfers.contains(group), std::cmp::Reverse(busy), *group)
-    });
-    for (group, leader) in order {
+    // Leaders of the busiest node come first; groups whose last transfer failed come last.
+    leads.sort_by_key(|(group, at)| (reports.failed_transfers.contains(group), Reverse(load.count(at.node)), *group));
+    for (group, leader) in leads {
         if transfers >= most {
             return;
         }
-        let Some(report) = reports.replica(leader).filter(|report| report.role == Role::Leader) else { continue };
-        if report.members.members.voters.len() != 1 || report.members.at != report.applied_members.at {
-            continue;
-        }
-        let count = |node: NodeId| led.get(&node).copied().unwrap_or_default();
-        let from = leader.node;
-        // A node of weight 0 leads nothing if anybody else can.
-        let helps = |to: NodeId| {
-            weight(to) > 0 && (weight(from) == 0 || count(from) * weight(to) > (count(to) + 1) * weight(from))
-        };
-        let replicas = cluster.replicas_of(group).unwrap_or_default();
-        let able = replicas.iter().filter(|at| {
-            at.node != from && helps(at.node) && settled(at.node) && is_caught_up(report, at.replica, SUCCESSOR_LAG_MAX)
-        });
-        let idlest = able.min_by_key(|at| (count(at.node) * 10_000 / weight(at.node).max(1), at.node));
-        let Some(to) = idlest.copied() else { continue };
-        *led.entry(from).or_default() -= 1;
-        *led.entry(to.node).or_default() += 1;
+        let Some(to) = load.successor(group, leader) else { continue };
+        load.transfer(leader.node, to.node);
         transfers += 1;
         plan.transfers_leadership |= !reports.failed_transfers.contains(&group);
-        plan.order(from, group, OrderKind::TransferLeader(to.replica));
+        plan.order(leader.node, group, OrderKind::TransferLeader(to.replica));
     }
+}
+
+/// The number of shards that each node leads, once the pending transfers are done.
+struct Load<'a> {
+    cluster: &'a ClusterState,
+    reports: &'a Reports,
+    led: BTreeMap<NodeId, u64>,
+}
+
+impl Load<'_> {
+    fn add(&mut self, node: NodeId) {
+        *self.led.entry(node).or_default() += 1;
+    }
+
+    fn count(&self, node: NodeId) -> u64 {
+        self.led.get(&node).copied().unwrap_or_default()
+    }
+
+    fn transfer(&mut self, from: NodeId, to: NodeId) {
+        assert!(from != to, "a leader transfer from node {from} to itself");
+        let led = self.led.get_mut(&from).expect("a transfer leaves a node that leads");
+        assert!(*led > 0, "node {from} leads nothing to transfer");
+        *led -= 1;
+        self.add(to);
+    }
+
+    /// The node's share of the leaders. Zero unless it is active with free disk: with a full disk it
+    /// would refuse writes that another leader accepts.
+    fn weight(&self, node: NodeId) -> u64 {
+        let Some(known) = self.cluster.nodes.get(&node) else { return 0 };
+        let disk_full = self.reports.node(node).is_some_and(|report| report.disk_full);
+        if known.state == NodeState::Active && !disk_full { u64::from(known.weight) } else { 0 }
+    }
+
+    /// Whether a transfer makes the busier of two nodes less busy. A node of weight 0 leads nothing
+    /// if any other node can.
+    fn helps(&self, from: NodeId, to: NodeId) -> bool {
+        let (from_weight, to_weight) = (self.weight(from), self.weight(to));
+        let lightens = self.count(from) * to_weight > (self.count(to) + 1) * from_weight;
+        to_weight > 0 && (from_weight == 0 || lightens)
+    }
+
+    /// The least busy replica that can lead the group and whose node should.
+    fn successor(&self, group: GroupId, leader: Placement) -> Option<Placement> {
+        let report = self.reports.replica(leader).filter(|report| report.role == Role::Leader)?;
+        if is_changing(report) {
+            return None;
+        }
+        let replicas = self.cluster.replicas(group).unwrap_or_default();
+        let able = replicas.iter().filter(|at| {
+            at.node != leader.node
+                && self.helps(leader.node, at.node)
+                && self.is_settled(at.node)
+                && is_caught_up(report, at.replica, SUCCESSOR_LAG_MAX)
+        });
+        let idlest = able.min_by_key(|at| (self.count(at.node) * 10_000 / self.weight(at.node).max(1), at.node));
+        idlest.copied()
+    }
+
+    fn is_settled(&self, node: NodeId) -> bool {
+        self.reports.node(node).is_some_and(|report| report.uptime_ms >= SETTLED_MS)
+    }
+}
+
+/// Whether a membership change of the group is in progress.
+fn is_changing(report: &ReplicaReport) -> bool {
+    report.members.members.voters.len() != 1 || report.members.at != report.applied_members.at
 }

@@ -1,35 +1,39 @@
-//! Moves to a node that stays away. They would hold a place of the node that gives, and their shard, until it comes back.
+//! Cancels moves to unresponsive nodes. They would keep a move slot of the source node, and their
+//! shard, until the target returns.
 
 use quorate_types::operation::{Intent, ReplicaMove};
 use quorate_types::topology::Command;
 
-use super::{Plan, Reports, Step, moves, voters};
-use crate::cluster::ClusterState;
+use super::reports::Reports;
+use super::steps::{Plan, Step};
+use super::{moves, voters};
+use crate::state::ClusterState;
 
-/// Takes back what stands still because its target stays away, where another node can take the replica, or where it is for the sake of
-/// the target alone. A move that was asked for by name waits for the node that was named.
+/// Cancels blocked moves to unresponsive nodes, if another node can take the replica, or if the move
+/// only serves the target. A move that an operator asked for by name waits for its target.
 pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
-    // What is taken back could not start anew.
+    // While moves are paused, the replacement of a cancelled move could not start.
     if cluster.paused {
         return;
     }
     let lost = cluster.moves.values().filter(|moving| {
         let unresponsive = moving.to.is_some_and(|to| reports.is_unresponsive(to.node));
-        unresponsive && !moving.cancelled && plan.stalled.contains(&moving.group) && is_free(cluster, reports, moving)
+        let stalled = plan.stalled.contains(&moving.group);
+        unresponsive && stalled && !moving.cancelled && may_be_cancelled(cluster, reports, moving)
     });
-    let back: Vec<Step> = lost.map(|moving| Step::Propose(Command::CancelMove(*moving))).collect();
-    plan.steps.extend(back);
+    let steps: Vec<Step> = lost.map(|moving| Step::Propose(Command::CancelMove(*moving))).collect();
+    plan.steps.extend(steps);
 }
 
-/// Nothing holds a replica to its target.
-fn is_free(cluster: &ClusterState, reports: &Reports, moving: &ReplicaMove) -> bool {
-    let Some(shard) = moving.group.shard() else { return voters::newcomer(cluster, reports).is_some() };
+/// Whether the replica may stay or go to another node.
+fn may_be_cancelled(cluster: &ClusterState, reports: &Reports, moving: &ReplicaMove) -> bool {
+    let Some(shard) = moving.group.shard() else { return voters::next_voter(cluster, reports).is_some() };
     let operation = cluster.running_operations().find(|running| running.id == moving.operation);
     operation.is_some_and(|operation| match operation.intent {
-        // It is well where it is until the new node is back.
+        // The replica may stay on its node until the new node returns.
         Intent::Add { .. } => true,
         Intent::Drain { .. } | Intent::Remove { .. } | Intent::Replace { .. } => {
-            moves::takers(cluster, reports, shard).next().is_some()
+            moves::targets(cluster, reports, shard).next().is_some()
         }
         Intent::Undrain { .. } | Intent::Move { .. } | Intent::Rebalance { .. } => false,
     })

@@ -84,3 +84,9 @@ impl Reports {
         leaders.max_by_key(|(_, report)| report.term)
     }
 }
+
+/// Whether a follower answers its leader and lacks at most `entries` entries.
+pub(super) fn is_caught_up(leader: &ReplicaReport, replica: ReplicaId, entries: u64) -> bool {
+    let follower = leader.others.iter().find(|other| other.replica == replica);
+    follower.is_some_and(|other| other.answers && other.matched_index + entries >= leader.last_index)
+}

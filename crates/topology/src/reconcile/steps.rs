@@ -1,11 +1,14 @@
 //! The planner's output: steps to take now, and the progress of the running operations.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 use quorate_types::operation::{OperationId, ReplicaMove};
 use quorate_types::report::OrderKind;
 use quorate_types::topology::Command;
 use quorate_types::{GroupId, NodeId};
+
+use crate::names::GroupName;
 
 /// A step that is safe whenever it is taken: also twice, late, or by a deposed reconciler.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +65,9 @@ impl Plan {
         self.progress.entry(operation).or_default()
     }
 
-    pub(super) fn wait(&mut self, operation: OperationId, reason: impl ToString) {
-        self.progress(operation).waits.push(reason.to_string());
+    /// Notes why an operation's move of a group is blocked.
+    pub(super) fn block(&mut self, operation: OperationId, group: GroupId, reason: &dyn Display) {
+        self.progress(operation).waits.push(format!("{}: {reason}", GroupName(group)));
     }
 
     pub(super) fn order(&mut self, node: NodeId, group: GroupId, what: OrderKind) {
