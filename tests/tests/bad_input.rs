@@ -65,7 +65,7 @@ async fn keys_values_and_flags_are_checked() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A node has three ports. A client of the wrong one is told which port is for clients.
+/// A node has three ports. The error of a client at the wrong one names the port for clients.
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_port_is_named_in_the_error() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(ClusterOptions { nodes: 1, ..small() }).await?;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! layers ──── cargo metadata: imports between crates, and the owner of each outside library
-//! links  ──── *.md: a relative link leads to a file
+//! documents ─ *.md: relative links lead to files, the README stays short
 //! places ──── sources as text: one place for encoding, one for the clock, a header in each file
 //! maxima ──── tests/tidy/maxima.txt: one number for each crate and each measure below
 //!   ├─ words     flagged words in comments       ├─ width    fields and methods of a type
@@ -21,11 +21,11 @@
 mod asserts;
 mod circles;
 mod comments;
+mod documents;
 mod errors;
 mod imports;
 mod layers;
 mod lines;
-mod links;
 mod maxima;
 mod measures;
 mod places;

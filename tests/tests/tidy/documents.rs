@@ -1,4 +1,4 @@
-//! Relative links in the documents lead to files.
+//! The documents: relative links lead to files, and the README stays short.
 
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,15 @@ fn links_in_documents_lead_to_files() -> anyhow::Result<()> {
             ensure!(file.exists(), "{}: the link to '{target}' leads nowhere", path.display());
         }
     }
+    Ok(())
+}
+
+/// Long material belongs into `docs/`.
+#[test]
+fn readme_stays_short() -> anyhow::Result<()> {
+    const LINES_MAX: usize = 120;
+    let lines = std::fs::read_to_string(crate::root().join("README.md"))?.lines().count();
+    ensure!(lines <= LINES_MAX, "README.md has {lines} lines, and may have {LINES_MAX}");
     Ok(())
 }
 
