@@ -1,8 +1,9 @@
-//! The checker against one that tries every order, on thousands of small histories of every model; and each pass that makes the
-//! search smaller against the search without it.
+//! Compares the checker with one that tries every order, on thousands of small histories of every
+//! model, and each pass with the search without it.
 //!
-//! A history is made by doing operations one after the other on a simple store, with intervals around those moments; half of
-//! them then have one answer altered. The other checker shares no code with ours but the list of operations.
+//! A history is made by executing operations one after the other on a simple store, each inside an
+//! interval; half of the histories then get one altered result. The reference checker shares only
+//! the type of operations with ours.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -15,7 +16,8 @@ use serde_json::{Value, json};
 const HISTORIES_PER_MODEL: u64 = 2_000;
 const OPERATIONS_MAX: usize = 8;
 
-/// What the operation makes of the value, and what it answers; none if it cannot be done (a lock that is held).
+/// Executes the operation: the new value, the outcome and the result. None if it cannot be executed
+/// (a lock that is held).
 fn perform(operation: &Operation, held: &Value, version: u64) -> Option<(Value, Outcome, Option<Value>)> {
     let argument = &operation.argument;
     let done = |value: Value| Some((value, Outcome::Done, None));
@@ -81,7 +83,7 @@ fn mutates(operation: &Operation) -> bool {
     operation.outcome != Outcome::Refused && !matches!(operation.action, Action::Read)
 }
 
-/// The checker that tries every order. What is unknown may be left out.
+/// The reference checker: tries every order. Operations with an unknown outcome are optional.
 fn has_order(model: ModelName, operations: &[Operation], value: &Value, placed: &mut Vec<usize>) -> bool {
     let left = || (0..operations.len()).filter(|index| !placed.contains(index));
     if left().all(|index| operations[index].outcome == Outcome::Unknown) {
@@ -93,7 +95,7 @@ fn has_order(model: ModelName, operations: &[Operation], value: &Value, placed: 
         if operation.invoked > first_return {
             continue;
         }
-        // Versions are looked at when the order is complete: here any version may be what was expected.
+        // Versions are checked once the order is complete; until then any version may match.
         let version = operation.argument.get(0).and_then(Value::as_u64).unwrap_or(0);
         let after = match (operation.outcome, operation.action) {
             (Outcome::Done | Outcome::Unknown, Action::CasVersion) => Some(operation.argument[1].clone()),
@@ -120,9 +122,11 @@ fn has_order(model: ModelName, operations: &[Operation], value: &Value, placed: 
     false
 }
 
-/// Whether versions can be given to the mutations of an order such that they grow and everybody saw what he says.
+/// Whether versions can be assigned to the mutations of an order such that they grow and match
+/// every reply.
 fn has_versions(operations: &[Operation], order: &[usize]) -> bool {
-    // Of each mutation its version, if somebody told it, whether it left the key absent, and the versions that it does not have.
+    // Per mutation: its version if known, whether it left the key absent, and the versions ruled
+    // out.
     let mut versions: Vec<(Option<u64>, bool, Vec<u64>)> = vec![(Some(0), true, vec![])];
     for index in order {
         let operation = &operations[*index];
@@ -155,7 +159,8 @@ fn has_versions(operations: &[Operation], order: &[usize]) -> bool {
             versions.push((operation.version, leaves, vec![]));
         }
     }
-    // Each gets the smallest that it can have, which leaves most to those after it.
+    // Each mutation gets its smallest possible version, which leaves the most room for those after
+    // it.
     let mut least = 0;
     versions.iter().all(|(known, _, never)| {
         let version = known.unwrap_or_else(|| (least..).find(|version| !never.contains(version)).unwrap());
@@ -193,12 +198,12 @@ fn plan(model: ModelName, rng: &mut StdRng, version: u64) -> (Action, Value) {
     }
 }
 
-/// An element that nobody else appends, or a read: what makes a list.
+/// A read, or an append of a unique element.
 fn plan_list(moment: u64, rng: &mut StdRng) -> (Action, Value) {
     if rng.random_ratio(2, 5) { (Action::Read, Value::Null) } else { (Action::Append, json!(format!("{moment},"))) }
 }
 
-/// A list that a read may have seen.
+/// A list that a read might return.
 fn some_list(rng: &mut StdRng) -> Value {
     let mut elements: Vec<u64> = (0..OPERATIONS_MAX as u64).filter(|_| rng.random_ratio(1, 3)).collect();
     if rng.random_ratio(1, 3) {
@@ -247,11 +252,12 @@ fn history(model: ModelName, lists: bool, rng: &mut StdRng) -> Vec<Operation> {
             operation.returned = Some(moment * 10 + 5 + rng.random_range(1..30));
             let wrote = outcome == Outcome::Done && action != Action::Read;
             operation.version = is_versioned(model).then_some(if wrote { revision } else { version });
-            // Some replies do not tell the version.
+            // Some replies do not contain the version.
             if rng.random_ratio(1, 3) {
                 operation.version = None;
             }
-            // Some refusals do not say what they found: a constraint and not an observation.
+            // Some refusals do not contain the value found: they are a constraint without an
+            // observation.
             if outcome == Outcome::Refused && !is_versioned(model) && rng.random() {
                 operation.result = None;
             }
@@ -265,7 +271,7 @@ fn history(model: ModelName, lists: bool, rng: &mut StdRng) -> Vec<Operation> {
     operations
 }
 
-/// Alters one answer.
+/// Alters one result.
 fn alter(model: ModelName, lists: bool, operations: &mut [Operation], rng: &mut StdRng) {
     let known: Vec<usize> =
         (0..operations.len()).filter(|index| operations[*index].outcome != Outcome::Unknown).collect();
@@ -298,7 +304,7 @@ fn alter(model: ModelName, lists: bool, operations: &mut [Operation], rng: &mut 
     }
 }
 
-/// Gives every event a position of its own, in the order of their times.
+/// Gives each event a unique position, in the order of their times.
 fn number_events(operations: &mut [Operation]) {
     let mut events: Vec<(u64, usize, bool)> = Vec::new();
     for (index, operation) in operations.iter_mut().enumerate() {
@@ -313,7 +319,7 @@ fn number_events(operations: &mut [Operation]) {
     operations.sort_by_key(|operation| operation.invoked);
 }
 
-/// The plain search, each pass alone, and all together.
+/// The plain search, each pass alone, and all passes together.
 fn all_passes() -> Vec<(&'static str, Passes)> {
     let none = Passes::NONE;
     vec![
@@ -364,7 +370,7 @@ fn kv_agrees_with_brute_force() {
     compare(ModelName::Kv);
 }
 
-/// The same without a search: lists are decided by what their reads saw.
+/// Like `kv`, but decided without a search, from the results of the reads.
 #[test]
 fn lists_agree_with_brute_force() {
     compare_with(ModelName::Kv, true);

@@ -1,4 +1,4 @@
-//! `quorate-jepsen check` as it is typed: what it prints and how it exits.
+//! Output and exit codes of `quorate-jepsen check`.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -34,9 +34,10 @@ fn check(arguments: &[&str], files: &[&PathBuf]) -> (Option<i32>, String, String
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// A line for each file, and an exit code for all: invalid before unknown before valid.
+/// One line per file, and one exit code for all: invalid outweighs unknown, unknown outweighs
+/// valid.
 #[test]
-fn every_file_gets_a_line_and_the_worst_verdict_is_the_exit_code() {
+fn worst_verdict_determines_the_exit_code() {
     let folder = Folder::new();
     let (good, bad) = (folder.file("good.edn", VALID), folder.file("bad.edn", INVALID));
     let broken = folder.file("broken.edn", "[\n{:process 1, :type :jump, :f :read}]");
@@ -58,25 +59,25 @@ fn every_file_gets_a_line_and_the_worst_verdict_is_the_exit_code() {
 }
 
 #[test]
-fn an_unknown_model_is_refused_with_the_models_there_are() {
+fn unknown_model_is_refused_with_a_list_of_models() {
     let output = run(&["check", "--model", "queue", "x.edn"], &[]);
     assert_eq!(output.status.code(), Some(2));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("queue") && stderr.contains("multi-register"), "{stderr}");
 }
 
-/// An operation that the model does not have makes the history unknown, not valid.
+/// An operation that the model does not support makes the history unknown, not valid.
 #[test]
-fn a_history_of_another_model_is_unknown() {
+fn history_of_another_model_is_unknown() {
     let folder = Folder::new();
     let lock = folder.file("lock.edn", "[{:process 1, :type :invoke, :f :acquire, :value nil}]");
     let (code, _, stderr) = check(&[], &[&lock]);
     assert_eq!(code, Some(2));
-    assert!(stderr.contains("cas-register has no 'acquire"), "{stderr}");
+    assert!(stderr.contains("cas-register does not support 'acquire"), "{stderr}");
 }
 
 #[test]
-fn a_violation_is_drawn() {
+fn violation_is_drawn_as_html() {
     let folder = Folder::new();
     let bad = folder.file("bad.edn", INVALID);
     let page = folder.0.path().join("why.html");
@@ -85,9 +86,9 @@ fn a_violation_is_drawn() {
     assert!(std::fs::read_to_string(page).unwrap().contains("<svg"));
 }
 
-/// What `generate` writes is valid by `check` and by `replay`; a version of it that lost a write is not.
+/// A generated history passes `check` and `replay`; with a lost write it fails.
 #[test]
-fn a_generated_history_is_checked() {
+fn generated_history_is_valid_until_altered() {
     let folder = Folder::new();
     let path = folder.0.path().join("history.jsonl");
     let out = [

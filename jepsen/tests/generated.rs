@@ -1,4 +1,5 @@
-//! Made-up histories of a correct store are valid, by the search and by the replay; with one answer altered they are not.
+//! Generated histories of a correct store pass the search and the replay; with one altered result
+//! they fail.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -20,9 +21,9 @@ fn operations(shape: Shape) -> Vec<Operation> {
     pair(Generator::new(shape)).unwrap()
 }
 
-/// Many unknown outcomes, few keys, values written once and values written again and again.
+/// Covers many unknown outcomes, few keys, unique values and repeated values.
 #[test]
-fn what_a_correct_store_shows_is_valid() {
+fn generated_history_is_valid() {
     for (kind, model) in KINDS {
         for (seed, values) in [(1, 0), (2, 0), (3, 4), (4, 40)] {
             let shape = Shape { kind, operations: 2_000, keys: 20, seed, values, ..Shape::default() };
@@ -36,9 +37,10 @@ fn what_a_correct_store_shows_is_valid() {
     }
 }
 
-/// A read that gives what nobody wrote is found among thousands of operations, with its key and a short window.
+/// A read of a value that was never written is found among thousands of operations, with its key
+/// and a short window.
 #[test]
-fn one_altered_read_is_found_and_explained() {
+fn altered_read_is_found_and_explained() {
     for seed in 0..10 {
         let mut operations = operations(Shape { operations: 5_000, seed, ..Shape::default() });
         let place = operations.iter().rposition(|o| o.action == Action::Read && o.outcome == Outcome::Done).unwrap();
@@ -53,9 +55,9 @@ fn one_altered_read_is_found_and_explained() {
     }
 }
 
-/// A write that returned before another began, and a read after both that gives the first: these three and no more.
+/// A stale read is explained by the read itself and the newer write alone.
 #[test]
-fn the_window_of_a_stale_read_is_short() {
+fn window_of_a_stale_read_is_minimal() {
     let event = |index: u64, process: u64, kind: &str, f: &str, value: i64| {
         let value = if f == "read" && kind == "invoke" { json!(null) } else { json!(value) };
         json!({"index": index, "time": 0, "process": process, "type": kind, "f": f, "value": value, "key": "k"})
@@ -76,50 +78,51 @@ fn the_window_of_a_stale_read_is_short() {
     assert_eq!((violation.placed.len(), violation.state.as_str()), (100, "49"));
 }
 
-/// A limit that is reached is a doubt, and never a verdict.
+/// Reaching a limit gives *unknown*, never another verdict.
 #[test]
-fn a_time_out_is_unknown() {
+fn reached_limit_is_unknown() {
     let hard =
         operations(Shape { operations: 3_000, keys: 1, keys_in_use: 1, values: 3, unknown: 0.3, ..Shape::default() });
     let limits = Limits { timeout: std::time::Duration::ZERO, ..Limits::default() };
     let Verdict::Unknown(why) = check::check(ModelName::CasRegister, &hard, &limits) else {
-        panic!("no time is no verdict")
+        panic!("without time there is no verdict")
     };
     assert!(why.contains("no verdict within"), "{why}");
     let limits = Limits { total: std::time::Duration::ZERO, ..Limits::default() };
     let Verdict::Unknown(why) = check::check(ModelName::CasRegister, &hard, &limits) else {
-        panic!("no time at all is no verdict")
+        panic!("without total time there is no verdict")
     };
     assert!(why.contains("all keys"), "{why}");
     let limits = Limits { memory_bytes_max: 1_000, ..Limits::default() };
     let Verdict::Unknown(why) = check::check(ModelName::CasRegister, &hard, &limits) else {
-        panic!("no memory is no verdict")
+        panic!("without memory there is no verdict")
     };
     assert!(why.contains("memory"), "{why}");
 }
 
-/// An acknowledged element that a later read lacks, one that nobody added, and one that comes and goes.
+/// Covers an acknowledged element missing from a later read, one that was never added, and one
+/// returned twice.
 #[test]
-fn sets_lose_make_up_and_forget_nothing() {
+fn altered_read_of_a_set_is_found() {
     let original = operations(Shape { kind: Kind::Set, operations: 300, keys: 1, unknown: 0.0, ..Shape::default() });
     let last = original.iter().rposition(|o| o.action == Action::Read).unwrap();
     let altered = |alter: &dyn Fn(&mut Vec<serde_json::Value>)| {
         let mut operations = original.clone();
         alter(operations[last].result.as_mut().unwrap().as_array_mut().unwrap());
         match check::check(ModelName::Set, &operations, &Limits::default()) {
-            Verdict::Invalid(violation) => violation.what,
+            Verdict::Invalid(violation) => violation.message,
             other => panic!("{other:?}"),
         }
     };
     let lost = altered(&|elements| drop(elements.remove(0)));
     assert!(lost.contains("contradict") || lost.contains("acknowledged"), "{lost}");
-    assert!(altered(&|elements| elements.push(json!(1_000_000))).contains("nobody added"));
+    assert!(altered(&|elements| elements.push(json!(1_000_000))).contains("never added"));
     assert!(altered(&|elements| elements.push(elements[0].clone())).contains("twice"));
 }
 
 /// A counter that lost an addition at the end, or counted one twice, is found without a search.
 #[test]
-fn a_counter_that_ends_wrong_is_found() {
+fn wrong_final_sum_is_found() {
     let mut operations = operations(Shape {
         kind: Kind::Counter,
         operations: 1_000,

@@ -1,4 +1,5 @@
-//! The replay finds what is planted into histories of a correct store: each kind of wrong answer, hundreds of times.
+//! The replay finds defects planted into histories of a correct store: each kind of wrong result,
+//! hundreds of times.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -15,7 +16,8 @@ use serde_json::{Value, json};
 
 const SEEDS: u64 = 60;
 
-/// A history in which every write tells its version: what is altered in it cannot be explained by what nobody saw.
+/// A history in which every write reports its version, so that no unobserved write can explain an
+/// alteration.
 fn history(seed: u64) -> Vec<Operation> {
     let shape = Shape { kind: Kind::KvVersion, operations: 1_500, keys: 15, unknown: 0.0, seed, ..Shape::default() };
     pair(Generator::new(shape)).unwrap()
@@ -29,7 +31,7 @@ fn is_strong_read(operation: &Operation) -> bool {
     operation.action == Action::Read && operation.level == Level::Strong
 }
 
-/// What a write leaves.
+/// The value that a write leaves.
 fn left(operation: &Operation) -> Value {
     match operation.action {
         Action::Write => operation.argument.clone(),
@@ -38,7 +40,7 @@ fn left(operation: &Operation) -> Value {
     }
 }
 
-/// Alters one operation, which is chosen among those that `alter` can be done to; it must be found, and named or shown.
+/// Alters one operation, chosen among those that `alter` applies to. The replay must find it.
 fn planted(name: &str, alter: impl Fn(&[Operation], usize) -> Option<Operation>) {
     let mut planted = 0;
     for seed in 0..SEEDS {
@@ -64,14 +66,14 @@ fn planted(name: &str, alter: impl Fn(&[Operation], usize) -> Option<Operation>)
     assert!(planted > SEEDS / 2, "{name}: only {planted} could be planted");
 }
 
-/// The newest write of the operation's key whose version is below this one.
+/// The newest write of the operation's key with a version below this one.
 fn write_below<'a>(operations: &'a [Operation], of: &Operation, below: u64) -> Option<&'a Operation> {
     let of_key = |write: &&Operation| is_write(write) && write.key == of.key && write.version < Some(below);
     operations.iter().filter(of_key).max_by_key(|write| write.version)
 }
 
 #[test]
-fn a_stale_read_is_found() {
+fn stale_read_is_found() {
     planted("stale read", |operations, place| {
         let read = Some(&operations[place]).filter(|read| read.action == Action::Read && read.version > Some(0))?;
         let older = write_below(operations, read, read.version?).filter(|older| !left(older).is_null())?;
@@ -80,7 +82,7 @@ fn a_stale_read_is_found() {
 }
 
 #[test]
-fn a_lost_write_is_found() {
+fn lost_write_is_found() {
     planted("lost write", |operations, place| {
         let read = Some(&operations[place]).filter(|read| read.action == Action::Read && read.version > Some(0))?;
         Some(Operation { version: Some(0), result: Some(Value::Null), ..read.clone() })
@@ -88,7 +90,7 @@ fn a_lost_write_is_found() {
 }
 
 #[test]
-fn a_deleted_record_that_comes_back_is_found() {
+fn resurrected_record_is_found() {
     planted("deleted record", |operations, place| {
         let read = Some(&operations[place]).filter(|read| read.action == Action::Read && read.version == Some(0))?;
         let older = write_below(operations, read, read.revision?)?;
@@ -98,7 +100,7 @@ fn a_deleted_record_that_comes_back_is_found() {
 }
 
 #[test]
-fn a_version_that_is_given_twice_is_found() {
+fn duplicate_version_is_found() {
     planted("version given twice", |operations, place| {
         let write = Some(&operations[place]).filter(|write| is_write(write))?;
         let other = operations.iter().find(|other| {
@@ -109,16 +111,16 @@ fn a_version_that_is_given_twice_is_found() {
 }
 
 #[test]
-fn a_wrong_value_is_found() {
+fn wrong_value_is_found() {
     planted("wrong value", |operations, place| {
         let read = Some(&operations[place]).filter(|read| read.action == Action::Read && read.version > Some(0))?;
         Some(Operation { result: Some(json!(77_777_777)), ..read.clone() })
     });
 }
 
-/// A leader that was deposed and does not know it answers from an old state that is consistent in itself.
+/// A deposed leader may serve an old state that is consistent in itself.
 #[test]
-fn a_strong_read_of_an_old_state_is_found() {
+fn strong_read_of_an_old_state_is_found() {
     planted("real time of a read", |operations, place| {
         let read = Some(&operations[place]).filter(|read| is_strong_read(read))?;
         let earlier = operations.iter().filter(|other| {
@@ -133,18 +135,18 @@ fn a_strong_read_of_an_old_state_is_found() {
 }
 
 #[test]
-fn a_write_before_what_was_seen_before_it_is_found() {
+fn write_below_an_observed_revision_is_found() {
     planted("real time of a write", |operations, place| {
         let write = Some(&operations[place]).filter(|write| write.action == Action::Write && write.invoked > 100)?;
         let used =
             |version| operations.iter().any(|o| is_write(o) && o.shard == write.shard && o.version == Some(version));
-        // The generator gives every revision to somebody: version 0 is the only one that nobody has.
+        // The generator assigns every revision; only version 0 is free.
         (!used(0)).then(|| Operation { version: Some(0), ..write.clone() })
     });
 }
 
 #[test]
-fn a_conditional_write_that_does_not_look_is_found() {
+fn write_with_an_unmet_condition_is_found() {
     planted("unmet condition", |operations, place| {
         let write = Some(&operations[place]).filter(|write| is_write(write))?;
         let argument = match write.action {
@@ -157,7 +159,7 @@ fn a_conditional_write_that_does_not_look_is_found() {
 }
 
 #[test]
-fn a_refusal_of_what_held_is_found() {
+fn refusal_of_a_met_condition_is_found() {
     planted("refused although it held", |operations, place| {
         let refused = Some(&operations[place]).filter(|refused| refused.outcome == Outcome::Refused)?;
         let expected = match refused.action {
@@ -169,10 +171,11 @@ fn a_refusal_of_what_held_is_found() {
 }
 
 #[test]
-fn a_refusal_by_an_old_record_is_found() {
+fn refusal_by_an_old_record_is_found() {
     planted("refused by an old record", |operations, place| {
         let refused = Some(&operations[place]).filter(|refused| refused.outcome == Outcome::Refused)?;
-        // The newest write of the key that had returned before this one began, and the one before that.
+        // The newest write of the key that returned before this one began, and the write before
+        // that.
         let of_key =
             |write: &&Operation| is_write(write) && write.key == refused.key && write.returned < Some(refused.invoked);
         let newest = operations.iter().filter(of_key).max_by_key(|write| write.version)?;
@@ -182,9 +185,9 @@ fn a_refusal_by_an_old_record_is_found() {
     });
 }
 
-/// A history that says no places is not called valid.
+/// A history without positions does not count as valid.
 #[test]
-fn without_places_there_is_no_verdict() {
+fn history_without_positions_is_unknown() {
     let mut operations = history(1);
     for operation in &mut operations {
         operation.revision = None;
@@ -195,9 +198,10 @@ fn without_places_there_is_no_verdict() {
     assert_eq!((report.placed, report.left_out), (0, operations.len()));
 }
 
-/// Time grows with the history and not faster. The figure for a million operations of an optimised build is in the README.
+/// Time grows linearly with the history. The README states the time of an optimised build for a
+/// million operations.
 #[test]
-fn a_long_history_is_replayed_in_seconds() {
+fn long_history_is_replayed_in_seconds() {
     let shape = Shape { kind: Kind::KvVersion, operations: 200_000, keys: 400, ..Shape::default() };
     let operations = pair(Generator::new(shape)).unwrap();
     let begun = Instant::now();

@@ -1,28 +1,31 @@
-//! What eventual reads promise: a value that the key held at some time, never one from the future.
+//! Checks eventual reads: the value must have been the key's value at some time, never a future
+//! one.
 //!
-//! A read is right if it gave the initial value, or one whose write had begun when the read returned. Counters and sets have no
-//! one who wrote the value: an eventual read of a set may have any elements whose additions had begun, one of a counter any sum
-//! between the bounds. Texts that are appended to are left to the workload, which knows its elements.
+//! A read is correct if it returned the initial value, or a value whose write had begun before the
+//! read returned. Counters and sets combine many writes: an eventual read of a set may return any
+//! elements whose additions had begun, one of a counter any sum between the bounds. Strings that
+//! are appended to are left to the workload, which knows its elements.
 
 use std::collections::HashSet;
 
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
-use super::{ModelName, Verdict, Violation};
+use super::model::name::ModelName;
+use super::verdict::{Verdict, Violation};
 use crate::history::{Action, Level, Operation, Outcome};
 
-/// What was written to one key, and when each of it was begun first.
+/// The values written to one key, each with the earliest beginning of its write.
 #[derive(Default)]
 struct Writes<'a> {
     begun: FxHashMap<&'a Value, (u64, usize)>,
-    /// Position, and the sums of all positive and of all negative additions begun by then.
+    /// (position, sum of positive additions, sum of negative additions) begun by that position.
     sums: Vec<(u64, i128, i128)>,
     appends: bool,
 }
 
 /// Checks every eventual read of the history.
-pub fn check(model: ModelName, operations: &[Operation], initial: &Value) -> Verdict {
+pub(super) fn check(model: ModelName, operations: &[Operation], initial: &Value) -> Verdict {
     let reads = || {
         operations.iter().enumerate().filter(|(_, operation)| {
             operation.level == Level::Eventual && operation.action == Action::Read && operation.outcome == Outcome::Done
@@ -43,8 +46,8 @@ pub fn check(model: ModelName, operations: &[Operation], initial: &Value) -> Ver
         }
         let written = writes.get(&read.key.as_deref());
         let wrong = written.and_then(|written| written.wrong(model, value, returned));
-        if let Some((what, others)) = wrong {
-            return Verdict::Invalid(Box::new(Violation::of(what, operations, place, &others)));
+        if let Some((message, others)) = wrong {
+            return Verdict::Invalid(Box::new(Violation::of(message, operations, place, &others)));
         }
     }
     Verdict::Valid
@@ -74,19 +77,20 @@ impl<'a> Writes<'a> {
         }
     }
 
-    /// What is wrong with a read of this value that returned then, and with which operation beside it.
+    /// The error in a read that returned this value at this position, and the other operations
+    /// involved.
     fn wrong(&self, model: ModelName, value: &Value, returned: u64) -> Option<(String, Vec<usize>)> {
         match (model, value) {
             (ModelName::Counter, _) => {
                 let until = self.sums.partition_point(|(position, ..)| *position < returned);
                 let (_, more, less) = until.checked_sub(1).map(|last| self.sums[last]).unwrap_or_default();
                 let fits = value.as_i64().is_some_and(|sum| (less..=more).contains(&i128::from(sum)));
-                let what = || {
+                let message = || {
                     format!(
-                        "an eventual read of a counter gave {value}; all additions begun by then give {less} to {more}"
+                        "an eventual read of a counter returned {value}; the additions begun by then sum to {less} to {more}"
                     )
                 };
-                (!fits).then(|| (what(), Vec::new()))
+                (!fits).then(|| (message(), Vec::new()))
             }
             (ModelName::Set, Value::Array(elements)) => {
                 elements.iter().find_map(|element| self.never_written(element, returned))
@@ -98,9 +102,9 @@ impl<'a> Writes<'a> {
 
     fn never_written(&self, value: &Value, returned: u64) -> Option<(String, Vec<usize>)> {
         match self.begun.get(value) {
-            None => Some((format!("an eventual read gave {value}, which nobody wrote"), Vec::new())),
+            None => Some((format!("an eventual read returned {value}, which was never written"), Vec::new())),
             Some((begun, place)) if *begun > returned => {
-                Some((format!("an eventual read gave {value} before its write began"), vec![*place]))
+                Some((format!("an eventual read returned {value} before its write began"), vec![*place]))
             }
             Some(_) => None,
         }
@@ -130,18 +134,18 @@ mod tests {
     }
 
     #[test]
-    fn old_values_are_right_and_future_ones_are_not() {
+    fn eventual_read_may_be_stale_but_not_from_the_future() {
         let register = |lines: &[&str]| verdict(ModelName::KvVersion, lines);
         assert_eq!(register(&[WRITE[0], WRITE[1], BEGIN, &end("null")]), Verdict::Valid);
         assert_eq!(register(&[BEGIN, WRITE[0], &end("5")]), Verdict::Valid);
         let future = register(&[BEGIN, &end("5"), WRITE[0], WRITE[1]]);
-        assert!(matches!(&future, Verdict::Invalid(why) if why.what.contains("before")), "{future:?}");
+        assert!(matches!(&future, Verdict::Invalid(why) if why.message.contains("before")), "{future:?}");
         let made_up = register(&[WRITE[0], WRITE[1], BEGIN, &end("6")]);
-        assert!(matches!(&made_up, Verdict::Invalid(why) if why.what.contains("nobody")), "{made_up:?}");
+        assert!(matches!(&made_up, Verdict::Invalid(why) if why.message.contains("never written")), "{made_up:?}");
     }
 
     #[test]
-    fn sums_stay_between_their_bounds() {
+    fn eventual_sum_stays_between_its_bounds() {
         let add = r#""process":1,"type":"invoke","f":"add","value":5"#;
         let counter = |sum: &str| verdict(ModelName::Counter, &[add, BEGIN, &end(sum)]);
         assert_eq!(counter("5"), Verdict::Valid);

@@ -1,22 +1,24 @@
-//! Why there is no order: which operation fits nowhere, how far an order came, and the shortest stretch that shows it.
+//! Explains a failed search: the operation that fits nowhere, the longest order before it, and the
+//! shortest stretch of history that contradicts itself.
 //!
-//! The search says which operation it is: the one with the earliest return such that the history up to that return has no order.
-//! The stretch is then made as short as it can be from its front: it must be contradictory by itself, whatever the object held
-//! before it. That is tried from every state that the object can have had, where they can be listed; otherwise the stretch is
-//! what was open at the failing return and what was placed last.
+//! The search names the operation: the one with the earliest return such that the history up to
+//! that return has no order. Then the stretch is shortened from its front while it stays
+//! contradictory from every state that the object can have had. If the states cannot be listed, the
+//! stretch is the operations open at the failing return plus the last ones placed.
 
 use std::time::{Duration, Instant};
 
+use super::limits::Limits;
 use super::search::{Call, Found, Model, Stuck, search};
-use super::{Limits, Violation};
+use super::verdict::Violation;
 use crate::history::Operation;
 
-/// How long the stretch may be looked for. When it is over, the shortest one found so far is reported.
+/// Time limit for shortening the stretch; after it, the shortest stretch found so far is reported.
 const TIME_MAX: Duration = Duration::from_secs(1);
-/// How many of the operations placed last are shown where the states cannot be listed.
+/// Number of last-placed operations shown if the states cannot be listed.
 const PLACED_SHOWN: usize = 8;
 
-/// The violation that a search found.
+/// Builds the violation for a failed search.
 pub(crate) fn explain<M: Model>(
     model: &M,
     calls: &[Call<M::Step>],
@@ -26,8 +28,8 @@ pub(crate) fn explain<M: Model>(
 ) -> Violation {
     let operation = calls[stuck.call].origin;
     let state = model.describe(&stuck.state);
-    let what = format!(
-        "no order of the operations explains '{}': after the longest order of what returned before it ({} operations) the object \
+    let message = format!(
+        "no order of the operations explains '{}': after the longest order of message returned before it ({} operations) the object \
          holds {state}",
         operations[operation].describe(),
         stuck.order.len(),
@@ -47,7 +49,7 @@ pub(crate) fn explain<M: Model>(
     window.sort_unstable_by_key(|place| operations[*place].invoked);
     window.dedup();
     let placed = stuck.order.iter().map(|index| calls[*index].origin).collect();
-    Violation { what, key: None, operation: Some(operation), placed, state, window }
+    Violation { message, key: None, operation: Some(operation), placed, state, window }
 }
 
 /// The position of the return that no order passes.
@@ -59,8 +61,8 @@ fn begun_in<S>(calls: &[Call<S>], start: u64, end: u64) -> impl Iterator<Item = 
     calls.iter().filter(move |call| (start..end).contains(&call.invoked))
 }
 
-/// What began in the shortest contradictory stretch, without the reads that it does not need; none if no stretch is contradictory
-/// whatever was before it, or if the states cannot be listed.
+/// The operations that began in the shortest contradictory stretch, minus unneeded reads. None if
+/// no stretch is contradictory from every state, or if the states cannot be listed.
 fn shortest<M: Model>(
     model: &M,
     calls: &[Call<M::Step>],
@@ -80,7 +82,7 @@ fn shortest<M: Model>(
         })
     };
     let contradicts = |count: usize| contradictory(&stretch(calls, starts[starts.len() - count], end));
-    // A longer stretch contradicts itself if a shorter one does: double its length until it does, then halve the difference.
+    // A stretch is contradictory if a shorter one is: double the length until it is, then bisect.
     let mut enough = 1;
     while !contradicts(enough) {
         if enough == starts.len() || Instant::now() >= deadline {
@@ -95,7 +97,8 @@ fn shortest<M: Model>(
     }
     let start = starts[starts.len() - enough];
     let mut needed = stretch(calls, start, end);
-    // Without a read the others have an order if they had one with it. Of a write that is not so.
+    // Removing a read from a legal order leaves a legal order, so an unneeded read can go. Removing
+    // a write does not.
     let mut index = 0;
     while index < needed.len() {
         let call = needed.remove(index);
@@ -109,8 +112,8 @@ fn shortest<M: Model>(
     Some(needed.iter().filter(|call| call.invoked >= start).map(|call| call.origin).collect())
 }
 
-/// The calls of a stretch. What was open when it began may have happened before, and what is open when it ends later: both may
-/// be placed or not.
+/// The calls of a stretch. A call open at its start may have taken effect earlier, and one open at
+/// its end later, so both lose their return: the search may place them or not.
 fn stretch<S: Clone>(calls: &[Call<S>], start: u64, end: u64) -> Vec<Call<S>> {
     let inside =
         calls.iter().filter(|call| call.invoked < end && call.returned.is_none_or(|returned| returned > start));

@@ -1,8 +1,9 @@
-//! Histories whose answers leave no choice of order: groups of operations that stand one after the other, each in any order within.
+//! Orders that the results leave no choice in: a sequence of groups whose operations may come in
+//! any order within the group.
 
 use crate::history::Operation;
 
-/// Operations that stand together in the order.
+/// A group of operations.
 #[derive(Default)]
 pub(super) struct Group {
     size: usize,
@@ -13,7 +14,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Adds the operation at a place in the history.
+    /// Adds the operation with this index.
     pub(super) fn push(&mut self, place: usize, operation: &Operation) {
         self.size += 1;
         self.last_begun = self.last_begun.max(Some((operation.invoked, place)));
@@ -28,7 +29,7 @@ impl Group {
         self.size
     }
 
-    /// One of its operations.
+    /// Any one of its operations.
     pub(super) fn first(&self) -> Option<usize> {
         self.last_begun.map(|(_, place)| place)
     }
@@ -38,8 +39,8 @@ impl Group {
     }
 }
 
-/// The places of an operation that returned before another began which has to stand before it: first the one that returned.
-/// Without one there is an order.
+/// Finds two operations whose groups contradict real time: the first returned before the second
+/// began, but belongs to a later group. None if the groups form a legal order.
 pub(super) fn out_of_order(groups: &[Group]) -> Option<(usize, usize)> {
     let mut begun: Option<(u64, usize)> = None;
     for group in groups {

@@ -1,23 +1,26 @@
-//! Lists that only grow, decided without a search.
+//! Decides append-only lists without a search.
 //!
-//! A list is a text to which elements are appended, each once, and each ending with its only comma. What a read saw then says which
-//! appends came before it, and in which order; the reads must be beginnings of the longest one.
+//! A list is a string of elements, each appended once and each ending with its only comma. A read
+//! shows which appends came before it and in which order; every read must be a prefix of the
+//! longest one.
 //!
 //! ```text
-//!   reads of nothing │ 1st append │ reads of 1 │ 2nd append │ reads of 2 │ … │ appends that nobody saw
+//!   reads of nothing │ 1st append │ reads of 1 │ 2nd append │ reads of 2 │ … │ appends never read
 //! ```
 //!
-//! There is an order exactly if no operation of a later group returned before one of an earlier group began. That takes time in
-//! proportion to what the reads saw, however many outcomes are unknown: those are what a search chokes on.
+//! An order exists exactly if no operation of a later group returned before one of an earlier group
+//! began. The check is linear in the total size of the reads, regardless of the number of unknown
+//! outcomes, which make a search explode.
 
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 use super::groups::{Group, out_of_order};
-use super::{Verdict, Violation};
+use super::verdict::{Verdict, Violation};
 use crate::history::{Action, Operation, Outcome};
 
-/// Decides the object; none if it has to be searched: something else happens to it, or its texts are no such lists.
+/// Decides one object. None if it needs a search: other operations occur, or its strings are not
+/// such lists.
 pub(crate) fn check(operations: &[Operation], part: &[usize], initial: &Value) -> Option<Verdict> {
     if !initial.is_null() {
         return None;
@@ -58,12 +61,13 @@ fn is_element(text: &str) -> bool {
 
 fn violation(operations: &[Operation], appends: &FxHashMap<&str, usize>, reads: &[(usize, &str)]) -> Option<Violation> {
     let (longest, list) = reads.iter().copied().max_by_key(|(_, text)| text.len()).unwrap_or_default();
-    // Reads of as many elements stand together: by the length of their texts, which begin the same list.
+    // Reads with the same number of elements form one group. They are prefixes of the same list, so
+    // the length of the string identifies the group.
     let mut by_length: FxHashMap<usize, Group> = FxHashMap::default();
     for (place, text) in reads {
         if !list.starts_with(text) {
-            let what = format!("reads of a list contradict each other: {text} does not begin {list}");
-            return Some(Violation::of(what, operations, *place, &[longest]));
+            let message = format!("reads of a list contradict each other: {text} does not begin {list}");
+            return Some(Violation::of(message, operations, *place, &[longest]));
         }
         by_length.entry(text.len()).or_default().push(*place, &operations[*place]);
     }
@@ -72,11 +76,11 @@ fn violation(operations: &[Operation], appends: &FxHashMap<&str, usize>, reads: 
     let mut length = 0;
     for element in list.split_inclusive(',') {
         let Some(append) = unseen.remove(element) else {
-            let what = match appends.contains_key(element) {
+            let message = match appends.contains_key(element) {
                 true => format!("a read of a list saw {element} twice"),
-                false => format!("a read of a list saw {element}, which nobody appended"),
+                false => format!("a read of a list saw {element}, which was never appended"),
             };
-            return Some(Violation::of(what, operations, longest, &[]));
+            return Some(Violation::of(message, operations, longest, &[]));
         };
         let mut alone = Group::default();
         alone.push(append, &operations[append]);
@@ -85,8 +89,8 @@ fn violation(operations: &[Operation], appends: &FxHashMap<&str, usize>, reads: 
         groups.extend(by_length.remove(&length));
     }
     if let Some(place) = by_length.into_values().find_map(|group| group.first()) {
-        let what = "a read of a list ends within an element".to_owned();
-        return Some(Violation::of(what, operations, place, &[longest]));
+        let message = "a read of a list ends within an element".to_owned();
+        return Some(Violation::of(message, operations, place, &[longest]));
     }
     let mut last = Group::default();
     for append in unseen.into_values().filter(|append| operations[*append].outcome == Outcome::Done) {
@@ -96,10 +100,11 @@ fn violation(operations: &[Operation], appends: &FxHashMap<&str, usize>, reads: 
     out_of_order(&groups).map(|(earlier, later)| misplaced(operations, earlier, later))
 }
 
-/// `earlier` returned before `later` began, and what the reads saw puts them the other way round.
+/// The violation for `earlier`, which returned before `later` began although the reads order them
+/// the other way round.
 fn misplaced(operations: &[Operation], earlier: usize, later: usize) -> Violation {
     let element = |place: usize| operations[place].argument.as_str().unwrap_or_default();
-    let what = match (operations[earlier].action, operations[later].action) {
+    let message = match (operations[earlier].action, operations[later].action) {
         (Action::Append, Action::Append) => {
             format!("{} stands before {}, which was acknowledged before it began", element(later), element(earlier))
         }
@@ -108,5 +113,5 @@ fn misplaced(operations: &[Operation], earlier: usize, later: usize) -> Violatio
         _ => "a read of a list has less than one that returned before it began".to_owned(),
     };
     let (shown, other) = if operations[later].action == Action::Read { (later, earlier) } else { (earlier, later) };
-    Violation::of(what, operations, shown, &[other])
+    Violation::of(message, operations, shown, &[other])
 }

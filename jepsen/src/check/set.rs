@@ -1,25 +1,28 @@
-//! Sets that only grow, decided without a search.
+//! Decides grow-only sets without a search.
 //!
-//! If every element is added by one operation, what the reads saw leaves no choice: they must form a chain, each a superset of
-//! the one before, and an element is added between the last read without it and the first read with it.
+//! If each element is added by only one operation, the reads fix the order: they form a chain in
+//! which each result is a superset of the one before, and each element is added between the last
+//! read without it and the first read with it.
 //!
 //! ```text
-//!   adds of R1 │ reads of R1 │ adds of R2 \ R1 │ reads of R2 │ … │ adds that nobody saw
+//!   adds of R1 │ reads of R1 │ adds of R2 \ R1 │ reads of R2 │ … │ adds never read
 //! ```
 //!
-//! There is an order exactly if no operation of a later group returned before one of an earlier group began. That takes time in
-//! proportion to what the reads saw, so it also serves the large sets of long runs: an acknowledged element that is not in a
-//! later read is lost, one that nobody added is made up, one that comes and goes breaks the chain.
+//! An order exists exactly if no operation of a later group returned before one of an earlier group
+//! began. The check is linear in the total size of the reads, so it also handles the large sets of
+//! long runs. An acknowledged element missing from a later read is lost; an element without an add
+//! is made up; an element that comes and goes breaks the chain.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 
 use super::groups::{Group, out_of_order};
 use super::model::set::elements_of;
-use super::{Verdict, Violation};
+use super::verdict::{Verdict, Violation};
 use crate::history::{Action, Operation, Outcome};
 
-/// Decides the object; none if it has to be searched: an element is added twice, or something is no operation of a set.
+/// Decides one object. None if it needs a search: an element is added twice, or an operation does
+/// not belong to sets.
 pub(crate) fn check(operations: &[Operation], part: &[usize]) -> Option<Verdict> {
     let mut adds: FxHashMap<&Value, usize> = FxHashMap::default();
     let mut added_twice = false;
@@ -42,8 +45,8 @@ pub(crate) fn check(operations: &[Operation], part: &[usize]) -> Option<Verdict>
     }
     let twice = reads.iter().find_map(|(place, seen)| Some((*place, twice(seen)?)));
     if let Some((place, element)) = twice {
-        let what = format!("a read of a set saw {element} twice");
-        return Some(Verdict::Invalid(Box::new(Violation::of(what, operations, place, &[]))));
+        let message = format!("a read of a set saw {element} twice");
+        return Some(Verdict::Invalid(Box::new(Violation::of(message, operations, place, &[]))));
     }
     if added_twice {
         return None;
@@ -64,10 +67,11 @@ fn violation(
     adds: &FxHashMap<&Value, usize>,
     mut reads: Vec<(usize, &[Value])>,
 ) -> Option<Violation> {
-    // Reads that saw the same elements form one group; ties in size are broken below, by what they saw.
+    // Reads that returned the same elements form one group. Reads of equal size with different
+    // elements are detected below.
     reads.sort_by_key(|(place, seen)| (seen.len(), operations[*place].invoked));
     let mut groups: Vec<Group> = Vec::new();
-    // Of each element that a read saw: that read.
+    // Element → the read that returned it first.
     let mut first_seen: FxHashMap<&Value, usize> = FxHashMap::default();
     let mut last: Option<usize> = None;
     for (place, seen) in reads {
@@ -75,8 +79,8 @@ fn violation(
         let mut distinct = 0;
         for element in seen {
             let Some(add) = adds.get(element) else {
-                let what = format!("a read of a set saw {element}, which nobody added");
-                return Some(Violation::of(what, operations, place, &[]));
+                let message = format!("a read of a set saw {element}, which was never added");
+                return Some(Violation::of(message, operations, place, &[]));
             };
             match first_seen.insert(element, place) {
                 Some(before) => {
@@ -86,13 +90,13 @@ fn violation(
                 None => added.push(*add, &operations[*add]),
             }
         }
-        // It saw everything that smaller reads saw exactly if nothing of that is missing.
+        // The read contains all elements of the smaller reads exactly if these counts match.
         if distinct + added.len() != first_seen.len() {
             let missing = first_seen.iter().find(|(element, _)| !seen.contains(element));
             let (element, other) = missing.map_or((&Value::Null, place), |(element, other)| (*element, *other));
-            let what =
+            let message =
                 format!("reads of a set contradict each other: one saw {element}, and one that saw no less did not");
-            return Some(Violation::of(what, operations, place, &[other]));
+            return Some(Violation::of(message, operations, place, &[other]));
         }
         if !added.is_empty() || last.is_none() {
             groups.push(added);
@@ -113,16 +117,17 @@ fn violation(
     out_of_order(&groups).map(|(earlier, later)| misplaced(operations, earlier, later))
 }
 
-/// `earlier` returned before `later` began, and what the reads saw puts them the other way round.
+/// The violation for `earlier`, which returned before `later` began although the reads order them
+/// the other way round.
 fn misplaced(operations: &[Operation], earlier: usize, later: usize) -> Violation {
     if operations[later].action != Action::Read {
-        let what = format!("a read of a set has the element {} before it was added", operations[later].argument);
-        return Violation::of(what, operations, earlier, &[later]);
+        let message = format!("a read of a set has the element {} before it was added", operations[later].argument);
+        return Violation::of(message, operations, earlier, &[later]);
     }
     let element = &operations[earlier].argument;
-    let what = match operations[earlier].action {
+    let message = match operations[earlier].action {
         Action::Add => format!("the element {element} was acknowledged, but a later read does not have it"),
         _ => "a read of a set has less than one that returned before it began".to_owned(),
     };
-    Violation::of(what, operations, later, &[earlier])
+    Violation::of(message, operations, later, &[earlier])
 }

@@ -1,29 +1,30 @@
-//! A page that shows a violation: a row for each process, a bar for each operation from its invocation to its return.
+//! An HTML page that shows violations: one row per process, one bar per operation from its
+//! invocation to its return.
 //!
-//! The page is one file that asks for nothing from anywhere else: it can be opened, kept and sent as it is.
+//! The page is a single file without external resources, so it can be archived and sent.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::Violation;
+use super::verdict::Violation;
 use crate::history::{Operation, Outcome};
 
-/// One violation and where it was found.
+/// A violation and its origin.
 #[derive(Clone, Copy, Debug)]
 pub struct Section<'a> {
-    /// What was checked: a file name, a workload.
+    /// The source: a file name or a workload.
     pub title: &'a str,
     /// The history.
     pub operations: &'a [Operation],
-    /// What is wrong with it.
+    /// The violation found in it.
     pub violation: &'a Violation,
 }
 
-/// How many operations are drawn; the last ones, if there are more.
+/// Maximum number of operations drawn; if there are more, the last ones are drawn.
 const DRAWN_MAX: usize = 400;
 /// Pixels between two events.
 const STEP_PX: usize = 46;
-/// Pixels of a row.
+/// Height of a row in pixels.
 const ROW_PX: usize = 34;
 /// Pixels before the first event.
 const LEFT_PX: usize = 90;
@@ -37,7 +38,7 @@ text{font:11px system-ui,sans-serif;fill:#1c2430}\
 .unknown{fill:#e4e6ea;stroke:#8a919e;stroke-dasharray:4 3}.open{fill:#f9e0a8;stroke:#a87b10}\
 .row{stroke:#eceef2}.key span{display:inline-block;padding:0 .6em;margin-right:.8em;border:1px solid}";
 
-/// The page that shows these violations.
+/// Renders the page for these violations.
 pub fn page(sections: &[Section<'_>]) -> String {
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Violations</title><style>{STYLE}</style></head>\
@@ -110,7 +111,7 @@ fn draw(html: &mut String, section: &Section<'_>) {
     html.push_str("</svg></div>\n");
 }
 
-/// What is drawn: the window, and what else happened to the same object meanwhile.
+/// The operations to draw: the window, and all operations on the same object at that time.
 fn drawn(operations: &[Operation], violation: &Violation) -> Vec<usize> {
     let key = violation.operation.and_then(|place| operations[place].key.as_deref());
     let start = violation.window.iter().map(|place| operations[*place].invoked).min().unwrap_or(0);
@@ -127,7 +128,7 @@ fn drawn(operations: &[Operation], violation: &Violation) -> Vec<usize> {
     drawn.split_off(drawn.len().saturating_sub(DRAWN_MAX))
 }
 
-/// Room for a label's text is scarce: the tooltip has the rest.
+/// Longest label of a bar; the tooltip shows the rest.
 const LABEL_CHARS_MAX: usize = 28;
 
 fn short(operation: &Operation) -> String {
@@ -153,15 +154,15 @@ mod tests {
     use crate::check::{self, Limits, ModelName, Verdict};
     use crate::history::edn;
 
-    /// The page marks the operation that cannot be placed, numbers the others, and holds nothing that is not escaped or that is
-    /// elsewhere.
+    /// The page marks the operation that cannot be placed, numbers the others, escapes all text,
+    /// and has no external resources.
     #[test]
-    fn a_violation_is_drawn() {
+    fn page_marks_the_violation_and_is_self_contained() {
         let text = "{:process 1 :type :invoke :f :write :value \"<b>\"} {:process 1 :type :ok :f :write :value \"<b>\"}
                     {:process 2 :type :invoke :f :read :value nil} {:process 2 :type :ok :f :read :value 7}";
         let operations = edn::history(text).unwrap();
         let Verdict::Invalid(violation) = check::check(ModelName::CasRegister, &operations, &Limits::default()) else {
-            panic!("nobody wrote 7");
+            panic!("7 was never written");
         };
         let page = page(&[Section { title: "a & b", operations: &operations, violation: &violation }]);
         assert_eq!(page.matches("class=\"failed\"").count(), 1);

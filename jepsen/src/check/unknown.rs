@@ -1,69 +1,41 @@
-//! Passes that make a search smaller where outcomes are unknown. None of them changes a verdict, and each is tested alone
-//! against the search without it.
+//! Passes that shrink a search with unknown outcomes. No pass changes a verdict; each is tested
+//! alone against the search without it.
 //!
-//! An operation with an unknown outcome stays open to the end of the history, so each can double the work. The first three passes
-//! work on the calls of a [`Record`](super::model::record), before the search; the others steer it.
+//! An operation with an unknown outcome stays open to the end of the history, so each one can
+//! double the work. The first three passes rewrite the calls of a [`Record`](super::model::record)
+//! before the search; the others steer the search.
 //!
-//! | pass | what it does | why it is sound |
-//! |---|---|---|
-//! | `drop_reads` | drops reads without an answer | they changed nothing and said nothing |
-//! | `bound_observed` | an unknown write whose value only it wrote, and which somebody saw, returned before that one did | its effect was there by then |
-//! | `drop_unobserved` | drops an unknown write whose value nobody can have seen | whatever stands between it and the next write is as legal without it. Not so where a refused condition says nothing but "it was not x": the dropped write may be the explanation; such objects are left alone |
-//! | `eager` | places at once a read or refusal that fits | it changes nothing, so wherever else it would fit, everything else still does without it. (A write that happens to change nothing here may have to change something later.) |
-//! | `symmetric` | of equal operations the one that began and returned first is placed first | they can change places |
-//! | `dominated` | passes over a configuration that used more unknown operations than a known one | see `search/seen.rs` |
+//! * `drop_reads` drops reads without a reply. Sound: they change and show nothing.
+//! * `bound_observed` gives an unknown write, the only writer of its value, the earliest return of
+//!   an operation that observed the value. Sound: the write had taken effect by then.
+//! * `drop_unobserved` drops an unknown write whose value no operation can have observed. Sound:
+//!   the operations between it and the next write are just as legal without it. The exception is a
+//!   refused condition that only shows "it was not x", which the dropped write may explain; objects
+//!   with such a refusal are left unchanged.
+//! * `eager` immediately places a read or refusal that fits. Sound: it changes nothing, so all
+//!   other operations fit as well without it. (A write that happens to change nothing here may have
+//!   to change something later.)
+//! * `symmetric` orders equal operations: the one that began and returned first is placed first.
+//!   Sound: they are interchangeable.
+//! * `dominated` skips a configuration that used more unknown operations than a known one; see
+//!   `search/seen.rs`.
 //!
-//! The second is etcd's (its robustness tests bound writes that a watch showed); the others are our own.
+//! `bound_observed` is etcd's (its robustness tests bound writes that a watch observed); the others
+//! are our own.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::model::record::{ABSENT, Id, Step};
+use super::limits::Passes;
+use super::model::step::{ABSENT, Id, Step};
 use super::search::Call;
 
-/// Which passes are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Passes {
-    /// Drops unanswered reads.
-    pub drop_reads: bool,
-    /// Lets observed unknown writes return before their observer does.
-    pub bound_observed: bool,
-    /// Drops unknown writes that nobody can have seen.
-    pub drop_unobserved: bool,
-    /// Places reads and refusals at once where they fit.
-    pub eager: bool,
-    /// Orders equal operations.
-    pub symmetric: bool,
-    /// Passes over dominated configurations.
-    pub dominated: bool,
-}
-
-impl Passes {
-    /// All of them.
-    pub const ALL: Passes = Passes {
-        drop_reads: true,
-        bound_observed: true,
-        drop_unobserved: true,
-        eager: true,
-        symmetric: true,
-        dominated: true,
-    };
-    /// None: the plain search, for comparison.
-    pub const NONE: Passes = Passes {
-        drop_reads: false,
-        bound_observed: false,
-        drop_unobserved: false,
-        eager: false,
-        symmetric: false,
-        dominated: false,
-    };
-}
-
-/// Runs the passes that work on the calls of one record, which holds `initial` at first.
+/// Runs the passes that rewrite the calls of one record with this initial value.
 pub(crate) fn shrink(calls: &mut Vec<Call<Step>>, initial: Id, passes: Passes) {
     if passes.drop_reads {
         calls.retain(|call| call.returned.is_some() || !matches!(call.step, Step::Read { .. }));
     }
-    // What an append makes depends on what was there: who wrote a value is not plain then.
+    // The result of an append depends on the value before it, so the writer of a value is
+    // ambiguous.
     if calls.iter().any(|call| matches!(call.step, Step::Append { .. })) {
         return;
     }
@@ -82,7 +54,7 @@ fn bound_observed(calls: &mut [Call<Step>], initial: Id) {
             writers.entry(value).or_default().push(index);
         }
     }
-    // Of each value: the first return of somebody who saw it, and as which version.
+    // Per value: the earliest return of an operation that observed it, and the version observed.
     let mut seen: FxHashMap<Id, (u64, Option<u64>)> = FxHashMap::default();
     for call in calls.iter() {
         let (Some(value), Some(returned)) = (call.step.sees(), call.returned) else { continue };
@@ -96,7 +68,7 @@ fn bound_observed(calls: &mut [Call<Step>], initial: Id) {
             continue;
         }
         let Some((returned, version)) = seen.get(&value) else { continue };
-        // Seen before it began: no order has that, and the search says so.
+        // A value observed before its write began fits no order; the search reports that.
         if calls[writer].invoked < *returned {
             calls[writer].returned = Some(*returned);
             calls[writer].step.set_version(*version);
@@ -108,7 +80,7 @@ fn drop_unobserved(calls: &mut Vec<Call<Step>>) {
     let versions: FxHashSet<u64> = calls.iter().filter_map(|call| call.step.wrote_version()).collect();
     let is_blind = |call: &Call<Step>| match call.step {
         Step::Refused { found, .. } => found.is_none(),
-        // A version that nobody is known to have written may be that of an unknown write.
+        // A version without a known writer may be that of an unknown write.
         Step::CasVersion { expected, .. } => expected != 0 && !versions.contains(&expected),
         _ => false,
     };
@@ -119,7 +91,7 @@ fn drop_unobserved(calls: &mut Vec<Call<Step>>) {
         let seen: FxHashSet<Id> = calls.iter().filter_map(|call| call.step.sees()).collect();
         let before = calls.len();
         calls.retain(|call| call.returned.is_some() || call.step.writes().is_none_or(|value| seen.contains(&value)));
-        // What a dropped compare-and-set expected is no longer seen by it.
+        // Dropping a compare-and-set also removes its observation of the expected value.
         if calls.len() == before {
             return;
         }

@@ -1,4 +1,4 @@
-//! `quorate-jepsen check`: the verdict on recorded histories.
+//! `quorate-jepsen check`: checks recorded histories.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,47 +11,49 @@ use serde_json::Value;
 
 use super::verdicts;
 
-/// Checks recorded histories.
+/// Check recorded histories.
 ///
-/// Prints "valid|invalid|unknown FILE (operations, milliseconds)", a line for each file; why goes to stderr. Exits with 0 if all
-/// are valid, 1 if any is invalid, otherwise 2 if any is unknown or cannot be read.
+/// Prints one line per file, "valid|invalid|unknown FILE (operations, milliseconds)"; reasons go to
+/// stderr. Exits with 0 if all histories are valid, 1 if any is invalid, otherwise 2 if any is
+/// unknown or unreadable.
 ///
-/// A history of ours (jsonl) whose replies say shard, revision and version is also replayed in that order, and its eventual reads
-/// are checked for what they promise.
+/// If the replies of a jsonl history contain shard, revision and version, the history is also
+/// replayed in that order. Eventual reads are checked against their weaker promise.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  quorate-jepsen check --model cas-register --format edn history.edn\n  \
                         quorate-jepsen check --model kv-version --html why.html out/history.jsonl")]
 pub(super) struct Check {
-    /// What the history is of: cas-register, kv, kv-version, counter, set, mutex or multi-register.
+    /// Model: cas-register, kv, kv-version, counter, set, mutex or multi-register.
     #[arg(long, value_name = "MODEL")]
     model: ModelName,
-    /// How the files are written; told by their content if it is not said.
+    /// Format of the files; detected from their content by default.
     #[arg(long, value_enum)]
     format: Option<FormatName>,
-    /// How long the search in one key may take, before its verdict is unknown.
+    /// Time limit of the search in one key; beyond it the key's verdict is unknown.
     #[arg(long, value_name = "SECONDS", default_value_t = check::TIMEOUT_DEFAULT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
-    /// How long the search in all keys of a file may take, before the verdict on those that are left is unknown.
+    /// Time limit of the search in all keys of a file; keys left over by then are unknown.
     #[arg(long, value_name = "SECONDS", default_value_t = check::TOTAL_DEFAULT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
     total: u64,
-    /// What every register or key holds at first, in JSON. null, which is absent; for a multi-register in EDN, 0.
+    /// Initial value of every register or key, in JSON. Default: null (absent); 0 for a
+    /// multi-register in EDN.
     #[arg(long, value_name = "JSON", value_parser = json)]
     initial: Option<Value>,
-    /// Where to write a page that shows the violations, if there are any.
+    /// Write a page with the violations to this file, if there are any.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// The histories.
+    /// The history files.
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum FormatName {
-    /// Jepsen's and Knossos's.
+    /// EDN of Jepsen and Knossos.
     Edn,
     /// Our own history.jsonl.
     Jsonl,
-    /// Porcupine's two, told apart by content.
+    /// Porcupine's two formats, told apart by content.
     Porcupine,
 }
 
@@ -65,8 +67,8 @@ impl From<FormatName> for Format {
     }
 }
 
-fn json(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|error| format!("not JSON: {error} (a text needs its quotes: '\"x\"')"))
+fn json(text: &str) -> anyhow::Result<Value> {
+    serde_json::from_str(text).map_err(|error| anyhow::anyhow!("not JSON: {error} (a string needs quotes: '\"x\"')"))
 }
 
 impl Check {
@@ -81,11 +83,11 @@ impl Check {
         };
         let initial = match (&self.initial, self.model, format) {
             (Some(initial), ..) => initial.clone(),
-            // The registers of Knossos's transactions begin at 0.
+            // The registers of Knossos's transactions start at 0.
             (None, ModelName::MultiRegister, Format::Edn) => Value::from(0),
             (None, ..) => Value::Null,
         };
-        // The replay begins with nothing.
+        // The replay assumes that all keys are absent at first.
         let replays = format == Format::Jsonl && initial.is_null();
         let limits = Limits {
             timeout: Duration::from_secs(self.timeout),

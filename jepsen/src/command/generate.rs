@@ -1,42 +1,43 @@
-//! `quorate-jepsen generate`: a made-up history of a correct store, to measure the checker with.
+//! `quorate-jepsen generate`: generates a history of a correct store, for measuring the checker.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use quorate_jepsen::history::generate::{Generator, Kind, Shape};
 use quorate_jepsen::history::jsonl;
 
-/// Writes a made-up history of a correct store (jsonl), the same for the same seed. To measure the checker with.
+/// Generate a history of a correct store (jsonl) from a seed, for measuring the checker.
 #[derive(Debug, Args)]
 pub(super) struct Generate {
-    /// What the operations are.
+    /// The workload's operations.
     #[arg(long, value_enum, default_value = "register")]
     kind: KindName,
-    /// How many operations there are.
+    /// Number of operations.
     #[arg(long, default_value_t = Shape::default().operations)]
     operations: u64,
-    /// On how many keys.
+    /// Number of keys.
     #[arg(long, default_value_t = Shape::default().keys, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     keys: u64,
-    /// How many keys are in use at a time.
+    /// Number of keys in use at a time.
     #[arg(long, default_value_t = Shape::default().keys_in_use)]
     keys_in_use: u64,
-    /// How many operations are open at a time, at most.
+    /// Maximum number of concurrently open operations.
     #[arg(long, default_value_t = Shape::default().processes, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     processes: u64,
-    /// The share of operations whose outcome is unknown.
+    /// Share of operations with an unknown outcome, 0 to 1.
     #[arg(long, default_value_t = Shape::default().unknown, value_parser = share)]
     unknown: f64,
-    /// How many different values are written; 0: every value is written once.
+    /// Number of distinct written values; 0 writes every value once.
     #[arg(long, default_value_t = 0)]
     values: u64,
     /// The seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where to write it; stdout if it is not said.
+    /// Output file; stdout by default.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -45,7 +46,7 @@ pub(super) struct Generate {
 enum KindName {
     /// Reads, writes and compare-and-sets; model cas-register.
     Register,
-    /// The same with versions, deletions and eventual reads; model kv-version.
+    /// Like register, plus versions, deletions and eventual reads; model kv-version.
     KvVersion,
     /// Additions to counters; model counter.
     Counter,
@@ -53,9 +54,10 @@ enum KindName {
     Set,
 }
 
-fn share(text: &str) -> Result<f64, String> {
-    let share: f64 = text.parse().map_err(|_| format!("'{text}' is not a number"))?;
-    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("a share is between 0 and 1".to_owned()) }
+fn share(text: &str) -> anyhow::Result<f64> {
+    let share: f64 = text.parse().with_context(|| format!("'{text}' is not a number"))?;
+    anyhow::ensure!((0.0..=1.0).contains(&share), "a share is between 0 and 1");
+    Ok(share)
 }
 
 impl Generate {

@@ -1,4 +1,4 @@
-//! What can be typed: each subcommand has a file of its own.
+//! The command line: one file per subcommand.
 
 mod check;
 mod generate;
@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 use quorate_jepsen::report::Outcome;
 use quorate_jepsen::run::Options;
 
-/// Breaks Quorate clusters and checks what their clients saw.
+/// Break Quorate clusters and check the results that their clients saw.
 #[derive(Debug, Parser)]
 #[command(name = "quorate-jepsen", version, about, max_term_width = 120)]
 pub(crate) struct Cli {
@@ -27,17 +27,17 @@ enum Command {
     Check(check::Check),
     Replay(replay::Replay),
     Generate(generate::Generate),
-    /// Starts a cluster, works on it, breaks it, and checks what its clients saw.
+    /// Start a cluster, run a workload, inject faults, and check the results.
     ///
-    /// Exits with 0 if everything held, 1 after a violation, 2 if something could not be decided, 3 if the harness failed: a
-    /// fault that was not installed, a cluster that did not start.
+    /// Exits with 0 if everything held, 1 after a violation, 2 if a check was undecided, 3 if the
+    /// harness failed (a fault was not installed, or the cluster did not start).
     Run(Box<Options>),
     Suite(suite::Arguments),
     Sim(sim::Sim),
 }
 
 impl Cli {
-    /// Does what was typed.
+    /// Runs the subcommand.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
             Command::Check(check) => check.run(),
@@ -50,7 +50,7 @@ impl Cli {
     }
 }
 
-/// What runs clusters is asynchronous; the clients have threads of their own beside this.
+/// Runs a future on a runtime with two threads; clients have threads of their own.
 fn on_runtime(work: impl Future<Output = anyhow::Result<u8>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(work)) {

@@ -1,4 +1,4 @@
-//! `quorate-jepsen replay`: the verdict of the index replay alone.
+//! `quorate-jepsen replay`: runs the index replay alone.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,16 +9,16 @@ use quorate_jepsen::history::{Format, parse};
 
 use super::verdicts;
 
-/// Replays histories of ours (jsonl) in the order that their shards report.
+/// Replay histories of ours (jsonl) in the order that their shards report.
 ///
-/// Prints and exits as `check` does, which includes this. Alone it takes time in proportion to the history, however many
-/// outcomes are unknown.
+/// Prints and exits like `check`, which includes the replay. The replay alone takes linear time,
+/// regardless of the number of unknown outcomes.
 #[derive(Debug, Args)]
 pub(super) struct Replay {
-    /// Where to write a page that shows the violations, if there are any.
+    /// Write a page with the violations to this file, if there are any.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// The histories.
+    /// The history files.
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 }

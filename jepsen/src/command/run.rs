@@ -1,15 +1,15 @@
-//! `quorate-jepsen run`.
+//! `quorate-jepsen run`: one run.
 
 use tokio_util::sync::CancellationToken;
 
 use quorate_jepsen::report::{Outcome, PAGE, summary};
 use quorate_jepsen::run::{self, Options};
 
-/// Makes one run and prints what it found; the exit code says it too.
+/// Executes one run, prints the summary and returns the exit code.
 ///
 /// # Errors
 ///
-/// The run could not be made.
+/// The run could not be executed.
 pub(super) async fn run(options: &Options) -> anyhow::Result<u8> {
     let interrupt = on_interrupt();
     let (results, dir) = run::run(options, false, &interrupt).await?;
@@ -18,20 +18,21 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<u8> {
     Ok(results.outcome.exit_code())
 }
 
-/// Cancelled by the first Ctrl-C or SIGTERM, which lets the run heal and clean up; the second ends it at once.
+/// Returns a token that the first Ctrl-C or SIGTERM cancels, so that the run heals and cleans up.
+/// The second signal exits immediately.
 pub(super) fn on_interrupt() -> CancellationToken {
     let interrupt = CancellationToken::new();
-    let told = interrupt.clone();
+    let cancelled = interrupt.clone();
     tokio::spawn(async move {
-        let mut asked = 0;
+        let mut signals = 0;
         while interrupted().await.is_ok() {
-            asked += 1;
-            if asked > 1 {
-                eprintln!("ended at once: the next run takes away what is left");
+            signals += 1;
+            if signals > 1 {
+                eprintln!("exiting without clean-up: the next run removes the leftovers");
                 std::process::exit(i32::from(Outcome::HarnessFailure.exit_code()));
             }
-            eprintln!("interrupted: healing and cleaning up; once more ends at once");
-            told.cancel();
+            eprintln!("interrupted: healing and cleaning up; interrupt again to exit immediately");
+            cancelled.cancel();
         }
     });
     interrupt

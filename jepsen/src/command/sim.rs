@@ -1,4 +1,4 @@
-//! `quorate-jepsen sim`: seeds, on simulated time.
+//! `quorate-jepsen sim`: runs seeds on simulated time.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -8,22 +8,23 @@ use std::process::ExitCode;
 use clap::Args;
 use quorate_sim::{Defect, Options};
 
-/// Runs the real replication code on simulated time, network and disks, under faults that each seed draws.
+/// Run the real replication code on simulated time, network and disks, with faults drawn from each
+/// seed.
 ///
-/// Prints a line for every violation and a summary. Exits with 0 if every seed held, 1 after a violation, 2 if some key could not be
-/// decided, 3 if the trace could not be written.
+/// Prints one line per violation and a summary. Exits with 0 if every seed held, 1 after a
+/// violation, 2 if some key was undecided, 3 if the trace could not be written.
 #[derive(Debug, Args)]
 pub(super) struct Sim {
-    /// The seeds, from the first to before the last; a seed alone is run alone.
+    /// Seeds A (inclusive) to B (exclusive), or one seed.
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     seeds: Range<u64>,
-    /// Everything that happened, in the order of the seeds, goes to this file.
+    /// Write a trace of all events, in seed order, to this file.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Threads; as many as there are processors if it is not said.
+    /// Number of threads; by default one per processor.
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
-    /// A defect that the runs must notice.
+    /// Inject a defect that the runs must detect.
     #[arg(long, value_name = "NAME")]
     defect: Option<Defect>,
 }
@@ -43,13 +44,17 @@ impl Sim {
     }
 }
 
-fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("'{text}' is no seed: {error}"));
+fn seeds(text: &str) -> anyhow::Result<Range<u64>> {
+    let number = |text: &str| match text.parse::<u64>() {
+        Ok(number) => Ok(number),
+        Err(error) => Err(anyhow::anyhow!("'{text}' is not a seed: {error}")),
+    };
     let (start, end) = match text.split_once("..") {
         Some((start, end)) => (number(start)?, number(end)?),
         None => (number(text)?, number(text)?.saturating_add(1)),
     };
-    if start < end { Ok(start..end) } else { Err(format!("{start}..{end} holds no seed; write A..B with A below B")) }
+    anyhow::ensure!(start < end, "{start}..{end} is empty; write A..B with A below B");
+    Ok(start..end)
 }
 
 #[cfg(test)]
@@ -57,9 +62,9 @@ mod tests {
     use super::seeds;
 
     #[test]
-    fn seeds_are_a_range_or_one() {
-        assert_eq!(seeds("3..7"), Ok(3..7));
-        assert_eq!(seeds("9"), Ok(9..10));
+    fn seeds_are_a_range_or_a_number() {
+        assert_eq!(seeds("3..7").unwrap(), 3..7);
+        assert_eq!(seeds("9").unwrap(), 9..10);
         assert!(seeds("7..3").is_err() && seeds("x").is_err() && seeds("1..").is_err());
     }
 }

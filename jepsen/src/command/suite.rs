@@ -1,4 +1,4 @@
-//! `quorate-jepsen suite`: the runs of a table, one after the other.
+//! `quorate-jepsen suite`: executes the runs of a suite one after the other.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,51 +11,51 @@ use quorate_jepsen::report::{Check, Outcome, Results};
 use quorate_jepsen::run;
 use quorate_jepsen::suite::{Entry, Suite};
 
-/// Makes many runs, one after the other, and prints a table.
+/// Execute the runs of a suite and print a table.
 ///
-/// Exits with the worst code of its runs.
+/// Exits with the worst exit code of its runs.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Which table of runs
+    /// The suite
     suite: Suite,
-    /// Where the runs' directories go: one that does not exist or is empty
+    /// Directory for the runs' directories; must be empty or not exist
     #[arg(long, value_name = "DIR", default_value = "jepsen-suite")]
     out: PathBuf,
-    /// Plans operations and faults; by default another one each time
+    /// Seed of operations and faults; random by default
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Only the runs whose names contain this
+    /// Only runs whose names contain this text
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Fail where this machine does not allow a fault that a run is for, instead of excusing it
+    /// Fail if this machine does not support a fault that a run needs, instead of skipping it
     #[arg(long)]
     strict: bool,
-    /// How often a run is made again, with another seed, that failed as a harness: it tested too little, or did not start. One with a
-    /// violation or a doubt never is
+    /// Repeat a run that failed as a harness (it tested too little, or did not start) up to this
+    /// often, with other seeds. Violations and unknowns are never repeated
     #[arg(long, value_name = "TIMES", default_value_t = 0)]
     again: u64,
 }
 
-/// What a seed is added for each time that a run is made again.
+/// Added to the seed for each repetition of a run.
 const SEED_STEP: u64 = 1_000_003;
 
-/// What became of one of the runs.
+/// Result of one run.
 struct Row {
     name: &'static str,
     outcome: Outcome,
     results: Option<Results>,
     took: Duration,
-    said: String,
+    reasons: String,
 }
 
-/// Makes the runs, prints a table, and gives the worst outcome's code.
+/// Executes the runs, prints the table and returns the worst exit code.
 ///
 /// # Errors
 ///
-/// There is nothing to run.
+/// The suite has no matching runs.
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let entries: Vec<&Entry> = arguments.suite.entries().iter().filter(|entry| matches(entry, arguments)).collect();
-    anyhow::ensure!(!entries.is_empty(), "no run of the suite has such a name");
+    anyhow::ensure!(!entries.is_empty(), "no run of the suite has a matching name");
     let seed = arguments.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     let interrupt = on_interrupt();
     let missing = Abilities::of_this_machine().missing();
@@ -70,7 +70,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
                 break;
             }
             let row = attempt(entry, arguments, seed, time, excuse, &interrupt).await;
-            eprintln!("{}: {} {}", row.name, row.outcome.headline(), row.said);
+            eprintln!("{}: {} {}", row.name, row.outcome.headline(), row.reasons);
             let repeats = is_repeated(row.outcome, row.results.as_ref().map_or(&[], |results| &results.checks));
             rows.push(row);
             if !repeats {
@@ -84,7 +84,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     Ok(worst.exit_code())
 }
 
-/// One run. The times after the first have directories of their own.
+/// Executes one run. Repetitions have directories of their own.
 async fn attempt(
     entry: &Entry,
     arguments: &Arguments,
@@ -100,18 +100,24 @@ async fn attempt(
     let ran = run::run(&entry.options(&out, seed + time * SEED_STEP), excuse, interrupt).await;
     let took = started.elapsed();
     match ran {
-        Ok((results, _)) => Row { name, outcome: results.outcome, said: said(&results), results: Some(results), took },
-        Err(error) => Row { name, outcome: Outcome::HarnessFailure, said: format!("{error:#}"), results: None, took },
+        Ok((results, _)) => {
+            Row { name, outcome: results.outcome, reasons: reasons(&results), results: Some(results), took }
+        }
+        Err(error) => {
+            Row { name, outcome: Outcome::HarnessFailure, reasons: format!("{error:#}"), results: None, took }
+        }
     }
 }
 
-/// Whether a run is made again: it failed as a harness, and no check of it found a violation or has a doubt.
+/// Whether to repeat a run: it failed as a harness, and all its checks either passed or failed as a
+/// harness.
 fn is_repeated(outcome: Outcome, checks: &[Check]) -> bool {
     let failed_at_most = |check: &Check| matches!(check.outcome, Outcome::Pass | Outcome::HarnessFailure);
     outcome == Outcome::HarnessFailure && checks.iter().all(failed_at_most)
 }
 
-/// The worst of the runs; of those that were made again the last counts. (A violation or a doubt is always the last.)
+/// The worst outcome of the runs. The last repetition of a run counts; a violation or an unknown is
+/// always the last.
 fn worst(rows: &[Row]) -> Outcome {
     let ends = |(place, row): &(usize, &Row)| rows.get(place + 1).is_none_or(|next| next.name != row.name);
     rows.iter().enumerate().filter(ends).fold(Outcome::Pass, |worst, (_, row)| worst.and(row.outcome))
@@ -121,8 +127,8 @@ fn matches(entry: &Entry, arguments: &Arguments) -> bool {
     arguments.only.as_ref().is_none_or(|text| entry.name.contains(text.as_str()))
 }
 
-/// Every check of a run that did not pass.
-fn said(results: &Results) -> String {
+/// All checks of a run that did not pass.
+fn reasons(results: &Results) -> String {
     let wrong = results.checks.iter().filter(|check| check.outcome != Outcome::Pass);
     wrong.map(|check| format!("{}: {}", check.name, check.detail)).collect::<Vec<_>>().join("\n  ")
 }
@@ -157,7 +163,7 @@ fn table(rows: &[Row], worst: Outcome) -> String {
         }
         text.push('\n');
         if row.outcome != Outcome::Pass {
-            text += &format!("  {}\n", row.said);
+            text += &format!("  {}\n", row.reasons);
         }
     }
     text
@@ -168,12 +174,13 @@ mod tests {
     use super::*;
 
     fn row(name: &'static str, outcome: Outcome) -> Row {
-        Row { name, outcome, results: None, took: Duration::ZERO, said: String::new() }
+        Row { name, outcome, results: None, took: Duration::ZERO, reasons: String::new() }
     }
 
-    /// The harness's failure outweighs a doubt, and hid it: the run was made again, and the doubt was gone.
+    /// A harness failure outweighs an unknown in the outcome, but the run is not repeated.
+    /// (Repeating it once lost the unknown.)
     #[test]
-    fn a_doubt_was_lost_beside_a_failure_of_the_harness() {
+    fn run_with_an_unknown_is_not_repeated() {
         use Outcome::{HarnessFailure, Pass, Unknown, Violation};
         let repeated = |outcomes: &[Outcome]| {
             let checks: Vec<Check> = outcomes.iter().map(|outcome| Check::new("a check", *outcome, "")).collect();
@@ -186,9 +193,9 @@ mod tests {
         assert!(is_repeated(HarnessFailure, &[]), "it did not start");
     }
 
-    /// What was made again counts by its last time, and nothing hides a violation.
+    /// A repeated run counts by its last repetition, and nothing hides a violation.
     #[test]
-    fn the_last_time_counts() {
+    fn last_repetition_counts() {
         use Outcome::{HarnessFailure, Pass, Unknown, Violation};
         assert_eq!(worst(&[row("a", HarnessFailure), row("a", Pass), row("b", Pass)]), Pass);
         assert_eq!(worst(&[row("a", HarnessFailure), row("a", Unknown), row("b", Pass)]), Unknown);

@@ -1,4 +1,4 @@
-//! The verdicts on files, as they are printed, and the exit code that sums them up.
+//! Prints the verdicts on files and sums them up in an exit code.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,19 +9,20 @@ use quorate_jepsen::check::timeline::{self, Section};
 use quorate_jepsen::check::{Verdict, Violation};
 use quorate_jepsen::history::Operation;
 
-/// Some history is not one that a correct store can show.
+/// Exit code if any history is invalid.
 const INVALID: u8 = 1;
-/// Some history could not be decided or read.
+/// Exit code if any history is undecided or unreadable.
 const UNKNOWN: u8 = 2;
 
-/// One history that is not valid.
+/// An invalid history.
 struct Bad {
     title: String,
     operations: Vec<Operation>,
     violation: Box<Violation>,
 }
 
-/// Checks each file and prints its verdict: a line on stdout, and why on stderr. Draws what is not valid, if a page is wanted.
+/// Checks each file and prints its verdict: one line on stdout, reasons on stderr. Renders the
+/// violations to `page`, if given.
 pub(super) fn print(
     files: &[PathBuf],
     page: Option<&Path>,
@@ -38,7 +39,7 @@ pub(super) fn print(
             Verdict::Unknown(_) => "unknown",
         };
         let (count, millis) = (operations.len(), begun.elapsed().as_millis());
-        // Where nobody reads on, there is nobody left to tell.
+        // A closed stdout means that the reader has gone.
         if writeln!(stdout, "{word} {} ({count} ops, {millis} ms)", file.display()).is_err() {
             return ExitCode::from(UNKNOWN);
         }
@@ -62,7 +63,7 @@ pub(super) fn print(
     }
 }
 
-/// Writes the page, if there is something to show. False: it could not be written.
+/// Writes the page if there are violations. Returns false if it could not be written.
 fn draw(page: &Path, bad: &[Bad]) -> bool {
     if bad.is_empty() {
         return true;

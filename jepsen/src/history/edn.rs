@@ -1,27 +1,28 @@
-//! The part of EDN that Jepsen's and Knossos's histories use, and their histories.
+//! Reads the part of EDN that the histories of Jepsen and Knossos use.
 //!
-//! Keywords and symbols become texts without the colon, sets and lists become arrays, those of sets in an order of their own: what
-//! a history means does not hang on it.
+//! Keywords and symbols become strings without the colon. Sets and lists become arrays; the
+//! elements of a set are sorted, so that equal sets are equal values.
 
 use serde_json::{Map, Value};
 
+use super::error::{Malformed, ParseError};
+use super::event::{Action, Event, EventKind};
 use super::operation::{Convention, Operation, Pairing};
-use super::parse::ParseError;
-use super::{Action, Event, EventKind};
 
-/// How deep values may be nested. Histories need four; the bound keeps a hostile file from using up the stack.
+/// Deepest nesting of values. Histories need 4 levels; the bound protects the stack from a hostile
+/// file.
 const DEPTH_MAX: u32 = 64;
 
-/// Reads a history: one vector or list of maps, or the maps alone. Operations of processes that are no numbers (the nemesis) are
-/// passed over.
+/// Reads a history: one vector or list of maps, or bare maps. Operations of processes without a
+/// number (the nemesis) are skipped.
 ///
 /// # Errors
 ///
-/// The first line that cannot be read or is no event.
+/// The first line that is not EDN or not an event.
 pub fn history(text: &str) -> Result<Vec<Operation>, ParseError> {
     let mut pairing = Pairing::new(Convention::Knossos);
     for (line, map) in parse(text)? {
-        let event = event_of(&map).map_err(|reason| ParseError { line, reason })?;
+        let event = event_of(&map).map_err(|error| error.at(line))?;
         if let Some(event) = event {
             pairing.push(line, event)?;
         }
@@ -29,7 +30,7 @@ pub fn history(text: &str) -> Result<Vec<Operation>, ParseError> {
     Ok(pairing.finish())
 }
 
-/// The maps of a text and the lines in which they begin; those of an outer vector or list, if there is one.
+/// Returns each map with the line where it begins. An outer vector or list is unwrapped.
 pub(super) fn parse(text: &str) -> Result<Vec<(u64, Value)>, ParseError> {
     let mut reader = Reader { rest: text.as_bytes(), line: 1 };
     let mut values = Vec::new();
@@ -44,7 +45,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<(u64, Value)>, ParseError> {
                 continue;
             }
         };
-        // The elements of an outer collection are read here, so that each has its own line.
+        // Reads the elements of an outer collection here, so that each has its own line number.
         reader.rest = &reader.rest[1..];
         loop {
             reader.skip();
@@ -58,17 +59,17 @@ pub(super) fn parse(text: &str) -> Result<Vec<(u64, Value)>, ParseError> {
     }
 }
 
-/// One value that stands alone.
-pub(super) fn value(text: &str) -> Result<Value, String> {
+/// Parses a text that holds exactly one value.
+pub(super) fn value(text: &str) -> Result<Value, Malformed> {
     let mut reader = Reader { rest: text.as_bytes(), line: 1 };
-    let value = reader.value(0).map_err(|error| error.reason)?;
+    let value = reader.value(0).map_err(|error| Malformed(error.reason))?;
     reader.skip();
-    if reader.rest.is_empty() { Ok(value) } else { Err(format!("'{text}' is more than one value")) }
+    if reader.rest.is_empty() { Ok(value) } else { Err(format!("'{text}' is more than one value").into()) }
 }
 
-/// The event that a map says; none if its process is not a number.
-pub(super) fn event_of(map: &Value) -> Result<Option<Event>, String> {
-    let Value::Object(map) = map else { return Err(format!("expected a map, not {map}")) };
+/// Converts a map to an event; none if its process is not a number.
+pub(super) fn event_of(map: &Value) -> Result<Option<Event>, Malformed> {
+    let Value::Object(map) = map else { return Err(format!("expected a map, not {map}").into()) };
     let get = |key: &str| map.get(key).ok_or_else(|| format!("the map has no :{key}"));
     let text = |key: &str| {
         let value = get(key)?;
@@ -85,17 +86,17 @@ pub(super) fn event_of(map: &Value) -> Result<Option<Event>, String> {
     Ok(Some(event))
 }
 
-pub(super) fn kind_of(word: &str) -> Result<EventKind, String> {
+pub(super) fn kind_of(word: &str) -> Result<EventKind, Malformed> {
     match word {
         "invoke" => Ok(EventKind::Invoke),
         "ok" => Ok(EventKind::Ok),
         "fail" => Ok(EventKind::Fail),
         "info" => Ok(EventKind::Info),
-        _ => Err(format!("unknown type '{word}'; invoke, ok, fail and info are known")),
+        _ => Err(format!("unknown type '{word}'; expected invoke, ok, fail or info").into()),
     }
 }
 
-pub(super) fn action_of(word: &str) -> Result<Action, String> {
+pub(super) fn action_of(word: &str) -> Result<Action, Malformed> {
     match word {
         "read" | "get" => Ok(Action::Read),
         "write" | "put" => Ok(Action::Write),
@@ -106,7 +107,7 @@ pub(super) fn action_of(word: &str) -> Result<Action, String> {
         "acquire" => Ok(Action::Acquire),
         "release" => Ok(Action::Release),
         "txn" => Ok(Action::Txn),
-        _ => Err(format!("unknown operation '{word}'")),
+        _ => Err(format!("unknown operation '{word}'").into()),
     }
 }
 
@@ -120,7 +121,7 @@ impl<'a> Reader<'a> {
         Err(ParseError { line: self.line, reason: reason.into() })
     }
 
-    /// Passes over white space, commas and comments.
+    /// Skips white space, commas and comments.
     fn skip(&mut self) {
         while let Some(byte) = self.rest.first() {
             match byte {
@@ -144,7 +145,7 @@ impl<'a> Reader<'a> {
         }
         self.skip();
         match self.rest {
-            [] => self.refuse("the text ends where a value was expected"),
+            [] => self.refuse("unexpected end of text: expected a value"),
             [b'[', ..] => Ok(Value::Array(self.elements(1, b']', depth)?)),
             [b'(', ..] => Ok(Value::Array(self.elements(1, b')', depth)?)),
             [b'#', b'{', ..] => {
@@ -154,7 +155,7 @@ impl<'a> Reader<'a> {
             }
             [b'{', ..] => self.map(depth),
             [b'"', ..] => self.text(),
-            // A discarded value, and a tag whose value is taken without it.
+            // `#_` discards the next value; any other tag is dropped and its value kept.
             [b'#', b'_', ..] => {
                 self.rest = &self.rest[2..];
                 self.value(depth + 1)?;
@@ -176,7 +177,7 @@ impl<'a> Reader<'a> {
         loop {
             self.skip();
             match self.rest.first() {
-                None => return self.refuse(format!("what was opened in line {opened} is never closed")),
+                None => return self.refuse(format!("the collection opened in line {opened} is never closed")),
                 Some(byte) if *byte == close => {
                     self.rest = &self.rest[1..];
                     return Ok(elements);
@@ -205,7 +206,7 @@ impl<'a> Reader<'a> {
         let mut at = 1;
         loop {
             match self.rest.get(at) {
-                None => return self.refuse("a text is never closed"),
+                None => return self.refuse("a string is never closed"),
                 Some(b'"') => break,
                 Some(b'\\') => {
                     at += 1;
@@ -214,7 +215,7 @@ impl<'a> Reader<'a> {
                         Some(b't') => b'\t',
                         Some(b'r') => b'\r',
                         Some(other @ (b'"' | b'\\')) => *other,
-                        _ => return self.refuse("a text has an escape that is not known"),
+                        _ => return self.refuse("a string has an unknown escape"),
                     });
                 }
                 Some(byte) => bytes.push(*byte),
@@ -226,7 +227,7 @@ impl<'a> Reader<'a> {
         self.rest = &self.rest[at + 1..];
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Value::String(text)),
-            Err(_) => self.refuse("a text is not UTF-8"),
+            Err(_) => self.refuse("a string is not UTF-8"),
         }
     }
 
@@ -235,7 +236,7 @@ impl<'a> Reader<'a> {
         let end = self.rest.iter().position(delimiter).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
-        // Delimiters are ASCII, so a word of a valid text is valid.
+        // Delimiters are ASCII, so splitting at one keeps valid UTF-8.
         std::str::from_utf8(word).unwrap_or_default()
     }
 
@@ -270,12 +271,13 @@ impl<'a> Reader<'a> {
 mod tests {
     use serde_json::json;
 
-    use super::super::Outcome;
+    use super::super::operation::Outcome;
     use super::*;
 
-    /// Lists and vectors, comments, missing commas, maps over several lines, sets, tags, the nemesis, keys in any order.
+    /// Covers lists and vectors, comments, missing commas, multi-line maps, sets, tags, the
+    /// nemesis, and keys in any order.
     #[test]
-    fn what_knossos_writes_is_read() {
+    fn knossos_syntax_is_read() {
         let text = "; a comment\n({:process 22  :type :invoke, :f :read, :value nil}\n\
                     {:process :nemesis, :type :info, :f :start, :value \"Cut off {:n1 #{:n2}}\"}\n\
                     {:type :ok,\n :process 22 :f :read\n :value [[:read :x 0]], :error [:a nil] :time 7686455705}\n\
@@ -286,16 +288,17 @@ mod tests {
         assert_eq!((&operations[1].argument, operations[1].outcome), (&json!([-2, 1]), Outcome::Unknown));
     }
 
-    /// Knossos lets a read of nil mean that the value is not known.
+    /// In Knossos, a read of nil means that the value is unknown.
     #[test]
-    fn a_nil_read_saw_nothing() {
+    fn nil_read_has_unknown_value() {
         let read = "{:process 1 :type :invoke :f :read :value nil}{:process 1 :type :ok :f :read :value nil}";
         assert_eq!(history(read).unwrap()[0].result, None);
     }
 
-    /// What was written is what the completion says, if it says something.
+    /// The written value is the completion's, unless that is nil. (The parser once ignored the
+    /// completion's value.)
     #[test]
-    fn the_value_of_a_completion_was_passed_over() {
+    fn value_of_the_completion_counts() {
         let write = |invoked: &str, ended: &str| {
             let text = format!(
                 "{{:process 1 :type :invoke :f :write :value {invoked}}}{{:process 1 :type :ok :f :write :value {ended}}}"
@@ -308,15 +311,15 @@ mod tests {
     }
 
     #[test]
-    fn equal_sets_were_different_values() {
+    fn equal_sets_are_equal_values() {
         assert_eq!(value("#{1 2 :a}"), value("#{:a 2 1}"));
         assert_ne!(value("[1 2]"), value("[2 1]"));
     }
 
     #[test]
-    fn two_whole_numbers_beyond_64_bits_were_equal() {
+    fn integers_beyond_64_bits_are_refused() {
         for beyond in ["9223372036854775808", "-9223372036854775809", "18446744073709551617N"] {
-            assert!(value(beyond).unwrap_err().contains("64 bits"), "{beyond}");
+            assert!(value(beyond).unwrap_err().0.contains("64 bits"), "{beyond}");
         }
         assert_eq!(value("-9223372036854775808"), Ok(json!(i64::MIN)));
         assert_eq!((value("1.5"), value("-1.5")), (Ok(json!(1.5)), Ok(json!(-1.5))));
@@ -324,10 +327,10 @@ mod tests {
     }
 
     #[test]
-    fn bad_text_is_named_by_line() {
+    fn syntax_error_names_the_line() {
         let refused = |text: &str| history(text).unwrap_err().to_string();
         assert_eq!(refused("[\n{:process 1 :type :invoke}]"), "line 2: the map has no :f");
-        assert_eq!(refused("[\n\n{:process 1"), "line 3: what was opened in line 3 is never closed");
+        assert_eq!(refused("[\n\n{:process 1"), "line 3: the collection opened in line 3 is never closed");
         assert_eq!(refused("[{:process 1 :type}]"), "line 1: a map has a key without a value");
         assert_eq!(refused("[\n 7]"), "line 2: expected a map, not 7");
         assert!(refused(&"[".repeat(100_000)).contains("nested deeper"));

@@ -1,8 +1,9 @@
-//! Made-up histories of a correct store: for tests and for measuring the checker, the same for the same seed.
+//! Generates histories of a correct store from a seed, for tests and for measuring the checker.
 //!
-//! A step of the generator moves one process: it begins an operation, or its operation takes effect, or it returns. Some
-//! operations return with an unknown outcome; of those a third never happens, a third has happened, and a third happens later.
-//! Keys come and go: only a few are in use at a time, so that processes meet on them.
+//! Each step of the generator advances one process: it begins an operation, lets it take effect, or
+//! returns. Some operations return with an unknown outcome; a third of those never happen, a third
+//! have already happened, and a third happen later. Only a few keys are in use at a time, so that
+//! processes contend for them.
 
 use std::collections::VecDeque;
 
@@ -10,14 +11,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use super::{Action, Event, EventKind};
+use super::event::{Action, Event, EventKind};
 
-/// What the operations are.
+/// The workload's operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Reads, writes and compare-and-sets.
     Register,
-    /// As registers, with compare-and-sets by version, deletions and eventual reads.
+    /// Like `Register`, plus compare-and-sets by version, deletions and eventual reads.
     KvVersion,
     /// Additions of 1 to 5, and reads.
     Counter,
@@ -25,24 +26,24 @@ pub enum Kind {
     Set,
 }
 
-/// What a history is made like.
+/// Parameters of a generated history.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// What the operations are.
+    /// The workload's operations.
     pub kind: Kind,
-    /// How many there are.
+    /// Number of operations.
     pub operations: u64,
-    /// On how many keys.
+    /// Number of keys.
     pub keys: u64,
-    /// How many keys are in use at a time.
+    /// Number of keys in use at a time.
     pub keys_in_use: u64,
-    /// How many operations are open at a time, at most.
+    /// Maximum number of concurrently open operations.
     pub processes: u64,
-    /// The share of operations whose outcome is unknown.
+    /// Share of operations with an unknown outcome, 0 to 1.
     pub unknown: f64,
-    /// Over how many shards the keys are spread.
+    /// Number of shards that hold the keys.
     pub shards: u64,
-    /// How many different values are written; 0: every value is written once.
+    /// Number of distinct written values; 0 writes every value once.
     pub values: u64,
     /// The seed.
     pub seed: u64,
@@ -64,10 +65,11 @@ impl Default for Shape {
     }
 }
 
-/// How far behind an eventual read may be, in states of its key.
+/// Maximum staleness of an eventual read, in states of its key.
 const OLD_STATES: usize = 8;
 
-/// One key: what it held, oldest first, with the version of the record and the revision from which on it held it.
+/// The states of one key, oldest first: the revision that created the state, the record's version,
+/// and the value.
 #[derive(Clone)]
 struct Key {
     states: VecDeque<(u64, u64, Value)>,
@@ -78,19 +80,19 @@ struct Open {
     key: u64,
     argument: Value,
     eventual: bool,
-    /// The event that answers it, once it has taken effect.
+    /// The completion event, once the operation has taken effect.
     answer: Option<Event>,
 }
 
-/// An endless source of nothing but correct answers; it ends after the operations of its shape.
+/// Iterator over the events of a correct store; it ends after the shape's number of operations.
 pub struct Generator {
     shape: Shape,
     rng: StdRng,
     processes: Vec<(u64, Option<Open>)>,
     keys: Vec<Key>,
-    /// Of each shard: its revision.
+    /// Revision of each shard.
     revisions: Vec<u64>,
-    /// Operations that will happen though nobody waits for them any more.
+    /// Operations with an unknown outcome that will still take effect.
     late: Vec<Open>,
     begun: u64,
     index: u64,
@@ -98,7 +100,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// A history of this shape, event by event.
+    /// Creates a generator of histories with this shape.
     pub fn new(shape: Shape) -> Self {
         let shape = Shape {
             keys: shape.keys.max(1),
@@ -147,7 +149,7 @@ impl Generator {
         Open { action, key, argument, eventual, answer: None }
     }
 
-    /// Lets the operation take effect, and answers it.
+    /// Applies the operation to the keys and returns its completion event.
     fn take_effect(&mut self, process: u64, open: &Open) -> Event {
         let shard = open.key % self.shape.shards;
         let mut revision = self.revisions[slot(shard)];
@@ -180,7 +182,7 @@ impl Generator {
             let mut seen = states.len() - 1;
             if open.eventual {
                 seen = self.rng.random_range(0..states.len());
-                // The last revision that had this state, if it is not the newest.
+                // The last revision that had this state, unless the state is the newest.
                 revision = states.get(seen + 1).map_or(revision, |(next, ..)| next - 1);
                 answer.level = Some("eventual".to_owned());
             }
@@ -257,7 +259,7 @@ impl Iterator for Generator {
                 1 => drop(self.take_effect(process, &open)),
                 _ => self.late.push(open),
             }
-            // A process whose operation ended so is not used again.
+            // A process whose outcome is unknown is not used again.
             self.processes[chosen].0 = self.next_process;
             self.next_process += 1;
             return self.emit(event);

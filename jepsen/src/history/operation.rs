@@ -1,74 +1,79 @@
-//! Operations: an invocation and what closed it, made from the events of a history.
+//! Pairs the events of a history into operations: an invocation and the event that closed it.
 
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 
-use super::parse::ParseError;
-use super::{Action, Event, EventKind};
+use super::error::{Malformed, ParseError};
+use super::event::{Action, Event, EventKind};
 
-/// How an operation ended. One that certainly never happened (`fail`) is not in the list of operations at all.
+/// Outcome of an operation. Failed operations (`fail`) never happened, so they are not listed as
+/// operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It happened, between its invocation and its return.
+    /// Took effect between its invocation and its return.
     Done,
-    /// Its condition did not hold, between its invocation and its return, and it changed nothing.
+    /// Its condition did not hold at some moment between its invocation and its return; changed
+    /// nothing.
     Refused,
-    /// It may happen at any time from its invocation on, once, or never.
+    /// May take effect once at any time after its invocation, or never.
     Unknown,
 }
 
-/// The consistency that a read asked for.
+/// Consistency level that a read requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// Linearizable.
     Strong,
-    /// Any value that was written, also an old one.
+    /// May return any written value, including an old one.
     Eventual,
 }
 
 /// One operation of a history.
 ///
-/// * `returned` is there exactly when the outcome is known.
-/// * Positions are those of events in the history, from 0: one operation precedes another if it returned before the other was
-///   invoked.
+/// # Invariants
+///
+/// * `returned` is set exactly if the outcome is known.
+/// * Positions are indices of events in the history, from 0: one operation precedes another if it
+///   returned before the other was invoked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Operation {
-    /// Who did it.
+    /// The client process that ran it.
     pub process: u64,
-    /// On which key. None where the whole history is of one object.
+    /// The key; none if the whole history is about one object.
     pub key: Option<Arc<str>>,
-    /// What it does.
+    /// The kind of operation.
     pub action: Action,
-    /// Its argument, as [`Action`] says.
+    /// The argument, as [`Action`] describes it.
     pub argument: Value,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// What it saw: of a read, what the key held (null: absent); of a refused write, what it found; of a transaction, its steps
-    /// with what they read. None where it did not say.
+    /// The observed value. For a read, the key's value (null: absent); for a refused write, the
+    /// value found; for a transaction, its steps with the values read. None if the reply did not
+    /// contain it.
     pub result: Option<Value>,
-    /// Of a read: its level.
+    /// Consistency level of a read; strong for all other operations.
     pub level: Level,
-    /// The position of its invocation.
+    /// Position of the invocation.
     pub invoked: u64,
-    /// The position of its return.
+    /// Position of the return.
     pub returned: Option<u64>,
-    /// The version that it wrote, read or found; 0 is absent.
+    /// The version written, read or found; 0 means absent.
     pub version: Option<u64>,
     /// The shard that served it.
     pub shard: Option<u64>,
-    /// That shard's revision in the state that was read, or when the write was answered.
+    /// The shard's revision in the state that was read, or when the write was acknowledged.
     pub revision: Option<u64>,
 }
 
 impl Operation {
-    /// Whether it is part of the linearizable history: everything but eventual reads.
+    /// Whether it belongs to the linearizable history: all operations except eventual reads.
     pub fn is_strong(&self) -> bool {
         self.level == Level::Strong
     }
 
-    /// What it does, in a few words: for reports.
+    /// One-line description for reports.
     pub fn describe(&self) -> String {
         let verb = serde_json::to_value(self.action).ok().and_then(|verb| verb.as_str().map(str::to_owned));
         let verb = verb.unwrap_or_default();
@@ -86,29 +91,30 @@ impl Operation {
     }
 }
 
-/// What events mean where formats differ.
+/// Meaning of events where the formats differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Convention {
-    /// A read of null says that the key was absent. What is written stands in the invocation.
+    /// A read of null means that the key was absent. The invocation holds the written value.
     Ours,
-    /// Knossos's: a read of nil says nothing, its value is not known. The completion's value counts, whatever was invoked.
+    /// Knossos: a read of nil means that the value is unknown. The completion's value replaces the
+    /// invocation's.
     Knossos,
 }
 
-/// Makes operations of events, given one at a time in the order of the history.
+/// Builds operations from events, fed one at a time in history order.
 #[derive(Debug)]
 pub struct Pairing {
     convention: Convention,
     position: u64,
     operations: Vec<Operation>,
-    /// Of each process: its open operation, and the line that opened it.
+    /// Per process: the index of its open operation, and the line that opened it.
     open: FxHashMap<u64, (usize, u64)>,
     failed: FxHashSet<usize>,
     keys: FxHashSet<Arc<str>>,
 }
 
 impl Pairing {
-    /// Without any event yet.
+    /// Creates a pairing without events.
     pub fn new(convention: Convention) -> Self {
         Pairing {
             convention,
@@ -120,11 +126,12 @@ impl Pairing {
         }
     }
 
-    /// The next event, which stood in `line` (for the error).
+    /// Adds the next event. `line` is its line number, for errors.
     ///
     /// # Errors
     ///
-    /// An event that closes nothing, that closes another action than was begun, or that begins while its process is busy.
+    /// An event that closes nothing, closes an operation of another kind, or opens one while its
+    /// process is busy.
     pub fn push(&mut self, line: u64, event: Event) -> Result<(), ParseError> {
         let refuse = |reason: String| Err(ParseError { line, reason });
         let process = event.process;
@@ -132,9 +139,11 @@ impl Pairing {
         self.position += 1;
         if event.kind == EventKind::Invoke {
             if let Some((_, opened)) = self.open.get(&process) {
-                return refuse(format!("process {process} begins an operation while that of line {opened} is open"));
+                return refuse(format!(
+                    "process {process} begins an operation while its operation of line {opened} is open"
+                ));
             }
-            let level = level(&event).map_err(|reason| ParseError { line, reason })?;
+            let level = level(&event).map_err(|error| error.at(line))?;
             self.open.insert(process, (self.operations.len(), line));
             let key = event.key.map(|key| self.intern(key));
             self.operations.push(Operation {
@@ -166,7 +175,7 @@ impl Pairing {
         }
         match event.kind {
             EventKind::Ok => {
-                close(operation, event, position, self.convention).map_err(|reason| ParseError { line, reason })?;
+                close(operation, event, position, self.convention).map_err(|error| error.at(line))?;
             }
             EventKind::Fail => {
                 self.failed.insert(place);
@@ -176,7 +185,7 @@ impl Pairing {
         Ok(())
     }
 
-    /// The operations, in the order in which they were invoked. What is still open has an unknown outcome.
+    /// Returns the operations in invocation order. Operations still open get an unknown outcome.
     pub fn finish(self) -> Vec<Operation> {
         let Pairing { mut operations, failed, .. } = self;
         if !failed.is_empty() {
@@ -199,11 +208,12 @@ impl Pairing {
     }
 }
 
-/// The operations of a history that is in memory; `line` in an error is the event's place, counted from 1.
+/// Pairs the events of a history in memory. `line` in an error is the event's position, counted
+/// from 1.
 ///
 /// # Errors
 ///
-/// Events that are no history (see [`Pairing::push`]).
+/// Inconsistent events (see [`Pairing::push`]).
 pub fn pair(events: impl IntoIterator<Item = Event>) -> Result<Vec<Operation>, ParseError> {
     let mut pairing = Pairing::new(Convention::Ours);
     for (event, line) in events.into_iter().zip(1..) {
@@ -212,7 +222,7 @@ pub fn pair(events: impl IntoIterator<Item = Event>) -> Result<Vec<Operation>, P
     Ok(pairing.finish())
 }
 
-fn close(operation: &mut Operation, event: Event, position: u64, convention: Convention) -> Result<(), String> {
+fn close(operation: &mut Operation, event: Event, position: u64, convention: Convention) -> Result<(), Malformed> {
     operation.outcome = if event.refused { Outcome::Refused } else { Outcome::Done };
     operation.returned = Some(position);
     operation.version = event.version;
@@ -236,7 +246,8 @@ fn close(operation: &mut Operation, event: Event, position: u64, convention: Con
     Ok(())
 }
 
-/// The steps of a transaction without the reads of nil, which saw nothing and changed nothing.
+/// Removes reads of nil from a transaction's steps: their values are unknown and they change
+/// nothing.
 fn without_unseen(mut steps: Value) -> Value {
     if let Some(steps) = steps.as_array_mut() {
         steps.retain(|step| {
@@ -247,14 +258,14 @@ fn without_unseen(mut steps: Value) -> Value {
     steps
 }
 
-fn level(event: &Event) -> Result<Option<Level>, String> {
+fn level(event: &Event) -> Result<Option<Level>, Malformed> {
     match event.level.as_deref() {
-        // Only reads have a level: a write is strong whatever its reply says.
+        // Only reads have a level: writes are always strong.
         _ if event.f != Action::Read => Ok(None),
         None => Ok(None),
         Some("strong") => Ok(Some(Level::Strong)),
         Some("eventual") => Ok(Some(Level::Eventual)),
-        Some(other) => Err(format!("read level '{other}' is not known; strong and eventual are")),
+        Some(other) => Err(format!("unknown read level '{other}'; expected strong or eventual").into()),
     }
 }
 
@@ -269,7 +280,7 @@ mod tests {
         serde_json::from_value(event).unwrap()
     }
 
-    /// Done, refused and failed operations, and one that nobody closed.
+    /// Covers done, refused and failed operations, and one without a closing event.
     #[test]
     fn events_become_operations() {
         let refused =
@@ -291,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_history_is_refused_with_its_line() {
+    fn inconsistent_events_are_refused_with_their_line() {
         let begin = || event(1, EventKind::Invoke, Action::Read, Value::Null);
         let twice = pair([begin(), begin()]).unwrap_err();
         assert_eq!((twice.line, twice.reason.contains("line 1")), (2, true), "{twice}");

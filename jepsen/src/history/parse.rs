@@ -1,57 +1,33 @@
-//! Reading a history from a file, in any of the formats that we know.
+//! Reads a history from a file in any known format.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
+use super::error::ReadError;
 use super::operation::Operation;
 use super::{edn, jsonl, porcupine};
 
-/// How a history is written down.
+/// File format of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Jepsen's and Knossos's EDN: a vector or list of maps, or the maps alone.
+    /// EDN of Jepsen and Knossos: a vector or list of maps, or bare maps.
     Edn,
     /// Our own `history.jsonl`.
     Jsonl,
-    /// Porcupine's two: the log lines of its etcd runs, and the maps of its key-value runs. Told apart by content.
+    /// Porcupine's two formats: log lines of its etcd runs and maps of its key-value runs. The
+    /// content tells them apart.
     Porcupine,
 }
 
-/// Why a history cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {reason}")]
-pub struct ParseError {
-    /// The line, from 1.
-    pub line: u64,
-    /// What is wrong there.
-    pub reason: String,
-}
-
-/// Why a history file cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The file cannot be read, or is not text.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    /// The file is no history.
-    #[error(transparent)]
-    Parse(#[from] ParseError),
-    /// There is nothing in the file, or nothing but comments.
-    #[error("the file holds no history")]
-    Empty,
-    /// Nothing says in which format the file is.
-    #[error("cannot tell the format of the file; name it with --format edn|jsonl|porcupine")]
-    Format,
-}
-
-/// The operations of a history file. Without a format it is told by content. Gives the format too.
+/// Reads the operations of a history file and returns the format too. Without a given format, the
+/// content decides.
 ///
 /// # Errors
 ///
-/// A file that cannot be read, or that is no history.
+/// The file cannot be read, or does not hold a history.
 pub fn read(path: &Path, format: Option<Format>) -> Result<(Format, Vec<Operation>), ReadError> {
-    // Opened once: it may be a pipe.
+    // Opened only once, because it may be a pipe.
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
     let head = head(&mut reader)?;
     let format = format.map_or_else(|| guess(&head), Ok)?;
@@ -63,13 +39,15 @@ pub fn read(path: &Path, format: Option<Format>) -> Result<(Format, Vec<Operatio
     let operations = match format {
         Format::Edn => edn::history(&whole()?)?,
         Format::Porcupine => porcupine::history(&whole()?)?,
-        // A history of a long run is gigabytes in our own format: it is read line by line. The others are small.
+        // Our own format is read line by line, because a long run fills gigabytes. The others are
+        // small.
         Format::Jsonl => jsonl::read(reader)?,
     };
     Ok((format, operations))
 }
 
-/// All up to the first line that is neither empty nor a comment of EDN's. (In the other formats such a line is refused.)
+/// Reads up to the first line that is neither empty nor an EDN comment. (The other formats refuse
+/// such a comment.)
 fn head(reader: &mut impl BufRead) -> Result<String, ReadError> {
     let mut head = String::new();
     loop {
@@ -83,7 +61,7 @@ fn head(reader: &mut impl BufRead) -> Result<String, ReadError> {
     }
 }
 
-/// Tells the format by the first line that says something.
+/// Detects the format from the first line with content.
 fn guess(head: &str) -> Result<Format, ReadError> {
     for line in head.lines() {
         let text = line.trim_start();
@@ -93,7 +71,8 @@ fn guess(head: &str) -> Result<Format, ReadError> {
             [b'I', b'N', b'F', b'O', ..] => return Ok(Format::Porcupine),
             [b'{', rest @ ..] => {
                 let next = rest.iter().find(|byte| !byte.is_ascii_whitespace());
-                // A map alone on its first line, with a key of its own, is Porcupine's; Knossos wraps its maps.
+                // A map on a single line, with a key of its own, is Porcupine's; Knossos wraps its
+                // maps.
                 return match next {
                     Some(b'"') => Ok(Format::Jsonl),
                     Some(b':') if text.contains(":key ") => Ok(Format::Porcupine),
@@ -111,9 +90,10 @@ fn guess(head: &str) -> Result<Format, ReadError> {
 mod tests {
     use super::*;
 
-    /// A file that was cut off at its beginning was a valid history of nothing.
+    /// An empty file is not a valid history without operations. (A truncated file once passed as
+    /// valid.)
     #[test]
-    fn an_empty_file_was_valid() {
+    fn empty_file_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let read = |text: &str, format| {
             std::fs::write(file.path(), text).unwrap();
@@ -127,9 +107,9 @@ mod tests {
         assert!(matches!(read("; nothing\n[]", None), Ok((Format::Edn, operations)) if operations.is_empty()));
     }
 
-    /// The head of what came through a pipe was read by whoever told the format, and a history that was all head was empty.
+    /// Detecting the format consumes the head of a pipe, which must still reach the parser.
     #[test]
-    fn a_history_from_a_pipe_lost_its_head() {
+    fn history_from_a_pipe_keeps_its_head() {
         let text = "; one write\n[{:process 0, :type :invoke, :f :write, :value 1}\n{:process 0, :type :ok, :f :write, :value 1}]\n";
         for format in [None, Some(Format::Edn)] {
             let dir = tempfile::tempdir().unwrap();
@@ -144,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_are_told_by_content() {
+    fn content_determines_the_format() {
         let told = |text: &str| guess(text).ok();
         assert_eq!(told("; a comment\n[{:type :invoke}]"), Some(Format::Edn));
         assert_eq!(told("\n({:type :invoke})"), Some(Format::Edn));

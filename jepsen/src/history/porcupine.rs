@@ -1,22 +1,24 @@
-//! Porcupine's two formats, told apart by content.
+//! Reads Porcupine's two formats, which the content tells apart.
 //!
 //! ```text
-//!   INFO  jepsen.util - 4 \t :invoke \t :cas \t [1 3]                                 log lines of its etcd runs, one register
-//!   {:process 9, :type :invoke, :f :append, :key "0", :value "x 9 0 y"}               maps of its key-value runs, a key each
+//!   log lines of its etcd runs, one register:
+//!     INFO  jepsen.util - 4 \t :invoke \t :cas \t [1 3]
+//!   maps of its key-value runs, each with a key:
+//!     {:process 9, :type :invoke, :f :append, :key "0", :value "x 9 0 y"}
 //! ```
 
 use serde_json::Value;
 
 use super::edn::{self, event_of};
+use super::error::{Malformed, ParseError};
+use super::event::{Action, Event, EventKind};
 use super::operation::{Convention, Operation, Pairing};
-use super::parse::ParseError;
-use super::{Action, Event, EventKind};
 
-/// Reads a history of either kind.
+/// Reads a history in either format.
 ///
 /// # Errors
 ///
-/// The first line that is of neither kind or does not fit those before it.
+/// The first line that is in neither format or does not fit the lines before it.
 pub fn history(text: &str) -> Result<Vec<Operation>, ParseError> {
     let mut pairing = Pairing::new(Convention::Ours);
     for (line, number) in text.lines().zip(1..) {
@@ -24,12 +26,13 @@ pub fn history(text: &str) -> Result<Vec<Operation>, ParseError> {
             continue;
         }
         let event = if line.starts_with("INFO") { log_line(line) } else { map_line(line) };
-        let event = event.map_err(|reason| ParseError { line: number, reason })?;
+        let event = event.map_err(|error| error.at(number))?;
         pairing.push(number, event)?;
     }
     let mut operations = pairing.finish();
     for operation in operations.iter_mut().filter(|operation| appends_nothing(operation)) {
-        // It leaves what is there, and so does a read that saw nothing; an append would make an empty text of an absent key.
+        // Appending nothing changes nothing, like a read with an unknown result. Left as an append,
+        // it would turn an absent key into an empty string.
         (operation.action, operation.argument) = (Action::Read, Value::Null);
     }
     Ok(operations)
@@ -39,12 +42,13 @@ fn appends_nothing(operation: &Operation) -> bool {
     operation.action == Action::Append && operation.argument.as_str() == Some("")
 }
 
-/// A log line. A failed compare-and-set was carried out and did not match, which is an observation; a failed read saw nothing.
-fn log_line(line: &str) -> Result<Event, String> {
+/// Parses a log line. A failed compare-and-set ran and did not match, which is an observation; a
+/// failed read observed nothing.
+fn log_line(line: &str) -> Result<Event, Malformed> {
     let rest = line.strip_prefix("INFO").map(str::trim_start).and_then(|rest| rest.strip_prefix("jepsen.util - "));
     let rest = rest.ok_or("not a line of jepsen.util")?;
     let mut words = rest.split_whitespace();
-    let mut word = |what: &str| words.next().ok_or_else(|| format!("the line ends before its {what}"));
+    let mut word = |name: &str| words.next().ok_or_else(|| format!("the line ends before its {name}"));
     let process = word("process")?;
     let process = process.parse().map_err(|_| format!("process '{process}' is not a number"))?;
     let kind = edn::kind_of(word("type")?.trim_start_matches(':'))?;
@@ -57,13 +61,13 @@ fn log_line(line: &str) -> Result<Event, String> {
     Ok(event)
 }
 
-/// A map. An absent key reads as the empty text, which is therefore the same as absent.
-fn map_line(line: &str) -> Result<Event, String> {
-    let maps = edn::parse(line).map_err(|error| error.reason)?;
-    let [(_, map)] = maps.as_slice() else { return Err("expected one map in a line".to_owned()) };
+/// Parses a map. An absent key reads as the empty string, so the two are the same value.
+fn map_line(line: &str) -> Result<Event, Malformed> {
+    let maps = edn::parse(line).map_err(|error| Malformed(error.reason))?;
+    let [(_, map)] = maps.as_slice() else { return Err("expected one map in a line".into()) };
     let mut event = event_of(map)?.ok_or("the process is not a number")?;
     if event.key.is_none() {
-        return Err("the operation has no :key".to_owned());
+        return Err("the operation has no :key".into());
     }
     if event.value.as_str() == Some("") && event.f != Action::Append {
         event.value = Value::Null;
@@ -75,7 +79,7 @@ fn map_line(line: &str) -> Result<Event, String> {
 mod tests {
     use serde_json::json;
 
-    use super::super::Outcome;
+    use super::super::operation::Outcome;
     use super::*;
     use crate::check::{self, Limits, ModelName, Verdict};
 
@@ -99,9 +103,10 @@ mod tests {
         assert_eq!(operations[0].key.as_deref(), Some("0"));
     }
 
-    /// An empty text was appended to an absent key, and the empty text that was read then counted as absent.
+    /// An absent key and an empty string are the same value. (An append of nothing once told them
+    /// apart.)
     #[test]
-    fn an_absent_key_and_an_empty_text_were_told_apart() {
+    fn absent_key_equals_empty_string() {
         let text = "{:process 1, :type :invoke, :f :append, :key \"0\", :value \"\"}\n\
                     {:process 1, :type :ok, :f :append, :key \"0\", :value \"\"}\n\
                     {:process 1, :type :invoke, :f :get, :key \"0\", :value nil}\n\
@@ -113,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_lines_are_named() {
+    fn syntax_error_names_the_line() {
         let refused = |text: &str| history(text).unwrap_err().to_string();
         assert!(refused("INFO  jepsen.util - x\t:invoke\t:read\tnil").contains("line 1: process 'x'"));
         assert!(refused("INFO  jepsen.util - 1\t:invoke\t:jump\tnil").contains("jump"));

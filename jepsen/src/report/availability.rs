@@ -1,5 +1,5 @@
-//! When shards did not answer: the gaps between successful strong operations on each, which faults they belong to, and how long
-//! shards whose leader was hit took to answer again.
+//! Availability of each shard: the gaps between successful strong operations, the faults that
+//! caused them, and the failover times of shards whose leader was hit.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::faults::Window;
 use crate::workload::Done;
 
-/// A gap belongs to a fault while the fault lasts and for so long after it: time in which a cluster recovers.
+/// Recovery time after a fault: a gap is attributed to the fault if it begins within this time
+/// after the fault ends.
 const RECOVERY_NS: u64 = 3_000_000_000;
-/// The kind of those gaps that belong to no fault.
+/// The kind of fault for gaps that no fault caused.
 pub const NO_FAULT: &str = "none";
 
 /// A period without a successful strong operation on a shard.
@@ -18,20 +19,20 @@ pub const NO_FAULT: &str = "none";
 pub struct Gap {
     /// The shard.
     pub shard: u64,
-    /// When the operation before it ended, in nanoseconds since the run began.
+    /// End of the operation before the gap, in nanoseconds since the run began.
     pub from: u64,
-    /// When the operation after it ended.
+    /// End of the operation after the gap, in nanoseconds since the run began.
     pub until: u64,
 }
 
 impl Gap {
-    /// How long it is, in milliseconds.
+    /// Length in milliseconds.
     pub fn ms(&self) -> u64 {
         (self.until - self.from) / 1_000_000
     }
 }
 
-/// When a shard answered, and from which node.
+/// Shard → its successful strong operations, in the order of their ends.
 type Answers = BTreeMap<u64, Vec<Answer>>;
 
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,7 @@ struct Answer {
     node: u64,
 }
 
-/// The shards' answers while the load lasted.
+/// The successful operations of each shard during the load.
 #[derive(Debug)]
 pub struct Availability {
     answers: Answers,
@@ -49,7 +50,7 @@ pub struct Availability {
 }
 
 impl Availability {
-    /// Of the operations of a history whose load lasted from and until these times.
+    /// Collects the operations that ended during the load, which lasted between these two times.
     pub fn of(operations: &[Done<'_>], load: (u64, u64)) -> Self {
         let mut answers = Answers::new();
         for done in operations.iter().filter(|done| done.is_acknowledged() && !done.is_read(true)) {
@@ -66,7 +67,7 @@ impl Availability {
         Availability { answers, load }
     }
 
-    /// Every gap of at least so many milliseconds, by shard.
+    /// All gaps of at least this many milliseconds, by shard.
     pub fn gaps(&self, at_least_ms: u64) -> Vec<Gap> {
         let mut gaps = Vec::new();
         for (shard, answers) in &self.answers {
@@ -82,12 +83,12 @@ impl Availability {
         gaps
     }
 
-    /// The shards that answered at all.
+    /// The shards with at least one successful operation.
     pub fn shards(&self) -> Vec<u64> {
         self.answers.keys().copied().collect()
     }
 
-    /// The longest gap for each kind of fault, and the longest that belongs to none.
+    /// The longest gap for each kind of fault, and the longest one that no fault caused.
     pub fn longest(&self, faults: &[Window]) -> BTreeMap<String, Gap> {
         let mut longest: BTreeMap<String, Gap> = BTreeMap::new();
         for gap in self.gaps(0) {
@@ -108,8 +109,9 @@ impl Availability {
         longest
     }
 
-    /// How long, in milliseconds, each shard whose leader a fault hit took to answer again: from the fault's installation to
-    /// the end of the first operation that began after it. The leader is who answered last before.
+    /// Failover times in milliseconds, one for each shard whose leader a fault hit: from the
+    /// fault's installation to the end of the first operation that began after it. The leader is
+    /// the node that served the last operation before the fault.
     pub fn failovers(&self, faults: &[Window]) -> Vec<u64> {
         let mut times = Vec::new();
         for fault in faults.iter().filter(|fault| fault.leaders_hit && fault.from < self.load.1) {
@@ -126,7 +128,7 @@ impl Availability {
         times
     }
 
-    /// How often a shard was answered by another node than before.
+    /// Number of times that a shard's serving node changed.
     pub fn leader_changes(&self) -> u64 {
         let changes =
             |answers: &Vec<Answer>| answers.windows(2).filter(|pair| pair[0].node != pair[1].node).count() as u64;
@@ -139,7 +141,7 @@ fn belongs(gap: &Gap, fault: &Window) -> bool {
     gap.until > fault.from && gap.from < until
 }
 
-/// The value below which a part (0 to 1) of sorted values lies; none without values.
+/// The quantile `part` (0 to 1) of sorted values; none without values.
 pub fn quantile(sorted: &[u64], part: f64) -> Option<u64> {
     let last = sorted.len().checked_sub(1)?;
     sorted.get((part * last as f64).round() as usize).copied()
@@ -155,7 +157,7 @@ mod tests {
 
     const S: u64 = 1_000_000_000;
 
-    /// A write on a shard, answered by a node, as two events.
+    /// The two events of a write on a shard, served by a node.
     fn write(process: u64, shard: u64, node: u64, began: u64, ended: u64) -> [Event; 2] {
         let event = |time: u64, kind: &str| {
             serde_json::from_value(json!({"index": 0, "time": time, "process": process, "type": kind, "f": "write",
@@ -170,7 +172,8 @@ mod tests {
         Window { id: 1, fault, from, until: Some(until), targets: targets.to_vec(), leaders_hit: true, detail }
     }
 
-    /// Shard 1 is led by node 1, which is hit at 2 s; node 2 answers from 4 s on. Shard 2 does not notice.
+    /// Shard 1 is led by node 1, which is hit at 2 s; node 2 serves it from 4 s on. Shard 2 is
+    /// unaffected.
     fn history() -> Vec<Event> {
         let mut history = Vec::new();
         for tick in 1..20 {
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_belong_to_the_faults_that_they_overlap() {
+    fn gap_is_attributed_to_overlapping_faults() {
         let history = history();
         let availability = Availability::of(&operations(&history), (0, 10 * S));
         let longest = availability.longest(&[fault("kill", 2 * S, 3 * S, &[1])]);
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failover_is_measured_where_the_leader_was_hit() {
+    fn failover_is_measured_only_if_the_leader_was_hit() {
         let history = history();
         let availability = Availability::of(&operations(&history), (0, 10 * S));
         assert_eq!(availability.failovers(&[fault("kill", 2 * S, 3 * S, &[1])]), vec![2_001]);
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_of_few_values() {
+    fn quantile_of_few_values() {
         assert_eq!(quantile(&[], 0.5), None);
         assert_eq!(quantile(&[7], 0.99), Some(7));
         assert_eq!(quantile(&[1, 2, 3, 4, 5], 0.5), Some(3));

@@ -1,4 +1,4 @@
-//! The faults of a run as periods of time, from the lines of `nemesis.jsonl`.
+//! The faults of a run as periods of time, read from `nemesis.jsonl`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,43 +9,44 @@ use serde_json::Value;
 
 use crate::nemesis::{Line, Phase};
 
-/// A fault that was installed.
+/// The period of one installed fault.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Window {
-    /// Its number in the run.
+    /// Number of the fault in the run.
     pub id: u64,
-    /// What kind it was.
+    /// Kind of fault.
     pub fault: String,
-    /// When it began to be installed, in nanoseconds since the run began.
+    /// Start of the installation, in nanoseconds since the run began.
     pub from: u64,
-    /// When it was healed; none if it never was.
+    /// Time of healing; none if it was never healed.
     pub until: Option<u64>,
-    /// The ids of the nodes that it hit.
+    /// Ids of the affected nodes.
     pub targets: Vec<u64>,
-    /// Whether the leader of some shard was among them.
+    /// Whether the leader of any shard was affected.
     pub leaders_hit: bool,
-    /// What the nemesis says of it.
+    /// Details from the nemesis.
     pub detail: String,
 }
 
-/// What became of the faults of one kind.
+/// Number of faults of one kind, by result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultCounts {
-    /// Installed, and seen to be.
+    /// Installed, and confirmed by observation.
     pub installed: u64,
     /// Healed.
     pub healed: u64,
-    /// Not installed, for a reason that the nemesis gives.
+    /// Not installed, for a reason that the nemesis reports.
     pub skipped: u64,
-    /// Of these: because this machine, or the binary under test, does not allow it.
+    /// Skipped because this machine or the binary under test does not support the fault (part of
+    /// `skipped`).
     #[serde(default)]
     pub unable: u64,
-    /// Went wrong half way.
+    /// Failed half-way through the installation.
     #[serde(default)]
     pub indeterminate: u64,
-    /// Installed where some shard's leader was hit.
+    /// Installed where the leader of some shard was affected.
     pub leaders_hit: u64,
-    /// Why the last one was skipped.
+    /// Reason of the last skip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why_skipped: Option<String>,
 }
@@ -53,20 +54,20 @@ pub struct FaultCounts {
 /// The faults of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
-    /// In the order in which they were installed.
+    /// In order of installation.
     pub windows: Vec<Window>,
-    /// By kind.
+    /// Kind of fault → its counts.
     pub counts: BTreeMap<String, FaultCounts>,
-    /// When those that are about to be installed were begun: some take a while until they are seen to be there.
+    /// Fault number → the start of an installation that is not confirmed yet.
     began: BTreeMap<u64, u64>,
 }
 
 impl Faults {
-    /// Reads `nemesis.jsonl`; a missing file means that there were none.
+    /// Reads `nemesis.jsonl`; a missing file means no faults.
     ///
     /// # Errors
     ///
-    /// A line that is none of the nemesis.
+    /// A line that is not the nemesis's.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         if !path.exists() {
             return Ok(Faults::default());
@@ -115,7 +116,7 @@ impl Faults {
                 });
             }
             Phase::Healed => {
-                // What went wrong half way is healed, too, but was never installed.
+                // A half-installed fault is healed too, but has no window.
                 if let Some(window) = self.windows.iter_mut().find(|window| window.id == line.id) {
                     counts.healed += 1;
                     window.until = Some(line.time);

@@ -1,4 +1,4 @@
-//! `report.html`: one file that needs nothing else.
+//! `report.html`: a single self-contained page.
 
 use std::fmt::Write as _;
 
@@ -10,9 +10,9 @@ use super::svg::{Plot, Scale, escape, shade};
 use super::{summary, timeline};
 use crate::workload::Done;
 
-/// Shorter gaps are not drawn: between two operations there is always one.
+/// Shortest gap drawn, in milliseconds. Operations always have small gaps between them.
 const GAP_MS_MIN: u64 = 250;
-/// Violations of which a timeline is drawn.
+/// Maximum number of violations with a timeline.
 const TIMELINES_MAX: usize = 3;
 
 const STYLE: &str = "body{font:14px/1.4 system-ui,sans-serif;margin:24px;max-width:1150px;color:#222}\
@@ -20,7 +20,7 @@ pre{background:#f6f6f6;padding:12px;overflow-x:auto}svg{width:100%;height:auto}s
 svg .title{font-weight:600;fill:#222}.grid{stroke:#e6e6e6}.key span{display:inline-block;padding:1px 8px;margin:2px;border-radius:3px}\
 .pass{color:#197a2f}.violation{color:#b00020}.unknown,.harness-failure{color:#8a6100}";
 
-/// The page.
+/// Renders the page.
 pub(super) fn page(results: &Results, operations: &[Done<'_>], faults: &[Window], end: u64) -> String {
     let kinds: Vec<String> = results.faults.keys().cloned().collect();
     let mut html = String::new();
@@ -64,7 +64,7 @@ fn write(
     Ok(())
 }
 
-/// The middle of each bin.
+/// The values of all bins, each at the middle of its bin.
 fn points<'a, T>(series: &'a Series, value: impl Fn(&Bin) -> T + 'a) -> impl Iterator<Item = (f64, T)> + 'a {
     let middle = move |place: usize| (place as f64 + 0.5) * series.bin_ns as f64;
     series.bins.iter().enumerate().map(move |(place, bin)| (middle(place), value(bin)))
@@ -97,7 +97,7 @@ fn rate(series: &Series, faults: &[Window], kinds: &[String], end: u64) -> Strin
         .finish()
 }
 
-/// A lane for each shard; bars are the times in which it did not answer.
+/// Plots one lane per shard; bars are the periods without a successful operation.
 fn availability(operations: &[Done<'_>], results: &Results, faults: &[Window], kinds: &[String], end: u64) -> String {
     let availability = Availability::of(operations, results.load);
     let shards = availability.shards();

@@ -1,9 +1,10 @@
-//! What a run leaves: `results.json` for programs, `report.html` for people, and a few lines on the terminal.
+//! The results of a run: `results.json` for programs, `report.html` for people, and a summary on
+//! the terminal.
 //!
 //! ```text
-//!   history.jsonl ── operations ──┬── availability ── longest gaps, failovers ──┐
-//!                                 ├── series ── latency, rate                   ├── Results ── results.json, summary
-//!   nemesis.jsonl ── faults ──────┴──────────────────────────────────────────── ┴── html ── svg, timeline
+//!   history.jsonl ─ operations ─┬─ availability ─ longest gaps, failovers ─┐
+//!                               ├─ series ─ latency, rate                  ├─ Results ─ json, summary
+//!   nemesis.jsonl ─ faults ─────┴──────────────────────────────────────────┴─ html ─ svg, timeline
 //! ```
 
 pub mod availability;
@@ -24,12 +25,12 @@ pub use results::{Check, Outcome, Results};
 use crate::workload::Done;
 use faults::Window;
 
-/// The file of numbers.
+/// Name of the results file.
 pub const RESULTS: &str = "results.json";
-/// The page.
+/// Name of the page.
 pub const PAGE: &str = "report.html";
 
-/// Writes both files into a run's directory. `end` is the last time of the plots.
+/// Writes both files into a run's directory. The plots end at time `end`.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! `results.json`: everything that a run found, in numbers.
+//! `results.json`: all results of a run.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 use super::faults::FaultCounts;
 use crate::run::Counts;
 
-/// What a run says in the end. Later ones outweigh earlier ones, but for a violation, which outweighs everything.
+/// Final outcome of a run or a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// Everything was checked and held.
+    /// All checks held.
     Pass,
-    /// Something was seen that no correct store shows.
+    /// A check found a result that no correct store can produce.
     Violation,
-    /// Something could not be decided. Never a pass.
+    /// A check could not be decided. Never counts as a pass.
     Unknown,
-    /// The harness did not do what it was asked for: a fault that was not installed, a cluster that did not start.
+    /// The harness could not do its work: a fault was not installed, or a cluster did not start.
     HarnessFailure,
 }
 
 impl Outcome {
-    /// The exit code of a run that ends so.
+    /// The exit code of the process.
     pub fn exit_code(self) -> u8 {
         match self {
             Outcome::Pass => 0,
@@ -32,7 +32,8 @@ impl Outcome {
         }
     }
 
-    /// What two outcomes are together: a violation stays one whatever else went wrong.
+    /// Combines two outcomes. A violation outweighs everything, then a harness failure, then an
+    /// unknown.
     pub fn and(self, other: Outcome) -> Outcome {
         let weight = |outcome| match outcome {
             Outcome::Pass => 0,
@@ -43,7 +44,7 @@ impl Outcome {
         if weight(other) > weight(self) { other } else { self }
     }
 
-    /// In capitals, as a run's first line has it.
+    /// The outcome in capitals, for the first line of the summary.
     pub fn headline(self) -> &'static str {
         match self {
             Outcome::Pass => "PASS",
@@ -54,113 +55,113 @@ impl Outcome {
     }
 }
 
-/// What one of the checks said.
+/// Result of one check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
-    /// Its name.
+    /// Name of the check.
     pub name: String,
-    /// What it said.
+    /// Outcome of the check.
     pub outcome: Outcome,
-    /// Of what, or why, in a sentence or more.
+    /// Its scope or its reason, in one or more sentences.
     pub detail: String,
-    /// The events that show a violation.
+    /// Indices of the events that show a violation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<u64>,
 }
 
 impl Check {
-    /// A check that held.
+    /// A check that passed.
     pub fn pass(name: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::new(name, Outcome::Pass, detail)
     }
 
-    /// A check and what it said.
+    /// A check with this outcome.
     pub fn new(name: impl Into<String>, outcome: Outcome, detail: impl Into<String>) -> Self {
         Check { name: name.into(), outcome, detail: detail.into(), events: Vec::new() }
     }
 }
 
-/// How many operations ended how.
+/// Number of operations by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
-    /// Happened.
+    /// Operations that took effect.
     pub ok: u64,
-    /// Of these: refused, because their condition did not hold.
+    /// Operations refused because their condition did not hold (part of `ok`).
     pub refused: u64,
-    /// Did not happen.
+    /// Operations that did not take effect.
     pub fail: u64,
-    /// May have happened.
+    /// Operations with an unknown outcome.
     pub info: u64,
 }
 
 impl Ended {
-    /// All of them.
+    /// Total number of operations.
     pub fn all(&self) -> u64 {
         self.ok + self.fail + self.info
     }
 }
 
-/// The longest time in which some shard did not answer, for a kind of fault.
+/// The longest period in which a shard was unavailable, for one kind of fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unavailable {
-    /// How long.
+    /// Length in milliseconds.
     pub longest_ms: u64,
-    /// Which shard.
+    /// The shard.
     pub shard: u64,
-    /// When it began, in milliseconds since the run began.
+    /// Start, in milliseconds since the run began.
     pub from_ms: u64,
 }
 
-/// How long shards took to answer again after a fault hit their leader.
+/// Failover times of shards whose leader a fault hit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failover {
-    /// How often it was measured.
+    /// Number of measurements.
     pub count: u64,
-    /// The median, in milliseconds.
+    /// Median, in milliseconds.
     pub p50_ms: u64,
-    /// The 99th percentile.
+    /// 99th percentile, in milliseconds.
     pub p99_ms: u64,
-    /// The longest.
+    /// Maximum, in milliseconds.
     pub max_ms: u64,
 }
 
-/// What a run found.
+/// Results of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {
-    /// The verdict.
+    /// The final outcome.
     pub outcome: Outcome,
-    /// What each check said.
+    /// The result of each check.
     pub checks: Vec<Check>,
     /// Operations by workload and action, such as `register read`.
     pub operations: BTreeMap<String, Ended>,
     /// All operations.
     pub total: Ended,
-    /// What each workload began while the load lasted.
+    /// Operations begun under load, by workload.
     #[serde(default)]
     pub under_load: BTreeMap<String, Ended>,
-    /// Operations that an open loop did not begin, because too many were under way.
+    /// Operations that an open loop skipped because too many were in flight.
     pub shed: u64,
-    /// Operations a second that succeeded while the load lasted.
+    /// Successful operations per second under load.
     pub ok_per_second: f64,
-    /// Latency of the successful ones in milliseconds: median and 99th percentile.
+    /// Latency of successful operations in milliseconds: median and 99th percentile.
     pub latency_ms: Option<[f64; 2]>,
     /// Faults by kind.
     pub faults: BTreeMap<String, FaultCounts>,
-    /// By kind of fault; `none` is what belongs to no fault.
+    /// Longest unavailability by kind of fault; `none` covers gaps that no fault caused.
     pub unavailable: BTreeMap<String, Unavailable>,
-    /// Failovers that were measured.
+    /// Failover times.
     pub failover: Failover,
-    /// How often another node answered for a shard than before.
+    /// Number of times that a shard's serving node changed.
     pub leader_changes: u64,
     /// Elections and snapshots, from the nodes' metrics.
     pub counts: Counts,
-    /// The load's beginning and end, in nanoseconds since the run began.
+    /// Start and end of the load, in nanoseconds since the run began.
     pub load: (u64, u64),
-    /// Repeats the run.
+    /// The command that repeats the run.
     pub command: String,
     /// The seed.
     pub seed: u64,
-    /// How the nodes were connected, such as `loopback`.
+    /// Network between the nodes, such as `loopback`.
     pub network: String,
 }
 
@@ -168,9 +169,9 @@ pub struct Results {
 mod tests {
     use super::*;
 
-    /// An unknown is never a pass, and a violation is never anything else.
+    /// An unknown never counts as a pass, and a violation never as anything else.
     #[test]
-    fn the_worst_outcome_wins() {
+    fn worst_outcome_wins() {
         use Outcome::{HarnessFailure, Pass, Unknown, Violation};
         assert_eq!(Pass.and(Unknown), Unknown);
         assert_eq!(Unknown.and(Pass), Unknown);

@@ -4,33 +4,34 @@ use super::availability::quantile;
 use crate::history::EventKind;
 use crate::workload::Done;
 
-/// Bins of a plot: about one for each ten pixels.
+/// Number of bins in a plot: about one per ten pixels.
 const BINS: u64 = 120;
 
-/// What ended in one bin of time.
+/// The operations that ended in one bin.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bin {
-    /// Operations a second that ended as `ok`.
+    /// `ok` operations per second.
     pub ok: f64,
-    /// As `fail`.
+    /// `fail` operations per second.
     pub fail: f64,
-    /// As `info`.
+    /// `info` operations per second.
     pub info: f64,
-    /// Latency of the `ok` ones in milliseconds: median, 99th percentile, longest. None where there was none.
+    /// Latency of the `ok` operations in milliseconds: median, 99th percentile, maximum. None
+    /// without such operations.
     pub latency_ms: Option<[f64; 3]>,
 }
 
 /// Bins over the time of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Series {
-    /// How long a bin is, in nanoseconds.
+    /// Length of a bin in nanoseconds.
     pub bin_ns: u64,
-    /// One after the other from the beginning of the run.
+    /// The bins from the beginning of the run on.
     pub bins: Vec<Bin>,
 }
 
 impl Series {
-    /// Of all operations that ended before `end`.
+    /// Counts all operations that ended before `end`.
     pub fn of(operations: &[Done<'_>], end: u64) -> Self {
         let bin_ns = end.div_ceil(BINS).max(1);
         let count = usize::try_from(end.div_ceil(bin_ns)).unwrap_or(0);
@@ -68,7 +69,7 @@ mod tests {
     use crate::workload::operations;
 
     #[test]
-    fn operations_are_counted_where_they_end() {
+    fn operation_counts_in_the_bin_where_it_ends() {
         let event = |time: u64, process: u64, kind: &str| -> Event {
             let event = json!({"index": 0, "time": time, "process": process, "type": kind, "f": "read"});
             serde_json::from_value(event).unwrap()

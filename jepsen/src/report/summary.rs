@@ -1,13 +1,13 @@
-//! What a run prints at its end: the verdict first.
+//! The summary on the terminal; the verdict comes first.
 
 use std::fmt::Write as _;
 
 use super::results::{Outcome, Results};
 
-/// A detail of a check is cut after so many characters here; `results.json` has all of it.
+/// Details of a check are truncated to this length here; `results.json` has the full text.
 const DETAIL_CHARS_MAX: usize = 600;
 
-/// The text.
+/// Renders the summary.
 pub fn text(results: &Results) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -49,7 +49,7 @@ fn write(text: &mut String, results: &Results) -> std::fmt::Result {
             write!(text, ", {} hit a leader", counts.leaders_hit)?;
         }
         if counts.indeterminate > 0 {
-            write!(text, ", {} went wrong half way", counts.indeterminate)?;
+            write!(text, ", {} indeterminate", counts.indeterminate)?;
         }
         if counts.skipped > 0 {
             write!(text, ", {} skipped ({})", counts.skipped, counts.why_skipped.as_deref().unwrap_or("no reason"))?;
@@ -64,7 +64,7 @@ fn write(text: &mut String, results: &Results) -> std::fmt::Result {
     }
     let failover = results.failover;
     match failover.count {
-        0 => writeln!(text, "failover    none was measured")?,
+        0 => writeln!(text, "failover    none measured")?,
         count => writeln!(
             text,
             "failover    p50 {} ms, p99 {} ms, longest {} ms, of {count}",
@@ -73,8 +73,8 @@ fn write(text: &mut String, results: &Results) -> std::fmt::Result {
     }
     writeln!(
         text,
-        "seen        {} elections, {} leader changes, {} snapshots installed",
+        "observed    {} elections, {} leader changes, {} snapshots installed",
         results.counts.elections, results.leader_changes, results.counts.snapshots
     )?;
-    writeln!(text, "again       {}", results.command)
+    writeln!(text, "repeat      {}", results.command)
 }

@@ -1,4 +1,4 @@
-//! Plots as inline SVG: a frame with axes, the faults shaded in it, lines and bars.
+//! Plots as inline SVG: a frame with axes, shaded faults, lines and bars.
 
 use std::fmt::Write as _;
 
@@ -9,19 +9,19 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 20.0;
 const TOP: f64 = 22.0;
 const BOTTOM: f64 = 28.0;
-/// Marks on the axis of time, at most.
+/// Maximum number of ticks on the time axis.
 const TICKS: u32 = 12;
-/// Colours of the kinds of faults, in turn.
+/// Colours for the kinds of faults, used in turn.
 const SHADES: [&str; 8] = ["#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#17becf"];
 
-/// How values stand on the vertical axis.
+/// Scale of the vertical axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Scale {
-    /// From 0 to this.
+    /// From 0 to this value.
     Linear(f64),
-    /// From 0.1 to this, each decade as high as the others.
+    /// Logarithmic from 0.1 to this value.
     Log(f64),
-    /// So many lanes, one below the other.
+    /// This many lanes, one below the other.
     Lanes(usize),
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Plot {
     scale: Scale,
 }
 
-/// Text as HTML holds it.
+/// Escapes text for HTML.
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -45,7 +45,7 @@ pub(super) fn shade(kinds: &[String], kind: &str) -> &'static str {
 }
 
 impl Plot {
-    /// An empty plot of nanoseconds 0 to `end`, `height` pixels high.
+    /// Creates an empty plot of the nanoseconds 0 to `end`, `height` pixels high.
     pub(super) fn new(title: &str, end: u64, height: f64, scale: Scale) -> Self {
         let end = end.max(1) as f64;
         let mut plot = Plot { body: String::new(), height, end, scale };
@@ -103,7 +103,7 @@ impl Plot {
         TOP + self.height * (1.0 - part.clamp(0.0, 1.0))
     }
 
-    /// Shades the times of faults.
+    /// Shades the periods of the faults.
     pub(super) fn faults(mut self, faults: &[Window], kinds: &[String]) -> Self {
         for fault in faults {
             let from = self.x(fault.from as f64);
@@ -117,7 +117,7 @@ impl Plot {
         self
     }
 
-    /// A line through points of time and value; it is broken where there is no value.
+    /// Draws a line through points of time and value, with a gap at every missing value.
     pub(super) fn line(mut self, points: impl Iterator<Item = (f64, Option<f64>)>, colour: &str, name: &str) -> Self {
         let mut path = String::new();
         let mut pen_down = false;
@@ -129,7 +129,7 @@ impl Plot {
             let verb = if pen_down { 'L' } else { 'M' };
             write!(path, "{verb}{:.1} {:.1} ", self.x(time), self.y(value)).expect("a String takes everything");
             if !pen_down {
-                // A point alone would be a line of no length.
+                // A lone point would be a line of length zero.
                 path.push_str("h1 ");
             }
             pen_down = true;
@@ -141,7 +141,7 @@ impl Plot {
         self
     }
 
-    /// A bar in a lane.
+    /// Draws a bar in a lane.
     pub(super) fn bar(mut self, lane: usize, from: u64, until: u64, colour: &str, said: &str) -> Self {
         let lanes = if let Scale::Lanes(lanes) = self.scale { lanes.max(1) } else { 1 };
         let thickness = (self.height / lanes as f64 * 0.7).max(1.0);
@@ -154,14 +154,14 @@ impl Plot {
         self
     }
 
-    /// The name of a lane, beside it.
+    /// Writes the name of a lane beside it.
     pub(super) fn label(mut self, lane: usize, text: &str) -> Self {
         let y = self.y(lane as f64) + 4.0;
         self.add(format_args!("<text x='{:.1}' y='{y:.1}' text-anchor='end'>{}</text>", LEFT - 6.0, escape(text)));
         self
     }
 
-    /// The finished picture.
+    /// Renders the plot.
     pub(super) fn finish(self) -> String {
         let height = self.height + TOP + BOTTOM;
         format!("<svg viewBox='0 0 {WIDTH} {height}' xmlns='http://www.w3.org/2000/svg'>\n{}</svg>\n", self.body)
@@ -172,9 +172,9 @@ impl Plot {
 mod tests {
     use super::*;
 
-    /// Larger values stand higher, whatever the scale, and nothing leaves the frame.
+    /// On every scale, larger values are drawn higher, and nothing leaves the frame.
     #[test]
-    fn values_stand_where_they_should() {
+    fn larger_values_are_drawn_higher_within_the_frame() {
         for scale in [Scale::Linear(100.0), Scale::Log(100.0)] {
             let plot = Plot::new("t", 10, 200.0, scale);
             assert!(plot.y(100.0) < plot.y(10.0) && plot.y(10.0) < plot.y(1.0), "{scale:?}");

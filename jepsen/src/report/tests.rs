@@ -1,4 +1,4 @@
-//! The page and the numbers of a small run.
+//! Tests with the page and the numbers of a small run.
 
 use serde_json::json;
 
@@ -53,9 +53,10 @@ fn results() -> Results {
     }
 }
 
-/// The page is well-formed, has the plots with data in them, the shaded fault and the timeline, and needs nothing from elsewhere.
+/// The page is well-formed and self-contained. It has plots with data, the shaded fault and the
+/// timeline.
 #[test]
-fn the_page_is_whole() {
+fn page_is_complete_and_self_contained() {
     let dir = tempfile::tempdir().unwrap();
     let history = history();
     let (fault, detail) = ("kill".to_owned(), "pid <9>".to_owned());
@@ -66,14 +67,14 @@ fn the_page_is_whole() {
     assert!(page.matches("fill-opacity").count() >= 3, "the fault is shaded in every plot");
     assert!(page.contains("pid &lt;9&gt;") && page.contains("#d62728'><title>event 10"));
     assert!(page.matches(" L").count() > 50 || page.matches('L').count() > 50, "lines have points");
-    assert!(!page.contains("src=") && !page.contains("href="), "it needs nothing from elsewhere");
+    assert!(!page.contains("src=") && !page.contains("href="), "the page is self-contained");
     well_formed(&page);
     let text = std::fs::read_to_string(dir.path().join(RESULTS)).unwrap();
     let read: Results = serde_json::from_str(&text).unwrap();
     assert_eq!((read.outcome, read.total.ok), (Outcome::Violation, 40));
 }
 
-/// Every element that is opened is closed, in order.
+/// Asserts that every element is closed, in order.
 fn well_formed(page: &str) {
     let mut open = Vec::new();
     for tag in page.split('<').skip(1) {
@@ -88,9 +89,9 @@ fn well_formed(page: &str) {
     assert!(open.is_empty(), "{open:?}");
 }
 
-/// The verdict comes first, and the command that repeats the run last.
+/// The verdict comes first, the command that repeats the run last.
 #[test]
-fn the_summary_begins_with_the_verdict() {
+fn summary_begins_with_the_verdict() {
     let text = summary::text(&results());
     assert!(text.starts_with("VIOLATION\n  ✗ linearizable: a read of <1>\n  ✓ hashes"), "{text}");
     assert!(text.contains("40 ok") && text.contains("failover    p50 900 ms"), "{text}");

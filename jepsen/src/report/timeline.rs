@@ -1,4 +1,5 @@
-//! A timeline of the operations around a violation: a lane for each process, a bar for each operation on the key.
+//! A timeline of the operations around a violation: one lane per process, one bar per operation on
+//! the key.
 
 use std::collections::HashSet;
 
@@ -6,12 +7,13 @@ use super::svg::{Plot, Scale};
 use crate::history::{Action, EventKind};
 use crate::workload::Done;
 
-/// Operations that are drawn; more would not be readable.
+/// Maximum number of operations drawn; more would be unreadable.
 const OPERATIONS_MAX: usize = 60;
-/// What is left blank before and after, as a part of the whole.
+/// Blank margin on the left and right, as a fraction of the width.
 const MARGIN: f64 = 0.05;
 
-/// Draws the operations on the key of these events that lie nearest to them. The operations of the events themselves are red.
+/// Draws the operations on the key of these events that are closest to them. The operations of the
+/// events themselves are red.
 pub(super) fn draw(operations: &[Done<'_>], events: &[u64]) -> String {
     let events: HashSet<u64> = events.iter().copied().collect();
     let shows = |done: &Done<'_>| done.events().iter().any(|event| events.contains(event));
@@ -34,7 +36,7 @@ pub(super) fn draw(operations: &[Done<'_>], events: &[u64]) -> String {
     lanes.sort_unstable();
     lanes.dedup();
     let key = shown.invoke.key.as_deref().unwrap_or("the object");
-    let title = format!("operations on {key}, from {:.3} s on; point at a bar to see what it did", from as f64 / 1e9);
+    let title = format!("operations on {key}, starting at {:.3} s; hover over a bar for details", from as f64 / 1e9);
     let mut plot = Plot::new(&title, until - from + 2 * margin, 16.0 * lanes.len() as f64, Scale::Lanes(lanes.len()));
     for (lane, process) in lanes.iter().enumerate() {
         plot = plot.label(lane, &format!("process {process}"));
@@ -53,7 +55,7 @@ pub(super) fn draw(operations: &[Done<'_>], events: &[u64]) -> String {
     plot.finish()
 }
 
-/// An operation in a line.
+/// Describes an operation in one line.
 fn describe(done: &Done<'_>) -> String {
     let mut text = format!("event {}: {:?} {}", done.invoke.index, done.invoke.f, done.invoke.value);
     match done.completion {

@@ -81,7 +81,7 @@ fn linearizable(name: &str, model: &str, operations: &[Operation], events: &[Eve
     let title = format!("{name}: linearizable per key");
     let model: ModelName = match model.parse() {
         Ok(model) => model,
-        Err(error) => return Check::new(title, Outcome::HarnessFailure, error),
+        Err(error) => return Check::new(title, Outcome::HarnessFailure, error.to_string()),
     };
     let strong = operations.iter().filter(|operation| operation.is_strong()).count();
     let held = format!("{strong} strong operations, {} eventual reads", operations.len() - strong);

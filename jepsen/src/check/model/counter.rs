@@ -1,14 +1,15 @@
-//! A counter that begins at 0.
+//! A counter that starts at 0.
 
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
-use super::super::Violation;
 use super::super::search::{Call, Model};
-use super::{Compiled, ModelName, unfit, whole};
+use super::super::verdict::Violation;
+use super::compiled::{Compiled, unfit, whole};
+use super::name::ModelName;
 use crate::history::{Action, Operation, Outcome};
 
-/// What an operation on a counter does and has seen.
+/// An operation on a counter, with its result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Add(i64),
@@ -36,7 +37,7 @@ fn step(operation: &Operation) -> Option<Step> {
         (Action::Add, _) => whole(operation).map(Step::Add),
         (Action::Read, _) => match &operation.result {
             None => Some(Step::Read(None)),
-            // A counter that nobody wrote is absent.
+            // A counter without additions is absent.
             Some(Value::Null) => Some(Step::Read(Some(0))),
             Some(value) => value.as_i64().map(|sum| Step::Read(Some(sum))),
         },
@@ -46,7 +47,7 @@ fn step(operation: &Operation) -> Option<Step> {
 
 impl Model for Counter {
     type Step = Step;
-    /// Wider than what is added: no history has so many additions that it overflows.
+    /// Wider than the additions, so that no realistic number of them overflows.
     type State = i128;
 
     fn initial(&self) -> i128 {
@@ -69,18 +70,19 @@ impl Model for Counter {
     }
 }
 
-/// The first read that no order can explain, whatever it is: less than all that was acknowledged before it began, or more than
-/// all that had begun when it ended. Linear, and so also right for histories that are too much for a search; and for a final
-/// read, after which nothing is open but what is unknown, it is all there is to say.
+/// Finds the first read that no order can explain: below the sum of all additions acknowledged
+/// before it began, or above the sum of all additions begun before it ended. Takes linear time, so
+/// it also covers histories that are too large for a search. For a final read, when only operations
+/// with an unknown outcome are open, the check is complete.
 pub(crate) fn out_of_bounds(operations: &[Operation], part: &[usize]) -> Option<Violation> {
-    // (position, place, whether it is the return)
+    // (position, index, whether it is the return)
     let mut events: Vec<(u64, usize, bool)> = Vec::with_capacity(part.len() * 2);
     for place in part.iter().copied() {
         events.push((operations[place].invoked, place, false));
         events.extend(operations[place].returned.map(|returned| (returned, place, true)));
     }
     events.sort_unstable();
-    // All positive and all negative additions that had begun, and that had returned.
+    // Sums of the additions that have begun and that have returned, positive and negative apart.
     let (mut begun, mut returned) = (Sums::default(), Sums::default());
     let mut returned_at_begin: FxHashMap<usize, Sums> = FxHashMap::default();
     for (_, place, returns) in events {
@@ -92,15 +94,16 @@ pub(crate) fn out_of_bounds(operations: &[Operation], part: &[usize]) -> Option<
             }
             (Step::Read(None), true) => {}
             (Step::Read(Some(seen)), true) => {
-                // What had returned before it counts; what had begun since, or was open, counts or not.
+                // Additions that had returned before the read began count; concurrent ones may or
+                // may not.
                 let before = returned_at_begin.remove(&place)?;
                 let bounds = before.positive + begun.negative..=before.negative + begun.positive;
                 if !bounds.contains(&i128::from(seen)) {
                     let (low, high) = bounds.into_inner();
-                    let what = format!(
+                    let message = format!(
                         "a counter was read as {seen}, but every order of its additions gives between {low} and {high}"
                     );
-                    return Some(Violation::of(what, operations, place, &[]));
+                    return Some(Violation::of(message, operations, place, &[]));
                 }
             }
         }
@@ -127,9 +130,9 @@ mod tests {
     use super::*;
     use crate::history::{Event, EventKind, operation::pair};
 
-    /// A sum beyond 64 bits on the way to one within them.
+    /// An intermediate sum may exceed 64 bits.
     #[test]
-    fn a_sum_that_overflowed_was_a_violation() {
+    fn intermediate_sum_may_exceed_64_bits() {
         let add = |number: i64| [EventKind::Invoke, EventKind::Ok].map(|kind| (kind, Action::Add, Value::from(number)));
         let verdict = |sum: i64| {
             let read =

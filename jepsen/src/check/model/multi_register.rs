@@ -1,14 +1,15 @@
-//! Several registers that transactions read and write, all at once.
+//! Several registers that transactions read and write atomically.
 
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
-use super::super::Limits;
+use super::super::limits::Limits;
 use super::super::search::{Call, Model};
-use super::{Compiled, ModelName, unfit};
+use super::compiled::{Compiled, unfit};
+use super::name::ModelName;
 use crate::history::{Action, Operation, Outcome};
 
-/// One step of a transaction; registers and values are numbers.
+/// One step of a transaction; registers and values are numbered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Micro {
     /// None: any value.
@@ -21,10 +22,10 @@ pub(crate) struct MultiRegister {
     values: Vec<Value>,
 }
 
-/// Numbers for things, given out as they appear.
-fn number<T: Clone + Eq + std::hash::Hash>(known: &mut Vec<T>, numbers: &mut FxHashMap<T, usize>, what: T) -> usize {
-    *numbers.entry(what).or_insert_with_key(|what| {
-        known.push(what.clone());
+/// Returns the number of an item, assigning the next one to a new item.
+fn number<T: Clone + Eq + std::hash::Hash>(known: &mut Vec<T>, numbers: &mut FxHashMap<T, usize>, item: T) -> usize {
+    *numbers.entry(item).or_insert_with_key(|item| {
+        known.push(item.clone());
         known.len() - 1
     })
 }
@@ -45,7 +46,7 @@ impl MultiRegister {
                 if operation.action != Action::Txn || operation.outcome == Outcome::Refused {
                     return None;
                 }
-                // What was read is in the result, if there is one; null is a register that is absent.
+                // The result, if present, holds the values read; null means an absent register.
                 let is_read = operation.outcome == Outcome::Done;
                 let steps = operation.result.as_ref().unwrap_or(&operation.argument).as_array()?;
                 let micros = steps.iter().map(|step| {
@@ -108,9 +109,9 @@ mod tests {
     use super::*;
     use crate::history::{edn, jsonl};
 
-    /// In our own format null is an absent register; only Knossos's nil says nothing.
+    /// In our own format, null is an absent register. Only Knossos's nil is an unknown value.
     #[test]
-    fn an_absent_register_passed_for_one_that_nobody_looked_at() {
+    fn null_is_an_absent_register_and_nil_an_unknown_value() {
         let ours = |read: &str| {
             let lines = [
                 (1, "invoke", r#"[["write","x",1]]"#),
@@ -127,7 +128,7 @@ mod tests {
         };
         assert!(matches!(ours(r#"[["read","x",null]]"#), Verdict::Invalid(_)), "stale");
         assert_eq!(ours(r#"[["read","x",1]]"#), Verdict::Valid);
-        assert_eq!(ours(r#"[["read","x",1],["read","y",null]]"#), Verdict::Valid, "nobody wrote y");
+        assert_eq!(ours(r#"[["read","x",1],["read","y",null]]"#), Verdict::Valid, "y was never written");
         let text = "{:process 1 :type :invoke :f :txn :value [[:write :x 1]]}\
                     {:process 1 :type :ok :f :txn :value [[:write :x 1]]}\
                     {:process 1 :type :invoke :f :txn :value [[:read :x nil]]}\

@@ -1,15 +1,16 @@
-//! A lock: taken only while it is free, given back only while it is held.
+//! A lock: acquired only while it is free, released only while it is held.
 
 use super::super::search::{Call, Model};
-use super::{Compiled, ModelName, unfit};
+use super::compiled::{Compiled, unfit};
+use super::name::ModelName;
 use crate::history::{Action, Operation, Outcome};
 
-/// What an operation on a lock does.
+/// An operation on a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Acquire,
     Release,
-    /// A lock that was refused was held; a release that was refused found it free.
+    /// A refused acquire shows that the lock was held; a refused release, that it was free.
     Refused {
         held: bool,
     },
@@ -37,7 +38,7 @@ impl Mutex {
 
 impl Model for Mutex {
     type Step = Step;
-    /// Whether it is held.
+    /// Whether the lock is held.
     type State = bool;
 
     fn initial(&self) -> bool {

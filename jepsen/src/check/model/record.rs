@@ -1,6 +1,7 @@
-//! What one key holds: the models `cas-register`, `kv` and `kv-version`.
+//! The value of one key: the models `cas-register`, `kv` and `kv-version`.
 //!
-//! Values are numbers given out as they appear, so that a state is small. A key that is absent holds [`ABSENT`].
+//! Values are numbered in order of appearance, so that a state is small. An absent key has the
+//! value [`ABSENT`].
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,97 +9,16 @@ use std::rc::Rc;
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
-use super::super::Limits;
+use super::super::limits::Limits;
 use super::super::search::{Call, Model};
 use super::super::unknown;
-use super::{Compiled, ModelName, unfit};
+use super::compiled::{Compiled, unfit};
+use super::name::ModelName;
+use super::step::{ABSENT, Expected, Id, Step};
+use super::version::Version;
 use crate::history::{Action, Operation, Outcome};
 
-/// A value's number.
-pub(crate) type Id = u32;
-
-/// The number of null, which a key holds that is absent.
-pub(crate) const ABSENT: Id = 0;
-
-/// What an operation on a key does and has seen. A version is there where the reply said it and the model looks at it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Step {
-    /// Saw this; none: anything.
-    Read { value: Option<Id>, version: Option<u64> },
-    /// Wrote or deleted.
-    Write { value: Id, version: Option<u64> },
-    /// Wrote over this value.
-    Cas { expected: Id, new: Id, version: Option<u64> },
-    /// Wrote over this version.
-    CasVersion { expected: u64, new: Id, version: Option<u64> },
-    /// Did not write, because the key did not hold what was expected.
-    Refused { expected: Expected, found: Option<Id>, version: Option<u64> },
-    /// Wrote what was there with this after it.
-    Append { value: Id, version: Option<u64> },
-}
-
-/// What a conditional write expects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Expected {
-    /// A value.
-    Value(Id),
-    /// A version.
-    Version(u64),
-}
-
-impl Step {
-    /// The value that it leaves, if it always leaves the same one.
-    pub(crate) fn writes(&self) -> Option<Id> {
-        match self {
-            Step::Write { value, .. } => Some(*value),
-            Step::Cas { new, .. } | Step::CasVersion { new, .. } => Some(*new),
-            Step::Read { .. } | Step::Refused { .. } | Step::Append { .. } => None,
-        }
-    }
-
-    /// The value that must be there for it to happen as it did.
-    pub(crate) fn sees(&self) -> Option<Id> {
-        match self {
-            Step::Read { value, .. } => *value,
-            Step::Cas { expected, .. } => Some(*expected),
-            Step::CasVersion { expected: 0, .. } => Some(ABSENT),
-            Step::Refused { found, .. } => *found,
-            Step::Write { .. } | Step::CasVersion { .. } | Step::Append { .. } => None,
-        }
-    }
-
-    /// The version that it saw the value to have.
-    pub(crate) fn sees_version(&self) -> Option<u64> {
-        match self {
-            Step::Read { version, .. } | Step::Refused { version, .. } => *version,
-            _ => None,
-        }
-    }
-
-    /// The version that it wrote.
-    pub(crate) fn wrote_version(&self) -> Option<u64> {
-        match self {
-            Step::Write { version, .. }
-            | Step::Cas { version, .. }
-            | Step::CasVersion { version, .. }
-            | Step::Append { version, .. } => *version,
-            Step::Read { .. } | Step::Refused { .. } => None,
-        }
-    }
-
-    /// Says which version it wrote.
-    pub(crate) fn set_version(&mut self, wrote: Option<u64>) {
-        match self {
-            Step::Write { version, .. }
-            | Step::Cas { version, .. }
-            | Step::CasVersion { version, .. }
-            | Step::Append { version, .. } => *version = wrote,
-            Step::Read { .. } | Step::Refused { .. } => {}
-        }
-    }
-}
-
-/// What a key holds.
+/// The state of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     value: Id,
@@ -106,71 +26,12 @@ pub(crate) struct State {
     version: Version,
 }
 
-/// What is known of versions. Where a model does not look at versions it is always `Known(0)`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Version {
-    /// The newest mutation had this version; so has the record, unless the key is absent.
-    Known(u64),
-    /// The newest mutation did not say its version; it is at least this, and none of these, which are larger and in their order.
-    AtLeast(u64, Rc<[u64]>),
-}
-
-impl Version {
-    /// After a mutation with this version; none if it did not grow.
-    fn then(&self, version: Option<u64>) -> Option<Version> {
-        let (Version::Known(last) | Version::AtLeast(last, _)) = self;
-        let least = last.checked_add(1)?;
-        match version {
-            Some(version) => (version >= least).then_some(Version::Known(version)),
-            None => Some(Version::from(least)),
-        }
-    }
-
-    /// Some version from this one on.
-    fn from(least: u64) -> Version {
-        Version::AtLeast(least, Rc::new([]))
-    }
-
-    /// Once somebody saw the record to have this version; none if it cannot have.
-    fn seen_as(&self, value: Id, seen: Option<u64>) -> Option<Version> {
-        match (seen, self) {
-            (None, _) => Some(self.clone()),
-            (Some(seen), _) if value == ABSENT => (seen == 0).then(|| self.clone()),
-            (Some(seen), Version::Known(known)) => (seen == *known).then_some(Version::Known(seen)),
-            (Some(seen), Version::AtLeast(least, never)) => {
-                (seen >= *least && !never.contains(&seen)).then_some(Version::Known(seen))
-            }
-        }
-    }
-
-    /// Once somebody saw the record not to have this version; none if it must have.
-    fn seen_not_as(&self, value: Id, refused: u64) -> Option<Version> {
-        match self {
-            _ if value == ABSENT => (refused != 0).then(|| self.clone()),
-            Version::Known(known) => (refused != *known).then(|| self.clone()),
-            Version::AtLeast(least, never) if refused < *least || never.contains(&refused) => {
-                Some(Version::AtLeast(*least, Rc::clone(never)))
-            }
-            Version::AtLeast(least, never) => {
-                let (mut least, mut never) = (*least, never.to_vec());
-                never.push(refused);
-                never.sort_unstable();
-                while never.first() == Some(&least) {
-                    never.remove(0);
-                    least = least.checked_add(1)?;
-                }
-                Some(Version::AtLeast(least, never.into()))
-            }
-        }
-    }
-}
-
-/// A key, and the values that it ever held.
+/// A key and its possible values.
 pub(crate) struct Record {
     initial: Id,
     versioned: bool,
     values: RefCell<Values>,
-    /// The values that somebody wrote, and the initial one.
+    /// The initial value and all values that were written.
     written: Vec<Id>,
 }
 
@@ -178,7 +39,7 @@ pub(crate) struct Record {
 struct Values {
     known: Vec<Rc<Value>>,
     numbers: FxHashMap<Rc<Value>, Id>,
-    /// What an append to a value makes.
+    /// (value, appended string) → the resulting value, or none if the append does not fit.
     appended: FxHashMap<(Id, Id), Option<Id>>,
 }
 
@@ -194,24 +55,25 @@ impl Values {
         number
     }
 
-    /// One text after another; none if they are not both texts (or, the first, absent).
-    fn append(&mut self, to: Id, what: Id) -> Option<Id> {
-        if let Some(made) = self.appended.get(&(to, what)) {
+    /// Concatenates two strings. An absent key counts as empty; none if either is another kind of
+    /// value.
+    fn append(&mut self, to: Id, suffix: Id) -> Option<Id> {
+        if let Some(made) = self.appended.get(&(to, suffix)) {
             return *made;
         }
-        let made = match (&*self.known[to as usize], &*self.known[what as usize]) {
-            (Value::Null, Value::String(what)) => Some(what.clone()),
-            (Value::String(to), Value::String(what)) => Some(format!("{to}{what}")),
+        let made = match (&*self.known[to as usize], &*self.known[suffix as usize]) {
+            (Value::Null, Value::String(suffix)) => Some(suffix.clone()),
+            (Value::String(to), Value::String(suffix)) => Some(format!("{to}{suffix}")),
             _ => None,
         };
         let made = made.map(|text| self.number(&Value::String(text)));
-        self.appended.insert((to, what), made);
+        self.appended.insert((to, suffix), made);
         made
     }
 }
 
 impl Record {
-    /// The key of these operations (places in the history), and its calls.
+    /// Compiles the operations of one key (indices into the history) into calls.
     pub(crate) fn compile(
         model: ModelName,
         operations: &[Operation],
@@ -241,7 +103,7 @@ impl Record {
     }
 }
 
-/// None: the model has no such operation, or its argument is of another shape.
+/// Converts an operation; none if the model does not support it or its argument has another shape.
 fn step(model: ModelName, operation: &Operation, values: &mut Values) -> Option<Step> {
     let versioned = model == ModelName::KvVersion;
     let version = operation.version.filter(|_| versioned);
@@ -288,7 +150,7 @@ impl Model for Record {
     type State = State;
 
     fn initial(&self) -> State {
-        // A record that is there at first was written before the history begins: nobody knows as which version.
+        // An initial record was written before the history begins, with an unknown version.
         let written = self.versioned && self.initial != ABSENT;
         State { value: self.initial, version: if written { Version::from(1) } else { Version::Known(0) } }
     }
@@ -352,7 +214,7 @@ impl Model for Record {
             (true, Version::Known(version)) => format!("{value}, last written as version {version}"),
             (true, Version::AtLeast(version, never)) => {
                 let never: String = never.iter().map(|version| format!(", but not {version}")).collect();
-                format!("{value}, last written as some version from {version} on{never}")
+                format!("{value}, last written as some version of at least {version}{never}")
             }
         }
     }
@@ -366,7 +228,7 @@ mod tests {
     use super::*;
     use crate::history::{Event, EventKind, operation::pair};
 
-    /// An operation that begins and ends at once, as if it had answered so.
+    /// The two events of an operation with this reply and nothing in between.
     fn done(f: Action, argument: Value, answer: Event) -> [Event; 2] {
         [Event::new(1, EventKind::Invoke, f, argument), Event { process: 1, kind: EventKind::Ok, f, ..answer }]
     }
@@ -380,9 +242,10 @@ mod tests {
         check(ModelName::KvVersion, &operations, &Limits { initial, ..Limits::default() })
     }
 
-    /// A write did not say its version, a condition on versions was refused, and a read gave the version that it was refused for.
+    /// A refused condition on a version rules that version out for later reads. (The record here
+    /// was written without a known version.)
     #[test]
-    fn the_version_that_a_refusal_ruled_out_was_forgotten() {
+    fn refusal_rules_out_the_expected_version() {
         let write = done(Action::Write, json!(7), answer(Value::Null));
         let refused = |expected: u64| {
             let said = Event { refused: true, found: Some(json!(7)), ..answer(Value::Null) };
@@ -402,13 +265,13 @@ mod tests {
         }
     }
 
-    /// A record that was there at first has some version, and keeps it until it is written.
+    /// An initial record has an unknown version and keeps it until the next write.
     #[test]
-    fn the_first_record_had_no_version_that_could_be_read() {
+    fn initial_record_has_some_version() {
         let read = |version: u64| done(Action::Read, Value::Null, Event { version: Some(version), ..answer(json!(5)) });
         assert_eq!(verdict(json!(5), &[read(3), read(3)]), Verdict::Valid);
         assert!(matches!(verdict(json!(5), &[read(3), read(4)]), Verdict::Invalid(_)));
         assert!(matches!(verdict(json!(5), &[read(0)]), Verdict::Invalid(_)), "0 is absent");
-        assert!(matches!(verdict(Value::Null, &[read(3)]), Verdict::Invalid(_)), "nobody wrote it");
+        assert!(matches!(verdict(Value::Null, &[read(3)]), Verdict::Invalid(_)), "it was never written");
     }
 }

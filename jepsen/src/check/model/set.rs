@@ -1,5 +1,5 @@
-//! A set that only grows. The search for those histories that `check::set` does not decide by itself: those that add an element
-//! twice.
+//! A grow-only set. The search decides only the histories that `check::set` cannot: those that add
+//! an element twice.
 
 use std::rc::Rc;
 
@@ -7,13 +7,14 @@ use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 use super::super::search::{Call, Model};
-use super::{Compiled, ModelName, unfit};
+use super::compiled::{Compiled, unfit};
+use super::name::ModelName;
 use crate::history::{Action, Operation, Outcome};
 
-/// Elements, as a bit for each.
+/// Elements, one bit each.
 type Bits = Rc<[u64]>;
 
-/// What an operation on a set does and has seen.
+/// An operation on a set, with its result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Add(usize),
@@ -63,7 +64,8 @@ impl Set {
     }
 }
 
-/// The elements that a read saw: inner none if it did not say; outer none if that is no set.
+/// The elements that a read returned. Inner none: the reply did not contain them; outer none: the
+/// reply is not a set.
 pub(crate) fn elements_of(operation: &Operation) -> Option<Option<&[Value]>> {
     match &operation.result {
         None => Some(None),

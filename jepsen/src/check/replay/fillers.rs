@@ -1,17 +1,17 @@
-//! Writes that may have happened at a version that nobody told: they may explain what was read.
+//! Writes whose version is unknown (*fillers*): each may explain a version that a read observed.
 
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
-use super::{is_mutation, is_placed};
+use super::position::{is_mutation, is_placed};
 use crate::history::{Action, Operation, Outcome};
 
-/// The writes without a version, by key. A write of a known value explains one version at most.
+/// The writes without a version, by key. A filler with a known value explains at most one version.
 pub(super) struct Fillers<'a> {
     operations: &'a [Operation],
-    /// By key and by the value that they leave, in the order of their invocations.
+    /// (key, value that the write leaves) → the fillers, in invocation order.
     by_value: FxHashMap<(&'a str, &'a Value), Vec<usize>>,
-    /// By key, all of them.
+    /// Key → all its fillers.
     by_key: FxHashMap<&'a str, Vec<usize>>,
     used: Vec<bool>,
 }
@@ -40,10 +40,12 @@ impl<'a> Fillers<'a> {
         fillers
     }
 
-    /// A write of this value to the key of the observer that had begun when the observer returned; it is used up. Of several it
-    /// is the one that began last: whoever returned earlier needs the others, so no choice can be regretted.
+    /// Claims a filler that wrote this value to the observer's key and began before the observer
+    /// returned. Among several, claims the one that began last: observers that returned earlier
+    /// need the others, so the choice is never wrong.
     ///
-    /// What is appended or added makes a value that only the store knows: that may be any value, and any number of times.
+    /// The result of an append or add depends on the store's state, so such a filler may explain
+    /// any value, any number of times.
     pub(super) fn take(&mut self, observer: usize, value: &Value) -> Option<usize> {
         let (key, returned) = self.observer(observer);
         let exact = self.by_value.get(&(key, value)).and_then(|places| {
@@ -57,7 +59,7 @@ impl<'a> Fillers<'a> {
         self.vague(observer)
     }
 
-    /// Whether something may have been appended or added that nobody told of.
+    /// Whether an append or add with an unknown version may precede the observer's return.
     pub(super) fn has_vague(&self, observer: usize) -> bool {
         self.vague(observer).is_some()
     }
@@ -66,7 +68,8 @@ impl<'a> Fillers<'a> {
         self.begun(observer).find(|place| written(&self.operations[*place]).is_none())
     }
 
-    /// Any write to the key of the observer that had begun when the observer returned, whatever it wrote and explains already.
+    /// Any filler of the observer's key that began before the observer returned, regardless of its
+    /// value and of earlier claims.
     pub(super) fn any(&self, observer: usize) -> Option<usize> {
         self.begun(observer).next()
     }
@@ -77,14 +80,14 @@ impl<'a> Fillers<'a> {
         places.iter().copied().take_while(move |place| self.operations[*place].invoked < returned)
     }
 
-    /// Whether there is one, also if it explains something else already.
+    /// Whether such a filler exists, claimed or not.
     pub(super) fn has(&self, observer: usize, value: &Value) -> bool {
         let (key, returned) = self.observer(observer);
         let begun = |place: &usize| self.operations[*place].invoked < returned;
         self.by_value.get(&(key, value)).is_some_and(|places| places.iter().any(begun))
     }
 
-    /// The only write of this value that there is; none if there are more, so that it may be another one.
+    /// Whether this is the only filler that leaves its value, so that no other one can explain it.
     pub(super) fn is_only(&self, place: usize) -> bool {
         let operation = &self.operations[place];
         let key = operation.key.as_deref().unwrap_or_default();
@@ -98,7 +101,7 @@ impl<'a> Fillers<'a> {
     }
 }
 
-/// The value that a write leaves, if that does not hang on what was there.
+/// The value that a write leaves, if it does not depend on the previous value.
 pub(super) fn written(operation: &Operation) -> Option<&Value> {
     match operation.action {
         Action::Write => Some(&operation.argument),

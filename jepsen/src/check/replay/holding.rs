@@ -1,4 +1,4 @@
-//! What a key holds while it is replayed.
+//! The value of a key during a replay.
 
 use std::collections::HashSet;
 
@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::fillers::written;
 use crate::history::Operation;
 
-/// What a key holds: a value that was written, and what was appended or added to it since.
+/// The value of a key: the last complete write, plus the appends and adds since.
 pub(super) struct Holding<'a> {
-    /// The version of the newest write; 0 before the first, and where it is not known.
+    /// The version of the newest write; 0 before the first one and if it is unknown.
     pub(super) version: u64,
-    /// Who wrote it.
+    /// The newest write.
     pub(super) writer: Option<usize>,
-    /// None: not known until somebody reads it.
+    /// None: unknown until the next read.
     base: Option<&'a Value>,
     since: Vec<&'a Value>,
 }
@@ -25,7 +25,7 @@ impl<'a> Holding<'a> {
         Holding { version: 0, writer: None, base: Some(ABSENT), since: Vec::new() }
     }
 
-    /// After a write.
+    /// Applies a write.
     pub(super) fn write(&mut self, version: u64, writer: usize, operation: &'a Operation) {
         self.version = version;
         self.writer = Some(writer);
@@ -38,22 +38,22 @@ impl<'a> Holding<'a> {
         }
     }
 
-    /// After a write that nobody told of.
+    /// Applies a filler, whose value may be unknown.
     pub(super) fn write_unknown(&mut self, version: u64, writer: usize, value: Option<&'a Value>) {
         *self = Holding { version, writer: Some(writer), base: value, since: Vec::new() };
     }
 
-    /// Whether the key is known to hold something.
+    /// Whether the key certainly has a value.
     pub(super) fn is_present(&self) -> bool {
         !self.since.is_empty() || self.base.is_some_and(|base| !base.is_null())
     }
 
-    /// Whether the key is known to hold nothing.
+    /// Whether the key is certainly absent.
     pub(super) fn is_absent(&self) -> bool {
         self.since.is_empty() && self.base == Some(ABSENT)
     }
 
-    /// Whether the key can hold this value. From then on it is known to.
+    /// Whether the key can have this value; if so, it is known from then on.
     pub(super) fn shows(&mut self, value: &'a Value) -> bool {
         let fits = match (self.base, self.since.as_slice()) {
             (None, _) => true,
@@ -67,7 +67,8 @@ impl<'a> Holding<'a> {
         fits
     }
 
-    /// As [`Self::shows`], if additions were made since it was last known, and there `may` be others beside them.
+    /// Like [`Self::shows`], for a key with additions since its last known value: `may` says
+    /// whether further additions with unknown versions are possible.
     pub(super) fn shows_beside(&mut self, value: &'a Value, may: bool) -> bool {
         let fits = may && !self.since.is_empty();
         if fits {
@@ -77,7 +78,7 @@ impl<'a> Holding<'a> {
         fits
     }
 
-    /// What it holds, in words.
+    /// The value in words.
     pub(super) fn describe(&self) -> String {
         match (self.base, self.since.len()) {
             (None, _) => "a value that is not known".to_owned(),
@@ -87,7 +88,7 @@ impl<'a> Holding<'a> {
     }
 }
 
-/// Whether the additions to the base make the value: a text, a sum or a set, as the value is.
+/// Whether the additions turn the base into the value, which is a string, a sum or a set.
 fn follows(base: &Value, since: &[&Value], value: &Value) -> bool {
     match value {
         Value::String(text) => {

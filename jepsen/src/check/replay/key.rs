@@ -5,19 +5,19 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
-use super::super::Violation;
-use super::First;
+use super::super::verdict::Violation;
 use super::fillers::{Fillers, written};
+use super::first::First;
 use super::holding::Holding;
 use super::real_time::Floors;
 use crate::history::{Action, Operation, Outcome};
 
-/// One key: what happened to it, by the place in its shard's order.
+/// The operations on one key, by their position in the shard's order.
 pub(super) struct KeyReplay<'a> {
     operations: &'a [Operation],
-    /// Version → the write that made it. Ordered once, when the key is replayed.
+    /// Version → the write that created it. Sorted once, when the key is replayed.
     writes: FxHashMap<u64, Write>,
-    /// (revision, place) of every answered read.
+    /// (revision, index) of every read with a reply.
     reads: Vec<(u64, usize)>,
     refusals: Vec<usize>,
 }
@@ -25,9 +25,9 @@ pub(super) struct KeyReplay<'a> {
 #[derive(Clone, Copy)]
 struct Write {
     place: usize,
-    /// It did not tell its version: somebody else's reply shows it.
+    /// The write's own reply has no version; another operation's reply shows it.
     filled: bool,
-    /// Which of the fillers it was is not known, and so neither is its value.
+    /// The writer is one of several fillers, so the value is unknown.
     is_any: bool,
 }
 
@@ -36,7 +36,7 @@ impl<'a> KeyReplay<'a> {
         KeyReplay { operations, writes: FxHashMap::default(), reads: Vec::new(), refusals: Vec::new() }
     }
 
-    /// Adds an operation that has a place.
+    /// Adds an operation that has a position.
     pub(super) fn add(&mut self, place: usize) {
         let operation = &self.operations[place];
         match (operation.outcome, operation.action, operation.version, operation.revision) {
@@ -49,12 +49,12 @@ impl<'a> KeyReplay<'a> {
         }
     }
 
-    /// The versions that writes with an unknown outcome turned out to have made.
+    /// The versions created by writes whose own replies have none.
     pub(super) fn filled(&self) -> impl Iterator<Item = (u64, usize)> + '_ {
         self.writes.iter().filter(|(_, write)| write.filled).map(|(version, write)| (*version, write.place))
     }
 
-    /// Replays it, and notes what is wrong.
+    /// Replays the key and notes its violations.
     pub(super) fn run(&mut self, fillers: &mut Fillers<'a>, floors: &Floors, first: &mut First<'_>) {
         self.reads.sort_unstable();
         self.identify(fillers, floors, first);
@@ -62,8 +62,8 @@ impl<'a> KeyReplay<'a> {
         self.check_refusals(&absences, fillers, floors, first);
     }
 
-    /// Finds out who wrote the versions that were seen. What shows a value comes before what shows a version alone, because it
-    /// leaves less choice.
+    /// Finds the writers of the observed versions. Observers with a value go before observers with
+    /// a version only, because they leave less choice.
     fn identify(&mut self, fillers: &mut Fillers<'a>, floors: &Floors, first: &mut First<'_>) {
         let observers = self.reads.iter().map(|(_, place)| *place).chain(self.refusals.iter().copied());
         let mut observers: Vec<usize> = observers.collect();
@@ -77,8 +77,8 @@ impl<'a> KeyReplay<'a> {
                 if let (Some(wrote), Some(seen)) = (wrote, seen)
                     && wrote != seen
                 {
-                    let what = format!("version {version} was written as {wrote} and seen as {seen}");
-                    first.note(Violation::of(what, self.operations, place, &[write.place]));
+                    let message = format!("version {version} was written as {wrote} but read as {seen}");
+                    first.note(Violation::of(message, self.operations, place, &[write.place]));
                 }
                 continue;
             }
@@ -88,21 +88,21 @@ impl<'a> KeyReplay<'a> {
             };
             let Some(filler) = filler else {
                 let seen = seen.map(|seen| format!(", {seen},")).unwrap_or_default();
-                let what = format!("version {version}{seen} was seen, but no operation can have written it");
-                first.note(Violation::of(what, self.operations, place, &[]));
+                let message = format!("version {version}{seen} was observed, but no operation can have written it");
+                first.note(Violation::of(message, self.operations, place, &[]));
                 continue;
             };
             if version <= floors.of(filler) && fillers.is_only(filler) {
-                let what =
-                    format!("version {version} was seen of a write that began when a newer revision had been seen");
-                first.note(Violation::of(what, self.operations, place, &[filler]));
+                let message =
+                    format!("version {version} was observed of a write that began after a newer revision was observed");
+                first.note(Violation::of(message, self.operations, place, &[filler]));
             }
             self.writes.insert(version, Write { place: filler, filled: true, is_any: seen.is_none() });
         }
     }
 
-    /// Goes through writes and reads in the order of the shard. Gives the revisions at which the key is absent by a deletion
-    /// that did not tell its version.
+    /// Replays writes and reads in the order of the shard. Returns the revisions at which the key
+    /// is absent because of a deletion without a version.
     fn walk(&mut self, fillers: &mut Fillers<'a>, first: &mut First<'_>) -> Vec<u64> {
         let writes: BTreeMap<u64, Write> = self.writes.iter().map(|(version, write)| (*version, *write)).collect();
         let mut writes = writes.into_iter().peekable();
@@ -116,9 +116,9 @@ impl<'a> KeyReplay<'a> {
             if place == usize::MAX {
                 break;
             }
-            if let Some(what) = self.read(&mut held, revision, place, fillers, &mut absences) {
+            if let Some(message) = self.read(&mut held, revision, place, fillers, &mut absences) {
                 let others: Vec<usize> = held.writer.into_iter().collect();
-                first.note(Violation::of(what, self.operations, place, &others));
+                first.note(Violation::of(message, self.operations, place, &others));
             }
         }
         absences
@@ -137,15 +137,15 @@ impl<'a> KeyReplay<'a> {
             return held.write_unknown(version, write.place, None);
         }
         if !write.filled
-            && let Some(what) = self.unmet(held, write.place, fillers)
+            && let Some(message) = self.unmet(held, write.place, fillers)
         {
             let others: Vec<usize> = held.writer.into_iter().collect();
-            first.note(Violation::of(what, self.operations, write.place, &others));
+            first.note(Violation::of(message, self.operations, write.place, &others));
         }
         held.write(version, write.place, operation);
     }
 
-    /// What is wrong with the condition of a write that was done on what the key held.
+    /// The error of a conditional write that was applied to this value.
     fn unmet(&self, held: &mut Holding<'a>, place: usize, fillers: &mut Fillers<'a>) -> Option<String> {
         let operation = &self.operations[place];
         let expected = operation.argument.get(0)?;
@@ -175,7 +175,7 @@ impl<'a> KeyReplay<'a> {
         }
     }
 
-    /// What is wrong with a read, given what the key holds at its revision.
+    /// The error of a read, given the key's value at its revision.
     fn read(
         &self,
         held: &mut Holding<'a>,
@@ -197,7 +197,7 @@ impl<'a> KeyReplay<'a> {
                         "a read of revision {revision} saw version {version}; the newest then was {newest}"
                     ));
                 }
-                // An addition that nobody answered may stand before the newest one.
+                // An addition without a reply may precede the newest one.
                 let fits = held.shows(seen) || held.shows_beside(seen, fillers.has_vague(place));
                 (!fits).then(|| format!("version {version} was read as {seen}, but holds {}", held.describe()))
             }
@@ -221,7 +221,8 @@ impl<'a> KeyReplay<'a> {
         }
     }
 
-    /// A refused write saw a record that was current at some moment while the write was open.
+    /// Checks the refused writes: each observed a record that was current at some moment while the
+    /// write was open.
     fn check_refusals(&self, absences: &[u64], fillers: &Fillers<'a>, floors: &Floors, first: &mut First<'_>) {
         if self.refusals.is_empty() {
             return;
@@ -231,8 +232,8 @@ impl<'a> KeyReplay<'a> {
             let operation = &self.operations[*place];
             let (Some(version), Some(revision)) = (operation.version, operation.revision) else { continue };
             let floor = floors.of(*place);
-            let mut note = |what: String, others: &[usize]| {
-                first.note(Violation::of(what, self.operations, *place, others));
+            let mut note = |message: String, others: &[usize]| {
+                first.note(Violation::of(message, self.operations, *place, others));
             };
             if matched(operation, version) {
                 note("a conditional write was refused although its condition held".to_owned(), &[]);
@@ -245,9 +246,10 @@ impl<'a> KeyReplay<'a> {
             if version > 0 {
                 let next = writes.range(version + 1..).next();
                 if let Some((newer, write)) = next.filter(|(newer, _)| **newer <= floor) {
-                    let what =
-                        format!("a write was refused for version {version}, but began after version {newer} was seen");
-                    note(what, &[write.place]);
+                    let message = format!(
+                        "a write was refused for version {version}, but began after version {newer} was observed"
+                    );
+                    note(message, &[write.place]);
                 }
                 continue;
             }
@@ -262,16 +264,13 @@ impl<'a> KeyReplay<'a> {
                 || fillers.has(*place, &Value::Null);
             if !absent {
                 let others: Vec<usize> = before.map(|(_, write)| write.place).into_iter().collect();
-                note(
-                    "a write was refused for an absent key, but the key held something all the while".to_owned(),
-                    &others,
-                );
+                note("a write was refused for an absent key, but the key had a value throughout".to_owned(), &others);
             }
         }
     }
 }
 
-/// Whether the condition of a refused write held on what it says it found.
+/// Whether the condition of a refused write holds on the record that it found.
 fn matched(operation: &Operation, version: u64) -> bool {
     let Some(expected) = operation.argument.get(0) else { return false };
     match operation.action {

@@ -1,8 +1,10 @@
-//! Index replay: the order is what the store says it is, and every answer is compared with it.
+//! Index replay: takes the order of operations from the store's replies and compares every result
+//! with it.
 //!
-//! Replies carry the shard, its *revision* (how many mutations it had seen in the state that was read) and a *version*: that of
-//! the record read, or, of a write, the revision that the write made, which no other mutation of the shard has. So the order of
-//! the writes of a shard is known, and a read of revision R must have seen the newest write of its key up to R.
+//! Replies contain the shard, its *revision* (the number of mutations applied in the state that was
+//! read) and a *version*: for a read, that of the record; for a write, the revision that the write
+//! created, which no other mutation of the shard has. So the order of a shard's writes is known,
+//! and a read at revision R must return the newest write of its key up to R.
 //!
 //! ```text
 //!   shard 3   version   1      2      3      4      5 …
@@ -11,39 +13,50 @@
 //!             reads            └ a at 2: x   └ a at 4: y, b at 4: absent
 //! ```
 //!
-//! What is checked, in one pass over the history and one over each key:
+//! The replay checks, in one pass over the history and one over each key:
 //!
-//! * no version of a shard is given to two mutations, and a version that was read was written, with that value;
-//! * every read, strong or eventual, sees the newest write up to its revision; a later state never shows an older one;
-//! * a conditional write found what it expected, and a refused one did not, at some moment while it was open;
-//! * real time: what was invoked after a revision was seen is not before it, and a write is after it. That holds for strong
-//!   operations only; but what an eventual read has shown is committed, and binds the strong ones after it.
+//! * No two mutations of a shard have the same version. A version that was read was written, with
+//!   the value that was read.
+//! * Each read, strong or eventual, returns the newest write up to its revision; a later state
+//!   never shows an older write.
+//! * A conditional write found the value that it expected. A refused one did not, at some moment
+//!   while it was open.
+//! * Real time: a strong operation invoked after a revision was observed has at least that
+//!   revision, and a write a higher one. Eventual reads are exempt, but the state that they return
+//!   is committed and binds later strong operations.
 //!
-//! Writes with an unknown outcome fill the gaps: one may explain one version that was read and that nobody else wrote, if it
-//! was begun by then and wrote that value; a deletion, one absence. So do writes that were done but did not say their version.
+//! Writes with an unknown outcome fill gaps: each may explain one observed version without another
+//! writer, if it began early enough and wrote that value; a deletion may explain one absence. The
+//! same holds for completed writes whose reply has no version.
 //!
-//! This believes the store about the order (the search in `check` does not), but it takes linear time: millions of operations.
+//! The replay trusts the store's order (the search in `check` does not), but takes linear time: it
+//! handles millions of operations.
 
 mod fillers;
+mod first;
 mod holding;
 mod key;
+mod position;
 mod real_time;
 
 use rustc_hash::FxHashMap;
 
-use super::{Verdict, Violation};
+use super::verdict::{Verdict, Violation};
 use crate::history::{Action, Operation, Outcome};
 use fillers::Fillers;
+use first::First;
 use key::KeyReplay;
+use position::is_placed;
 
-/// What a replay found.
+/// Result of a replay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// Valid or invalid; unknown where not one operation says its place.
+    /// Valid or invalid; unknown if no operation has a position.
     pub verdict: Verdict,
-    /// Operations that have a place in the order of their shard.
+    /// Number of operations with a position in the order of their shard.
     pub placed: usize,
-    /// Operations with a known outcome that have none: their replies do not say shard, revision and version.
+    /// Number of operations with a known outcome but no position: their replies lack shard,
+    /// revision or version.
     pub left_out: usize,
 }
 
@@ -53,7 +66,7 @@ pub fn replay(operations: &[Operation]) -> Report {
     let placed = operations.iter().filter(|operation| is_placed(operation)).count();
     let left_out = known - placed;
     if placed == 0 {
-        let reason = "no reply says its shard, revision and version: there is no order to replay".to_owned();
+        let reason = "no reply contains shard, revision and version: there is no order to replay".to_owned();
         return Report { verdict: Verdict::Unknown(reason), placed, left_out };
     }
     let verdict = match first_violation(operations) {
@@ -63,25 +76,12 @@ pub fn replay(operations: &[Operation]) -> Report {
     Report { verdict, placed, left_out }
 }
 
-/// Whether any reply says its place, so that a replay has something to say.
+/// Whether any operation has a position, so that a replay can check something.
 pub fn is_replayable(operations: &[Operation]) -> bool {
     operations.iter().any(is_placed)
 }
 
-fn is_placed(operation: &Operation) -> bool {
-    operation.shard.is_some()
-        && match (operation.outcome, operation.action) {
-            (Outcome::Unknown, _) => false,
-            (Outcome::Refused, _) | (_, Action::Read) => operation.revision.is_some(),
-            _ => is_mutation(operation.action) && operation.version.is_some(),
-        }
-}
-
-fn is_mutation(action: Action) -> bool {
-    matches!(action, Action::Write | Action::Cas | Action::CasVersion | Action::Delete | Action::Append | Action::Add)
-}
-
-/// Of a shard and a key: the replay of that key.
+/// (shard, key) → the replay of that key.
 type Keys<'a> = FxHashMap<(u64, &'a str), KeyReplay<'a>>;
 
 fn first_violation(operations: &[Operation]) -> Option<Violation> {
@@ -97,8 +97,8 @@ fn first_violation(operations: &[Operation]) -> Option<Violation> {
             && let Some(version) = operation.version
             && let Some(other) = versions.insert((shard, version), place)
         {
-            let what = format!("shard {shard} gave version {version} to two writes");
-            first.note(Violation::of(what, operations, place, &[other]));
+            let message = format!("shard {shard} gave version {version} to two writes");
+            first.note(Violation::of(message, operations, place, &[other]));
         }
         keys.entry((shard, key)).or_insert_with(|| KeyReplay::new(operations)).add(place);
     }
@@ -109,25 +109,10 @@ fn first_violation(operations: &[Operation]) -> Option<Violation> {
         for (version, place) in replay.filled() {
             let other = versions.insert((shard, version), place).filter(|other| *other != place);
             if let Some(other) = other {
-                let what = format!("version {version} of shard {shard} was read as the write of another key");
-                first.note(Violation::of(what, operations, place, &[other]));
+                let message = format!("version {version} of shard {shard} was read as the write of another key");
+                first.note(Violation::of(message, operations, place, &[other]));
             }
         }
     }
     first.found
-}
-
-/// The violation that was complete first.
-struct First<'a> {
-    operations: &'a [Operation],
-    found: Option<Violation>,
-}
-
-impl First<'_> {
-    fn note(&mut self, violation: Violation) {
-        let position = |violation: &Violation| (violation.position(self.operations), violation.operation);
-        if self.found.as_ref().is_none_or(|found| position(&violation) < position(found)) {
-            self.found = Some(violation);
-        }
-    }
 }

@@ -1,22 +1,25 @@
-//! Real time against the order: what was invoked after somebody saw a revision must not be before it.
+//! Checks real time: an operation invoked after a revision was observed must not precede that
+//! revision.
 
 use rustc_hash::FxHashMap;
 
-use super::super::Violation;
-use super::{First, is_placed};
+use super::super::verdict::Violation;
+use super::first::First;
+use super::position::is_placed;
 use crate::history::{Action, Level, Operation, Outcome};
 
-/// The newest revision of its shard that was seen before each operation was invoked, and by whom.
+/// Per operation: the newest revision of its shard observed before it was invoked, and the
+/// observer.
 pub(super) struct Floors(Vec<Option<(u64, usize)>>);
 
 impl Floors {
-    /// Of one operation; 0 if nothing was seen before it.
+    /// The floor of one operation; 0 if no revision was observed before it.
     pub(super) fn of(&self, place: usize) -> u64 {
         self.0[place].map_or(0, |(revision, _)| revision)
     }
 }
 
-/// Computes the floors, and notes every operation that is below its own.
+/// Computes the floors, and notes every operation below its own floor.
 pub(super) fn floors(operations: &[Operation], shards: &FxHashMap<&str, u64>, first: &mut First<'_>) -> Floors {
     let mut returns: Vec<(u64, usize)> = operations
         .iter()
@@ -28,7 +31,7 @@ pub(super) fn floors(operations: &[Operation], shards: &FxHashMap<&str, u64>, fi
     let mut returns = returns.into_iter().peekable();
     let mut reached: FxHashMap<u64, (u64, usize)> = FxHashMap::default();
     let mut floors = vec![None; operations.len()];
-    // Operations are in the order of their invocations.
+    // Operations are in invocation order.
     for (place, operation) in operations.iter().enumerate() {
         while let Some((_, returned)) = returns.next_if(|(position, _)| *position < operation.invoked) {
             let returned_operation = &operations[returned];
@@ -43,21 +46,21 @@ pub(super) fn floors(operations: &[Operation], shards: &FxHashMap<&str, u64>, fi
         let floor = shard.and_then(|shard| reached.get(&shard).copied());
         floors[place] = floor;
         if let Some((revision, other)) = floor
-            && let Some(what) = below(operation, revision)
+            && let Some(message) = below(operation, revision)
         {
-            first.note(Violation::of(what, operations, place, &[other]));
+            first.note(Violation::of(message, operations, place, &[other]));
         }
     }
     Floors(floors)
 }
 
-/// The newest revision that an operation shows to exist.
+/// The newest revision that an operation proves to exist.
 fn shown(operation: &Operation) -> Option<u64> {
     let wrote = operation.version.filter(|_| operation.outcome == Outcome::Done && operation.action != Action::Read);
     operation.revision.max(wrote)
 }
 
-/// What is wrong with an operation that was invoked after this revision was seen.
+/// The error of an operation that was invoked after this revision was observed.
 fn below(operation: &Operation, floor: u64) -> Option<String> {
     if !is_placed(operation) || operation.level == Level::Eventual {
         return None;
@@ -66,11 +69,13 @@ fn below(operation: &Operation, floor: u64) -> Option<String> {
     let is_write = operation.outcome == Outcome::Done && operation.action != Action::Read;
     if is_write {
         let version = operation.version?;
-        let what =
-            || format!("a write became version {version} of shard {shard}, but began after revision {floor} was seen");
-        return (version <= floor).then(what);
+        let message = || {
+            format!("a write became version {version} of shard {shard}, but began after revision {floor} was observed")
+        };
+        return (version <= floor).then(message);
     }
-    let what =
-        || format!("an operation saw revision {revision} of shard {shard}, but began after revision {floor} was seen");
-    (revision < floor).then(what)
+    let message = || {
+        format!("an operation saw revision {revision} of shard {shard}, but began after revision {floor} was observed")
+    };
+    (revision < floor).then(message)
 }

@@ -1,25 +1,30 @@
-//! What a search knows before it begins: the list of invocations and returns, and which calls wait for which.
+//! The fixed input of a search: the list of invocations and returns, and the order between calls
+//! that is known beforehand.
 
 use std::hash::Hash;
 
 use rustc_hash::FxHashMap;
 
-use super::super::Passes;
-use super::{Call, Model};
+use super::super::limits::Passes;
+use super::object::{Call, Model};
 
-/// What does not change during a search.
+/// The part of a search that does not change while it runs.
 pub(super) struct Plan {
-    /// Nodes of the list in order, each an invocation or a return; node 0 is the list's head.
+    /// Invocations and returns in order of position; node 0 is the list head.
     pub(super) nodes: Vec<Node>,
-    /// Of each call: its number among the definite, or among the unknown ones.
+    /// Per call: its number among the definite calls, or among the unknown calls.
     pub(super) number: Vec<usize>,
-    /// Of each call: the node of its invocation, and of its return (0: none).
+    /// Per call: the nodes of its invocation and of its return (0: none).
     pub(super) ends: Vec<(u32, u32)>,
-    /// Of each definite number: how many definite calls were invoked before it returned.
+    /// Per definite number: how many definite calls were invoked before it returned.
     pub(super) horizon: Vec<usize>,
-    /// Of each call: the calls that are placed before it.
+    /// Per call: the calls that must be placed before it.
     pub(super) after: Vec<Vec<usize>>,
+    /// Per call: whether it has a return, so that every order must place it.
+    pub(super) is_definite: Vec<bool>,
+    /// Number of definite calls.
     pub(super) definite: usize,
+    /// Number of unknown calls.
     pub(super) unknown: usize,
 }
 
@@ -30,7 +35,7 @@ pub(super) struct Node {
     pub(super) is_return: bool,
 }
 
-/// The node that holds the list together.
+/// The node at which the circular list begins and ends.
 pub(super) const HEAD: u32 = 0;
 
 impl Plan {
@@ -47,6 +52,7 @@ impl Plan {
             ends: vec![(0, 0); calls.len()],
             horizon: Vec::new(),
             after: vec![Vec::new(); calls.len()],
+            is_definite: calls.iter().map(|call| call.returned.is_some()).collect(),
             definite: 0,
             unknown: 0,
         };
@@ -71,13 +77,14 @@ impl Plan {
         plan
     }
 
-    /// A call is placed after the one with the next smaller rank.
+    /// Orders each ranked call after the one with the next smaller rank.
     fn order_ranks<M: Model>(&mut self, model: &M, calls: &[Call<M::Step>]) {
         let ranked = |index: usize| calls[index].returned.and_then(|_| model.rank(&calls[index].step));
         let mut ranks: Vec<(u64, usize)> = (0..calls.len()).filter_map(|index| Some((ranked(index)?, index))).collect();
         ranks.sort_unstable();
         for pair in ranks.windows(2) {
-            // Where the order contradicts real time the model says so, when the second of them is tried.
+            // If the ranks contradict real time, the model refuses the second call, so no edge is
+            // needed.
             if let [(_, first), (_, second)] = pair
                 && calls[*second].returned > Some(calls[*first].invoked)
             {
@@ -86,8 +93,8 @@ impl Plan {
         }
     }
 
-    /// Of two calls that do the same, the one is placed first that both began and returned first: in any order that has them the
-    /// other way round they can change places.
+    /// Orders equal calls: the one that both began and returned first is placed first. In any order
+    /// that has them reversed, they can be swapped.
     fn order_equals<S: Eq + Hash>(&mut self, calls: &[Call<S>]) {
         let end = |index: usize| calls[index].returned.unwrap_or(u64::MAX);
         let mut equals: FxHashMap<&S, Vec<usize>> = FxHashMap::default();
@@ -98,7 +105,7 @@ impl Plan {
             open.retain(|earlier| end(*earlier) > calls[index].invoked);
             self.after[index].extend(open.iter().filter(|earlier| end(**earlier) <= end(index)));
             if calls[index].returned.is_none() {
-                // Those without an end form one chain: the newest stands for all.
+                // Calls without a return form one chain, so the newest one represents all of them.
                 open.retain(|earlier| calls[*earlier].returned.is_some());
             }
             open.push(index);

@@ -1,29 +1,30 @@
-//! The configurations that a search has tried.
+//! The memory of a search: the configurations that it has tried.
 
 use rustc_hash::FxHashMap;
 
-/// What is placed, and what the object holds.
+/// A configuration: the placed calls and the object's state.
 pub(super) struct Config<'a> {
-    /// The state's number.
+    /// The number of the state.
     pub(super) state: u32,
-    /// The first definite call that is not placed: all before it are.
+    /// The first definite call that is not placed; all before it are.
     pub(super) low: usize,
-    /// The words of definite calls from its own on, without empty ones at the end.
+    /// Bits of the definite calls from the word of `low` on, without trailing zero words.
     pub(super) words: &'a [u64],
-    /// The unknown calls that were used.
+    /// Bits of the unknown calls that are placed.
     pub(super) used: &'a [u64],
 }
 
-/// The memory of a search.
+/// The configurations tried so far.
 pub(super) struct Seen {
-    /// (low, state, words) → the sets of unknown calls used, one after the other, each as many words as a set has.
+    /// (low, state, words) → the sets of unknown calls used, concatenated; each set has the same
+    /// number of words.
     tried: FxHashMap<Box<[u64]>, Vec<u64>>,
-    /// About how many bytes it takes.
+    /// Approximate memory use in bytes.
     pub(super) bytes: usize,
     key: Vec<u64>,
 }
 
-/// What an entry of the map costs beside its words: key and value in the table, and two allocations.
+/// Cost of a map entry beyond its words: key and value in the table, and two allocations.
 const ENTRY_BYTES: usize = 96;
 
 impl Seen {
@@ -31,10 +32,11 @@ impl Seen {
         Seen { tried: FxHashMap::default(), bytes: 0, key: Vec::new() }
     }
 
-    /// Whether the configuration is worth trying; it is remembered then.
+    /// Records the configuration and returns whether it is worth trying.
     ///
-    /// With `dominated`, one that used more unknown calls than a known one with the same state and the same definite calls is not:
-    /// whatever can follow it can follow the other, which has more left.
+    /// With `dominated`, a configuration is skipped if a known one has the same state and definite
+    /// calls but used a subset of its unknown calls: any continuation of the former also continues
+    /// the latter, which has more calls left.
     pub(super) fn is_new(&mut self, config: &Config<'_>, dominated: bool) -> bool {
         self.key.clear();
         self.key.push((config.low as u64) << 32 | u64::from(config.state));
@@ -69,9 +71,10 @@ impl Seen {
 mod tests {
     use super::*;
 
-    /// A configuration is tried once; one that used more is not tried after one that used less, unless it is told to be exact.
+    /// A configuration is tried once. A superset of a tried set of unknown calls is skipped, unless
+    /// the search is exact.
     #[test]
-    fn what_used_less_stands_for_what_used_more() {
+    fn smaller_set_dominates_larger_set() {
         let config = |used: &'static [u64]| Config { state: 1, low: 1, words: &[5], used };
         let mut seen = Seen::new();
         assert!(seen.is_new(&config(&[0b010]), true));
@@ -80,7 +83,8 @@ mod tests {
         assert!(seen.is_new(&config(&[0b011]), false));
         assert!(seen.is_new(&config(&[0b101]), true));
         assert!(seen.is_new(&Config { words: &[7], ..config(&[0b010]) }, true));
-        // All of 65 calls placed, and all of the first 64: neither has a word that says so.
+        // Placing all of 65 calls and the first 64 of 65 both leave no words: `low` tells them
+        // apart.
         assert!(seen.is_new(&Config { low: 65, words: &[], ..config(&[0b010]) }, true));
         assert!(seen.is_new(&Config { low: 64, words: &[], ..config(&[0b010]) }, true));
     }
