@@ -1,4 +1,4 @@
-//! The changes of a batch of entries while they are made: an overlay over the state.
+//! The uncommitted changes of a batch of entries: an overlay over the state.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -9,12 +9,12 @@ use quorate_types::state::{Head, StoredMembership};
 use crate::keys::{Space, is_put_once};
 use crate::state::{Batch, StateError, View, Visit, meta};
 
-/// What a machine sees and changes while it applies: the replica's state as it was before the batch, and on top of it everything
-/// that the batch changed so far. It ends as one [`Batch`].
+/// A machine's view of the state while it applies entries: the replica's state before the batch,
+/// overlaid with the batch's changes so far. Becomes one [`Batch`].
 ///
 /// # Invariants
-/// * Nothing outside sees a change before the whole batch is written.
-/// * A `put` or a `delete` reads nothing.
+/// * No change is visible outside before the whole batch is written.
+/// * `put` and `delete` read nothing.
 pub struct Draft<'a> {
     base: &'a dyn View,
     replica: ReplicaId,
@@ -23,31 +23,31 @@ pub struct Draft<'a> {
     data: Overlay,
 }
 
-/// Changed keys; `None` is deleted.
+/// Changed keys; `None` means deleted.
 type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 impl<'a> Draft<'a> {
-    /// A draft without changes over a replica's state, of which `head` is the head.
+    /// Creates a draft without changes over a replica's state with this head.
     pub fn new(base: &'a dyn View, replica: ReplicaId, head: Head) -> Self {
         Draft { base, replica, head, table: Overlay::new(), data: Overlay::new() }
     }
 
-    /// The replica whose state this is.
+    /// The replica.
     pub fn replica(&self) -> ReplicaId {
         self.replica
     }
 
-    /// What the replica remembers of itself, as changed so far.
+    /// The head, including the changes so far.
     pub fn head(&self) -> &Head {
         &self.head
     }
 
-    /// The same, to change it. `applied` is not the machine's business: the replica sets it after each entry.
+    /// The head, for changing it. `applied` belongs to the replica, which sets it after each entry.
     pub fn head_mut(&mut self) -> &mut Head {
         &mut self.head
     }
 
-    /// The value of a key, as changed so far.
+    /// The value of a key, including the changes so far.
     pub fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         match self.overlay(space).get(key) {
             Some(changed) => Ok(changed.clone()),
@@ -55,24 +55,27 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The key holds this value from now on. Not in [`Space::Meta`], which is the replica's own. The record of a session is put once.
+    /// Sets the value of a key. [`Space::Meta`] is the replica's own, so not allowed here. A
+    /// session's record must be put only once.
     pub fn put(&mut self, space: Space, key: Vec<u8>, value: Vec<u8>) {
-        self.overlay_mut(space).insert(key, Some(value));
+        let put_once = is_put_once(space, &key);
+        let old = self.overlay_mut(space).insert(key, Some(value));
+        assert!(!put_once || old.is_none(), "a session's record is put once");
     }
 
-    /// The key holds nothing from now on.
+    /// Deletes a key.
     pub fn delete(&mut self, space: Space, key: Vec<u8>) {
         let overlay = self.overlay_mut(space);
         if is_put_once(space, &key) && overlay.get(&key).is_some_and(Option::is_some) {
-            // It was put here, so the state never had it.
+            // The batch itself put the key, so the state never had it.
             overlay.remove(&key);
         } else {
             overlay.insert(key, None);
         }
     }
 
-    /// Visits the keys that start with `prefix`, as changed so far, in order, until told to stop. Keys are given whole, the
-    /// prefix included.
+    /// Visits all keys with this prefix in order, including the changes so far, until `visit`
+    /// breaks. Keys are passed whole, with the prefix.
     pub fn scan(&self, space: Space, prefix: &[u8], visit: Visit<'_>) -> Result<(), StateError> {
         let mut changed = self
             .overlay(space)
@@ -81,7 +84,7 @@ impl<'a> Draft<'a> {
             .peekable();
         let mut stopped = false;
         self.base.scan(self.replica, space, prefix, &mut |key, value| {
-            // What was changed before this key in order comes first; a change of this very key replaces it.
+            // Changed keys before this key come first. A change of this key replaces its value.
             while let Some((new_key, new)) = changed.next_if(|(new_key, _)| new_key.as_slice() <= key) {
                 if let Some(new) = new
                     && visit(new_key, new).is_break()
@@ -110,7 +113,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// The changes as one batch, with the head, and with the membership if it changed.
+    /// Converts the changes into one batch with the head and, if it changed, the membership.
     pub fn into_batch(self, membership: Option<&StoredMembership>) -> Batch {
         let mut operations = Vec::with_capacity(self.table.len() + self.data.len() + 2);
         operations.extend(self.table.into_iter().map(|(key, value)| (Space::Table, key, value)));

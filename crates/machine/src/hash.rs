@@ -1,4 +1,4 @@
-//! A fingerprint of a replica's state, to show that replicas agree.
+//! A fingerprint of a replica's state, for comparing replicas.
 
 use std::hash::Hasher;
 use std::ops::ControlFlow;
@@ -10,19 +10,19 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::keys::Space;
 use crate::state::{StateError, View, meta};
 
-/// What a replica's state is, in few bytes. Two replicas of a group that applied the same log prefix have equal ones, wherever
-/// and in whatever files their state lies.
+/// Fingerprint of a replica's state. Replicas of a group that applied the same log prefix have
+/// equal fingerprints, regardless of the nodes and files that hold their states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateHash {
     /// The head: applied entry, revision, clock, arc and epoch, sessions opened.
     pub head: Head,
-    /// User records, expired ones included that are not removed yet.
+    /// Number of user records, including expired ones that are not removed yet.
     pub records: u64,
-    /// Hash of the user records and of the machine's tables, in the order of their keys. The replica's id is not in it.
+    /// Hash of the user records and the machine's tables, in key order. Excludes the replica's id.
     pub hash: u128,
 }
 
-/// Reads a replica's whole state and hashes it. Takes as long as the state is large.
+/// Reads and hashes a replica's whole state. Takes time linear in the size of the state.
 pub fn state_hash(view: &dyn View, replica: ReplicaId) -> Result<StateHash, StateError> {
     let mut hasher = SipHasher13::new();
     let mut records = 0;
@@ -30,7 +30,8 @@ pub fn state_hash(view: &dyn View, replica: ReplicaId) -> Result<StateHash, Stat
         hasher.write_u8(space as u8);
         view.scan(replica, space, &[], &mut |key, value| {
             for part in [key, value] {
-                // With their lengths, so that no two different sequences of keys and values are the same bytes.
+                // Includes the lengths, so that different sequences of keys and values never form
+                // the same bytes.
                 hasher.write_u64(part.len() as u64);
                 hasher.write(part);
             }

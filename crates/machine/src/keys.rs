@@ -1,37 +1,39 @@
-//! The keys of both databases. This table is the contract; the golden test at the bottom holds us to it.
+//! The keys of both databases. This table is the contract; golden tests at the bottom freeze it.
 //!
 //! ```text
 //!   log database (WAL on)
-//!     'R' | replica u64                  ->  GroupId    the replica exists, and is of this group
-//!     'T' | replica u64                  ->  empty: tombstone, the replica is destroyed and its id never used again
-//!     'V' | replica u64                  ->  Vote
-//!     'C' | replica u64                  ->  LogId      committed, a hint that may lag
-//!     'P' | replica u64                  ->  LogId      the last purged entry
-//!     'L' | replica u64 | index u64      ->  Entry
+//!     'R' | replica u64               ->  GroupId   the replica exists, and belongs to this group
+//!     'T' | replica u64               ->  empty     tombstone: destroyed, the id is never reused
+//!     'V' | replica u64               ->  Vote
+//!     'C' | replica u64               ->  LogId     committed, a hint that may lag
+//!     'P' | replica u64               ->  LogId     the last purged entry
+//!     'L' | replica u64 | index u64   ->  Entry
 //!
 //!   state database (no WAL)
-//!     replica u64 | 0x00 | 'h'           ->  Head       applied index, revision, clock, arc
-//!     replica u64 | 0x00 | 'm'           ->  membership and its place in the log
-//!     replica u64 | 0x01 | …             ->  the machine's own tables; those of a shard:
-//!     replica u64 | 0x01 | 'S' | session u64 | index u64   ->  SessionEntry   what the entry at index did in the session
-//!     replica u64 | 0x02 | user key      ->  Record
+//!     replica u64 | 0x00 | 'h'        ->  Head      applied index, revision, clock, arc
+//!     replica u64 | 0x00 | 'm'        ->  membership and its log id
+//!     replica u64 | 0x01 | …          ->  the machine's own tables; those of a shard:
+//!     replica u64 | 0x01 | 'S' | session u64 | index u64
+//!                                     ->  SessionEntry   effects of the entry on the session
+//!     replica u64 | 0x02 | user key   ->  Record
 //! ```
 //!
-//! A session's key is put by one entry, deleted by one later entry, and never put again: see `is_put_once`.
-//! Integers are big-endian, so that byte order is numeric order. The replica id comes first everywhere: a replica is one range
-//! of each database, and a new incarnation never sees an old one's data. Values of the log database are codec envelopes.
+//! Integers are big-endian, so that byte order is numeric order. The replica id comes first: each
+//! replica is one range of each database, and a new incarnation never sees its predecessor's data.
+//! Values of the log database are codec envelopes. A session key is put by one entry, deleted by
+//! one later entry, and never put again: see [`is_put_once`].
 
 use quorate_types::{ReplicaId, SessionId};
 
-/// What a key of the log database says of a replica. The numbers are on disk, in byte order.
+/// The spaces of the log database. The values are on disk, in byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum LogSpace {
-    /// How far the log is committed.
+    /// The committed log id.
     Committed = b'C',
-    /// An entry; the only space whose keys hold an index.
+    /// An entry; the only space whose keys contain an index.
     Entry = b'L',
-    /// The last purged entry.
+    /// The last purged log id.
     Purged = b'P',
     /// The replica exists.
     Replica = b'R',
@@ -41,23 +43,24 @@ pub enum LogSpace {
     Vote = b'V',
 }
 
-/// Every space of the log database, in byte order.
+/// All spaces of the log database, in byte order.
 pub const LOG_SPACES: [LogSpace; 6] =
     [LogSpace::Committed, LogSpace::Entry, LogSpace::Purged, LogSpace::Replica, LogSpace::Tombstone, LogSpace::Vote];
 
-/// Bytes of a key of the log database that holds no index.
+/// Length of a log key without an index, in bytes.
 pub const LOG_KEY_BYTES: usize = 9;
-/// Bytes of an entry's key.
+/// Length of an entry's key, in bytes.
 pub const LOG_ENTRY_KEY_BYTES: usize = 17;
 
-/// A key of the log database without an index: any space but [`LogSpace::Entry`], or the prefix of a replica's entries.
+/// A log key without an index: a key of any space but [`LogSpace::Entry`], or the common prefix of
+/// a replica's entry keys.
 pub fn log_key(space: LogSpace, replica: ReplicaId) -> [u8; LOG_KEY_BYTES] {
     let mut out = [space as u8; LOG_KEY_BYTES];
     out[1..].copy_from_slice(&replica.0.to_be_bytes());
     out
 }
 
-/// The key of an entry.
+/// The key of a replica's entry at this index.
 pub fn log_entry_key(replica: ReplicaId, index: u64) -> [u8; LOG_ENTRY_KEY_BYTES] {
     let mut out = [0; LOG_ENTRY_KEY_BYTES];
     out[..LOG_KEY_BYTES].copy_from_slice(&log_key(LogSpace::Entry, replica));
@@ -65,7 +68,8 @@ pub fn log_entry_key(replica: ReplicaId, index: u64) -> [u8; LOG_ENTRY_KEY_BYTES
     out
 }
 
-/// What a key of the log database says: space, replica and, for an entry, its index. None for bytes that are no such key.
+/// Parses a log key into space, replica and, for an entry, index. None if the bytes are not a log
+/// key.
 pub fn parse_log_key(key: &[u8]) -> Option<(LogSpace, ReplicaId, Option<u64>)> {
     let (space, rest) = key.split_first()?;
     let space = LOG_SPACES.into_iter().find(|known| *known as u8 == *space)?;
@@ -81,11 +85,11 @@ pub fn parse_log_key(key: &[u8]) -> Option<(LogSpace, ReplicaId, Option<u64>)> {
     }
 }
 
-/// The part of a replica's state that a key is in.
+/// The spaces of the state database. The values are on disk, in byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Space {
-    /// What the replica remembers of itself.
+    /// The replica's own records: head and membership.
     Meta = 0,
     /// The machine's own tables.
     Table = 1,
@@ -98,19 +102,19 @@ pub const HEAD: &[u8] = b"h";
 /// The key of the membership, in [`Space::Meta`].
 pub const MEMBERSHIP: &[u8] = b"m";
 
-/// The tag of a shard's sessions in [`Space::Table`].
+/// First byte of a session key, in [`Space::Table`].
 pub const SESSION: u8 = b'S';
-/// Bytes before a key of the state database: the replica and the space.
+/// Length of the prefix (replica and space) of a state key, in bytes.
 pub const STATE_PREFIX_BYTES: usize = 9;
 
-/// A key of the state database.
+/// The state key of a replica's `key` in this space.
 pub fn state_key(replica: ReplicaId, space: Space, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(STATE_PREFIX_BYTES + key.len());
     state_key_into(&mut out, replica, space, key);
     out
 }
 
-/// A key of the state database, into a buffer that is used again; what it held is gone.
+/// Writes a state key into a reused buffer and overwrites its content.
 pub fn state_key_into(out: &mut Vec<u8>, replica: ReplicaId, space: Space, key: &[u8]) {
     out.clear();
     out.extend_from_slice(&replica.0.to_be_bytes());
@@ -118,24 +122,24 @@ pub fn state_key_into(out: &mut Vec<u8>, replica: ReplicaId, space: Space, key: 
     out.extend_from_slice(key);
 }
 
-/// All keys of a replica in the state database: from the first, included, to the second, excluded.
+/// The range of all state keys of a replica: start inclusive, end exclusive.
 pub fn state_range(replica: ReplicaId) -> (Vec<u8>, Vec<u8>) {
     let start = replica.0.to_be_bytes().to_vec();
     let end = [&start[..], &[SPACE_END]].concat();
     (start, end)
 }
 
-/// Above every space.
+/// Greater than every space.
 const SPACE_END: u8 = 0xff;
 
-/// The replica whose key of the state database this is; none if it cannot be one.
+/// The replica of a state key. None if the bytes are not a state key.
 pub fn state_key_replica(key: &[u8]) -> Option<ReplicaId> {
     let id = key.first_chunk::<8>()?;
     let space = key.get(8)?;
     (*space <= Space::Data as u8).then_some(ReplicaId(u64::from_be_bytes(*id)))
 }
 
-/// The key, in [`Space::Table`], of what an entry did in a session.
+/// The key, in [`Space::Table`], of the effects that the entry at this index has on a session.
 pub fn session_key(session: SessionId, index: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(SESSION_KEY_BYTES);
     out.push(SESSION);
@@ -146,7 +150,7 @@ pub fn session_key(session: SessionId, index: u64) -> Vec<u8> {
 
 const SESSION_KEY_BYTES: usize = 17;
 
-/// Reads a [`session_key`] back; none if it is not one.
+/// Parses a [`session_key`]. None if the bytes are not one.
 pub fn parse_session_key(key: &[u8]) -> Option<(SessionId, u64)> {
     if key.len() != SESSION_KEY_BYTES || key[0] != SESSION {
         return None;
@@ -155,15 +159,19 @@ pub fn parse_session_key(key: &[u8]) -> Option<(SessionId, u64)> {
     Some((SessionId(word(1)?), word(9)?))
 }
 
-/// Whether a key is put at most once, and deleted at most once after that. RocksDB then drops both when they meet, unless a snapshot of it
-/// lies between them, and needs no tombstone until the last level (<https://github.com/facebook/rocksdb/wiki/Single-Delete>).
-/// A second put would make the first one come back after the deletion, unless a range deletion lies between the two, as it does
-/// in the files of an installed snapshot.
+/// `SingleDelete` contract. Returns whether this key is put at most once and deleted at most once
+/// afterwards. RocksDB can then drop the put and the deletion when a compaction meets both (unless
+/// a snapshot lies between them), so no tombstone survives until the last level
+/// (<https://github.com/facebook/rocksdb/wiki/Single-Delete>).
+///
+/// A second put would resurrect the first one after the deletion. The only exception is a range
+/// deletion between the two puts, as in the files of an installed snapshot.
 pub fn is_put_once(space: Space, key: &[u8]) -> bool {
     space == Space::Table && parse_session_key(key).is_some()
 }
 
-/// The first key that is after every key with this prefix; none if there is no such key (the prefix is all 0xff).
+/// The smallest key greater than all keys with this prefix. None if there is no such key (the
+/// prefix is all 0xff).
 pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|&byte| byte != 0xff)?;
     let mut end = prefix[..=last].to_vec();
@@ -181,9 +189,9 @@ mod state_tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The keys of the state database, written out: whoever changes them breaks every data directory.
+    /// Freezes the bytes of all state keys: changing them breaks every existing data directory.
     #[test]
-    fn the_keys_of_the_state_database_are_frozen() {
+    fn state_keys_are_frozen() {
         let replica = ReplicaId(0x0102);
         assert_eq!(hex(&state_key(replica, Space::Meta, HEAD)), "00000000000001020068");
         assert_eq!(hex(&state_key(replica, Space::Meta, MEMBERSHIP)), "0000000000000102006d");
@@ -197,14 +205,14 @@ mod state_tests {
     }
 
     #[test]
-    fn what_is_no_key_of_the_state_is_told() {
+    fn malformed_state_keys_are_refused() {
         assert_eq!(state_key_replica(b"short"), None);
         assert_eq!(state_key_replica(&[0, 0, 0, 0, 0, 0, 0, 1, 3]), None, "no such space");
         assert_eq!(parse_session_key(b"S"), None);
     }
 
     #[test]
-    fn only_the_records_of_sessions_are_put_once() {
+    fn only_session_keys_are_put_once() {
         let record = session_key(SessionId(3), 4);
         assert!(is_put_once(Space::Table, &record));
         assert!(
@@ -219,9 +227,9 @@ mod state_tests {
     }
 
     proptest! {
-        /// Keys sort as (replica, space, key) do, and a replica's range holds its keys and no others.
+        /// Keys sort like (replica, space, key). A replica's range contains exactly its keys.
         #[test]
-        fn keys_sort_as_what_they_say(
+        fn state_keys_sort_by_replica_space_and_key(
             a in (any::<u64>(), space(), any::<Vec<u8>>()),
             b in (any::<u64>(), space(), any::<Vec<u8>>()),
         ) {
@@ -233,12 +241,12 @@ mod state_tests {
         }
 
         #[test]
-        fn a_session_key_round_trips(session: u64, index: u64) {
+        fn session_key_round_trips(session: u64, index: u64) {
             prop_assert_eq!(parse_session_key(&session_key(SessionId(session), index)), Some((SessionId(session), index)));
         }
 
         #[test]
-        fn the_end_of_a_prefix_is_after_its_keys_and_before_all_others(prefix: Vec<u8>, key: Vec<u8>) {
+        fn prefix_end_separates_keys_with_the_prefix(prefix: Vec<u8>, key: Vec<u8>) {
             if let Some(end) = prefix_end(&prefix) {
                 prop_assert_eq!(key >= prefix && key < end, key.starts_with(&prefix));
             } else {
@@ -254,9 +262,9 @@ mod log_key_tests {
 
     use super::*;
 
-    /// Shows that the bytes of every kind of key of the log database are what the table at the top says, for ever.
+    /// Freezes the bytes of all log keys, as listed in the table at the top.
     #[test]
-    fn the_bytes_of_log_keys_are_golden() {
+    fn log_keys_are_frozen() {
         let replica = ReplicaId(0x0102_0304_0506_0708);
         let bytes = |space: u8| [&[space][..], &[1, 2, 3, 4, 5, 6, 7, 8]].concat();
         assert_eq!(log_key(LogSpace::Replica, replica).to_vec(), bytes(b'R'));
@@ -268,9 +276,9 @@ mod log_key_tests {
         assert_eq!(log_entry_key(replica, 0x1234).to_vec(), entry);
     }
 
-    /// Shows that bytes that are no key are told apart from keys.
+    /// Bytes that are not a log key are refused.
     #[test]
-    fn what_is_no_log_key_is_refused() {
+    fn malformed_log_keys_are_refused() {
         let entry = log_entry_key(ReplicaId(7), 9);
         for length in 0..entry.len() {
             assert_eq!(parse_log_key(&entry[..length]), None, "an entry's key cut to {length}");

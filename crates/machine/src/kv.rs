@@ -1,4 +1,5 @@
-//! The machine of a shard: keys, values, conditions and sessions. And [`read`], which is how its records are read.
+//! The state machine of a shard: keys, values, conditions and sessions, and [`read`] for its
+//! records.
 
 use bytes::Bytes;
 use quorate_types::codec::{self, CodecError, Kind};
@@ -15,9 +16,11 @@ use crate::sessions::{Admission, Sessions};
 use crate::state::{StateError, View, meta};
 use quorate_testpoints::Bug;
 
-/// Reads keys of a shard, and the head of the state that they were read from: one view, so one point in time. A record that
-/// has expired by the shard's clock is absent. The records are in the order of the keys; there may be fewer than keys, but never
-/// none: no further key is read once the values have `bytes_max` bytes.
+/// Reads keys of a shard together with the head, all from one view. A record that has expired by
+/// the shard's clock is absent.
+///
+/// The records are in key order. Reading stops once the values have `bytes_max` bytes, so fewer
+/// records than keys may be returned, but at least one.
 pub fn read(
     view: &dyn View,
     replica: ReplicaId,
@@ -41,14 +44,15 @@ pub fn read(
     Ok((head, records))
 }
 
-/// A shard's state machine. An entry is an encoded [`Proposal`]; its reply has one [`Outcome`] a command, in their order.
+/// A shard's state machine. An entry is an encoded [`Proposal`]; its reply contains one [`Outcome`]
+/// per command, in order.
 pub struct KvMachine {
     sessions: Sessions,
     deduplicate: bool,
 }
 
 impl KvMachine {
-    /// Reads what the machine keeps in memory from a replica's state.
+    /// Loads the session table of a replica's state into memory.
     pub fn open(replica: ReplicaId, view: &dyn View) -> Result<Self, StateError> {
         Ok(KvMachine { sessions: Sessions::open(replica, view)?, deduplicate: !Bug::SessionTableOff.is_on() })
     }
@@ -67,8 +71,9 @@ impl KvMachine {
 
     /// Applies a write unless it was applied before.
     ///
-    /// The session is asked before the epoch: `WrongEpoch` promises that nothing was applied, and of a write whose session is
-    /// unknown or whose outcome is forgotten nobody can say that.
+    /// The session check comes before the epoch check, because `WrongEpoch` promises that the write
+    /// was not applied. For a write with an unknown session or a forgotten outcome, that promise
+    /// cannot be made.
     fn apply_stamped(
         &mut self,
         epoch: u64,
@@ -126,11 +131,11 @@ impl Machine for KvMachine {
     }
 }
 
-/// Bytes of the records that the refusals of one entry may carry together, on every replica. Thousands of small commands could
-/// each be refused because of the same large record.
+/// Limit, in bytes, on the records in the refusals of one entry; the same on every replica. Without
+/// it, thousands of small commands refused by one large record would make a huge reply.
 const REFUSED_BYTES_MAX: usize = 2 << 20;
 
-/// Leaves the record out of a refusal where the entry's other refusals hold too much already.
+/// Removes the record from a refusal if the entry's earlier refusals have used up the limit.
 fn within(room: &mut usize, mut outcome: Outcome) -> Outcome {
     if let Outcome::Refused { current, .. } = &mut outcome {
         let bytes = current.as_ref().map_or(0, |record| record.value.as_bytes().len());
@@ -142,7 +147,7 @@ fn within(room: &mut usize, mut outcome: Outcome) -> Outcome {
     outcome
 }
 
-/// The first one to found the shard decides; every other one changes nothing.
+/// The first bootstrap sets arc and epoch; later ones change nothing.
 fn bootstrap(draft: &mut Draft<'_>, arc: TokenArc, epoch: u64) -> Outcome {
     let head = draft.head_mut();
     if head.arc.is_none() {
@@ -152,18 +157,18 @@ fn bootstrap(draft: &mut Draft<'_>, arc: TokenArc, epoch: u64) -> Outcome {
     Outcome::Done
 }
 
-/// The refusal of a command that was routed by another epoch than the shard's.
+/// The refusal of a command that was routed with another epoch than the shard's.
 fn wrong_epoch(draft: &Draft<'_>, epoch: u64) -> Option<Outcome> {
     let head = draft.head();
     (head.arc.is_none() || head.epoch != epoch).then_some(Outcome::WrongEpoch { epoch: head.epoch })
 }
 
-/// Does a write, if its condition holds.
+/// Applies a write if its condition holds.
 fn apply_write(draft: &mut Draft<'_>, write: Write) -> Result<Outcome, StateError> {
     let Write { key, mutation, condition } = write;
-    // A put that has no condition reads nothing: what it replaces is not asked.
-    let looks = condition.is_some() || mutation == Mutation::Delete;
-    let current = if looks { current(draft, &key)? } else { None };
+    // An unconditional put reads nothing: the replaced version is not reported.
+    let reads = condition.is_some() || mutation == Mutation::Delete;
+    let current = if reads { current(draft, &key)? } else { None };
     if let Some(condition) = condition
         && !Bug::ConditionIgnored.is_on()
         && !holds(&condition, current.as_ref())
@@ -194,12 +199,12 @@ fn holds(condition: &Condition, current: Option<&Record>) -> bool {
     }
 }
 
-/// A record's version; 0 for none.
+/// The version of a record; 0 if there is none.
 fn version_of(record: Option<&Record>) -> u64 {
     record.map_or(0, |record| record.version)
 }
 
-/// What the key holds now, by the shard's clock.
+/// The current record of a key, by the shard's clock.
 fn current(draft: &Draft<'_>, key: &Key) -> Result<Option<Record>, StateError> {
     let bytes = draft.get(Space::Data, key.as_bytes())?;
     let record = bytes.map(|bytes| decode(&bytes)).transpose();
@@ -219,9 +224,9 @@ fn is_live(record: &Record, clock_ms: u64) -> bool {
 mod tests {
     use super::*;
 
-    /// Four thousand tiny commands that one large record refuses must not make a reply of gigabytes.
+    /// Four thousand small commands refused by one large record must not make a reply of gigabytes.
     #[test]
-    fn the_refusals_of_one_entry_carry_a_bounded_amount() {
+    fn refusals_of_one_entry_are_bounded() {
         let record = Record { version: 7, value: Value::new(vec![0; 1 << 20]).unwrap(), expires_at_ms: None };
         let mut room = REFUSED_BYTES_MAX;
         let carried = (0..4096)

@@ -1,19 +1,22 @@
-//! The state machine of a shard, and what it needs of a log and a state store: pure code.
+//! The state machine of a shard, and the traits of the log and the state store that it needs. Pure
+//! code.
 //!
-//! This crate has no disk, no runtime, no clock and no randomness. `quorate_rocks` implements [`log::Log`] and [`state::State`]
-//! on RocksDB; the implementations in memory here serve tests and the simulation.
+//! This crate has no disk, no runtime, no clock and no randomness. `quorate_rocks` implements
+//! [`log::Log`] and [`state::State`] on RocksDB; the in-memory implementations here serve tests and
+//! the simulation.
 //!
 //! ```text
 //!        raft (adapts both to openraft)
 //!          │                       │
-//!   log::Log (trait)        Replica<M>             applies entries: one batch = data + head
-//!    ├ RocksLog (rocks)      │    └ M: Machine (KvMachine here, the topology's further up)
+//!   log::Log (trait)        Replica<M>           applies entries: one batch = data + head
+//!    ├ RocksLog (rocks)      │    └ M: Machine (KvMachine here; the topology has its own)
 //!    └ MemoryLog            state::State (trait)
 //!                            ├ RocksState (rocks)
 //!                            └ MemoryState
 //! ```
 //!
-//! Read [`keys`] next (the layout on disk), then [`log`], [`state`], [`Machine`], and [`kv`], which is the machine of a shard.
+//! Read [`keys`] next (the layout on disk), then [`log`], [`state`], [`Machine`], and [`kv`], the
+//! machine of a shard.
 
 mod draft;
 mod hash;

@@ -1,33 +1,37 @@
-//! A rate limit shared by all snapshots of a node, once for writing their files and once for sending them.
+//! A rate limit shared by all snapshots of a node; one instance for writing their files, one for
+//! sending them.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Lets bytes pass at a steady rate. Pure but for the lock: the caller says what time it is, and waits.
+/// Limits bytes to a steady rate. Pure except for a lock: the caller passes the current time, and
+/// sleeps.
 ///
 /// # Invariants
-/// * Over any time `t`, at most `burst + rate × t` bytes pass.
+/// * In any period `t`, at most `burst + rate × t` bytes pass (held by the test
+///   `rate_holds_after_a_burst`).
 #[derive(Debug)]
 pub struct RateLimiter {
     bytes_per_second: AtomicU64,
     burst: Duration,
-    /// When everything that was let pass so far is paid for.
+    /// The time at which all reservations so far are paid for at the current rate.
     paid_at: Mutex<Option<Instant>>,
 }
 
 impl RateLimiter {
-    /// A limit of `bytes_per_second`; after a pause, what would have passed during `burst` passes at once.
+    /// Creates a limiter of `bytes_per_second`. After a pause, the bytes of a `burst` period pass
+    /// without waiting.
     pub fn new(bytes_per_second: u64, burst: Duration) -> Self {
         RateLimiter { bytes_per_second: AtomicU64::new(bytes_per_second.max(1)), burst, paid_at: Mutex::new(None) }
     }
 
-    /// Another rate from here on.
+    /// Changes the rate for later reservations.
     pub fn set_rate(&self, bytes_per_second: u64) {
         self.bytes_per_second.store(bytes_per_second.max(1), Ordering::Relaxed);
     }
 
-    /// Reserves room for `bytes` and says how long to wait before they may pass.
+    /// Reserves `bytes` and returns the time to wait before they may pass.
     pub fn reserve(&self, bytes: usize, now: Instant) -> Duration {
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.load(Ordering::Relaxed) as f64);
         let mut paid_at = self.paid_at.lock().expect("no panic happens under this lock");
@@ -42,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_passes_and_then_the_rate_holds() {
+    fn rate_holds_after_a_burst() {
         let rate_limiter = RateLimiter::new(1000, Duration::from_millis(500));
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);

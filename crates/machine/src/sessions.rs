@@ -1,17 +1,20 @@
-//! The session table of a shard: it makes a write that is sent again happen once.
+//! The session table of a shard: makes retried writes take effect exactly once.
 //!
 //! ```text
-//!   in the state    'S' | session | index of the entry  ->  clock, lowest, outcomes of that entry        (one record an entry)
-//!   in memory       session  ->  last used, lowest, outcomes by sequence, which records hold them        (read from the above)
+//!   in the state    'S' | session | index  ->  clock, lowest, outcomes      one record per entry
+//!   in memory       session  ->  last use, lowest, outcomes by sequence, records of the outcomes
 //! ```
 //!
-//! A client numbers the writes of its session. The table keeps what became of each number, until the client says with a
-//! later write that it has no more use for it (`lowest`). A write whose number is known gets the first outcome again.
+//! A client numbers the writes of its session. The table keeps the outcome of each number until a
+//! later write of the client releases it by raising `lowest`. A retried write with a known number
+//! gets its first outcome again.
 //!
-//! One record holds all that an entry did in a session, so that a write costs some bytes of a record and not a record. The
-//! newest record of a session says where the session stands; an older one is deleted when all its outcomes are forgotten.
+//! One record holds everything that an entry did in a session, so that a write costs some bytes of
+//! a record and not a record of its own. A session's newest record holds its clock and `lowest`; an
+//! older record is deleted when all its outcomes are released.
 //!
-//! Everything here is decided by the log alone: the same on every replica, after every restart, and in every snapshot.
+//! The table depends only on the log: it is the same on every replica, after every restart, and in
+//! every snapshot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -24,43 +27,47 @@ use crate::draft::Draft;
 use crate::keys::{SESSION, Space, parse_session_key, session_key};
 use crate::state::{StateError, View};
 
-/// Sessions that a shard keeps at most: one more evicts the one that was not used for longest. Bounds memory and the state.
+/// Maximum number of sessions per shard: one more evicts the least recently used. Bounds memory and
+/// state.
 pub const SESSIONS_MAX: usize = 1024;
-/// Sequences that a session may have above its lowest: outcomes that it keeps at most.
+/// Maximum number of sequences above a session's lowest, so of outcomes that it keeps.
 pub const OUTSTANDING_MAX: u64 = 4096;
-/// For how long, by the shard's clock, a session that is not used is kept at least, unless others need its place.
+/// Idle time, by the shard's clock, for which a session is kept unless others need its place.
 pub const SESSION_IDLE_MS_MAX: u64 = 10 * 60 * 1000;
-/// Idle sessions that one entry evicts at most, so that no entry takes long: the others wait for the next entry.
+/// Maximum number of idle sessions that one entry evicts, which bounds the entry's work. The next
+/// entry evicts more.
 const EVICTED_PER_ENTRY_MAX: usize = 16;
 
-/// When a session was last used: by the shard's clock, and by which entry. Both only grow.
+/// The last use of a session: the shard's clock and the entry's index. Both only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Used {
     clock_ms: u64,
     index: u64,
 }
 
-/// What the table says of a write before it is applied.
+/// The table's verdict on a write before it is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// It was never done: apply it and [`Sessions::remember`] the outcome.
+    /// Not done before: apply the write and [`Sessions::remember`] the outcome.
     New,
-    /// It was done, with this outcome.
+    /// Already done, with this outcome.
     Done(Remembered),
-    /// Its session is not in the table.
+    /// The session is not in the table.
     Unknown,
-    /// It is below the session's lowest sequence.
+    /// The sequence is below the session's lowest.
     Forgotten,
-    /// It is [`OUTSTANDING_MAX`] or more above the session's lowest sequence.
+    /// The sequence is [`OUTSTANDING_MAX`] or more above the session's lowest.
     TooFar,
 }
 
 /// The session table of a shard.
 ///
 /// # Invariants
-/// * `by_use` has every session of `sessions` once, under its last use.
-/// * At most [`SESSIONS_MAX`] sessions, each with at most [`OUTSTANDING_MAX`] outcomes, all at or above its `lowest`.
-/// * Between two entries, what is in memory is what [`Sessions::open`] would read from the state.
+/// * `by_use` contains each session of `sessions` exactly once, under its last use.
+/// * There are at most [`SESSIONS_MAX`] sessions, each with at most [`OUTSTANDING_MAX`] outcomes,
+///   all at or above its `lowest`.
+/// * Between two entries, the table in memory equals the one that [`Sessions::open`] would read
+///   (held by the test `replies_and_state_depend_on_the_log_alone`).
 pub(super) struct Sessions {
     sessions: BTreeMap<SessionId, Session>,
     by_use: BTreeSet<(Used, SessionId)>,
@@ -76,14 +83,15 @@ struct Session {
     records: Records,
 }
 
-/// A session's records in the state: the highest sequence that each holds an outcome of (0 for none), and its entry's index.
+/// A session's records in the state, as (highest sequence with an outcome in the record or 0, index
+/// of the entry).
 #[derive(Default)]
 struct Records {
     newest: Option<(u64, u64)>,
     older: BTreeSet<(u64, u64)>,
 }
 
-/// The entry that is being applied, and what it did in which session so far.
+/// The entry being applied, and its outcomes by session.
 #[derive(Default)]
 struct CurrentEntry {
     now: Used,
@@ -112,7 +120,8 @@ impl Sessions {
         Ok(Sessions { sessions, by_use, entry: CurrentEntry::default() })
     }
 
-    /// Begins the entry at `index`, with the shard's clock as the entry moved it, and evicts sessions that were idle too long.
+    /// Begins the entry at `index`, with the shard's clock after the entry, and evicts sessions
+    /// that were idle too long.
     pub(super) fn begin(&mut self, clock_ms: u64, index: u64, draft: &mut Draft<'_>) {
         assert!(self.entry.touched.is_empty(), "the entry before was finished");
         self.entry.now = Used { clock_ms, index };
@@ -126,7 +135,7 @@ impl Sessions {
         }
     }
 
-    /// Opens a session with an id that was never given out. Evicts the one that was not used for longest, if the table is full.
+    /// Opens a session with a new id. If the table is full, evicts the least recently used session.
     pub(super) fn open_session(&mut self, draft: &mut Draft<'_>) -> SessionId {
         if self.sessions.len() >= SESSIONS_MAX
             && let Some((_, id)) = self.by_use.first()
@@ -136,7 +145,7 @@ impl Sessions {
         let head = draft.head_mut();
         head.sessions_opened += 1;
         let id = SessionId(head.sessions_opened);
-        // Sequences count from 1.
+        // Sequences start at 1.
         let session = Session { lowest: 1, used: self.entry.now, ..Session::default() };
         assert!(self.sessions.insert(id, session).is_none(), "session {id} is new");
         self.by_use.insert((self.entry.now, id));
@@ -144,7 +153,8 @@ impl Sessions {
         id
     }
 
-    /// Looks a write up. Where the session is known, this uses it and forgets what is below the stamp's lowest sequence.
+    /// Looks up a write. If the session is known, marks it as used and releases the outcomes below
+    /// the stamp's lowest sequence.
     pub(super) fn admit(&mut self, stamp: &SessionStamp) -> Admission {
         let Some(session) = self.sessions.get_mut(&stamp.session) else { return Admission::Unknown };
         if session.used != self.entry.now {
@@ -165,16 +175,19 @@ impl Sessions {
         }
     }
 
-    /// Remembers what became of a write that was admitted as [`Admission::New`].
+    /// Records the outcome of a write that was admitted as [`Admission::New`].
     pub(super) fn remember(&mut self, stamp: &SessionStamp, outcome: Remembered) {
         let session = self.sessions.get_mut(&stamp.session).expect("an admitted write has a session");
         let first = session.outcomes.insert(stamp.sequence, outcome).is_none();
         assert!(first, "sequence {} of session {} is done once", stamp.sequence, stamp.session);
+        assert!(session.outcomes.len() as u64 <= OUTSTANDING_MAX, "session {} is bounded", stamp.session);
         self.entry.touched.entry(stamp.session).or_default().push((stamp.sequence, outcome));
     }
 
-    /// Ends the entry: writes one record for every session that it used, and deletes the records that nobody needs any more.
+    /// Ends the entry: writes one record per session that it used, and deletes records whose
+    /// outcomes are all released.
     pub(super) fn finish(&mut self, draft: &mut Draft<'_>) {
+        assert_eq!(self.by_use.len(), self.sessions.len(), "each session is listed once by its last use");
         let Used { clock_ms, index } = self.entry.now;
         for (id, outcomes) in std::mem::take(&mut self.entry.touched) {
             let session = self.sessions.get_mut(&id).expect("a touched session is evicted from both");
@@ -187,7 +200,7 @@ impl Sessions {
         }
     }
 
-    /// Forgets a session and deletes its records.
+    /// Removes a session and deletes its records.
     fn evict(&mut self, id: SessionId, draft: &mut Draft<'_>) {
         let session = self.sessions.remove(&id).expect("what is evicted is in the table");
         self.by_use.remove(&(session.used, id));
@@ -199,7 +212,7 @@ impl Sessions {
 }
 
 impl Session {
-    /// Takes in a record of the state. They come in the order of their entries.
+    /// Adds a record of the state. Records must come in the order of their entries.
     fn replay(&mut self, index: u64, entry: SessionEntry) {
         self.used = Used { clock_ms: entry.clock_ms, index };
         self.records.add(index, &entry.outcomes);
@@ -221,13 +234,13 @@ impl Session {
 }
 
 impl Records {
-    /// Adds the record of a later entry, which is the newest from now on.
+    /// Adds the record of a later entry as the newest.
     fn add(&mut self, index: u64, outcomes: &[(u64, Remembered)]) {
         let highest = outcomes.iter().map(|(sequence, _)| *sequence).max().unwrap_or(0);
         self.older.extend(self.newest.replace((highest, index)));
     }
 
-    /// Takes out the index of an older record that has no outcome at or above `lowest`.
+    /// Removes an older record without outcomes at or above `lowest`, and returns its index.
     fn pop_below(&mut self, lowest: u64) -> Option<u64> {
         let (highest, _) = self.older.first()?;
         (*highest < lowest).then(|| self.older.pop_first())?.map(|(_, index)| index)

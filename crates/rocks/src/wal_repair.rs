@@ -1,18 +1,35 @@
-//! The last write of a database that lost its power, or whose sync failed: parts of it may be on disk and others not. It is the last
-//! one of the write-ahead log, or of the manifest, which says of which files the database consists and is written in the same way.
+//! Repairs the last write of a database after a power cut or a failed sync, when only parts of it
+//! may be on disk. That write is the last record of the write-ahead log or of the manifest (the
+//! list of the database's files, written in the same format).
 //!
-//! RocksDB takes a last record that is too short for a torn write, but refuses one whose bytes are wrong: it cannot tell a write that
-//! was cut off from one that has rotted. What a power cut leaves can be told apart, as etcd's write-ahead log does
-//! (`isTornEntry` in its `wal/decoder.go`): a disk writes whole sectors, so a part that was never written is a sector of
-//! zeros, which rot does not make. A write like that was never acknowledged, because the writer begins none before the last one is
-//! synced; it is cut off, and nothing else is. What this cannot tell from it: a last write that *was* acknowledged, has rotted,
-//! and holds zeros of its own that fill a sector, or that are its end: sixteen or more where a sector begins with them, any
-//! number where a page does.
-//!
-//! The file is a sequence of blocks of 32 KiB, each of fragments of records (RocksDB's `db/log_format.h`):
+//! RocksDB accepts a last record that is too short, as a torn write, but refuses one with wrong
+//! bytes: it cannot tell a torn write from rot. Its holes can, as in etcd's write-ahead log
+//! (`isTornEntry` in its `wal/decoder.go`): a disk writes whole sectors, so an unwritten part is a
+//! sector of zeros.
 //!
 //! ```text
-//!   ┌ crc32c, masked: 4 ┬ length: 2 ┬ type: 1 ┬ length bytes ┐      type: 1 whole, 2 first, 3 middle, 4 last fragment of a record
+//!   damaged record                         │ treated as    │ why
+//!   ───────────────────────────────────────┼───────────────┼──────────────────────────────────────
+//!   has a hole (¹), no intact record after │ torn: cut off │ never acknowledged: the writer starts
+//!                                          │               │ no write before the last is synced
+//!   has a hole, an intact record after     │ rot: refused  │ a later write exists, so this one was
+//!                                          │               │ synced and acknowledged
+//!   has no hole                            │ rot: refused  │ rot does not make sectors of zeros
+//! ```
+//!
+//! (¹) A whole sector of zeros; or zeros from the start of the record to the next sector; or zeros
+//! from the start of a sector to the end of the record: at least 16, or any number if the sector
+//! starts a page.
+//!
+//! The rule is wrong for one case: an acknowledged last write that has rotted and whose own content
+//! contains such zeros.
+//!
+//! The file is a sequence of blocks of 32 KiB, each of fragments of records (RocksDB's
+//! `db/log_format.h`):
+//!
+//! ```text
+//!   ┌ crc32c, masked: 4 ┬ length: 2 ┬ type: 1 ┬ length bytes ┐
+//!   type: 1 whole, 2 first, 3 middle, 4 last fragment of a record
 //! ```
 //!
 //! Recycled, compressed or time-stamped logs have other types; ours are none of these.
@@ -23,35 +40,54 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{DB, ErrorKind, Options};
 
-/// RocksDB's block.
+/// RocksDB's block size.
 const BLOCK: usize = 32 << 10;
-/// What precedes a fragment.
+/// Size of a fragment's header.
 const HEADER: usize = 7;
-/// What a disk writes as a whole, at least.
+/// Smallest unit that a disk writes atomically.
 const SECTOR: usize = 512;
-/// What the kernel writes as a whole, at least: most holes begin at one.
+/// Smallest unit that the kernel writes back; most holes begin at a page.
 const PAGE: usize = 4096;
-/// Elsewhere, fewer zeros than this at the end of a fragment say nothing: numbers end in some.
+/// Fewer zeros than this at the end of a fragment, not at the start of a page, are no sign of a
+/// hole: numbers may end in zeros.
 const ZEROS_MIN: usize = 16;
 
 const WHOLE: u8 = 1;
 const FIRST: u8 = 2;
 const MIDDLE: u8 = 3;
 
-/// Opens a database, or makes it; without its last write where that was torn. An error says what else is wrong.
-pub(crate) fn open(options: &Options, directory: &Path) -> Result<DB, String> {
+/// The database cannot be opened; the node must not serve.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// RocksDB's reason. It is not a torn last write, or that was cut off and is not the only
+    /// damage.
+    #[error(transparent)]
+    Database(#[from] rocksdb::Error),
+    /// The database is corrupt, and its files could not be examined for a torn last write.
+    #[error("{error}; examining the files failed: {repair}")]
+    Repair {
+        /// RocksDB's reason.
+        error: rocksdb::Error,
+        /// Failure of the examination.
+        repair: io::Error,
+    },
+}
+
+/// Opens a database, creating it if needed. Cuts off a torn last write.
+pub(crate) fn open(options: &Options, directory: &Path) -> Result<DB, OpenError> {
     match DB::open(options, directory) {
         Err(error) if error.kind() == ErrorKind::Corruption => match cut(directory) {
-            Ok(true) => DB::open(options, directory).map_err(rocksdb::Error::into_string),
-            Ok(false) => Err(error.into_string()),
-            Err(also) => Err(format!("{error}; looking at it: {also}")),
+            Ok(true) => Ok(DB::open(options, directory)?),
+            Ok(false) => Err(error.into()),
+            Err(repair) => Err(OpenError::Repair { error, repair }),
         },
-        opened => opened.map_err(rocksdb::Error::into_string),
+        opened => Ok(opened?),
     }
 }
 
-/// Cuts a torn last write off the newest write-ahead log of the database in this directory, and off its manifest, durably. False, and
-/// nothing is touched, if what is wrong is something else: then it must not be opened.
+/// Cuts a torn last write off the newest write-ahead log file and the manifest of the database in
+/// this directory, durably. Returns false, without a change, if there is no torn write: then the
+/// damage is something else and the database must not be opened.
 fn cut(directory: &Path) -> io::Result<bool> {
     let mut any = false;
     for file in [newest(directory)?, manifest(directory)?].into_iter().flatten() {
@@ -66,11 +102,11 @@ fn cut_file(path: &Path) -> io::Result<bool> {
     let file = fs::OpenOptions::new().write(true).open(path)?;
     file.set_len(end as u64)?;
     file.sync_all()?;
-    tracing::warn!(file = %path.display(), bytes = bytes.len() - end, "a last write that lost its power was cut off; it was never acknowledged");
+    tracing::warn!(file = %path.display(), bytes = bytes.len() - end, "cut off a torn last write, which was never acknowledged");
     Ok(true)
 }
 
-/// The manifest that the database would be opened with.
+/// The current manifest.
 fn manifest(directory: &Path) -> io::Result<Option<PathBuf>> {
     match fs::read_to_string(directory.join("CURRENT")) {
         Ok(name) => Ok(Some(directory.join(name.trim_end())).filter(|path| path.is_file())),
@@ -79,7 +115,8 @@ fn manifest(directory: &Path) -> io::Result<Option<PathBuf>> {
     }
 }
 
-/// The write-ahead log with the highest number that holds anything: RocksDB may have begun one and written nothing to it.
+/// The non-empty write-ahead log file with the highest number. RocksDB may have created a newer,
+/// still empty one.
 fn newest(directory: &Path) -> io::Result<Option<PathBuf>> {
     let mut newest: Option<(u64, PathBuf)> = None;
     for file in fs::read_dir(directory)? {
@@ -98,9 +135,9 @@ fn newest(directory: &Path) -> io::Result<Option<PathBuf>> {
     Ok(newest.map(|(_, path)| path))
 }
 
-/// Where the record begins that was torn, if that and nothing else is wrong.
+/// The offset of the torn record, if the file is damaged only by a torn last write.
 fn torn_at(bytes: &[u8]) -> Option<usize> {
-    // The record that the next fragment goes on with.
+    // The record that the next fragment continues.
     let mut record = None;
     let mut at = 0;
     while at < bytes.len() {
@@ -122,7 +159,7 @@ fn torn_at(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// The type and the length of the fragment there, if it is whole.
+/// Type and length of the fragment at this offset, if it is intact.
 fn fragment(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     let header = bytes.get(at..at + HEADER)?;
     let length = usize::from(u16::from_le_bytes([header[4], header[5]]));
@@ -135,8 +172,8 @@ fn fragment(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     (crc == stored).then_some((header[6], length))
 }
 
-/// Whether some sector of the damaged fragment was never written. Where its length was not written either, it may reach to the
-/// end of its block.
+/// Whether a sector of the damaged fragment was never written. If its length was not written
+/// either, the fragment may reach to the end of its block.
 fn has_hole(bytes: &[u8], at: usize) -> bool {
     let block_end = bytes.len().min(at - at % BLOCK + BLOCK);
     let end = match bytes.get(at + 4..at + HEADER) {
@@ -144,16 +181,18 @@ fn has_hole(bytes: &[u8], at: usize) -> bool {
         Some(header) => block_end.min(at + HEADER + usize::from(u16::from_le_bytes([header[0], header[1]]))),
     };
     let unwritten = |from: usize, to: usize| bytes[from..to].iter().all(|byte| *byte == 0);
-    // Before the first whole sector there is a piece of the checksum at least, which is not zero by chance.
+    // Before the first whole sector there is at least part of the checksum, which is not zero by
+    // chance.
     let first = at.next_multiple_of(SECTOR).min(end);
     let sectors = (first..end).step_by(SECTOR).map(|from| (from, end.min(from + SECTOR)));
     (at < first && unwritten(at, first))
         || sectors.filter(|(from, to)| from % PAGE == 0 || to - from >= ZEROS_MIN).any(|(from, to)| unwritten(from, to))
 }
 
-/// Whether a record that begins after it is whole: then the one that is not was followed by another write, and so it had been
-/// synced. It is looked for everywhere, because the damage may hide where the next one begins. Fragments that go on with a record
-/// are no sign of that: they are later parts of the same write.
+/// Whether an intact record begins after this offset. If so, the damaged record was followed by
+/// another write, so it had been synced. The search covers all offsets, because the damage may hide
+/// where the next record begins. Fragments that continue a record do not count: they may be later
+/// parts of the same write.
 fn is_followed(bytes: &[u8], at: usize) -> bool {
     let begins = |at: &usize| matches!(bytes.get(at + HEADER - 1), Some(&(WHOLE | FIRST)));
     (at + 1..bytes.len()).filter(begins).any(|at| fragment(bytes, at).is_some())

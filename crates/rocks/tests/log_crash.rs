@@ -1,15 +1,15 @@
-//! Kills a process that writes a log, again and again, and checks after each time that the log is what it must be.
+//! Kills a process that writes a log, repeatedly, and verifies the log after each kill.
 //!
 //! ```text
 //!   parent                                  child (this test binary, run again)
 //!     │ ◄── "do R n …"  before each call ──── threads: append, vote, truncate, purge, create, destroy
 //!     │ ◄── "ok R n"    from each Done ────── writer
 //!     │ ─── SIGKILL at a random moment ─────► ✗
-//!     └ opens the log: every replica R must be exactly where some n puts it that is not below its last "ok"
+//!     └ opens the log: every replica R must equal the model after some n ≥ its last "ok"
 //! ```
 //!
-//! Killing a process does not lose what the kernel has: this does not show that the log waits for its sync. That takes a power
-//! cut, which needs a disk of its own.
+//! A killed process does not lose data in the kernel's cache, so this does not show that the log
+//! waits for its syncs. That takes a power cut, which needs a disk of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test, helpers included, fails by panicking")]
 
@@ -26,20 +26,20 @@ use log_support::*;
 use quorate_machine::log::{Done, Log, LogError, MemoryLog};
 use quorate_types::{Entry, GroupId, LogId, ReplicaId, Vote};
 
-/// How often the child is killed, if not said otherwise in [`ROUNDS_VARIABLE`].
+/// Number of kills; [`ROUNDS_VARIABLE`] overrides it.
 const ROUNDS: u64 = 20;
 const ROUNDS_VARIABLE: &str = "QUORATE_CRASH_ROUNDS";
-/// Tells the child where its log is and which round this is.
+/// Environment variable for the child: the directory of the log and the round.
 const CHILD_VARIABLE: &str = "QUORATE_LOG_CRASH_CHILD";
 
 const THREADS: u64 = 3;
 const REPLICAS_PER_THREAD: u64 = 2;
-/// Calls that a thread has in flight.
+/// Maximum number of calls in flight per thread.
 const IN_FLIGHT_MAX: usize = 16;
-/// Entries that a replica keeps, about.
+/// Approximate number of entries that a replica retains.
 const RETAINED: u64 = 200;
 
-/// A small generator of numbers, so that a failure can be had again from its round.
+/// A small random number generator, seeded with the round, so that a failure can be reproduced.
 struct Random(u64);
 
 impl Random {
@@ -49,7 +49,7 @@ impl Random {
     }
 }
 
-/// What the child does to a replica.
+/// A change that the child makes to a replica.
 #[derive(Clone, Copy, Debug)]
 enum Action {
     Create,
@@ -63,7 +63,7 @@ enum Action {
 }
 
 impl Action {
-    /// Whether it reaches the disk with whatever the replica does next; nobody is told.
+    /// Whether the action has no callback and reaches the disk with the replica's next action.
     fn goes_along(self) -> bool {
         matches!(self, Action::Committed(_) | Action::Won)
     }
@@ -112,7 +112,7 @@ impl Action {
     }
 }
 
-/// An entry whose size, too, follows from its place; now and then one that spans blocks of the write-ahead log.
+/// An entry whose size also depends on its log id; some span several blocks of the write-ahead log.
 fn sized_entry(id: LogId) -> Entry {
     let spread = (id.term.wrapping_mul(31) ^ id.index).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     entry(id, if spread.is_multiple_of(60) { 100_000 } else { (spread % 2_000) as usize })
@@ -120,7 +120,7 @@ fn sized_entry(id: LogId) -> Entry {
 
 // The child.
 
-/// Not a test by itself: the process that the test below starts and kills.
+/// Not a test: the process that the test below starts and kills.
 #[test]
 #[ignore = "started by the test below"]
 fn child() {
@@ -136,7 +136,7 @@ fn child() {
     });
 }
 
-/// One replica, as the child sees it.
+/// A replica, as the child tracks it.
 struct Writing<'a> {
     log: &'a dyn Log,
     replica: ReplicaId,
@@ -145,7 +145,7 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    /// Says what is about to be done, does it, and says when it is durable.
+    /// Announces an action, executes it, and reports when it is durable.
     fn does(&mut self, action: Action, told: &mpsc::SyncSender<()>) {
         self.number += 1;
         let (replica, number, told) = (self.replica, self.number, told.clone());
@@ -153,7 +153,7 @@ impl Writing<'_> {
         let done = move |result: Result<(), LogError>| {
             result.expect("nothing fails here");
             say(&format!("ok {replica} {number}"));
-            // Full or gone: nobody waits for this one.
+            // Full or disconnected: no receiver waits for this one.
             let _ = told.try_send(());
         };
         action.does(self.log, self.replica, Box::new(done));
@@ -205,7 +205,7 @@ fn write_until_killed(log: &dyn Log, thread: u64, round: u64) {
             waiting += usize::from(!(action.goes_along() || matches!(action, Action::Purge(_))));
         }
         if thread == 0 && random.below(10) == 0 {
-            // A replica that comes and, perhaps, goes.
+            // A short-lived replica, which may be destroyed again.
             let replica = ReplicaId((1_000 + round) * 1_000_000 + passing);
             let mut short_lived = Writing { log, replica, number: 0, term: 1 };
             short_lived.does(Action::Create, &told);
@@ -223,7 +223,7 @@ fn write_until_killed(log: &dyn Log, thread: u64, round: u64) {
     }
 }
 
-/// One line, at once. A broken pipe means that the parent is gone.
+/// Prints one line unbuffered. A broken pipe means that the parent is gone.
 fn say(line: &str) {
     if writeln!(std::io::stdout().lock(), "{line}").is_err() {
         std::process::exit(1);
@@ -232,18 +232,18 @@ fn say(line: &str) {
 
 // The parent.
 
-/// What the child said of one replica.
+/// The child's reports about one replica.
 #[derive(Default)]
 struct Said {
     actions: Vec<Action>,
-    /// The last action that is known to be durable, counted from 1.
+    /// The last action reported durable, counted from 1.
     acknowledged: usize,
 }
 
-/// Shows that whatever was acknowledged before a SIGKILL is there after it, that every replica's log is a prefix of what was
-/// done to it, and that no log has a hole.
+/// After a SIGKILL, every acknowledged change is present, every replica's log reflects a prefix of
+/// its actions, and no log has a hole.
 #[test]
-fn whatever_was_acknowledged_survives_sigkill() {
+fn acknowledged_changes_survive_sigkill() {
     let rounds = std::env::var(ROUNDS_VARIABLE).map_or(ROUNDS, |rounds| rounds.parse().expect("a number of rounds"));
     let directory = tempfile::tempdir().unwrap();
     let model = MemoryLog::new(true);
@@ -264,7 +264,7 @@ fn whatever_was_acknowledged_survives_sigkill() {
     assert!(acknowledged as u64 > rounds * 10, "the children were killed before they did anything: {acknowledged}");
 }
 
-/// Starts the child, kills it at a random moment, and gives what it said until then.
+/// Starts the child, kills it at a random moment, and returns its reports.
 fn run_and_kill(directory: &Path, round: u64) -> BTreeMap<ReplicaId, Said> {
     let mut random = Random(round);
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -278,10 +278,10 @@ fn run_and_kill(directory: &Path, round: u64) -> BTreeMap<ReplicaId, Said> {
     let reader = std::thread::spawn(move || {
         let mut said = BTreeMap::<ReplicaId, Said>::new();
         let mut line = String::new();
-        // A line that the kill cut short has no end, and says nothing.
+        // A line cut off by the kill has no line end and is ignored.
         while output.read_line(&mut line).unwrap() > 0 && line.ends_with('\n') {
             if hear(line.trim_end(), &mut said) {
-                // After the first time nobody listens.
+                // Only the first report has a receiver.
                 let _ = started.send(());
             }
             line.clear();
@@ -289,7 +289,7 @@ fn run_and_kill(directory: &Path, round: u64) -> BTreeMap<ReplicaId, Said> {
         said
     });
     if round % 4 != 3 {
-        // Killed in full flight. Otherwise perhaps as early as in its recovery.
+        // Kill it in full operation; otherwise the kill may come during its recovery.
         has_started.recv().unwrap_or_else(|_| panic!("round {round}: the child ended by itself: {:?}", child.wait()));
     }
     std::thread::sleep(Duration::from_millis(random.below(300)));
@@ -300,7 +300,7 @@ fn run_and_kill(directory: &Path, round: u64) -> BTreeMap<ReplicaId, Said> {
     reader.join().unwrap()
 }
 
-/// Understands a line of the child; gives whether it acknowledged something.
+/// Parses a line of the child and returns whether it acknowledged an action.
 fn hear(line: &str, said: &mut BTreeMap<ReplicaId, Said>) -> bool {
     let words: Vec<_> = line.split(' ').collect();
     let number = |word: &str| word.parse::<u64>().unwrap();
@@ -317,13 +317,13 @@ fn hear(line: &str, said: &mut BTreeMap<ReplicaId, Said>) -> bool {
             said.acknowledged = said.acknowledged.max(number(at) as usize);
             true
         }
-        // What the test harness itself prints.
+        // Output of the test harness itself.
         _ => false,
     }
 }
 
-/// Moves the model of one replica forward until it is where the log is: at least to what was acknowledged, at most to the end.
-/// Gives how far that is beyond what was acknowledged.
+/// Advances the model of one replica until it equals the log: at least to the last acknowledged
+/// action, at most to the last one. Returns the number of actions beyond the acknowledged ones.
 fn check(log: &dyn Log, model: &MemoryLog, replica: ReplicaId, said: &Said, round: u64) -> usize {
     let mut marks = Vec::new();
     let found = log.state(replica).ok();

@@ -1,4 +1,4 @@
-//! What only the log on disk can show: group commit, cold reads, space given back, and what it does about damage.
+//! Tests of the log on disk: group commit, cold reads, reclaimed space, and damage.
 
 #![allow(clippy::unwrap_used, reason = "a test, helpers included, fails by panicking")]
 
@@ -18,7 +18,7 @@ use quorate_rocks::{LogOptions, RocksLog};
 use quorate_types::codec::CodecError;
 use quorate_types::{GroupId, ReplicaId};
 
-/// A closed log with one replica and these many entries of a kilobyte, all of them in the write-ahead log.
+/// A closed log with one replica and this many entries of a kilobyte, all in the write-ahead log.
 fn closed_log(count: u64) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let log = RocksLog::open(directory.path(), LogOptions::default()).unwrap();
@@ -36,7 +36,7 @@ fn file(directory: &Path, extension: &str) -> PathBuf {
     files.max_by_key(|file| file.metadata().unwrap().len()).expect("there is such a file").path()
 }
 
-/// What a crash at this moment would leave.
+/// A copy of the files that a crash at this moment would leave.
 fn copy(from: &Path) -> tempfile::TempDir {
     let to = tempfile::tempdir().unwrap();
     fs::remove_dir(to.path()).unwrap();
@@ -54,10 +54,10 @@ fn refusal(path: &Path) -> LogError {
     RocksLog::open(path, small()).err().expect("this must not open")
 }
 
-/// Shows that concurrent appends share their syncs: many replicas with one append in flight each need far fewer syncs than
-/// appends.
+/// Concurrent appends share syncs: many replicas with one append in flight each need far fewer
+/// syncs than appends.
 #[test]
-fn group_commit_groups() {
+fn concurrent_appends_share_syncs() {
     const REPLICAS: u64 = 32;
     const APPENDS: u64 = 100;
     let directory = tempfile::tempdir().unwrap();
@@ -80,8 +80,8 @@ fn group_commit_groups() {
     }
 }
 
-/// Shows that a commit mark alone is not even written, and that a purge is synced though nobody waits for it: so only the last
-/// write of all can be one that a power cut tore.
+/// A commit mark alone is not written. A purge is synced although it has no callback, so that only
+/// the very last write can be torn.
 #[test]
 fn every_write_is_synced() {
     let directory = tempfile::tempdir().unwrap();
@@ -102,10 +102,10 @@ fn every_write_is_synced() {
     assert_eq!(log.syncs(), before + 1);
 }
 
-/// Shows that entries which have left memory are read from disk, and that reads across the border have no seam, while others
-/// are appended, purged and truncated.
+/// Entries evicted from memory are read from disk, and reads across the border have no seam, while
+/// other entries are appended, purged and truncated.
 #[test]
-fn what_has_left_the_tail_is_read_from_disk() {
+fn evicted_entries_are_read_from_disk() {
     let directory = tempfile::tempdir().unwrap();
     let log = open(directory.path());
     log.create(A, GroupId(1)).unwrap();
@@ -115,7 +115,7 @@ fn what_has_left_the_tail_is_read_from_disk() {
                 append(&log, A, vec![entry(id(1, index), 1_000)]);
                 if index % 100 == 99 {
                     log.purge(A, id(1, index - 90));
-                    // The end is written anew, with the same entries.
+                    // Rewrite the end with the same entries.
                     wait(|done| log.truncate_after(A, Some(id(1, index - 50)), done)).unwrap();
                     append(&log, A, (index - 49..=index).map(|i| entry(id(1, i), 1_000)).collect());
                 }
@@ -136,9 +136,9 @@ fn what_has_left_the_tail_is_read_from_disk() {
     assert_eq!(indexes(&log, A), (2_910..3_000).collect::<Vec<_>>());
 }
 
-/// Shows that purged and destroyed entries give their space back when nothing is written any more.
+/// The space of purged and destroyed entries is reclaimed when writes stop.
 #[test]
-fn purged_space_is_given_back() {
+fn purged_space_is_reclaimed() {
     let directory = tempfile::tempdir().unwrap();
     let log = open(directory.path());
     for replica in [A, B] {
@@ -152,15 +152,17 @@ fn purged_space_is_given_back() {
     assert_eq!(indexes(&log, A), [999]);
 }
 
-/// Space was given back up to where a purge was asked for, while the mark of that purge still waited for the writer: a crash
-/// at that moment left a log whose first entries were missing, and the node did not start again.
+/// Space is reclaimed only up to the durable purge mark. (It was once reclaimed up to a purge that
+/// was still queued; a crash then left a log without its first entries, and the node did not
+/// start.)
 #[test]
-fn space_is_not_given_back_ahead_of_the_purge_mark() {
+fn space_is_reclaimed_only_up_to_the_durable_purge_mark() {
     let directory = tempfile::tempdir().unwrap();
     let log = open(directory.path());
     [A, B].into_iter().for_each(|replica| log.create(replica, GroupId(1)).unwrap());
     append_megabytes(&log, A, 40);
-    // The writer is held up, so that what follows waits in the queue in three parts: a part ends before a large append.
+    // Block the writer, so that the following operations are queued in three parts: a part ends
+    // before a large append.
     let (first, go_on) = held_up();
     let (second, finish) = held_up();
     log.save_vote(B, vote(1, false), first);
@@ -175,13 +177,13 @@ fn space_is_not_given_back_ahead_of_the_purge_mark() {
     assert_eq!(indexes(&open(crashed.path()), A), (2_000..4_000).collect::<Vec<_>>());
 }
 
-/// A `Done` that keeps the writer, once it has said so, until the receiver is dropped.
+/// A `Done` that blocks the writer, after reporting so, until the receiver is dropped.
 fn held_up() -> (Done, mpsc::Receiver<()>) {
     let (sender, receiver) = mpsc::sync_channel(0);
     (Box::new(move |_| while sender.send(()).is_ok() {}), receiver)
 }
 
-/// A hundred entries of term 1 for each megabyte.
+/// Appends a hundred entries of term 1 per megabyte.
 fn append_megabytes(log: &RocksLog, replica: ReplicaId, megabytes: u64) {
     for index in 0..10 * megabytes {
         append(log, replica, (0..10).map(|i| entry(id(1, index * 10 + i), 10_000)).collect());
@@ -202,9 +204,9 @@ fn wait_for_table_bytes(directory: &Path, at_most: u64) {
     }
 }
 
-/// Shows that a flipped bit anywhere before the last block of the write-ahead log is found at open.
+/// A flipped bit anywhere before the last block of the write-ahead log is detected at open.
 #[test]
-fn a_flipped_bit_in_the_write_ahead_log_is_refused() {
+fn flipped_bit_in_the_write_ahead_log_is_refused() {
     let original = closed_log(200);
     let length = fs::metadata(file(original.path(), "log")).unwrap().len() as usize;
     for at in (100..length - (40 << 10)).step_by(10_007) {
@@ -215,11 +217,11 @@ fn a_flipped_bit_in_the_write_ahead_log_is_refused() {
     }
 }
 
-/// Shows that a flipped bit in a table file is found at open, although RocksDB itself opens it.
+/// A flipped bit in a table file is detected at open, although RocksDB itself opens the file.
 #[test]
-fn a_flipped_bit_in_a_table_is_refused() {
+fn flipped_bit_in_a_table_is_refused() {
     let original = closed_log(200);
-    // Opening moves what the write-ahead log holds into a table.
+    // Opening moves the write-ahead log into a table.
     drop(open(original.path()));
     let length = fs::metadata(file(original.path(), "sst")).unwrap().len() as usize;
     for at in (100..length / 10 * 9).step_by(20_011) {
@@ -230,9 +232,9 @@ fn a_flipped_bit_in_a_table_is_refused() {
     }
 }
 
-/// Shows that a last write that did not get to the disk in full is dropped, and nothing else.
+/// A last write that is incomplete on disk is dropped, and nothing else.
 #[test]
-fn a_torn_tail_is_tolerated() {
+fn incomplete_last_write_is_dropped() {
     let original = closed_log(50);
     let length = fs::metadata(file(original.path(), "log")).unwrap().len();
     for cut in [1, 7, 300, 1_000] {
@@ -246,17 +248,17 @@ fn a_torn_tail_is_tolerated() {
     }
 }
 
-/// Sets a sector of a file to zeros, as one that was never written.
+/// Overwrites a sector of a file with zeros, as if it was never written.
 fn unwrite(path: &Path, sector: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[sector * 512..(sector + 1) * 512].fill(0);
     fs::write(path, bytes).unwrap();
 }
 
-/// Shows that a last write of which some sectors never got to the disk is dropped, and nothing else: the node of a run with
-/// power cuts did not start any more, for "checksum mismatch".
+/// A last write with unwritten sectors is dropped, and nothing else. (After power cuts, a node once
+/// failed to start with "checksum mismatch".)
 #[test]
-fn a_last_write_with_unwritten_sectors_is_dropped() {
+fn last_write_with_unwritten_sectors_is_dropped() {
     for last_bytes in [2_000, 90_000] {
         let whole = tempfile::tempdir().unwrap();
         let log = RocksLog::open(whole.path(), LogOptions::default()).unwrap();
@@ -272,7 +274,7 @@ fn a_last_write_with_unwritten_sectors_is_dropped() {
         for sector in last.clone().step_by(last.len() / 5 + 1) {
             let torn = copy(whole.path());
             unwrite(&file(torn.path(), "log"), sector);
-            // RocksDB may have begun the next one and died.
+            // RocksDB may have created the next file and crashed.
             fs::write(torn.path().join("999999.log"), "").unwrap();
             let log = open(torn.path());
             assert_eq!(
@@ -287,10 +289,10 @@ fn a_last_write_with_unwritten_sectors_is_dropped() {
     }
 }
 
-/// Shows that a hole of a few bytes is seen where a page begins with it: a node whose sync had failed did not start any more, because
-/// its last write ended twelve bytes into a page that was never written.
+/// A hole of a few bytes is detected at the start of a page. (After a failed sync, a node once
+/// failed to start because its last write ended twelve bytes into an unwritten page.)
 #[test]
-fn a_last_write_that_ends_in_an_unwritten_page_is_dropped() {
+fn last_write_ending_in_an_unwritten_page_is_dropped() {
     for into_the_page in [1, 12, 15, 300] {
         let directory = tempfile::tempdir().unwrap();
         let log = open(directory.path());
@@ -311,8 +313,8 @@ fn a_last_write_that_ends_in_an_unwritten_page_is_dropped() {
     }
 }
 
-/// Shows that unwritten sectors in a write that others followed are damage: it had been acknowledged. (As with flipped bits, RocksDB
-/// itself takes a header of zeros in the last block for the end.)
+/// Unwritten sectors in a write that others followed are damage: it was acknowledged. (As with
+/// flipped bits, RocksDB itself takes a header of zeros in the last block for the end.)
 #[test]
 fn unwritten_sectors_before_the_last_write_are_refused() {
     let original = closed_log(200);
@@ -325,7 +327,7 @@ fn unwritten_sectors_before_the_last_write_are_refused() {
     }
 }
 
-/// Shows that a last write but one that has rotted is refused also where the last one is torn: the holes are not its own.
+/// A rotten write before a torn last write is refused: the holes are not its own.
 #[test]
 fn rot_before_a_torn_write_is_refused() {
     let whole = tempfile::tempdir().unwrap();
@@ -342,21 +344,21 @@ fn rot_before_a_torn_write_is_refused() {
     assert!(matches!(&refused, LogError::Io(why) if why.contains("Corruption")), "{refused}");
 }
 
-/// Changes the database behind the log's back.
+/// Modifies the database directly, without the log.
 fn tamper(directory: &Path, change: impl FnOnce(&rocksdb::DB)) {
     change(&rocksdb::DB::open_default(directory).unwrap());
 }
 
 #[test]
-fn a_missing_entry_is_refused() {
+fn missing_entry_is_refused() {
     let directory = closed_log(20);
     tamper(directory.path(), |db| db.delete(log_entry_key(A, 7)).unwrap());
     assert!(matches!(refusal(directory.path()), LogError::Hole { replica: A, index: 7 }));
 }
 
-/// Shows that the entry after the purge mark must be there.
+/// The entry after the purge mark must exist.
 #[test]
-fn a_missing_first_entry_is_refused() {
+fn missing_first_entry_is_refused() {
     let directory = closed_log(20);
     let log = open(directory.path());
     log.purge(A, id(1, 4));
@@ -366,7 +368,7 @@ fn a_missing_first_entry_is_refused() {
 }
 
 #[test]
-fn an_entry_with_a_wrong_checksum_is_refused() {
+fn entry_with_a_wrong_checksum_is_refused() {
     let directory = closed_log(20);
     tamper(directory.path(), |db| {
         let mut value = db.get(log_entry_key(A, 7)).unwrap().unwrap();
@@ -379,7 +381,7 @@ fn an_entry_with_a_wrong_checksum_is_refused() {
 }
 
 #[test]
-fn an_entry_in_another_ones_place_is_refused() {
+fn entry_under_a_wrong_key_is_refused() {
     let directory = closed_log(20);
     tamper(directory.path(), |db| {
         let value = db.get(log_entry_key(A, 7)).unwrap().unwrap();
@@ -389,22 +391,22 @@ fn an_entry_in_another_ones_place_is_refused() {
 }
 
 #[test]
-fn a_damaged_vote_is_refused() {
+fn damaged_vote_is_refused() {
     let directory = closed_log(1);
     tamper(directory.path(), |db| db.put(log_key(LogSpace::Vote, A), b"not a vote").unwrap());
     assert!(matches!(refusal(directory.path()), LogError::Corrupt { replica: A, .. }));
 }
 
 #[test]
-fn a_key_of_no_known_kind_is_refused() {
+fn unknown_key_is_refused() {
     let directory = closed_log(1);
     tamper(directory.path(), |db| db.put(b"Lshort", b"").unwrap());
     assert!(matches!(refusal(directory.path()), LogError::Io(_)));
 }
 
-/// Shows that what a destroyed replica left behind, and what never had a replica, is swept at open.
+/// Keys of destroyed and of unknown replicas are deleted at open.
 #[test]
-fn leftovers_are_swept() {
+fn keys_without_a_replica_are_deleted() {
     let directory = closed_log(5);
     tamper(directory.path(), |db| {
         let value = db.get(log_entry_key(A, 3)).unwrap().unwrap();
@@ -427,9 +429,9 @@ fn leftovers_are_swept() {
     });
 }
 
-/// Shows that a commit mark beyond the last entry is taken back to it.
+/// A commit mark beyond the last entry is lowered to it.
 #[test]
-fn a_commit_mark_is_never_ahead_of_the_log() {
+fn commit_mark_is_never_ahead_of_the_log() {
     let directory = closed_log(5);
     tamper(directory.path(), |db| {
         let mark = quorate_types::codec::encode(quorate_types::codec::Kind::LogId, &id(9, 9));
@@ -439,16 +441,16 @@ fn a_commit_mark_is_never_ahead_of_the_log() {
 }
 
 #[test]
-fn a_log_that_is_open_elsewhere_is_refused() {
+fn log_open_elsewhere_is_refused() {
     let directory = closed_log(1);
     let _log = open(directory.path());
     let refused = refusal(directory.path());
     assert!(matches!(&refused, LogError::Io(why) if why.contains("lock")), "{refused}");
 }
 
-/// Shows that after a failed write the hook is called once, and that nobody is told of success from then on.
+/// After a failed write the hook is called once, and no later write is acknowledged.
 #[test]
-fn after_a_failed_write_nothing_is_acknowledged() {
+fn failed_write_ends_acknowledgements() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
     let reasons = Arc::new(Mutex::new(Vec::new()));
@@ -456,7 +458,7 @@ fn after_a_failed_write_nothing_is_acknowledged() {
     let options = LogOptions { on_fatal: Arc::new(move |reason| hook.lock().unwrap().push(reason)), ..small() };
     let log = RocksLog::open(&path, options).unwrap();
     log.create(A, GroupId(1)).unwrap();
-    // The open files go on working; the next one that RocksDB needs cannot be made.
+    // Open files still work; the next file that RocksDB needs cannot be created.
     fs::remove_dir_all(&path).unwrap();
     let failed =
         (0..10_000).find(|index| wait(|done| log.append(A, vec![entry(id(1, *index), 10_000)], done)).is_err());
@@ -468,9 +470,10 @@ fn after_a_failed_write_nothing_is_acknowledged() {
     assert_eq!(reasons.lock().unwrap().len(), 1);
 }
 
-/// Shows that the queue is bounded: who appends faster than the disk writes waits, and nothing is lost.
+/// The queue is bounded: a caller that appends faster than the disk writes is blocked, and nothing
+/// is lost.
 #[test]
-fn a_full_queue_blocks_and_loses_nothing() {
+fn full_queue_blocks_and_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let log = RocksLog::open(directory.path(), LogOptions::default()).unwrap();
     log.create(A, GroupId(1)).unwrap();

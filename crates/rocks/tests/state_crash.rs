@@ -1,4 +1,4 @@
-//! A node is killed while it applies: what is left on disk is the state after some entry, whole.
+//! Kills a node while it applies entries: its disk must hold the complete state after some entry.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod state_support;
@@ -15,18 +15,18 @@ use quorate_rocks::{RocksState, StateOptions};
 use quorate_types::{Command, Condition, Entry, ReplicaId};
 use state_support::{bootstrap, copy_database, entry, hash_of, open, put};
 
-/// Names the directory of the process that is killed.
+/// Environment variable for the killed process: its directory.
 const DIR: &str = "QUORATE_TEST_STATE_DIR";
 const REPLICAS: [ReplicaId; 3] = [ReplicaId(1), ReplicaId(2), ReplicaId(3)];
 const KILLS: usize = 12;
 
-/// So small a memtable that RocksDB flushes by itself, many times a second.
+/// Opens a state with such small memtables that RocksDB flushes many times a second.
 fn open_small(dir: &Path) -> Arc<dyn State> {
     let options = StateOptions::with_cache_bytes(1 << 20).memtable_bytes(64 << 10);
     Arc::new(RocksState::open(dir, options).unwrap())
 }
 
-/// The entry at an index is always the same one, so that a state can be checked against a replay.
+/// The entry at an index is fixed, so that a state can be compared with a replay.
 fn scripted(index: u64) -> Entry {
     if index == 0 {
         return entry(0, 1000, vec![bootstrap(1), Command::OpenSession { epoch: 1 }]);
@@ -46,7 +46,8 @@ fn scripted(index: u64) -> Entry {
     )
 }
 
-/// Not a test: the process that is killed. It applies entries to three replicas and says what it flushed.
+/// Not a test: the process that is killed. It applies entries to three replicas and reports its
+/// flushes.
 #[test]
 #[ignore = "run by the test below"]
 fn child_applies_until_it_is_killed() {
@@ -54,7 +55,7 @@ fn child_applies_until_it_is_killed() {
     let state = open_small(Path::new(&dir));
     let mut replicas = REPLICAS.map(|id| open(&state, id));
     let start = Instant::now();
-    // The parent kills it long before.
+    // The parent kills it long before the end.
     for round in 0.. {
         for (replica, batch) in replicas.iter_mut().zip([1, 3, 7]) {
             let next = replica.head().applied.map_or(0, |applied| applied.index + 1);
@@ -70,10 +71,10 @@ fn child_applies_until_it_is_killed() {
     }
 }
 
-/// After every kill each replica's head and data are those after one entry: exactly what a replay up to that entry gives.
-/// Nothing that was flushed is lost, and the next process goes on from there.
+/// After each kill, every replica's head and data equal a replay up to one entry. Flushed entries
+/// are not lost, and the next process continues from there.
 #[test]
-fn a_killed_node_finds_a_prefix_of_what_it_applied() {
+fn killed_node_has_a_prefix_of_its_entries() {
     let dir = tempfile::tempdir().unwrap();
     let replay: Arc<dyn State> = Arc::new(MemoryState::new());
     let mut replayed = REPLICAS.map(|id| open(&replay, id));
@@ -95,7 +96,7 @@ fn a_killed_node_finds_a_prefix_of_what_it_applied() {
             }
             false
         };
-        // Some way after its second flush, another moment each time.
+        // Some time after its second flush, different each time.
         let mut flushes = 0;
         while flushes < 2 {
             flushes += u32::from(note(lines.next().expect("the child is alive").unwrap()));
@@ -131,15 +132,16 @@ fn a_killed_node_finds_a_prefix_of_what_it_applied() {
     assert!(lost_some, "RocksDB flushed between our flushes, so that the kills met it at arbitrary entries");
 }
 
-/// The manifest of a database: which files it consists of.
+/// The manifest of a database, which lists its files.
 fn manifest(dir: &Path) -> std::path::PathBuf {
     dir.join(std::fs::read_to_string(dir.join("CURRENT")).unwrap().trim_end())
 }
 
-/// What the last flush wrote of itself ran into a page that never got to the disk: a node whose sync had failed did not start any more,
-/// for "checksum mismatch" in its manifest. It is at the flush before; nobody was told of the last one.
+/// A manifest whose last record ends in an unwritten page is repaired: the state is that of the
+/// flush before, and the last flush was never reported. (After a failed sync, a node once failed to
+/// start with "checksum mismatch" in its manifest.)
 #[test]
-fn a_manifest_that_ends_in_an_unwritten_page_was_refused() {
+fn manifest_ending_in_an_unwritten_page_is_repaired() {
     const PAGE: usize = 4096;
     let number = |state: &dyn State| {
         let mut found = None;
@@ -169,7 +171,8 @@ fn a_manifest_that_ends_in_an_unwritten_page_was_refused() {
             let names = std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
             names.filter(|name| name.extension().is_some_and(|extension| extension == "sst")).count()
         };
-        // Files go only when a manifest without them is synced: a compaction that was quick enough would show what never can be.
+        // Files are deleted only after a manifest without them is synced, so skip copies in which a
+        // fast compaction changed the files.
         if bytes.len() <= boundary || flush == 0 || tables(&copy) != tables(&earlier) + 1 {
             continue;
         }
@@ -177,7 +180,7 @@ fn a_manifest_that_ends_in_an_unwritten_page_was_refused() {
         std::fs::write(manifest(&copy), bytes).unwrap();
         for _ in 0..2 {
             let found = number(&*open_small(&copy));
-            // A flush may end before the page, and something smaller may follow it.
+            // A flush may end before the page, with a smaller record after it.
             assert!((flush - 1..=flush).contains(&found), "at flush {flush}: {found}");
             lost += usize::from(found < flush);
         }
@@ -189,9 +192,9 @@ fn a_manifest_that_ends_in_an_unwritten_page_was_refused() {
     assert!(lost > 0, "no flush was torn");
 }
 
-/// Rot in a manifest is no unwritten page, and a database that may miss files is not opened.
+/// Rot in a manifest is not an unwritten page, and a database that may miss files is not opened.
 #[test]
-fn a_rotten_manifest_is_refused() {
+fn rotten_manifest_is_refused() {
     let original = tempfile::tempdir().unwrap();
     {
         let state = open_small(original.path());

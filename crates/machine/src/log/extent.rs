@@ -1,4 +1,5 @@
-//! Which entries a replica's log holds, as pure arithmetic on [`LogState`]; both logs follow it.
+//! The range of entries that a replica's log holds: pure arithmetic on [`LogState`], used by both
+//! logs.
 //!
 //! ```text
 //!      purged          first                     last
@@ -12,20 +13,21 @@ use quorate_types::{Entry, LogId};
 
 use super::LogState;
 
-/// Where a replica's log begins and ends.
+/// The bounds of a replica's log.
 ///
 /// # Invariants
-/// * `first ≤ next()`; the log is empty where they are equal.
-/// * Where something was purged, `first` is the index after it, and `last` is the purged entry where the log is empty.
+/// * `first ≤ next()`; the log is empty if they are equal.
+/// * After a purge, `first` is the index after the purged one. If the log is then empty, `last` is
+///   the purged entry.
 #[derive(Clone, Debug, Default)]
 pub struct Extent {
-    /// The marks as the trait shows them.
+    /// The marks that the trait exposes.
     pub state: LogState,
     first: u64,
 }
 
 impl Extent {
-    /// The extent of a log whose marks are known and whose entries are still to be appended.
+    /// The extent of a log with known marks whose entries are still to be appended.
     pub fn empty_after(purged: Option<LogId>) -> Self {
         let state = LogState { purged, last: purged, ..LogState::default() };
         Extent { state, first: purged.map_or(0, |id| id.index + 1) }
@@ -42,7 +44,7 @@ impl Extent {
         start..range.end.min(self.next()).max(start)
     }
 
-    /// After a restart the commit mark must not be ahead of the log.
+    /// Lowers the commit mark to the end of the log: after a restart it must not be ahead.
     pub fn clamp_committed(&mut self) {
         let LogState { committed, last, .. } = self.state;
         if committed.is_some_and(|committed| last.is_none_or(|last| committed.index > last.index)) {
@@ -50,7 +52,8 @@ impl Extent {
         }
     }
 
-    /// Takes entries that follow the last one. A hole is a fault of the caller, and stops it before it is on disk.
+    /// Appends entries that follow the last one. A hole is a bug of the caller; it panics before
+    /// the entry reaches the disk.
     pub fn append(&mut self, entries: &[Entry]) {
         let Some(head) = entries.first() else { return };
         if self.state.last.is_none() {
@@ -60,9 +63,10 @@ impl Extent {
             assert_eq!(entry.id.index, self.next(), "an append must follow the last entry");
             self.state.last = Some(entry.id);
         }
+        self.check();
     }
 
-    /// Drops the entries after `last`, and gives their indexes, if there are any.
+    /// Removes the entries after `last` and returns their indexes, if there are any.
     pub fn truncate_after(&mut self, last: Option<LogId>) -> Option<Range<u64>> {
         let start = last.map_or(0, |id| id.index + 1).max(self.first);
         let end = self.next();
@@ -70,11 +74,12 @@ impl Extent {
             return None;
         }
         self.state.last = if start == self.first { self.state.purged } else { last };
+        self.check();
         Some(start..end)
     }
 
-    /// Drops the entries up to and with `upto`, which may be beyond the end, and gives the indexes of those that were there.
-    /// None where all of that is purged already.
+    /// Removes the entries up to and including `upto`, which may be beyond the end, and returns the
+    /// indexes of those removed. None if everything up to `upto` is purged already.
     pub fn purge(&mut self, upto: LogId) -> Option<Range<u64>> {
         if self.state.purged.is_some_and(|purged| upto.index <= purged.index) {
             return None;
@@ -85,7 +90,16 @@ impl Extent {
         if upto.index + 1 >= next {
             self.state.last = Some(upto);
         }
+        self.check();
         Some(first..next.min(self.first).max(first))
+    }
+
+    /// Checks the invariants after a change.
+    fn check(&self) {
+        let LogState { purged, last, .. } = self.state;
+        assert!(self.first <= self.next(), "the log begins at {} and ends before {}", self.first, self.next());
+        assert!(purged.is_none_or(|purged| self.first == purged.index + 1), "the log begins after {purged:?}");
+        assert!(self.first < self.next() || last == purged, "an empty log ends with the purged entry");
     }
 }
 
@@ -105,9 +119,9 @@ mod tests {
         extent
     }
 
-    /// Shows where a log stands after each kind of cut.
+    /// Checks the bounds after each kind of cut.
     #[test]
-    fn cuts_move_the_ends() {
+    fn cuts_move_the_bounds() {
         let mut extent = filled(0..10);
         assert_eq!(extent.purge(id(1, 3)), Some(0..4));
         assert_eq!(extent.purge(id(1, 2)), None);
@@ -122,9 +136,9 @@ mod tests {
         assert_eq!((extent.first, extent.next(), extent.state.last), (21, 21, Some(id(2, 20))));
     }
 
-    /// Shows that a log from which nothing was purged, and which was emptied, may start anywhere again.
+    /// A log that was never purged may start at any index again once it is empty.
     #[test]
-    fn an_empty_log_starts_where_its_first_entry_is() {
+    fn empty_log_may_start_at_any_index() {
         let mut extent = filled(3..5);
         assert_eq!(extent.truncate_after(None), Some(3..5));
         extent.append(&[Entry { id: id(2, 1), payload: Payload::Blank }]);
@@ -133,7 +147,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "must follow")]
-    fn an_append_that_leaves_a_hole_panics() {
+    fn append_with_a_hole_panics() {
         let mut extent = filled(0..2);
         extent.append(&[Entry { id: id(1, 3), payload: Payload::Blank }]);
     }

@@ -1,7 +1,8 @@
-//! The log in memory: the twin of [`super::RocksLog`] for simulation, with the difference between done and durable in the open.
+//! The log in memory: the twin of `RocksLog` for tests and the simulation. It separates written
+//! from durable, so that a test can crash it between the two.
 //!
 //! ```text
-//!   call ──→ now (what readers see)      crash: now = durable, pending is dropped
+//!   call ──→ now (visible to readers)    crash: now = durable, pending is dropped
 //!     └────→ pending ── sync ──→ durable, and the Dones are called
 //! ```
 
@@ -17,7 +18,8 @@ use super::{Done, Log, LogError, LogState};
 /// The [`Log`] of a node, in memory.
 ///
 /// # Invariants
-/// * `durable` with everything pending applied to it is `now`.
+/// * `durable` with all pending changes applied equals `now` (held by the test
+///   `pending_changes_lead_from_durable_to_now`).
 pub struct MemoryLog {
     auto_sync: bool,
     inner: Mutex<Inner>,
@@ -31,7 +33,7 @@ struct Inner {
     closed: bool,
 }
 
-/// What a replica did and who waits for it.
+/// A pending change of a replica, and its completion callback.
 struct Pending {
     replica: ReplicaId,
     change: Change,
@@ -50,7 +52,7 @@ enum Change {
     Committed(Option<LogId>),
 }
 
-/// All logs at one point in time.
+/// The logs of all replicas at one point in time.
 #[derive(Clone, Default)]
 struct Disk {
     replicas: BTreeMap<ReplicaId, Replica>,
@@ -65,34 +67,37 @@ struct Replica {
 }
 
 impl MemoryLog {
-    /// An empty log. With `auto_sync` every call is durable when it returns; without, when [`Self::sync`] is called.
+    /// Creates an empty log. With `auto_sync`, each call is durable on return; otherwise after
+    /// [`Self::sync`].
     pub fn new(auto_sync: bool) -> Self {
         MemoryLog { auto_sync, inner: Mutex::default() }
     }
 
-    /// How many calls are not durable yet.
+    /// Number of calls that are not durable yet.
     pub fn pending(&self) -> usize {
         self.lock().pending.len()
     }
 
-    /// Makes everything pending durable, and calls the [`Done`]s in order.
+    /// Makes all pending changes durable and calls their [`Done`]s in order.
     pub fn sync(&self) {
         let dones = self.lock().sync();
         dones.into_iter().for_each(|done| done(Ok(())));
     }
 
-    /// Makes the first `count` pending calls durable and calls their [`Done`]s in order: a sync that began when there were so many.
+    /// Makes the first `count` pending changes durable and calls their [`Done`]s in order, like a
+    /// sync that began when there were only `count`.
     pub fn sync_first(&self, count: usize) {
         let dones = self.lock().sync_first(count);
         dones.into_iter().for_each(|done| done(Ok(())));
     }
 
-    /// Where the replica's log would stand after [`Self::crash`].
+    /// The marks that the replica's log would have after [`Self::crash`].
     pub fn durable_state(&self, replica: ReplicaId) -> Option<LogState> {
         self.lock().durable.replicas.get(&replica).map(|replica| replica.extent.state)
     }
 
-    /// The id of an entry that [`Self::crash`] would leave; none if it is not durable, or purged.
+    /// The id of an entry that would survive [`Self::crash`]; none if the entry is not durable, or
+    /// purged.
     pub fn durable_id(&self, replica: ReplicaId, index: u64) -> Option<LogId> {
         let inner = self.lock();
         let entries = &inner.durable.replicas.get(&replica)?.entries;
@@ -101,13 +106,14 @@ impl MemoryLog {
         entries.get(place).map(|entry| entry.id)
     }
 
-    /// The machine loses its power: what is pending is lost, and whoever waits for it is never answered. The log is open again,
-    /// also where it was closed.
+    /// Simulates a power failure: pending changes are lost and their [`Done`]s never called.
+    /// Reopens a closed log.
     pub fn crash(&self) {
         self.crash_after(0);
     }
 
-    /// As [`Self::crash`], but the first `count` pending calls had reached the disk, although nobody was told.
+    /// Like [`Self::crash`], but the first `count` pending changes survive, although their
+    /// [`Done`]s are never called.
     pub fn crash_after(&self, count: usize) {
         let mut inner = self.lock();
         let lost = {
@@ -120,11 +126,11 @@ impl MemoryLog {
         inner.now = inner.durable.clone();
         inner.closed = false;
         drop(inner);
-        // A dropped `Done` may run its owner's code: not under our lock.
+        // Dropping a `Done` may run its owner's code, so drop them outside the lock.
         drop(lost);
     }
 
-    /// Does what a call asks for, if `check` allows it.
+    /// Executes a call if `check` allows it.
     fn call(
         &self,
         replica: ReplicaId,
@@ -147,7 +153,7 @@ impl MemoryLog {
         }
     }
 
-    /// As [`Self::call`], and durable on return.
+    /// Like [`Self::call`], and durable on return.
     fn call_and_sync(
         &self,
         replica: ReplicaId,
@@ -164,7 +170,7 @@ impl MemoryLog {
         receiver.recv().unwrap_or(Err(LogError::Closed))
     }
 
-    /// Looks at a replica as it is now.
+    /// Reads from a replica's current log.
     fn look<T>(&self, replica: ReplicaId, look: impl FnOnce(&Replica) -> T) -> Result<T, LogError> {
         let inner = self.lock();
         if inner.closed {
@@ -250,7 +256,7 @@ impl Log for MemoryLog {
 }
 
 impl Inner {
-    /// Makes everything pending durable and gives who waits for it.
+    /// Makes all pending changes durable and returns their callbacks.
     fn sync(&mut self) -> Vec<Done> {
         self.sync_first(self.pending.len())
     }
@@ -354,36 +360,70 @@ mod tests {
         })
     }
 
-    /// Shows that what was not synced is readable, is lost in a crash, and nobody was told that it is durable.
+    /// An unsynced append is readable, lost in a crash, and never reported durable.
     #[test]
-    fn a_crash_drops_what_is_pending() {
+    fn crash_drops_pending_changes() {
         let log = MemoryLog::new(false);
-        let told = Arc::new(AtomicUsize::new(0));
+        let calls = Arc::new(AtomicUsize::new(0));
         log.create(REPLICA, GroupId(1)).unwrap();
-        log.append(REPLICA, vec![entry(0)], counting(&told));
+        log.append(REPLICA, vec![entry(0)], counting(&calls));
         log.sync();
-        log.append(REPLICA, vec![entry(1)], counting(&told));
-        log.append(REPLICA, vec![entry(2)], counting(&told));
+        log.append(REPLICA, vec![entry(1)], counting(&calls));
+        log.append(REPLICA, vec![entry(2)], counting(&calls));
         log.save_committed(REPLICA, Some(entry(2).id));
         assert_eq!(log.entries(REPLICA, 0..9, usize::MAX).unwrap().len(), 3);
         assert_eq!(log.pending(), 3);
         log.crash_after(1);
         assert_eq!(log.entries(REPLICA, 0..9, usize::MAX).unwrap(), [entry(0), entry(1)]);
-        log.append(REPLICA, vec![entry(2)], counting(&told));
+        log.append(REPLICA, vec![entry(2)], counting(&calls));
         log.crash();
         assert_eq!(log.state(REPLICA).unwrap().last, Some(entry(1).id));
-        assert_eq!(told.load(Ordering::Relaxed), 1);
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
     }
 
-    /// Shows that a durable call makes everything before it durable, as one queue does on disk.
+    /// `durable` with all pending changes applied equals `now`, after each change and each sync.
     #[test]
-    fn creation_is_durable_at_once_and_takes_what_came_before_along() {
+    fn pending_changes_lead_from_durable_to_now() {
         let log = MemoryLog::new(false);
-        let told = Arc::new(AtomicUsize::new(0));
+        let check = || {
+            let inner = log.lock();
+            let mut disk = inner.durable.clone();
+            inner.pending.iter().for_each(|pending| disk.apply(pending.replica, pending.change.clone()));
+            let contents = |disk: &Disk| -> Vec<_> {
+                let replicas = disk.replicas.iter();
+                replicas.map(|(id, held)| (*id, held.group, held.extent.state, held.entries.clone())).collect()
+            };
+            assert_eq!(contents(&disk), contents(&inner.now));
+            assert_eq!(disk.destroyed, inner.now.destroyed);
+        };
+        let changes: [&dyn Fn(); 9] = [
+            &|| log.create(REPLICA, GroupId(1)).unwrap(),
+            &|| log.append(REPLICA, (0..5).map(entry).collect(), Box::new(drop)),
+            &|| log.save_vote(REPLICA, Vote { term: 1, candidate: REPLICA, committed: false }, Box::new(drop)),
+            &|| log.vote_won(REPLICA),
+            &|| log.save_committed(REPLICA, Some(entry(3).id)),
+            &|| log.purge(REPLICA, entry(1).id),
+            &|| log.truncate_after(REPLICA, Some(entry(3).id), Box::new(drop)),
+            &|| log.sync_first(2),
+            &|| log.crash_after(3),
+        ];
+        for change in changes {
+            change();
+            check();
+        }
+        log.destroy(REPLICA).unwrap();
+        check();
+    }
+
+    /// A durable call makes everything before it durable, like the single queue on disk.
+    #[test]
+    fn durable_create_syncs_everything_before_it() {
+        let log = MemoryLog::new(false);
+        let calls = Arc::new(AtomicUsize::new(0));
         log.create(REPLICA, GroupId(1)).unwrap();
-        log.append(REPLICA, vec![entry(0)], counting(&told));
+        log.append(REPLICA, vec![entry(0)], counting(&calls));
         log.create(ReplicaId(2), GroupId(2)).unwrap();
-        assert_eq!(told.load(Ordering::Relaxed), 1);
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
         log.crash();
         assert_eq!(log.replicas(), [(REPLICA, GroupId(1)), (ReplicaId(2), GroupId(2))]);
         assert_eq!(log.state(REPLICA).unwrap().last, Some(entry(0).id));

@@ -1,92 +1,21 @@
-//! What the `Log` trait promises, shown on both twins by the same tests.
+//! Tests of the guarantees of the `Log` trait. Each binary that includes this module runs them on
+//! its own log (`crate::new_log`).
 
-#![allow(clippy::unwrap_used, reason = "a test, helpers included, fails by panicking")]
-
-mod log_support;
-
-use log_support::*;
 use quorate_machine::log::{Log, LogError, LogState, MemoryLog};
-use quorate_rocks::RocksLog;
 use quorate_types::{Entry, GroupId, LogId, Membership, NodeId, Payload, ReplicaId};
 
+use crate::log_support::*;
+
 /// A log that can be closed and opened again.
-trait Twin {
+pub(crate) trait Twin {
     fn log(&self) -> &dyn Log;
     fn reopen(&mut self);
 }
 
-struct OnDisk {
-    directory: tempfile::TempDir,
-    log: Option<RocksLog>,
-}
-
-impl OnDisk {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let log = Some(open(directory.path()));
-        OnDisk { directory, log }
-    }
-}
-
-impl Twin for OnDisk {
-    fn log(&self) -> &dyn Log {
-        self.log.as_ref().unwrap()
-    }
-
-    fn reopen(&mut self) {
-        let log = self.log.take().unwrap();
-        log.close();
-        assert!(matches!(log.state(A), Err(LogError::Closed)));
-        drop(log);
-        self.log = Some(open(self.directory.path()));
-    }
-}
-
-struct InMemory(MemoryLog);
-
-impl Twin for InMemory {
-    fn log(&self) -> &dyn Log {
-        &self.0
-    }
-
-    fn reopen(&mut self) {
-        self.0.close();
-        assert!(matches!(self.0.state(A), Err(LogError::Closed)));
-        self.0.crash();
-    }
-}
-
-/// Runs each story on both twins.
-macro_rules! on_both_twins {
-    ($($story:ident),* $(,)?) => {
-        mod on_disk {
-            $(#[test] fn $story() { super::$story(&mut super::OnDisk::new()); })*
-        }
-        mod in_memory {
-            $(#[test] fn $story() { super::$story(&mut super::InMemory(super::MemoryLog::new(true))); })*
-        }
-    };
-}
-
-on_both_twins!(
-    appended_entries_are_read_back,
-    a_read_is_limited_in_bytes_but_never_empty,
-    a_truncated_end_is_replaced,
-    a_truncation_of_everything_ends_at_the_purge_mark,
-    purged_entries_are_gone_and_the_rest_stays,
-    a_purge_beyond_the_end_starts_the_log_anew,
-    votes_and_commit_marks_survive,
-    replicas_do_not_see_each_other,
-    a_destroyed_replica_never_comes_back,
-    a_replica_belongs_to_one_group,
-    what_has_no_replica_is_refused,
-    a_closed_log_refuses,
-    retained_bytes_follow_appends_and_cuts,
-    any_history_reads_the_same_after_a_restart,
-);
-
-/// Shows that entries of every kind are readable at once, by any range, and after a restart.
-fn appended_entries_are_read_back(twin: &mut dyn Twin) {
+/// Entries of every kind are readable immediately, in any range, and after a restart.
+#[test]
+fn appended_entries_are_read_back() {
+    let twin = &mut crate::new_log();
     twin.log().create(A, GroupId(7)).unwrap();
     assert_eq!(twin.log().state(A).unwrap(), LogState::default());
     assert!(all(twin.log(), A).is_empty());
@@ -111,8 +40,10 @@ fn appended_entries_are_read_back(twin: &mut dyn Twin) {
     }
 }
 
-/// Shows that a read stops at its bound, and gives one entry where even that is larger.
-fn a_read_is_limited_in_bytes_but_never_empty(twin: &mut dyn Twin) {
+/// A read stops at its limit in bytes, but returns one entry even if that is larger.
+#[test]
+fn read_is_bounded_in_bytes_but_never_empty() {
+    let twin = &mut crate::new_log();
     twin.log().create(A, GroupId(1)).unwrap();
     append(twin.log(), A, (0..400).map(|index| entry(id(1, index), 936)).collect());
     let read = |start: u64, bytes_max| {
@@ -120,7 +51,7 @@ fn a_read_is_limited_in_bytes_but_never_empty(twin: &mut dyn Twin) {
         (start..).zip(&entries).for_each(|(index, entry)| assert_eq!(entry.id.index, index));
         entries.len()
     };
-    // Cold, across the border to the tail, and warm.
+    // On disk only, across the border to the tail, and in the tail only.
     for start in [0, 380, 395] {
         assert_eq!(read(start, 5_000), 5);
         assert_eq!(read(start, 4_999), 4);
@@ -130,15 +61,17 @@ fn a_read_is_limited_in_bytes_but_never_empty(twin: &mut dyn Twin) {
     assert_eq!(read(300, 90_000), 90);
 }
 
-/// Shows that truncated entries are gone at once and for good, and that others take their places.
-fn a_truncated_end_is_replaced(twin: &mut dyn Twin) {
+/// Truncated entries disappear immediately and for good, and new ones take their place.
+#[test]
+fn truncated_entries_are_replaced() {
+    let twin = &mut crate::new_log();
     twin.log().create(A, GroupId(1)).unwrap();
     append(twin.log(), A, entries(1, 0..10));
     let (done, durable) = done();
     twin.log().truncate_after(A, Some(id(1, 5)), done);
     assert_eq!(indexes(twin.log(), A), [0, 1, 2, 3, 4, 5]);
     assert_eq!(twin.log().state(A).unwrap().last, Some(id(1, 5)));
-    let (done, appended) = log_support::done();
+    let (done, appended) = crate::log_support::done();
     twin.log().append(A, entries(2, 6..8), done);
     durable.recv().unwrap().unwrap();
     appended.recv().unwrap().unwrap();
@@ -150,7 +83,9 @@ fn a_truncated_end_is_replaced(twin: &mut dyn Twin) {
     assert_eq!(all(twin.log(), A), expected);
 }
 
-fn a_truncation_of_everything_ends_at_the_purge_mark(twin: &mut dyn Twin) {
+#[test]
+fn full_truncation_stops_at_the_purge_mark() {
+    let twin = &mut crate::new_log();
     twin.log().create(A, GroupId(1)).unwrap();
     append(twin.log(), A, entries(1, 0..10));
     twin.log().purge(A, id(1, 3));
@@ -162,8 +97,10 @@ fn a_truncation_of_everything_ends_at_the_purge_mark(twin: &mut dyn Twin) {
     assert_eq!(indexes(twin.log(), A), [4, 5]);
 }
 
-/// Shows that a range that starts with purged entries gives the rest of it.
-fn purged_entries_are_gone_and_the_rest_stays(twin: &mut dyn Twin) {
+/// A read of a range that starts with purged entries returns the remaining ones.
+#[test]
+fn purge_keeps_later_entries() {
+    let twin = &mut crate::new_log();
     twin.log().create(A, GroupId(1)).unwrap();
     append(twin.log(), A, entries(1, 0..300));
     twin.log().purge(A, id(1, 249));
@@ -178,8 +115,10 @@ fn purged_entries_are_gone_and_the_rest_stays(twin: &mut dyn Twin) {
     }
 }
 
-/// Shows what an installed snapshot does: the log goes on behind it.
-fn a_purge_beyond_the_end_starts_the_log_anew(twin: &mut dyn Twin) {
+/// After a snapshot is installed, the log continues behind it.
+#[test]
+fn purge_beyond_the_end_empties_the_log() {
+    let twin = &mut crate::new_log();
     twin.log().create(A, GroupId(1)).unwrap();
     append(twin.log(), A, entries(1, 0..3));
     twin.log().purge(A, id(4, 1_000));
@@ -193,8 +132,11 @@ fn a_purge_beyond_the_end_starts_the_log_anew(twin: &mut dyn Twin) {
     assert_eq!(indexes(twin.log(), A), [1_001, 1_002]);
 }
 
-/// Shows that the last vote wins, that it is known to have won at once, and that a commit mark is on disk with what follows it, or after an orderly close.
-fn votes_and_commit_marks_survive(twin: &mut dyn Twin) {
+/// The last vote counts, and is known as won immediately. A commit mark is on disk after the next
+/// write or an orderly close.
+#[test]
+fn votes_and_commit_marks_survive() {
+    let twin = &mut crate::new_log();
     twin.log().create(A, GroupId(1)).unwrap();
     wait(|done| twin.log().save_vote(A, vote(1, false), done)).unwrap();
     wait(|done| twin.log().save_vote(A, vote(3, false), done)).unwrap();
@@ -216,7 +158,9 @@ fn votes_and_commit_marks_survive(twin: &mut dyn Twin) {
     assert_eq!((state.vote, state.committed), (Some(vote(4, true)), None));
 }
 
-fn replicas_do_not_see_each_other(twin: &mut dyn Twin) {
+#[test]
+fn replicas_are_isolated() {
+    let twin = &mut crate::new_log();
     for replica in [ReplicaId(u64::MAX), A, B, ReplicaId(256)] {
         twin.log().create(replica, GroupId(replica.0 as u32)).unwrap();
         append(twin.log(), replica, entries(1, 0..5));
@@ -234,7 +178,9 @@ fn replicas_do_not_see_each_other(twin: &mut dyn Twin) {
     assert!(all(twin.log(), ReplicaId(256)).is_empty());
 }
 
-fn a_destroyed_replica_never_comes_back(twin: &mut dyn Twin) {
+#[test]
+fn destroyed_replica_never_comes_back() {
+    let twin = &mut crate::new_log();
     twin.log().create(A, GroupId(1)).unwrap();
     append(twin.log(), A, entries(1, 0..5));
     twin.log().destroy(A).unwrap();
@@ -250,8 +196,10 @@ fn a_destroyed_replica_never_comes_back(twin: &mut dyn Twin) {
     }
 }
 
-/// Shows that creating again changes nothing, and that another group is refused.
-fn a_replica_belongs_to_one_group(twin: &mut dyn Twin) {
+/// Creating a replica again changes nothing; another group is refused.
+#[test]
+fn replica_belongs_to_one_group() {
+    let twin = &mut crate::new_log();
     twin.log().create(A, GroupId(1)).unwrap();
     append(twin.log(), A, entries(1, 0..5));
     for _ in 0..2 {
@@ -264,7 +212,9 @@ fn a_replica_belongs_to_one_group(twin: &mut dyn Twin) {
     }
 }
 
-fn what_has_no_replica_is_refused(twin: &mut dyn Twin) {
+#[test]
+fn calls_for_an_unknown_replica_are_refused() {
+    let twin = &mut crate::new_log();
     let refused = |result| assert!(matches!(result, Err(LogError::NoReplica(B))), "{result:?}");
     twin.log().create(A, GroupId(1)).unwrap();
     refused(wait(|done| twin.log().append(B, entries(1, 0..1), done)));
@@ -278,7 +228,9 @@ fn what_has_no_replica_is_refused(twin: &mut dyn Twin) {
     assert_eq!(twin.log().replicas(), [(A, GroupId(1))]);
 }
 
-fn a_closed_log_refuses(twin: &mut dyn Twin) {
+#[test]
+fn closed_log_refuses_calls() {
+    let twin = &mut crate::new_log();
     twin.log().create(A, GroupId(1)).unwrap();
     append(twin.log(), A, entries(1, 0..1));
     twin.log().close();
@@ -293,7 +245,9 @@ fn a_closed_log_refuses(twin: &mut dyn Twin) {
     assert_eq!(indexes(twin.log(), A), [0]);
 }
 
-fn retained_bytes_follow_appends_and_cuts(twin: &mut dyn Twin) {
+#[test]
+fn retained_bytes_follow_appends_and_cuts() {
+    let twin = &mut crate::new_log();
     twin.log().create(A, GroupId(1)).unwrap();
     append(twin.log(), A, (0..100).map(|index| entry(id(1, index), 936)).collect());
     assert_eq!(twin.log().retained_bytes(A), 100_000);
@@ -308,8 +262,11 @@ fn retained_bytes_follow_appends_and_cuts(twin: &mut dyn Twin) {
     assert_eq!(twin.log().retained_bytes(A), 0);
 }
 
-/// Shows that a long random history of everything at once looks the same as in a log in memory, before and after restarts.
-fn any_history_reads_the_same_after_a_restart(twin: &mut dyn Twin) {
+/// A long random history of all operations gives the same log as a reference in memory, before and
+/// after restarts.
+#[test]
+fn random_history_matches_the_log_in_memory() {
+    let twin = &mut crate::new_log();
     let model = MemoryLog::new(true);
     let mut seed = 42_u64;
     let mut random = move |below: u64| {
@@ -368,7 +325,8 @@ fn any_history_reads_the_same_after_a_restart(twin: &mut dyn Twin) {
             }
         }
         if step % 300 == 0 {
-            // A commit mark of entries that were truncated since does not outlive a restart; Raft makes none.
+            // Move the commit mark: one of truncated entries would not survive a restart. Raft
+            // makes none.
             for replica in [A, B] {
                 let last = model.state(replica).unwrap().last;
                 model.save_committed(replica, last);

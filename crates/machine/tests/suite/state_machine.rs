@@ -1,7 +1,6 @@
-//! The machine and its replica under any commands, any grouping and any crash; and what no script can say.
+//! Tests of the machine and its replica with random commands, groupings and crashes, and of cases
+//! that the stories cannot express. Run on `crate::new_store`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod state_support;
 
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
@@ -21,7 +20,9 @@ use quorate_types::{
     Command, Condition, Entry, LogId, Membership, Mutation, Outcome, Payload, Record, ReplicaId, SessionId,
     SessionStamp, Write,
 };
-use state_support::{Store, TWINS, Twin, bootstrap, entry, export, key, log_id, open, put, read, value};
+
+use crate::new_store;
+use crate::state_support::{bootstrap, entry, export, key, log_id, memory, open, put, read, value};
 
 const REPLICA: ReplicaId = ReplicaId(5);
 
@@ -47,13 +48,13 @@ fn any_command() -> impl Strategy<Value = Command> {
     prop_oneof![1 => Just(Command::OpenSession { epoch: 1 }), 1 => Just(Command::Tick), 20 => write]
 }
 
-/// An entry to come: its commands and by how much time goes on before it; none is a blank entry.
+/// A future entry: its commands and the time since the previous entry; none is a blank entry.
 fn any_entry() -> impl Strategy<Value = Option<(u64, Vec<Command>)>> {
     let step = prop_oneof![20 => 0..1000u64, 1 => Just(700_000)];
     prop_oneof![1 => Just(None), 9 => (step, vec(any_command(), 1..6)).prop_map(Some)]
 }
 
-/// A log of a bootstrapped shard, with a change of members in the middle.
+/// The log of a bootstrapped shard, with a membership change.
 fn log(entries: Vec<Option<(u64, Vec<Command>)>>) -> Vec<Entry> {
     let mut time_ms = 1000;
     let mut log = vec![entry(0, time_ms, vec![bootstrap(1), Command::OpenSession { epoch: 1 }])];
@@ -71,7 +72,7 @@ fn log(entries: Vec<Option<(u64, Vec<Command>)>>) -> Vec<Entry> {
     log
 }
 
-/// What is done between two batches.
+/// An event between two batches.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Nothing,
@@ -93,57 +94,55 @@ fn events() -> impl Strategy<Value = Vec<(usize, Event)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// The same log gives the same replies and the same state: one entry a batch or many, in memory or on disk, with restarts
-    /// and crashes (after which the log is replayed) or without, and through a snapshot.
+    /// Replies and state depend on the log alone: not on the grouping into batches, nor the store,
+    /// nor restarts and crashes (followed by a replay), nor a snapshot.
     #[test]
     fn replies_and_state_depend_on_the_log_alone(entries in vec(any_entry(), 1..60), events in events()) {
         let log = log(entries);
-        let plain = Store::new(Twin::Memory);
+        let plain = memory();
         let mut replica = open(&plain.state, REPLICA);
         let expected: Vec<_> = log.iter().flat_map(|entry| replica.apply(std::slice::from_ref(entry)).unwrap()).collect();
 
-        for twin in TWINS {
-            let mut store = Store::new(twin);
-            let mut replica = Some(open(&store.state, REPLICA));
-            let mut events = events.iter().cycle();
-            loop {
-                let machine = replica.as_mut().unwrap();
-                let next = machine.head().applied.map_or(0, |applied| applied.index as usize + 1);
-                if next == log.len() {
-                    break;
-                }
-                let (batch, event) = events.next().unwrap();
-                let until = log.len().min(next + batch);
-                prop_assert_eq!(&machine.apply(&log[next..until]).unwrap(), &expected[next..until]);
-                match event {
-                    Event::Nothing => continue,
-                    Event::Flush => store.state.flush().unwrap(),
-                    // A flush before it, so that the log gets on; what is applied after the flush is lost.
-                    Event::Crash => {
-                        store.state.flush().unwrap();
-                        let machine = replica.as_mut().unwrap();
-                        machine.apply(&log[until..log.len().min(until + 3)]).unwrap();
-                        store.crash();
-                        prop_assert_eq!(open(&store.state, REPLICA).head().applied, Some(log[until - 1].id));
-                    }
-                    Event::Reopen => {}
-                }
-                drop(replica.take());
-                replica = Some(open(&store.state, REPLICA));
+        let mut store = new_store();
+        let mut replica = Some(open(&store.state, REPLICA));
+        let mut events = events.iter().cycle();
+        loop {
+            let machine = replica.as_mut().unwrap();
+            let next = machine.head().applied.map_or(0, |applied| applied.index as usize + 1);
+            if next == log.len() {
+                break;
             }
-            let replica = replica.unwrap();
-            prop_assert_eq!(store.hash(REPLICA), plain.hash(REPLICA));
-            prop_assert_eq!(replica.membership().at, Some(log_id(1)));
-
-            let (files, meta) = export(&store, &replica, ReplicaId(9));
-            open(&store.state, ReplicaId(9)).install(&files, &meta).unwrap();
-            prop_assert_eq!(store.hash(ReplicaId(9)), plain.hash(REPLICA));
+            let (batch, event) = events.next().unwrap();
+            let until = log.len().min(next + batch);
+            prop_assert_eq!(&machine.apply(&log[next..until]).unwrap(), &expected[next..until]);
+            match event {
+                Event::Nothing => continue,
+                Event::Flush => store.state.flush().unwrap(),
+                // Flush first, so that the log makes progress; later entries are lost in the crash.
+                Event::Crash => {
+                    store.state.flush().unwrap();
+                    let machine = replica.as_mut().unwrap();
+                    machine.apply(&log[until..log.len().min(until + 3)]).unwrap();
+                    store.crash();
+                    prop_assert_eq!(open(&store.state, REPLICA).head().applied, Some(log[until - 1].id));
+                }
+                Event::Reopen => {}
+            }
+            drop(replica.take());
+            replica = Some(open(&store.state, REPLICA));
         }
+        let replica = replica.unwrap();
+        prop_assert_eq!(store.hash(REPLICA), plain.hash(REPLICA));
+        prop_assert_eq!(replica.membership().at, Some(log_id(1)));
+
+        let (files, meta) = export(&store, &replica, ReplicaId(9));
+        open(&store.state, ReplicaId(9)).install(&files, &meta).unwrap();
+        prop_assert_eq!(store.hash(ReplicaId(9)), plain.hash(REPLICA));
     }
 
-    /// A draft shows what the state would show after its batch: every key and every scan.
+    /// A draft shows the state after its batch: every key and every scan.
     #[test]
-    fn a_draft_shows_the_state_to_be(
+    fn draft_shows_the_state_after_its_batch(
         base in vec((0..30u8, any::<u8>()), 0..20),
         changes in vec((0..30u8, any::<Option<u8>>()), 0..20),
         stop_after in 0..8usize,
@@ -194,118 +193,107 @@ proptest! {
     }
 }
 
-/// A record that has expired by the shard's clock is absent, to reads and to conditions, until a put replaces it.
+/// A record that has expired by the shard's clock is absent for reads and conditions, until a put
+/// replaces it.
 #[test]
-fn an_expired_record_is_absent() {
-    for twin in TWINS {
-        let store = Store::new(twin);
-        let mut shard = open(&store.state, REPLICA);
-        shard.apply(&[entry(0, 1000, vec![bootstrap(1), Command::OpenSession { epoch: 1 }])]).unwrap();
-        let record = Record { version: 1, value: value("x"), expires_at_ms: Some(2000) };
-        let operations = vec![(Space::Data, b"k".to_vec(), Some(codec::encode(Kind::Record, &record)))];
-        store.state.write(REPLICA, Batch { operations }).unwrap();
+fn expired_record_is_absent() {
+    let store = new_store();
+    let mut shard = open(&store.state, REPLICA);
+    shard.apply(&[entry(0, 1000, vec![bootstrap(1), Command::OpenSession { epoch: 1 }])]).unwrap();
+    let record = Record { version: 1, value: value("x"), expires_at_ms: Some(2000) };
+    let operations = vec![(Space::Data, b"k".to_vec(), Some(codec::encode(Kind::Record, &record)))];
+    store.state.write(REPLICA, Batch { operations }).unwrap();
 
-        let absent = |sequence| put(1, sequence, 1, "k", "new", Some(Condition::Absent));
-        let refused = Outcome::Refused { version: 1, current: Some(record.clone()) };
-        assert_eq!(shard.apply(&[entry(1, 1999, vec![absent(1)])]).unwrap(), [Some(Reply::Shard(vec![refused]))]);
-        assert_eq!(read(&*store.state, REPLICA, &[key("k")]), [Some(record)]);
+    let absent = |sequence| put(1, sequence, 1, "k", "new", Some(Condition::Absent));
+    let refused = Outcome::Refused { version: 1, current: Some(record.clone()) };
+    assert_eq!(shard.apply(&[entry(1, 1999, vec![absent(1)])]).unwrap(), [Some(Reply::Shard(vec![refused]))]);
+    assert_eq!(read(&*store.state, REPLICA, &[key("k")]), [Some(record)]);
 
-        shard.apply(&[entry(2, 2000, vec![Command::Tick])]).unwrap();
-        assert_eq!(read(&*store.state, REPLICA, &[key("k")]), [None]);
-        let outcomes = shard.apply(&[entry(3, 0, vec![absent(1), absent(2)])]).unwrap();
-        let forgotten = Outcome::Refused { version: 1, current: None };
-        assert_eq!(outcomes, [Some(Reply::Shard(vec![forgotten, Outcome::Written { version: 1, replaced: 0 }]))]);
+    shard.apply(&[entry(2, 2000, vec![Command::Tick])]).unwrap();
+    assert_eq!(read(&*store.state, REPLICA, &[key("k")]), [None]);
+    let outcomes = shard.apply(&[entry(3, 0, vec![absent(1), absent(2)])]).unwrap();
+    let forgotten = Outcome::Refused { version: 1, current: None };
+    assert_eq!(outcomes, [Some(Reply::Shard(vec![forgotten, Outcome::Written { version: 1, replaced: 0 }]))]);
+}
+
+/// A read returns the head of the state that it read, and the records in key order.
+#[test]
+fn read_returns_head_and_records() {
+    let store = new_store();
+    let mut shard = open(&store.state, REPLICA);
+    let mut seen = None;
+    let mut look = |keys: &[&str]| {
+        let keys: Vec<_> = keys.iter().map(|name| key(name)).collect();
+        store
+            .state
+            .view(&mut |view| {
+                seen = Some(kv::read(view, REPLICA, &keys, usize::MAX)?);
+                Ok(())
+            })
+            .unwrap();
+        seen.take().unwrap()
+    };
+    assert_eq!(look(&["a"]), (Head::default(), vec![None]), "a replica without state");
+    let writes = vec![put(1, 1, 1, "a", "1", None), put(1, 2, 1, "b", "2", None)];
+    shard.apply(&[entry(0, 7, vec![bootstrap(1), Command::OpenSession { epoch: 1 }]), entry(1, 7, writes)]).unwrap();
+    let record = |version, text| Some(Record { version, value: value(text), expires_at_ms: None });
+    let expected = vec![record(2, "2"), None, record(1, "1"), record(2, "2")];
+    assert_eq!(look(&["b", "absent", "a", "b"]), (shard.head(), expected));
+}
+
+#[test]
+fn read_is_bounded_in_bytes_but_never_empty() {
+    let store = new_store();
+    let mut shard = open(&store.state, REPLICA);
+    let writes = vec![put(1, 1, 1, "a", "12345", None), put(1, 2, 1, "b", "12345", None)];
+    shard.apply(&[entry(0, 7, vec![bootstrap(1), Command::OpenSession { epoch: 1 }]), entry(1, 7, writes)]).unwrap();
+    let keys = ["a", "absent", "b", "a"].map(key);
+    for (bytes_max, expected) in [(0, 1), (1, 1), (5, 1), (6, 3), (10, 3), (11, 4)] {
+        let mut read = 0;
+        let mut look = |view: &dyn View| {
+            read = kv::read(view, REPLICA, &keys, bytes_max)?.1.len();
+            Ok(())
+        };
+        store.state.view(&mut look).unwrap();
+        assert_eq!(read, expected, "at most {bytes_max} bytes");
     }
 }
 
-/// Reads give the head of the state that they read from, and the records in the order of the keys.
+/// A concurrent reader never sees an applied index without its data, or data without its index.
 #[test]
-fn reads_come_with_the_head() {
-    for twin in TWINS {
-        let store = Store::new(twin);
-        let mut shard = open(&store.state, REPLICA);
-        let mut seen = None;
-        let mut look = |keys: &[&str]| {
-            let keys: Vec<_> = keys.iter().map(|name| key(name)).collect();
-            store
-                .state
+fn head_and_records_come_from_one_point_in_time() {
+    const ENTRIES: u64 = 3000;
+    let store = new_store();
+    let mut shard = open(&store.state, REPLICA);
+    shard.apply(&[entry(0, 1, vec![bootstrap(1), Command::OpenSession { epoch: 1 }])]).unwrap();
+    let state = store.state.clone();
+    let reader = std::thread::spawn(move || {
+        let keys = [key("first"), key("last")];
+        let mut applied = 0;
+        while applied < ENTRIES {
+            state
                 .view(&mut |view| {
-                    seen = Some(kv::read(view, REPLICA, &keys, usize::MAX)?);
+                    let (head, records) = kv::read(view, REPLICA, &keys, usize::MAX)?;
+                    applied = head.applied.unwrap().index;
+                    let expected = (applied > 0).then(|| value(&applied.to_string()));
+                    let values = records.into_iter().map(|record| record.map(|record| record.value));
+                    assert!(values.into_iter().all(|value| value == expected), "at {applied}");
                     Ok(())
                 })
                 .unwrap();
-            seen.take().unwrap()
-        };
-        assert_eq!(look(&["a"]), (Head::default(), vec![None]), "a replica without state");
-        let writes = vec![put(1, 1, 1, "a", "1", None), put(1, 2, 1, "b", "2", None)];
-        shard
-            .apply(&[entry(0, 7, vec![bootstrap(1), Command::OpenSession { epoch: 1 }]), entry(1, 7, writes)])
-            .unwrap();
-        let record = |version, text| Some(Record { version, value: value(text), expires_at_ms: None });
-        let expected = vec![record(2, "2"), None, record(1, "1"), record(2, "2")];
-        assert_eq!(look(&["b", "absent", "a", "b"]), (shard.head(), expected));
-    }
-}
-
-#[test]
-fn a_read_is_bounded_in_bytes_but_never_empty() {
-    for twin in TWINS {
-        let store = Store::new(twin);
-        let mut shard = open(&store.state, REPLICA);
-        let writes = vec![put(1, 1, 1, "a", "12345", None), put(1, 2, 1, "b", "12345", None)];
-        shard
-            .apply(&[entry(0, 7, vec![bootstrap(1), Command::OpenSession { epoch: 1 }]), entry(1, 7, writes)])
-            .unwrap();
-        let keys = ["a", "absent", "b", "a"].map(key);
-        for (bytes_max, expected) in [(0, 1), (1, 1), (5, 1), (6, 3), (10, 3), (11, 4)] {
-            let mut read = 0;
-            let mut look = |view: &dyn View| {
-                read = kv::read(view, REPLICA, &keys, bytes_max)?.1.len();
-                Ok(())
-            };
-            store.state.view(&mut look).unwrap();
-            assert_eq!(read, expected, "{twin:?}: at most {bytes_max} bytes");
         }
+    });
+    for index in 1..=ENTRIES {
+        let write = |sequence, name| put(1, sequence, sequence, name, &index.to_string(), None);
+        shard.apply(&[entry(index, 1, vec![write(2 * index, "first"), write(2 * index + 1, "last")])]).unwrap();
     }
+    reader.join().unwrap();
 }
 
-/// A reader beside the writer never sees an applied index without its data, nor data without their index.
+/// Skipping an entry or applying one twice would make the replica diverge for good, so it panics.
 #[test]
-fn head_and_records_are_read_at_one_point_in_time() {
-    const ENTRIES: u64 = 3000;
-    for twin in TWINS {
-        let store = Store::new(twin);
-        let mut shard = open(&store.state, REPLICA);
-        shard.apply(&[entry(0, 1, vec![bootstrap(1), Command::OpenSession { epoch: 1 }])]).unwrap();
-        let state = store.state.clone();
-        let reader = std::thread::spawn(move || {
-            let keys = [key("first"), key("last")];
-            let mut applied = 0;
-            while applied < ENTRIES {
-                state
-                    .view(&mut |view| {
-                        let (head, records) = kv::read(view, REPLICA, &keys, usize::MAX)?;
-                        applied = head.applied.unwrap().index;
-                        let expected = (applied > 0).then(|| value(&applied.to_string()));
-                        let values = records.into_iter().map(|record| record.map(|record| record.value));
-                        assert!(values.into_iter().all(|value| value == expected), "{twin:?} at {applied}");
-                        Ok(())
-                    })
-                    .unwrap();
-            }
-        });
-        for index in 1..=ENTRIES {
-            let write = |sequence, name| put(1, sequence, sequence, name, &index.to_string(), None);
-            shard.apply(&[entry(index, 1, vec![write(2 * index, "first"), write(2 * index + 1, "last")])]).unwrap();
-        }
-        reader.join().unwrap();
-    }
-}
-
-/// A replica that was asked to skip an entry or to apply one twice would differ from the others for ever: it stops instead.
-#[test]
-fn a_hole_in_the_log_is_not_applied() {
-    let store = Store::new(Twin::Memory);
+fn hole_in_the_log_is_not_applied() {
+    let store = memory();
     let mut shard = open(&store.state, REPLICA);
     shard.apply(&[entry(0, 1, vec![bootstrap(1)])]).unwrap();
     for index in [0, 2] {
@@ -315,53 +303,50 @@ fn a_hole_in_the_log_is_not_applied() {
     assert_eq!(shard.head().applied, Some(log_id(0)));
 }
 
-/// An entry that is not a proposal is corruption, and nothing of its batch is written.
+/// An entry that is not a proposal is corruption, and no part of its batch is written.
 #[test]
-fn a_corrupt_entry_changes_nothing() {
-    for twin in TWINS {
-        let store = Store::new(twin);
-        let mut shard = open(&store.state, REPLICA);
-        shard.apply(&[entry(0, 1, vec![bootstrap(1)])]).unwrap();
-        let before = store.hash(REPLICA);
-        let corrupt = Entry::normal(log_id(2), Bytes::from_static(b"not a proposal"));
-        let error = shard.apply(&[entry(1, 1, vec![Command::Tick]), corrupt]).unwrap_err();
-        assert!(matches!(error, StateError::Corrupt { replica: REPLICA, .. }), "{error}");
-        assert_eq!(store.hash(REPLICA), before);
-    }
+fn corrupt_entry_changes_nothing() {
+    let store = new_store();
+    let mut shard = open(&store.state, REPLICA);
+    shard.apply(&[entry(0, 1, vec![bootstrap(1)])]).unwrap();
+    let before = store.hash(REPLICA);
+    let corrupt = Entry::normal(log_id(2), Bytes::from_static(b"not a proposal"));
+    let error = shard.apply(&[entry(1, 1, vec![Command::Tick]), corrupt]).unwrap_err();
+    assert!(matches!(error, StateError::Corrupt { replica: REPLICA, .. }), "{error}");
+    assert_eq!(store.hash(REPLICA), before);
 }
 
-/// A corrupt session record is noticed when the machine is opened, and a corrupt user record when it is read.
+/// A corrupt session record is detected when the machine is opened, a corrupt user record when it
+/// is read.
 #[test]
 fn corrupt_records_are_not_served() {
-    for twin in TWINS {
-        let store = Store::new(twin);
-        let spoil = |space, key: &[u8]| {
-            let operations = vec![(space, key.to_vec(), Some(b"rot".to_vec()))];
-            store.state.write(REPLICA, Batch { operations }).unwrap();
-        };
-        spoil(Space::Data, b"k");
-        let mut error = None;
-        store
-            .state
-            .view(&mut |view| {
-                error = kv::read(view, REPLICA, &[key("k")], usize::MAX).err();
-                Ok(())
-            })
-            .unwrap();
-        assert!(matches!(error, Some(StateError::Corrupt { .. })));
-        for key in [b"S-not-a-session-key".as_slice(), &quorate_machine::keys::session_key(SessionId(1), 1)] {
-            spoil(Space::Table, key);
-            let opened = Replica::open(store.state.clone(), REPLICA, KvMachine::open);
-            assert!(matches!(opened.err(), Some(StateError::Corrupt { .. })));
-            let operations = vec![(Space::Table, key.to_vec(), None)];
-            store.state.write(REPLICA, Batch { operations }).unwrap();
-        }
-        spoil(Space::Meta, b"h");
-        assert!(Replica::open(store.state.clone(), REPLICA, KvMachine::open).is_err());
+    let store = new_store();
+    let spoil = |space, key: &[u8]| {
+        let operations = vec![(space, key.to_vec(), Some(b"rot".to_vec()))];
+        store.state.write(REPLICA, Batch { operations }).unwrap();
+    };
+    spoil(Space::Data, b"k");
+    let mut error = None;
+    store
+        .state
+        .view(&mut |view| {
+            error = kv::read(view, REPLICA, &[key("k")], usize::MAX).err();
+            Ok(())
+        })
+        .unwrap();
+    assert!(matches!(error, Some(StateError::Corrupt { .. })));
+    for key in [b"S-not-a-session-key".as_slice(), &quorate_machine::keys::session_key(SessionId(1), 1)] {
+        spoil(Space::Table, key);
+        let opened = Replica::open(store.state.clone(), REPLICA, KvMachine::open);
+        assert!(matches!(opened.err(), Some(StateError::Corrupt { .. })));
+        let operations = vec![(Space::Table, key.to_vec(), None)];
+        store.state.write(REPLICA, Batch { operations }).unwrap();
     }
+    spoil(Space::Meta, b"h");
+    assert!(Replica::open(store.state.clone(), REPLICA, KvMachine::open).is_err());
 }
 
-/// A state that counts the reads that come through its views.
+/// A state that counts the reads of its views.
 struct Counting {
     state: MemoryState,
     reads: AtomicUsize,
@@ -414,9 +399,9 @@ impl State for Counting {
     }
 }
 
-/// An unconditional put reads nothing from the store, and neither does its retry; a condition reads once.
+/// An unconditional put and its retry read nothing from the store; a condition reads once.
 #[test]
-fn an_unconditional_put_reads_nothing() {
+fn unconditional_put_reads_nothing() {
     let counting = Arc::new(Counting { state: MemoryState::new(), reads: AtomicUsize::new(0) });
     let state: Arc<dyn State> = counting.clone();
     let mut shard = open(&state, REPLICA);
@@ -431,10 +416,11 @@ fn an_unconditional_put_reads_nothing() {
     assert_eq!(reads(2, Some(Condition::Exists)), 1);
 }
 
-/// The session table stays small in the state: one record an entry and session, and none for what is forgotten.
+/// The session table stays small in the state: one record per entry and session, and none for
+/// released outcomes.
 #[test]
-fn the_session_table_takes_little_room() {
-    let store = Store::new(Twin::Memory);
+fn session_table_stays_small() {
+    let store = memory();
     let mut shard = open(&store.state, REPLICA);
     shard.apply(&[entry(0, 1, vec![bootstrap(1), Command::OpenSession { epoch: 1 }])]).unwrap();
     let records = || {
@@ -451,7 +437,7 @@ fn the_session_table_takes_little_room() {
         records
     };
     for index in 1..200u64 {
-        // Sixteen writes an entry; the client has the outcomes of all but the last 32.
+        // Sixteen writes per entry; the client releases all outcomes but the last 32.
         let first = index * 16;
         let lowest = first.saturating_sub(32).max(1);
         let writes = (first..first + 16).map(|sequence| put(1, sequence, lowest, "k", "v", None)).collect();
@@ -459,14 +445,14 @@ fn the_session_table_takes_little_room() {
         assert!(reply.into_shard().iter().all(|outcome| matches!(outcome, Outcome::Written { .. })));
         assert!(records() <= 4, "{} records after entry {index}", records());
     }
-    // Retries leave a record of the last use and free the ones before it.
+    // Each retry leaves a record of the last use and frees earlier ones.
     for index in 200..210u64 {
         shard.apply(&[entry(index, 1, vec![put(1, 3199, 3199, "k", "v", None)])]).unwrap();
         assert!(records() <= 2, "{} records after retry {index}", records());
     }
 }
 
-/// A machine that notes when it is told that its changes are visible.
+/// A machine that records the calls of `written`.
 struct Told {
     state: Arc<MemoryState>,
     seen: Arc<AtomicUsize>,
@@ -489,9 +475,10 @@ impl Machine for Told {
     }
 }
 
-/// A machine is told after its changes are visible, and is made anew by the same closure after a snapshot.
+/// `written` is called after the changes are visible, and an installed snapshot opens a new machine
+/// with the same closure.
 #[test]
-fn a_machine_publishes_what_readers_see() {
+fn machine_publishes_after_changes_are_visible() {
     let state = Arc::new(MemoryState::new());
     let seen = Arc::new(AtomicUsize::new(0));
     let opened = Arc::new(AtomicUsize::new(0));
@@ -517,26 +504,25 @@ fn a_machine_publishes_what_readers_see() {
     assert_eq!(replica.membership(), &StoredMembership::default());
 }
 
-/// Half a megabyte of one replica, flushed, is seen as about that, and not as somebody else's.
+/// The reported size of a replica with half a megabyte of flushed data is about that, and other
+/// replicas' is not.
 #[test]
-fn the_size_of_a_replica_is_about_what_was_flushed() {
-    for twin in TWINS {
-        let store = Store::new(twin);
-        let (large, other) = (ReplicaId(7), ReplicaId(8));
-        let mut random = 1_u64;
-        let mut operations = Vec::new();
-        for key in 0..512_u64 {
-            // Bytes that do not compress.
-            let value = (0..1_024).map(|_| {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (random >> 56) as u8
-            });
-            operations.push((Space::Data, key.to_be_bytes().to_vec(), Some(value.collect())));
-        }
-        store.state.write(large, Batch { operations }).unwrap();
-        store.state.flush().unwrap();
-        let bytes = store.state.approximate_bytes(large);
-        assert!((256 << 10..1 << 20).contains(&bytes), "{twin:?}: {bytes} bytes");
-        assert!(store.state.approximate_bytes(other) < 64 << 10, "{twin:?}");
+fn size_of_a_replica_covers_its_flushed_data() {
+    let store = new_store();
+    let (large, other) = (ReplicaId(7), ReplicaId(8));
+    let mut random = 1_u64;
+    let mut operations = Vec::new();
+    for key in 0..512_u64 {
+        // Bytes that do not compress.
+        let value = (0..1_024).map(|_| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 56) as u8
+        });
+        operations.push((Space::Data, key.to_be_bytes().to_vec(), Some(value.collect())));
     }
+    store.state.write(large, Batch { operations }).unwrap();
+    store.state.flush().unwrap();
+    let bytes = store.state.approximate_bytes(large);
+    assert!((256 << 10..1 << 20).contains(&bytes), "{bytes} bytes");
+    assert!(store.state.approximate_bytes(other) < 64 << 10);
 }

@@ -1,18 +1,14 @@
-//! What the tests of the state share: both stores under one roof, and a shard that is driven by a script.
+//! Helpers for tests of a state store: a store that can crash, and a shard driven by a script. The
+//! tests of `quorate-rocks` include this file too.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[path = "../disk_support/mod.rs"]
-mod disk_support;
-
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(crate) use disk_support::copy_database;
 use quorate_machine::state::{MemoryState, State};
 use quorate_machine::{KvMachine, Replica, Reply, StateHash, kv, state_hash};
-use quorate_rocks::{RocksState, StateOptions};
 use quorate_types::peer::SnapshotMeta;
 use quorate_types::{
     Command, Condition, Entry, Key, LogId, Mutation, Outcome, Proposal, Record, ReplicaId, SessionId, SessionStamp,
@@ -20,60 +16,37 @@ use quorate_types::{
 };
 use tempfile::TempDir;
 
-/// Which store a test runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Twin {
-    Memory,
-    Rocks,
-}
+/// The disk below a store.
+pub(crate) trait Disk {
+    /// Loses all changes that are not durable, and opens the store again.
+    fn crash(&mut self) -> Arc<dyn State>;
 
-/// Both, for tests that run on each.
-pub(crate) const TWINS: [Twin; 2] = [Twin::Memory, Twin::Rocks];
+    /// Opens the store again after an orderly stop.
+    fn restart(&mut self) -> Arc<dyn State>;
+}
 
 /// A store that can crash.
 pub(crate) struct Store {
     pub(crate) state: Arc<dyn State>,
-    memory: Option<Arc<MemoryState>>,
+    disk: Box<dyn Disk>,
     dir: TempDir,
-    generation: u32,
 }
 
 impl Store {
-    pub(crate) fn new(twin: Twin) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let memory = (twin == Twin::Memory).then(|| Arc::new(MemoryState::new()));
-        let state: Arc<dyn State> = match &memory {
-            Some(memory) => memory.clone(),
-            None => Arc::new(open_rocks(&dir.path().join("0"))),
-        };
-        Store { state, memory, dir, generation: 0 }
+    pub(crate) fn new(mut disk: Box<dyn Disk>) -> Self {
+        Store { state: disk.restart(), disk, dir: tempfile::tempdir().unwrap() }
     }
 
-    /// Loses what is not durable. RocksDB: opens a copy of the files as they are on disk at this moment, while the database is
-    /// still open; its memtables, which have no log, are in no file.
+    /// Loses all changes that are not durable.
     pub(crate) fn crash(&mut self) {
-        match &self.memory {
-            Some(memory) => memory.crash(),
-            None => {
-                let from = self.dir.path().join(self.generation.to_string());
-                self.generation += 1;
-                let to = self.dir.path().join(self.generation.to_string());
-                copy_database(&from, &to);
-                self.state = Arc::new(open_rocks(&to));
-            }
-        }
+        self.state = self.disk.crash();
     }
 
-    /// Closes the store and opens it again. Whatever uses `state` must be gone.
+    /// Closes the store and opens it again. All other users of `state` must be gone.
     pub(crate) fn restart(&mut self) {
-        match &self.memory {
-            // Closing flushes.
-            Some(memory) => memory.flush().unwrap(),
-            None => {
-                self.state = Arc::new(MemoryState::new());
-                self.state = Arc::new(open_rocks(&self.dir.path().join(self.generation.to_string())));
-            }
-        }
+        // Dropping the state closes it.
+        self.state = Arc::new(MemoryState::new());
+        self.state = self.disk.restart();
     }
 
     /// An empty directory.
@@ -88,8 +61,24 @@ impl Store {
     }
 }
 
-pub(crate) fn open_rocks(dir: &Path) -> RocksState {
-    RocksState::open(dir, StateOptions::with_cache_bytes(1 << 20)).unwrap()
+/// A store in memory.
+pub(crate) fn memory() -> Store {
+    Store::new(Box::new(InMemory(Arc::new(MemoryState::new()))))
+}
+
+struct InMemory(Arc<MemoryState>);
+
+impl Disk for InMemory {
+    fn crash(&mut self) -> Arc<dyn State> {
+        self.0.crash();
+        self.0.clone()
+    }
+
+    fn restart(&mut self) -> Arc<dyn State> {
+        // An orderly stop flushes.
+        self.0.flush().unwrap();
+        self.0.clone()
+    }
 }
 
 pub(crate) fn hash_of(state: &dyn State, replica: ReplicaId) -> StateHash {
@@ -169,8 +158,8 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(twin: Twin) -> Self {
-        let (store, replica) = (Store::new(twin), ReplicaId(1));
+    pub(crate) fn new(store: Store) -> Self {
+        let replica = ReplicaId(1);
         let machine = Some(open(&store.state, replica));
         Shard { store, replica, machine, log: Vec::new(), time_ms: 1000 }
     }
@@ -179,7 +168,7 @@ impl Shard {
         self.machine.as_mut().unwrap()
     }
 
-    /// Appends an entry with these commands, and applies it.
+    /// Appends an entry with these commands and applies it.
     pub(crate) fn say(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
         let entry = entry(self.log.len() as u64, self.time_ms, commands);
         let reply = self.replica().apply(std::slice::from_ref(&entry)).unwrap().remove(0);
@@ -193,8 +182,8 @@ impl Shard {
         self.machine = Some(open(&self.store.state, self.replica));
     }
 
-    /// Crashes, and applies again what the log has after the state that is left, in one batch. Every reply must be the first
-    /// one. Gives how many entries that were.
+    /// Crashes, and replays the entries after the surviving state in one batch. Every reply must
+    /// equal the first one. Returns the number of entries replayed.
     pub(crate) fn crash(&mut self) -> usize {
         let before = self.store.hash(self.replica);
         self.store.crash();
@@ -207,7 +196,7 @@ impl Shard {
         entries.len()
     }
 
-    /// Goes on as another replica, made from a snapshot of this one.
+    /// Continues as another replica, installed from a snapshot of this one.
     pub(crate) fn move_to(&mut self, target: ReplicaId) {
         let (files, meta) = export(&self.store, self.machine.as_ref().unwrap(), target);
         let mut installed = open(&self.store.state, target);

@@ -6,8 +6,8 @@
 //!                └── tail ── or ── ColdEntries ←─────────────────────────┘
 //! ```
 //!
-//! Callers do no I/O and do not even encode: that is the writer's work, who otherwise only waits for the disk. What a call
-//! changes is seen by readers at once, from memory.
+//! Callers do no I/O and no encoding: that is left to the writer, which otherwise only waits for
+//! the disk. Readers see a change immediately, from memory.
 
 use std::ops::Range;
 use std::path::Path;
@@ -19,56 +19,31 @@ use quorate_machine::log::{Done, Log, LogError, LogState};
 use quorate_types::{Entry, GroupId, LogId, ReplicaId, Vote};
 use rocksdb::DB;
 
+use self::cold::read_cold;
 use self::queue::{Item, Queue};
 use self::reclaim::Reclaimer;
 use self::recovery::recover;
 use self::registry::Registry;
 use self::replica::{Operation, Reading, Replica};
 use self::tail::TailBudget;
-use self::writer::{OnFatal, Writer};
+use self::writer::Writer;
 
+mod batch;
+mod cold;
+mod database;
+mod error;
+mod options;
 mod queue;
 mod reclaim;
-mod records;
 mod recovery;
 mod registry;
 mod replica;
+mod scan;
 mod tail;
 mod writer;
 
-pub use records::has_write_ahead_log;
-
-/// Bytes of entries that the tails of all replicas keep in memory together, beside what is not yet written.
-const TAILS_BYTES_MAX: usize = 64 << 20;
-/// Bytes of entries that one replica's tail keeps: some seconds of a busy shard.
-const TAIL_BYTES_MAX: usize = 8 << 20;
-/// Most entries are purged before a memtable of this size is full, and then never written a second time.
-const MEMTABLE_BYTES: usize = 64 << 20;
-
-/// How a [`RocksLog`] is set up. The default is right for a node; tests make things small, or look at failures.
-#[derive(Clone)]
-pub struct LogOptions {
-    /// Bytes of a RocksDB memtable.
-    pub memtable_bytes: usize,
-    /// Bytes of entries that all tails keep in memory together.
-    pub tails_bytes_max: usize,
-    /// Bytes of entries that one replica's tail keeps in memory.
-    pub tail_bytes_max: usize,
-    /// Called once, on the writer thread, with the reason, when a write or a sync failed. The default exits with code 74. Where
-    /// it returns, nothing is retried, and every waiting and later [`Done`] gets the error.
-    pub on_fatal: Arc<dyn Fn(String) + Send + Sync>,
-}
-
-impl Default for LogOptions {
-    fn default() -> Self {
-        LogOptions {
-            memtable_bytes: MEMTABLE_BYTES,
-            tails_bytes_max: TAILS_BYTES_MAX,
-            tail_bytes_max: TAIL_BYTES_MAX,
-            on_fatal: Arc::new(writer::exit) as OnFatal,
-        }
-    }
-}
+pub use database::has_write_ahead_log;
+pub use options::LogOptions;
 
 /// The [`Log`] of a node, on disk.
 pub struct RocksLog {
@@ -76,20 +51,21 @@ pub struct RocksLog {
     registry: Arc<Registry>,
     queue: Arc<Queue>,
     syncs: Arc<AtomicU64>,
-    /// The writer, then the reclaimer, which ends after it. Empty: closed.
+    /// The writer, then the reclaimer, which ends after it. Empty after close.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl RocksLog {
-    /// Opens the log in the directory `path`, or makes one, and checks every entry that it holds: takes about a second for some
-    /// hundred megabytes. Blocks.
+    /// Opens the log in the directory `path`, creating it if needed, and verifies all entries:
+    /// takes about a second for some hundred megabytes. Blocks.
     ///
-    /// A write that a crash cut short is dropped: it was never acknowledged. Any other damage is an error, and the node must not
-    /// serve: [`LogError::Corrupt`] and [`LogError::Hole`] name the entry, [`LogError::Io`] gives RocksDB's reason, also where
-    /// another process has the directory open.
+    /// Drops a last write that a crash cut short: it was never acknowledged. Any other damage is an
+    /// error, and the node must not serve: [`LogError::Corrupt`] and [`LogError::Hole`] name the
+    /// entry; [`LogError::Io`] holds RocksDB's reason, including that another process has the
+    /// directory open.
     pub fn open(path: impl AsRef<Path>, options: LogOptions) -> Result<Self, LogError> {
         describe_metrics();
-        let db = Arc::new(records::open(path.as_ref(), options.memtable_bytes)?);
+        let db = Arc::new(database::open(path.as_ref(), options.memtable_bytes)?);
         let budget = Arc::new(TailBudget::new(options.tails_bytes_max, options.tail_bytes_max));
         let registry = Arc::new(recover(&db, &budget)?);
         let queue = Arc::new(Queue::new());
@@ -110,12 +86,13 @@ impl RocksLog {
         Ok(RocksLog { db, registry, queue, syncs, threads: Mutex::new(vec![writer_thread, reclaim_thread]) })
     }
 
-    /// How many synced writes there were since the log was opened: far fewer than appends where many replicas are busy.
+    /// Number of synced writes since the log was opened. Far fewer than appends if many replicas
+    /// are busy.
     pub fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    /// Hands over what a replica did, or answers why it was refused.
+    /// Queues an operation, or passes its refusal to `done`.
     fn submit(&self, operation: Result<Operation, LogError>, done: Done) {
         match operation {
             Ok(operation) => self.queue.push(Item::new(operation, Some(done))),
@@ -123,7 +100,7 @@ impl RocksLog {
         }
     }
 
-    /// Hands over and waits until it is durable.
+    /// Queues an operation and waits until it is durable.
     fn submit_and_wait(&self, operation: Operation) -> Result<(), LogError> {
         let (sender, receiver) = mpsc::channel();
         let done: Done = Box::new(move |result| {
@@ -134,7 +111,7 @@ impl RocksLog {
         receiver.recv().unwrap_or(Err(LogError::Closed))
     }
 
-    /// The replica, while the log is open.
+    /// The replica, unless the log is closed.
     fn replica(&self, id: ReplicaId) -> Result<Arc<Replica>, LogError> {
         self.queue.check_open()?;
         self.registry.get(id)
@@ -169,7 +146,7 @@ impl Log for RocksLog {
     }
 
     fn vote_won(&self, replica: ReplicaId) {
-        // A replica that is gone has won nothing.
+        // A missing replica has no vote.
         if let Ok(replica) = self.replica(replica) {
             replica.vote_won();
         }
@@ -180,14 +157,14 @@ impl Log for RocksLog {
     }
 
     fn purge(&self, replica: ReplicaId, upto: LogId) {
-        // A replica that is gone has nothing left to purge.
+        // A missing replica has nothing to purge.
         if let Some(operation) = self.replica(replica).ok().and_then(|replica| replica.purge(upto)) {
             self.queue.push(Item::new(operation, None));
         }
     }
 
     fn save_committed(&self, replica: ReplicaId, committed: Option<LogId>) {
-        // As above.
+        // A missing replica has no commit mark.
         if let Ok(replica) = self.replica(replica) {
             replica.save_committed(committed);
         }
@@ -195,13 +172,18 @@ impl Log for RocksLog {
 
     fn entries(&self, replica: ReplicaId, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
         let replica = self.replica(replica)?;
-        // A cut between two steps may mix what was with what is, and then we begin again. Every turn needs another cut.
+        // A cut between the two reads may mix old and new entries; then start again. Each retry
+        // needs another cut, so this ends.
         loop {
             let cuts = replica.cuts();
             let reading = read(&self.db, &replica, range.clone(), bytes_max);
-            if replica.cuts() == cuts {
-                return reading.map(|reading| reading.entries);
+            if replica.cuts() != cuts {
+                continue;
             }
+            let entries = reading?.entries;
+            let follows = |pair: &[Entry]| pair[0].id.index + 1 == pair[1].id.index;
+            assert!(entries.windows(2).all(follows), "a read of replica {} has a hole", replica.id);
+            return Ok(entries);
         }
     }
 
@@ -217,9 +199,9 @@ impl Log for RocksLog {
         let mut threads = self.threads.lock().expect("closing does not panic");
         self.queue.close();
         for thread in threads.drain(..) {
-            // The writer catches its own panics; the reclaimer's would not matter any more.
+            // The writer catches its own panics, and a panic of the reclaimer no longer matters.
             let _ = thread.join();
-            // The writer is first, so nothing needs the background any more.
+            // The writer has ended, so no background work is needed any longer.
             self.db.cancel_all_background_work(false);
         }
     }
@@ -231,13 +213,13 @@ impl Drop for RocksLog {
     }
 }
 
-/// Reads from disk what the tail no longer has, and the rest from the tail.
+/// Reads old entries from disk and newer ones from the tail.
 fn read(db: &DB, replica: &Replica, range: Range<u64>, bytes_max: usize) -> Result<Reading, LogError> {
     let mut reading = Reading::new(bytes_max);
     let mut start = range.start;
     while let Some(cold) = replica.read(start..range.end, &mut reading)? {
         start = cold.end;
-        if !records::read_cold(db, replica.id, cold, &mut reading)? {
+        if !read_cold(db, replica.id, cold, &mut reading)? {
             break;
         }
     }
@@ -248,8 +230,8 @@ fn describe_metrics() {
     metrics::describe_histogram!(
         "quorate_log_sync_seconds",
         metrics::Unit::Seconds,
-        "how long a synced write of the log took"
+        "duration of a synced write of the log"
     );
     metrics::describe_histogram!("quorate_log_batch_entries", "entries made durable by one synced write");
-    metrics::describe_gauge!("quorate_log_queue_bytes", metrics::Unit::Bytes, "bytes that wait for the log's writer");
+    metrics::describe_gauge!("quorate_log_queue_bytes", metrics::Unit::Bytes, "bytes queued for the log's writer");
 }

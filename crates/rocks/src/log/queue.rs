@@ -1,4 +1,4 @@
-//! What waits for the writer, bounded in bytes.
+//! The writer's queue, bounded in bytes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,14 +9,14 @@ use quorate_types::Entry;
 use super::replica::{Change, Operation};
 use quorate_machine::log::{Done, LogError, QUEUE_BYTES_MAX};
 
-/// The most bytes that one drain takes, so that no batch grows so large that everyone behind it waits long. A single larger
-/// item still goes, alone.
+/// Maximum size of one drain in bytes, which bounds the latency of the requests behind it. A single
+/// larger item is drained alone.
 const DRAIN_BYTES_MAX: usize = 8 << 20;
 
-/// What an operation counts for, beside its entries.
+/// Size of an operation without its entries, for accounting.
 const ITEM_BYTES: usize = 128;
 
-/// An operation and who waits for it.
+/// An operation and its completion callback.
 pub(super) struct Item {
     pub(super) operation: Operation,
     pub(super) done: Option<Done>,
@@ -32,7 +32,7 @@ impl Item {
         Item { operation, done, bytes: ITEM_BYTES + entries }
     }
 
-    /// Answers whoever waits.
+    /// Reports the result to the callback, if there is one.
     pub(super) fn answer(self, result: Result<(), LogError>) {
         if let Some(done) = self.done {
             done(result);
@@ -43,22 +43,22 @@ impl Item {
 /// The writer's queue.
 ///
 /// # Invariants
-/// * Items leave in the order in which they came.
-/// * Once it has ended, nothing comes in any more: who comes late is answered why.
+/// * Items leave in the order of arrival.
+/// * No item enters after the queue has ended; late items get the reason.
 pub(super) struct Queue {
     inner: Mutex<Inner>,
     filled: Condvar,
     room: Condvar,
-    /// Bytes that wait or are being written.
+    /// Bytes queued or being written.
     bytes: AtomicUsize,
-    /// So that readers need no lock to see it.
+    /// A copy of the state that readers check without the lock.
     closed: AtomicBool,
 }
 
 struct Inner {
     items: VecDeque<Item>,
     waiting_bytes: usize,
-    /// Why nothing comes in any more.
+    /// The reason that no item may enter, once the queue has ended.
     end: Option<LogError>,
     writer_sleeps: bool,
     blocked: usize,
@@ -76,12 +76,13 @@ impl Queue {
         }
     }
 
-    /// Bytes that wait or are being written.
+    /// Bytes queued or being written.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Hands an item to the writer. Blocks while the queue is full, which admission is there to prevent.
+    /// Queues an item for the writer. Blocks while the queue is full, which admission prevents in
+    /// normal operation.
     pub(super) fn push(&self, item: Item) {
         let mut inner = self.lock();
         while inner.end.is_none() && self.bytes() > 0 && self.bytes() + item.bytes > QUEUE_BYTES_MAX {
@@ -101,9 +102,10 @@ impl Queue {
         }
     }
 
-    /// Waits for items and moves them into `into`, which is empty; gives their bytes. None when the queue has ended and
-    /// everything is out.
+    /// Waits for items and moves them into `into`, which must be empty. Returns their size in
+    /// bytes; none once the queue has ended and is empty.
     pub(super) fn drain(&self, into: &mut VecDeque<Item>) -> Option<usize> {
+        assert!(into.is_empty(), "the last drain was written");
         let mut inner = self.lock();
         while inner.items.is_empty() {
             if inner.end.is_some() {
@@ -126,16 +128,17 @@ impl Queue {
         Some(bytes)
     }
 
-    /// What was drained is written: there is room for more.
+    /// Releases the bytes of drained items after they were written.
     pub(super) fn written(&self, bytes: usize) {
         let inner = self.lock();
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        assert!(before >= bytes, "{bytes} bytes were written, but only {before} were queued");
         if inner.blocked > 0 {
             self.room.notify_all();
         }
     }
 
-    /// Lets nothing in any more. What is in is still drained.
+    /// Ends the queue for new items. Items already queued are still drained.
     pub(super) fn close(&self) {
         let mut inner = self.lock();
         inner.end.get_or_insert(LogError::Closed);
@@ -144,12 +147,13 @@ impl Queue {
         self.room.notify_all();
     }
 
-    /// Refuses where it was closed. A failure is told to those who wait; reading goes on.
+    /// Fails if the queue was closed. After a failed write it still succeeds, because reading goes
+    /// on working.
     pub(super) fn check_open(&self) -> Result<(), LogError> {
         if self.closed.load(Ordering::Relaxed) { Err(LogError::Closed) } else { Ok(()) }
     }
 
-    /// The disk failed: everyone who waits, and everyone who comes, is told so.
+    /// Ends the queue after a failed write: pending and later items get the error.
     pub(super) fn fail(&self, error: LogError) {
         let mut inner = self.lock();
         inner.end = Some(error.clone());
@@ -166,5 +170,5 @@ impl Queue {
     }
 }
 
-/// Nothing in here panics while it holds the lock.
-const POISONED: &str = "the queue's lock is never held across a panic";
+/// No method panics while it holds the lock.
+const POISONED: &str = "no method panics while it holds the queue's lock";

@@ -1,10 +1,12 @@
-//! Gives the disk space of purged entries back.
+//! Reclaims the disk space of purged entries.
 //!
-//! While entries keep coming, RocksDB does this by itself: every few memtables it compacts level 0 into the rest, and what was
-//! purged falls out. This thread is for the other case: much was purged or destroyed, and little is written afterwards.
+//! Under steady load, RocksDB does this itself: every few memtables it compacts level 0 into the
+//! next level and drops purged entries. This thread covers the other case: much was purged or
+//! destroyed, and little is written afterwards.
 //!
-//! Only a compaction may do this. It sees a purge together with its mark, as both are written in one batch; whatever goes by the
-//! marks in memory deletes entries whose purge a crash may still undo.
+//! Only a compaction may reclaim. It sees a purge together with its mark, because one batch wrote
+//! both. Deleting files by the marks in memory could remove entries whose purge a crash may still
+//! undo.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -16,12 +18,14 @@ use rocksdb::{CompactOptions, DB, properties};
 use super::registry::Registry;
 use quorate_machine::keys::{LogSpace, log_key};
 
-/// Space on disk may be this many times what the logs retain, and [`SLACK_MEMTABLES`] more.
+/// Files may take this many times the size of the retained entries, plus [`SLACK_MEMTABLES`]
+/// memtables.
 const AMPLIFICATION_MAX: u64 = 2;
-/// So many memtables of garbage are no reason to compact: level 0 holds as many before RocksDB compacts it by itself.
+/// Garbage tolerated before compacting, in memtables: level 0 holds as many before RocksDB compacts
+/// it itself.
 const SLACK_MEMTABLES: u64 = 4;
 
-/// The writer's end: it tells how much was freed.
+/// The writer's handle, to which it reports freed bytes.
 pub(super) struct Reclaimer {
     freed: Cell<u64>,
     check_bytes: u64,
@@ -35,7 +39,7 @@ impl Reclaimer {
         registry: Arc<Registry>,
         memtable_bytes: usize,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        // One wake-up can wait; more would mean the same.
+        // One pending wake-up is enough; more would have no further effect.
         let (wake, woken) = sync_channel(1);
         let check_bytes = memtable_bytes as u64;
         let thread = std::thread::Builder::new()
@@ -44,12 +48,13 @@ impl Reclaimer {
         Ok((Reclaimer { freed: Cell::new(0), check_bytes, wake }, thread))
     }
 
-    /// So many more bytes of entries are deleted. Once a memtable's worth has come together, the thread has a look.
+    /// Reports that entries of this size were deleted. Wakes the thread once a memtable's worth has
+    /// accumulated.
     pub(super) fn freed(&self, bytes: u64) {
         self.freed.set(self.freed.get() + bytes);
         if self.freed.get() >= self.check_bytes {
             self.freed.set(0);
-            // Full: the thread will look anyway.
+            // A full channel means that the thread will check anyway.
             let _ = self.wake.try_send(());
         }
     }

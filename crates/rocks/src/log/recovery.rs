@@ -1,20 +1,24 @@
-//! What a restart finds: every replica with its marks, and its entries walked and checked from the first to the last.
+//! Recovery after a restart: loads every replica with its marks, and verifies its entries from
+//! first to last.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use quorate_types::codec::{self, CodecError, Kind};
 use quorate_types::{GroupId, ReplicaId};
-use rocksdb::{DB, DBRawIterator, WriteBatch, WriteOptions};
+use rocksdb::DB;
 
-use super::records::{ColdEntries, io, sweep};
+use super::cold::ColdEntries;
+use super::error::io;
 use super::registry::Registry;
 use super::replica::Replica;
+use super::scan::{each, sweep_leftovers};
 use super::tail::TailBudget;
-use quorate_machine::keys::{LOG_SPACES, LogSpace, log_entry_key, log_key, parse_log_key};
+use quorate_machine::keys::{LogSpace, log_key};
 use quorate_machine::log::{LogError, LogState};
 
-/// Finds the replicas. A hole or a wrong checksum is an error: a node that is unsure of its log must not vote.
+/// Recovers all replicas. A hole or a wrong checksum is an error: a node that is unsure of its log
+/// must not vote.
 pub(super) fn recover(db: &DB, budget: &Arc<TailBudget>) -> Result<Registry, LogError> {
     let mut destroyed = HashSet::new();
     each(db, LogSpace::Tombstone, |replica, _| {
@@ -51,66 +55,7 @@ fn recover_replica(db: &DB, id: ReplicaId, group: GroupId, budget: &Arc<TailBudg
     Ok(replica)
 }
 
-/// Deletes what belongs to no replica: the rest of destroyed ones.
-fn sweep_leftovers(db: &DB, replicas: &BTreeMap<ReplicaId, GroupId>) -> Result<(), LogError> {
-    let mut leftovers = BTreeSet::new();
-    let spaces = LOG_SPACES.into_iter().filter(|space| !matches!(space, LogSpace::Entry | LogSpace::Tombstone));
-    for space in spaces {
-        each(db, space, |replica, _| {
-            leftovers.insert(replica);
-            Ok(())
-        })?;
-    }
-    // A replica's entries are passed over with one seek.
-    let mut iterator = db.raw_iterator();
-    iterator.seek([LogSpace::Entry as u8]);
-    while let Some(key) = iterator.key() {
-        match parse_log_key(key) {
-            Some((LogSpace::Entry, replica, _)) => {
-                leftovers.insert(replica);
-                iterator.seek(log_entry_key(replica, u64::MAX));
-            }
-            Some(_) => break,
-            None => return Err(unknown_key(key)),
-        }
-    }
-    iterator.status().map_err(io)?;
-    leftovers.retain(|replica| !replicas.contains_key(replica));
-    if leftovers.is_empty() {
-        return Ok(());
-    }
-    tracing::info!(replicas = ?leftovers, "sweeping what destroyed replicas left in the log");
-    let mut batch = WriteBatch::default();
-    leftovers.iter().for_each(|replica| sweep(&mut batch, *replica));
-    let mut synced = WriteOptions::default();
-    synced.set_sync(true);
-    db.write_opt(batch, &synced).map_err(io)
-}
-
-/// Visits the keys of a space, which have no index.
-fn each(
-    db: &DB,
-    space: LogSpace,
-    mut visit: impl FnMut(ReplicaId, &[u8]) -> Result<(), LogError>,
-) -> Result<(), LogError> {
-    let mut iterator: DBRawIterator<'_> = db.raw_iterator();
-    iterator.seek([space as u8]);
-    while let Some((key, value)) = iterator.item() {
-        match parse_log_key(key) {
-            Some((found, replica, _)) if found == space => visit(replica, value)?,
-            Some(_) => break,
-            None => return Err(unknown_key(key)),
-        }
-        iterator.next();
-    }
-    iterator.status().map_err(io)
-}
-
-fn unknown_key(key: &[u8]) -> LogError {
-    LogError::Io(format!("the log database has a key of no known kind: {key:02x?}").into())
-}
-
-/// A record of a replica that is not about one entry.
+/// The error for a corrupt record that is not an entry.
 fn corrupt(replica: ReplicaId) -> impl Fn(CodecError) -> LogError {
     move |source| LogError::Corrupt { replica, index: 0, source }
 }

@@ -1,4 +1,4 @@
-//! Which replicas have a log here, and which never will again.
+//! The replicas that have a log here, and those that were destroyed.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -9,7 +9,8 @@ use super::replica::{Operation, Replica};
 use super::tail::TailBudget;
 use quorate_machine::log::LogError;
 
-/// The replicas of a node. The lock is held for a look-up only, so that replicas do not wait for each other.
+/// The replicas of a node. The lock is held only for a look-up, so that replicas do not block each
+/// other.
 #[derive(Debug)]
 pub(super) struct Registry {
     inner: RwLock<Inner>,
@@ -19,18 +20,19 @@ pub(super) struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     replicas: BTreeMap<ReplicaId, Arc<Replica>>,
-    /// Eight bytes for each replica that was ever destroyed here.
+    /// Takes eight bytes for each replica ever destroyed here.
     destroyed: HashSet<ReplicaId>,
 }
 
 impl Registry {
-    /// What was found on disk.
+    /// Creates a registry of the replicas found on disk.
     pub(super) fn new(replicas: Vec<Arc<Replica>>, destroyed: HashSet<ReplicaId>, budget: Arc<TailBudget>) -> Self {
-        let replicas = replicas.into_iter().map(|replica| (replica.id, replica)).collect();
+        let replicas: BTreeMap<_, _> = replicas.into_iter().map(|replica| (replica.id, replica)).collect();
+        assert!(replicas.keys().all(|id| !destroyed.contains(id)), "a destroyed replica is not recovered");
         Registry { inner: RwLock::new(Inner { replicas, destroyed }), budget }
     }
 
-    /// The replica, or the refusal where there is none.
+    /// The replica, or [`LogError::NoReplica`].
     pub(super) fn get(&self, id: ReplicaId) -> Result<Arc<Replica>, LogError> {
         self.read().replicas.get(&id).cloned().ok_or(LogError::NoReplica(id))
     }
@@ -40,7 +42,7 @@ impl Registry {
         self.read().replicas.values().cloned().collect()
     }
 
-    /// Makes room for a replica. Nothing is to be written where it exists, durably.
+    /// Adds a replica and returns the operation to write; none if the replica exists durably.
     pub(super) fn create(&self, id: ReplicaId, group: GroupId) -> Result<Option<Operation>, LogError> {
         let mut inner = self.write();
         if inner.destroyed.contains(&id) {
@@ -55,13 +57,15 @@ impl Registry {
         if replica.is_durable() { Ok(None) } else { replica.create().map(Some) }
     }
 
-    /// Forgets a replica for ever, also one that never was here. Nothing is to be written where it was destroyed before.
+    /// Removes a replica, known or not, for good, and returns the operation to write; none if it
+    /// was destroyed before.
     pub(super) fn destroy(&self, id: ReplicaId) -> Result<Option<Operation>, LogError> {
         let mut inner = self.write();
         if !inner.destroyed.insert(id) {
             return Ok(None);
         }
         let replica = inner.replicas.remove(&id);
+        assert!(replica.as_ref().is_none_or(|replica| replica.id == id), "replica {id} is registered under its id");
         self.budget.share_among(inner.replicas.len());
         let unknown = || Arc::new(Replica::new(id, GroupId::default(), self.budget.clone()));
         replica.unwrap_or_else(unknown).destroy().map(Some)
@@ -76,5 +80,5 @@ impl Registry {
     }
 }
 
-/// Nothing in here panics while it holds the lock.
-const POISONED: &str = "the registry's lock is never held across a panic";
+/// No method panics while it holds the lock.
+const POISONED: &str = "no method panics while it holds the registry's lock";

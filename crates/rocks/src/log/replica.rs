@@ -1,4 +1,5 @@
-//! One replica's log in memory: where it stands, its newest entries, and the operations that the writer makes durable.
+//! One replica's log in memory: its marks, its newest entries, and the operations that the writer
+//! makes durable.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,55 +8,56 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use quorate_types::{Entry, GroupId, LogId, ReplicaId, Vote};
 
 use super::tail::{Tail, TailBudget};
-use quorate_machine::log::Extent;
-use quorate_machine::log::{LogError, LogState};
+use quorate_machine::log::{Extent, LogError, LogState};
 
-/// One thing that a replica did, for the writer.
+/// One change of a replica's log, for the writer.
 #[derive(Debug)]
 pub(super) struct Operation {
-    /// Who did it.
+    /// The replica.
     pub(super) replica: Arc<Replica>,
-    /// The replica's operations are numbered in the order in which they were done.
+    /// Number of the operation; a replica's operations are numbered in call order.
     pub(super) number: u64,
-    /// What is to change on disk.
+    /// The change on disk.
     pub(super) change: Change,
-    /// The commit mark, where it moved since the replica's last operation. It must not overtake an operation: ahead of a
-    /// truncation it would declare an entry committed that is about to go.
+    /// The commit mark, if it moved since the replica's last operation. It travels with an
+    /// operation because it must not overtake one: written before a truncation, it would mark an
+    /// entry as committed that is about to be deleted.
     pub(super) committed: Option<Option<LogId>>,
-    /// The vote, where it was won since the replica's last operation.
+    /// The vote, if it was won since the replica's last operation.
     pub(super) won: Option<Vote>,
 }
 
-/// What an operation changes on disk.
+/// The change that an operation makes on disk.
 #[derive(Debug)]
 pub(super) enum Change {
-    /// The replica exists.
+    /// Create the replica.
     Create,
-    /// Everything of the replica goes, a tombstone stays.
+    /// Delete everything of the replica and write a tombstone.
     Destroy {
-        /// Bytes of the entries that go.
+        /// Size of the deleted entries in bytes.
         freed: u64,
     },
-    /// New entries.
+    /// Append entries.
     Append(Vec<Entry>),
-    /// A vote.
+    /// Save a vote.
     Vote(Vote),
-    /// The entries of these indexes go. None where there were none: the caller waits for what it did before.
+    /// Delete the entries at these indexes. None deletes nothing: the caller waits for its earlier
+    /// operations.
     Truncate(Option<Range<u64>>),
-    /// The oldest entries go, and the purge mark moves.
+    /// Delete the oldest entries and move the purge mark.
     Purge {
-        /// The indexes of the entries that go.
+        /// The indexes of the deleted entries.
         gone: Range<u64>,
-        /// The mark.
+        /// The new purge mark.
         upto: LogId,
-        /// Bytes of the entries that go.
+        /// Size of the deleted entries in bytes.
         freed: u64,
     },
-    /// Nothing but the marks that go along.
+    /// Write only the marks that travel with the operation.
     Mark,
 }
 
-/// What a read of the log collects, up to a bound.
+/// The entries collected by a read, up to a limit in bytes.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) entries: Vec<Entry>,
@@ -68,12 +70,12 @@ impl Reading {
         Reading { entries: Vec::new(), bytes: 0, bytes_max }
     }
 
-    /// Whether an entry of that size still belongs in. The first always does.
+    /// Whether an entry of this size still fits. The first one always does.
     pub(super) fn has_room(&self, size: usize) -> bool {
         self.entries.is_empty() || self.bytes + size <= self.bytes_max
     }
 
-    /// Adds an entry, for which there is room.
+    /// Adds an entry that fits.
     pub(super) fn push(&mut self, entry: Entry) {
         self.bytes += entry.size_bytes();
         self.entries.push(entry);
@@ -89,6 +91,9 @@ pub(super) struct Replica {
     inner: Mutex<Inner>,
 }
 
+/// # Invariants
+/// * `sizes` has one size for each entry of `extent`.
+/// * `tail` is empty or ends with the last entry of `extent`, and holds no purged entry.
 #[derive(Debug)]
 struct Inner {
     extent: Extent,
@@ -96,9 +101,9 @@ struct Inner {
     sizes: Sizes,
     /// The number of the last operation.
     operations: u64,
-    /// The commit mark moved and no operation has taken it along yet.
+    /// The commit mark moved, and no operation carries the new mark yet.
     mark_moved: bool,
-    /// The vote was won and no operation has taken that along yet.
+    /// The vote was won, and no operation carries that yet.
     vote_won: bool,
     cuts: u64,
     destroyed: bool,
@@ -108,7 +113,7 @@ struct Inner {
 const CREATION: u64 = 1;
 
 impl Replica {
-    /// A replica whose creation is the next operation.
+    /// A new replica; its creation will be the first operation.
     pub(super) fn new(id: ReplicaId, group: GroupId, budget: Arc<TailBudget>) -> Self {
         let inner = Inner {
             extent: Extent::default(),
@@ -123,7 +128,7 @@ impl Replica {
         Replica { id, group, budget, inner: Mutex::new(inner) }
     }
 
-    /// A replica that was found on disk with these marks, and whose entries are still to be [`Self::load`]ed.
+    /// A replica found on disk with these marks; its entries must still be [`Self::load`]ed.
     pub(super) fn recovered(id: ReplicaId, group: GroupId, budget: Arc<TailBudget>, marks: LogState) -> Self {
         let replica = Self::new(id, group, budget);
         {
@@ -137,7 +142,7 @@ impl Replica {
         replica
     }
 
-    /// Takes the next entry that was found on disk.
+    /// Adds the next entry found on disk.
     pub(super) fn load(&self, entry: Entry) {
         let mut inner = self.lock();
         inner.extent.append(std::slice::from_ref(&entry));
@@ -146,12 +151,15 @@ impl Replica {
         inner.tail.evict(self.budget.share());
     }
 
-    /// All entries are loaded: the commit mark must not be ahead of them.
+    /// Ends the loading: the commit mark must not be ahead of the entries.
     pub(super) fn loaded(&self) {
-        self.lock().extent.clamp_committed();
+        let mut inner = self.lock();
+        inner.extent.clamp_committed();
+        inner.check();
     }
 
-    /// The creation, also when it was done before and is perhaps not durable yet.
+    /// The operation that creates the replica. May be repeated, because an earlier one may not be
+    /// durable yet.
     pub(super) fn create(self: &Arc<Self>) -> Result<Operation, LogError> {
         self.operation(|_| Change::Create)
     }
@@ -161,7 +169,7 @@ impl Replica {
         self.lock().tail.is_written(CREATION)
     }
 
-    /// The end. Whatever is asked of the replica afterwards is refused.
+    /// The operation that destroys the replica. Every later operation is refused.
     pub(super) fn destroy(self: &Arc<Self>) -> Result<Operation, LogError> {
         self.operation(|inner| {
             inner.destroyed = true;
@@ -190,7 +198,7 @@ impl Replica {
         })
     }
 
-    /// The vote was won; the next operation takes that along.
+    /// Marks the vote as won; the next operation carries that to disk.
     pub(super) fn vote_won(&self) {
         let mut inner = self.lock();
         let Some(vote) = &mut inner.extent.state.vote else { return };
@@ -210,7 +218,7 @@ impl Replica {
         })
     }
 
-    /// None where all of that is purged already.
+    /// None if everything up to `upto` is purged already.
     pub(super) fn purge(self: &Arc<Self>, upto: LogId) -> Option<Operation> {
         let mut inner = self.lock();
         if inner.destroyed {
@@ -223,20 +231,20 @@ impl Replica {
         Some(inner.next_operation(self, |_| Change::Purge { gone, upto, freed }))
     }
 
-    /// Moves the commit mark; the next operation takes it along.
+    /// Moves the commit mark; the next operation carries it to disk.
     pub(super) fn save_committed(&self, committed: Option<LogId>) {
         let mut inner = self.lock();
         inner.mark_moved |= inner.extent.state.committed != committed;
         inner.extent.state.committed = committed;
     }
 
-    /// An operation for marks that none has taken along.
+    /// An operation for marks that no other operation carries.
     pub(super) fn leftover_marks(self: &Arc<Self>) -> Option<Operation> {
         let mut inner = self.lock();
         ((inner.mark_moved || inner.vote_won) && !inner.destroyed).then(|| inner.next_operation(self, |_| Change::Mark))
     }
 
-    /// The writer has made everything up to this operation durable, or at least written it.
+    /// The writer has written all operations up to this one.
     pub(super) fn written(&self, operation: u64) {
         let mut inner = self.lock();
         inner.tail.written(operation);
@@ -251,12 +259,14 @@ impl Replica {
         self.lock().sizes.total
     }
 
-    /// Counts truncations and purges: while it stays the same, what is on disk below the tail stays the same.
+    /// Counts truncations and purges. While it is unchanged, so are the entries on disk below the
+    /// tail.
     pub(super) fn cuts(&self) -> u64 {
         self.lock().cuts
     }
 
-    /// Takes what the tail has of the range; or takes nothing and gives what must be read from disk before the tail can go on.
+    /// Reads the part of the range that the tail holds. If the start of the range is only on disk,
+    /// reads nothing and returns the part to read from disk first.
     pub(super) fn read(&self, range: Range<u64>, reading: &mut Reading) -> Result<Option<Range<u64>>, LogError> {
         let inner = self.lock();
         if inner.destroyed {
@@ -296,13 +306,25 @@ impl Inner {
     fn next_operation(&mut self, replica: &Arc<Replica>, change: impl FnOnce(&mut Inner) -> Change) -> Operation {
         self.operations += 1;
         let change = change(self);
+        if !self.destroyed {
+            self.check();
+        }
         let committed = std::mem::take(&mut self.mark_moved).then_some(self.extent.state.committed);
         let won = if std::mem::take(&mut self.vote_won) { self.extent.state.vote } else { None };
         Operation { replica: replica.clone(), number: self.operations, change, committed, won }
     }
+
+    /// Checks the invariants, before an operation goes to the writer.
+    fn check(&self) {
+        let held = self.extent.clamp(0..u64::MAX);
+        assert_eq!(self.sizes.each.len() as u64, held.end - held.start, "each entry of {held:?} has a size");
+        assert!(self.tail.last().is_none_or(|last| last + 1 == held.end), "the tail ends with the log, {held:?}");
+        assert!(self.tail.first().is_none_or(|first| first >= held.start), "the tail begins in the log, {held:?}");
+    }
 }
 
-/// The size of each entry that the log holds: four bytes an entry, so that a purge knows what it freed without a read.
+/// The size of each entry in the log. Four bytes per entry tell a purge how much it frees without a
+/// read.
 #[derive(Debug, Default)]
 struct Sizes {
     each: VecDeque<u32>,

@@ -1,5 +1,5 @@
-//! The newest entries of one replica's log, in memory: what replication and apply read, mostly, and the only place where an
-//! entry is before it is written.
+//! The newest entries of one replica's log, in memory. Replication and apply mostly read from here.
+//! An entry that is not written yet exists only here.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,20 +9,20 @@ use quorate_types::Entry;
 /// The newest entries of a log.
 ///
 /// # Invariants
-/// * The entries are consecutive and end with the log's last one; what is before them is on disk.
-/// * An entry that is not yet written is never evicted, whatever the bound.
+/// * The entries are consecutive and end with the log's last one; all earlier entries are on disk.
+/// * An entry that is not written yet is never evicted, even beyond the limit.
 #[derive(Debug)]
 pub(super) struct Tail {
     slots: VecDeque<Slot>,
     bytes: usize,
-    /// The last operation of the replica that is written.
+    /// The last written operation of the replica.
     written: u64,
 }
 
 #[derive(Debug)]
 struct Slot {
     entry: Entry,
-    /// The operation that appended it.
+    /// The operation that appended the entry.
     operation: u64,
 }
 
@@ -33,29 +33,32 @@ impl Tail {
 
     /// Adds the entry after the last one.
     pub(super) fn push(&mut self, entry: Entry, operation: u64) {
+        let last = self.last();
+        assert!(last.is_none_or(|last| last + 1 == entry.id.index), "entry {} follows {last:?}", entry.id);
         self.bytes += entry.size_bytes();
         self.slots.push_back(Slot { entry, operation });
     }
 
-    /// Notes that everything up to `operation` is on disk.
+    /// Records that all operations up to this one are on disk.
     pub(super) fn written(&mut self, operation: u64) {
-        debug_assert!(operation >= self.written, "operations of a replica are written in order");
+        assert!(operation >= self.written, "operations of a replica are written in order");
         self.written = operation;
     }
 
-    /// Whether `operation` is on disk.
+    /// Whether the operation is on disk.
     pub(super) fn is_written(&self, operation: u64) -> bool {
         operation <= self.written
     }
 
-    /// Forgets the oldest written entries until the rest fits `bytes_max`, or is not written.
+    /// Evicts the oldest written entries until the rest fits into `bytes_max` or is not written.
     pub(super) fn evict(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max && self.slots.front().is_some_and(|slot| slot.operation <= self.written) {
             self.pop_front();
         }
+        assert!(!self.slots.is_empty() || self.bytes == 0, "an empty tail has no bytes");
     }
 
-    /// Forgets the entries below `index`, which were purged.
+    /// Drops the entries below `index`, which were purged.
     pub(super) fn drop_below(&mut self, index: u64) {
         while self.slots.front().is_some_and(|slot| slot.entry.id.index < index) {
             self.pop_front();
@@ -63,20 +66,26 @@ impl Tail {
         self.shrink();
     }
 
-    /// Forgets the entries from `index` on, which were truncated.
+    /// Drops the entries from `index` on, which were truncated.
     pub(super) fn drop_from(&mut self, index: u64) {
         while let Some(slot) = self.slots.pop_back_if(|slot| slot.entry.id.index >= index) {
             self.bytes -= slot.entry.size_bytes();
         }
     }
 
-    /// The index of the first entry here.
+    /// The index of the last entry in the tail.
+    pub(super) fn last(&self) -> Option<u64> {
+        self.slots.back().map(|slot| slot.entry.id.index)
+    }
+
+    /// The index of the first entry in the tail.
     pub(super) fn first(&self) -> Option<u64> {
         self.slots.front().map(|slot| slot.entry.id.index)
     }
 
-    /// The entries here from `index` on, which must not be before the first.
+    /// The entries from `index` on, which must not be before the first one.
     pub(super) fn from(&self, index: u64) -> impl Iterator<Item = &Entry> {
+        assert!(self.first().is_none_or(|first| first <= index), "entry {index} is not in the tail");
         let skip = self.first().map_or(0, |first| index - first);
         self.slots.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).map(|slot| &slot.entry)
     }
@@ -87,7 +96,7 @@ impl Tail {
         }
     }
 
-    /// Gives room back after much was dropped.
+    /// Releases memory after many entries were dropped.
     fn shrink(&mut self) {
         if self.slots.capacity() > 64 && self.slots.len() < self.slots.capacity() / 8 {
             self.slots.shrink_to(self.slots.len() * 2);
@@ -95,8 +104,8 @@ impl Tail {
     }
 }
 
-/// How many bytes each tail may keep, so that all tails of a node stay within one bound. Every replica has the same share:
-/// simple, and a busy replica can never starve the others.
+/// Size limit of each tail, such that all tails of a node stay within one bound. Every replica has
+/// the same share: simple, and a busy replica cannot starve the others.
 #[derive(Debug)]
 pub(super) struct TailBudget {
     node_bytes_max: usize,
@@ -109,12 +118,13 @@ impl TailBudget {
         TailBudget { node_bytes_max, replica_bytes_max, replicas: AtomicUsize::new(0) }
     }
 
-    /// Shares the bound among so many replicas from now on. A tail shrinks to it when it is next written to.
+    /// Divides the bound among this many replicas. A tail shrinks to its new share at its next
+    /// write.
     pub(super) fn share_among(&self, replicas: usize) {
         self.replicas.store(replicas, Ordering::Relaxed);
     }
 
-    /// The bytes that one replica's tail may keep.
+    /// The limit of one replica's tail in bytes.
     pub(super) fn share(&self) -> usize {
         let replicas = self.replicas.load(Ordering::Relaxed).max(1);
         self.replica_bytes_max.min(self.node_bytes_max / replicas)
@@ -132,10 +142,10 @@ mod tests {
         Entry::normal(LogId { term: 1, leader: ReplicaId(1), index }, Bytes::from(vec![7; 36]))
     }
 
-    /// Shows that the bound holds for written entries only, and that truncated entries' operations do not count for their
-    /// successors.
+    /// The limit applies only to written entries, and the operation of a truncated entry does not
+    /// count for its successor.
     #[test]
-    fn what_is_not_written_stays() {
+    fn unwritten_entries_are_never_evicted() {
         let mut tail = Tail::new();
         (0..10).for_each(|i| tail.push(entry(i), i + 1));
         tail.evict(300);
@@ -155,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn purged_entries_go_whether_written_or_not() {
+    fn purge_drops_unwritten_entries_too() {
         let mut tail = Tail::new();
         (5..10).for_each(|i| tail.push(entry(i), i));
         tail.drop_below(8);

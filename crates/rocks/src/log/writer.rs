@@ -1,4 +1,5 @@
-//! The one thread that writes: drain, one batch, one synced write, then everyone who waits is answered.
+//! The writer thread: drain the queue, build one batch, write and sync it, then call the waiting
+//! callbacks.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,26 +9,28 @@ use std::time::Instant;
 
 use rocksdb::{DB, WriteOptions};
 
+use super::batch::BatchBuilder;
+use super::error::io;
 use super::queue::{Item, Queue};
 use super::reclaim::Reclaimer;
-use super::records::{BatchBuilder, io};
 use super::registry::Registry;
 use super::replica::{Change, Replica};
 use quorate_machine::log::LogError;
 use quorate_testpoints::{Bug, fail_point};
 
-/// What a process exits with when its log failed.
+/// Exit code of the process after a failure of the log.
 const EXIT_CODE: i32 = 74;
 
-/// What is called when the log cannot go on; gets the reason. It is not expected to return, except in tests.
+/// Called with the reason when the log has failed. Must not return, except in tests.
 pub(super) type OnFatal = Arc<dyn Fn(String) + Send + Sync>;
 
-/// Exits. Nothing is retried: after a failed sync nobody knows what is on disk.
+/// Exits the process. Nothing is retried, because the disk's content is unknown after a failed
+/// sync.
 pub(super) fn exit(_reason: String) {
     std::process::exit(EXIT_CODE);
 }
 
-/// The writer.
+/// The state of the writer thread.
 pub(super) struct Writer {
     pub(super) db: Arc<DB>,
     pub(super) queue: Arc<Queue>,
@@ -38,8 +41,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Writes until the queue is closed and empty, or the disk fails. Then everyone who waits or comes later is told so, where
-    /// the hook returns at all.
+    /// Writes until the queue is closed and empty, or the disk fails. After a failure, pending and
+    /// later items get the error, unless the hook exits.
     pub(super) fn run(self) {
         let mut items = VecDeque::new();
         let failure = match catch_unwind(AssertUnwindSafe(|| self.write_all(&mut items))) {
@@ -47,21 +50,22 @@ impl Writer {
             Ok(Err(error)) => error,
             Err(_) => LogError::Io("the writer panicked".into()),
         };
-        tracing::error!(error = %failure, "the log cannot be written, the node stops");
-        eprintln!("quorate: the log cannot be written, the node stops: {failure}");
+        tracing::error!(error = %failure, "log write failed, stopping the node");
+        eprintln!("quorate: log write failed, stopping the node: {failure}");
         (self.on_fatal)(failure.to_string());
         items.into_iter().for_each(|item| item.answer(Err(failure.clone())));
         self.queue.fail(failure);
     }
 
-    /// On an error, what is in `items` is not written, or only perhaps.
+    /// After an error, the operations in `items` may or may not be written.
     fn write_all(&self, items: &mut VecDeque<Item>) -> Result<(), LogError> {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         let unsynced = WriteOptions::default();
         let mut builder = BatchBuilder::new();
         let mut write = |items: &mut VecDeque<Item>, bytes| {
-            // Also what nobody waits for, so that no write but the last can be torn (see `crate::torn`).
+            // Operations without a callback are synced too, so that only the last write can be torn
+            // (see `crate::wal_repair`).
             let sync = !items.iter().all(is_forgotten);
             builder.start(bytes);
             items.iter().for_each(|item| builder.add(&item.operation));
@@ -83,13 +87,14 @@ impl Writer {
             write(items, bytes)?;
             self.queue.written(bytes);
         }
-        // The queue has ended, so that nothing newer can be on disk before these marks are.
+        // The queue has ended, so no newer operation can reach the disk before these marks.
         let marks = self.registry.all().into_iter().filter_map(|replica| Replica::leftover_marks(&replica));
         items.extend(marks.map(|operation| Item::new(operation, None)));
         if items.is_empty() { Ok(()) } else { write(items, 0) }
     }
 
-    /// The batch is written: first the tails learn it, then those who wait, in the order in which they came.
+    /// Completes a written batch: updates the tails first, then calls the callbacks in order of
+    /// arrival.
     fn complete(&self, items: &mut VecDeque<Item>) {
         for item in items.iter() {
             item.operation.replica.written(item.operation.number);
@@ -101,7 +106,7 @@ impl Writer {
     }
 }
 
-/// Passes the places at which a test lets the process die while it writes.
+/// Passes the fail points at which a test crashes the process during a write.
 fn pass(items: &VecDeque<Item>, when: &str) {
     if !quorate_testpoints::ENABLED {
         return;
@@ -116,7 +121,7 @@ fn pass(items: &VecDeque<Item>, when: &str) {
     }
 }
 
-/// Whether a seeded bug keeps it from being synced.
+/// Whether a seeded bug skips the sync of this item.
 fn is_forgotten(item: &Item) -> bool {
     match item.operation.change {
         Change::Append(_) => Bug::AckBeforeSync.is_on(),

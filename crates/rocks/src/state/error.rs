@@ -1,8 +1,8 @@
-//! How an error of RocksDB or of the file system becomes a [`StateError`].
+//! Converts errors of RocksDB and of the file system to a [`StateError`].
 
 use quorate_machine::state::StateError;
 
-/// The error as [`StateError::Io`]: the node stops.
+/// Converts an error to [`StateError::Io`], which stops the node.
 pub(super) fn io(error: impl ToString) -> StateError {
     StateError::Io(error.to_string().into())
 }

@@ -1,4 +1,4 @@
-//! Writes a replica's state into SST files that replace another replica's state when they are ingested.
+//! Exports a replica's state as SST files whose ingestion replaces another replica's state.
 //!
 //! ```text
 //!   the target's range   |<------- file 0 ------->|<------- file 1 ------->|<--- file 2 --->|
@@ -6,9 +6,9 @@
 //!   keys                   k   k  k     k    k      k    k  k   k      k      k    k
 //! ```
 //!
-//! What the target held before must be gone. A range tombstone in a file deletes what is older than the file and spares the
-//! keys of the file itself, so each file has one over exactly its own part: the parts cover the whole range, and no two files
-//! overlap.
+//! The target's old state must disappear. A range tombstone in a file deletes keys older than the
+//! file and spares the file's own keys, so each file has one tombstone over exactly its own part.
+//! The parts cover the whole range, and no two files overlap.
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -24,15 +24,16 @@ use quorate_machine::keys::{STATE_PREFIX_BYTES, Space, state_range};
 use quorate_machine::state::{StateError, View};
 use quorate_testpoints::Bug;
 
-/// A file that has reached this size is finished and the next one begun.
+/// A file of this size is finished and the next one started.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// Rows are written in pieces of so many bytes, as fast as the pace allows.
+/// Rows are written in pieces of this size, at the speed that the rate limit allows.
 const PACED_BYTES: usize = 256 << 10;
-/// Files are synced piece by piece as they grow: all of one at once would hold up every other sync of the disk.
+/// Files are synced in pieces of this size as they grow. One sync of a whole file would delay all
+/// other syncs of the disk.
 const SYNC_BYTES: u64 = 4 << 20;
 
-/// Writes `replica`'s state into files in `dir`, with the keys of `target`; durable on return. At least one file, also where
-/// there are no keys.
+/// Writes `replica`'s state into files in `dir`, with the keys of `target`; durable on return.
+/// Writes at least one file, even without keys.
 pub(super) fn write_files(
     view: &RocksView<'_>,
     options: &StateOptions,
@@ -78,9 +79,11 @@ fn write_files_of(
         if unpaced >= PACED_BYTES {
             options.wait_for_export(unpaced);
             unpaced = 0;
-            // Whoever gives up deletes the directory: the rest, which may take minutes, is for nobody.
+            // An abandoned export has its directory deleted. Stop then: the rest may take minutes
+            // and has no receiver.
             fs::metadata(dir).map_err(io)?;
         }
+        assert!(part.start <= target_key && target_key < end, "each key is in the range of its part");
         part.put(&target_key, &value)
     })?;
     files.push(part.finish(&end)?);
@@ -88,7 +91,7 @@ fn write_files_of(
     Ok(files)
 }
 
-/// A file that is being written, and the first key of its part of the range.
+/// A file being written, and the first key of its part of the range.
 struct Part<'a> {
     writer: SstFileWriter<'a>,
     path: PathBuf,
@@ -114,9 +117,10 @@ impl<'a> Part<'a> {
         Ok(())
     }
 
-    /// Ends the part before `end`. The range deletion hides what the target has there; also from single deletes that come later
-    /// ([`quorate_machine::keys::is_put_once`]).
+    /// Finishes the part before `end`. The range deletion hides the target's old keys, also from
+    /// later single deletes ([`quorate_machine::keys::is_put_once`]).
     fn finish(mut self, end: &[u8]) -> Result<PathBuf, StateError> {
+        assert!(self.start.as_slice() < end, "the parts of a snapshot do not overlap");
         self.writer.delete_range(self.start.as_slice(), end).map_err(io)?;
         self.writer.finish().map_err(io)?;
         File::open(&self.path).and_then(|file| file.sync_all()).map_err(io)?;
@@ -141,10 +145,11 @@ mod tests {
         state.write(replica, Batch { operations: vec![(Space::Data, key.into_bytes(), Some(value))] }).unwrap();
     }
 
-    /// Many files replace the whole range of the target, also what lies between two files, before the first and after the
-    /// last: whether it was flushed or not, and when it was written by an earlier installation of as many files.
+    /// Many files replace the target's whole range, including keys between two files, before the
+    /// first and after the last. Covers flushed and unflushed keys, and keys of an earlier
+    /// installation.
     #[test]
-    fn many_files_leave_no_gap() {
+    fn many_files_replace_the_whole_range() {
         let (source, target) = (ReplicaId(1), ReplicaId(2));
         let dir = tempfile::tempdir().unwrap();
         let options = StateOptions::with_cache_bytes(1 << 20);
@@ -183,7 +188,8 @@ mod tests {
         }
     }
 
-    /// Writes the files of a state of 2 MiB at so many bytes per second, and does `meanwhile` once there is one; how it ended, and when.
+    /// Exports a state of 2 MiB at this rate and calls `meanwhile` once a file exists. Returns the
+    /// result and the duration.
     fn write_paced(
         bytes_per_second: u64,
         meanwhile: impl FnOnce(&Path),
@@ -209,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn files_are_written_no_faster_than_the_pace() {
+    fn export_respects_the_rate_limit() {
         let (written, took) = write_paced(1 << 20, |_| {});
         assert_eq!(written.unwrap().len(), 1);
         assert!(took >= Duration::from_millis(1750), "all but the last piece were paced: {took:?}");
     }
 
     #[test]
-    fn files_that_nobody_waits_for_any_more_are_not_written_to_their_end() {
+    fn abandoned_export_stops() {
         let (written, took) = write_paced(128 << 10, |dir| fs::remove_dir_all(dir).unwrap());
         assert!(written.is_err() && took < Duration::from_secs(8), "all of it takes 16 s: {took:?}");
     }

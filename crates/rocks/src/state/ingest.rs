@@ -1,4 +1,4 @@
-//! Takes the files of a snapshot into the database: looked at first, then all in one step.
+//! Installs the files of a snapshot: verifies all of them first, then ingests them in one step.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,14 @@ use super::view::RocksView;
 use quorate_machine::keys::state_range;
 use quorate_machine::state::{StateError, meta};
 
-/// Bytes that are read from the files at a time.
+/// Readahead of the verification, in bytes.
 const READAHEAD_BYTES: usize = 1 << 20;
 
-/// Refuses files that hold keys of another replica, or another head or membership than was announced, or a block whose checksum is
-/// wrong: what they replace may be the last good copy here.
+/// Refuses files with keys of another replica, another head or membership than `expected`, or a
+/// block with a wrong checksum: the state that they would replace may be the last good copy here.
 ///
-/// The files are ingested (as hard links) into a database of their own beside them, which is read once, and is deleted at the end.
+/// Ingests hard links of the files into a scratch database beside them, reads it once, and deletes
+/// it.
 pub(super) fn check(files: &[PathBuf], replica: ReplicaId, expected: &SnapshotMeta) -> Result<(), StateError> {
     let refused = |reason: String| {
         let file = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
@@ -29,55 +30,85 @@ pub(super) fn check(files: &[PathBuf], replica: ReplicaId, expected: &SnapshotMe
     };
     let scratch = dir.join("check");
     remove(&scratch)?;
-    let found = inspect(files, replica, &scratch).map_err(&refused);
+    let inspected = inspect(files, replica, &scratch);
     remove(&scratch)?;
-    if found? != *expected {
-        return Err(refused("the files hold another head or membership than was announced".into()));
+    match inspected {
+        Ok(found) if found == *expected => Ok(()),
+        Ok(_) => Err(refused(Defect::OtherMeta.to_string())),
+        Err(defect) => Err(refused(defect.to_string())),
     }
-    Ok(())
 }
 
-/// Replaces what the files' ranges hold by the files, atomically; durable on return.
+/// Replaces the content of the files' ranges with the files, atomically; durable on return.
 pub(super) fn ingest(db: &DB, files: &[PathBuf]) -> Result<(), StateError> {
     let mut options = IngestExternalFileOptions::default();
     options.set_move_files(true);
-    // Views that are open keep seeing what they saw.
+    // Open views keep their state.
     options.set_snapshot_consistency(true);
-    // The files get a sequence number above all that is in the database, so that their tombstones reach it…
+    // The files get a sequence number above all others in the database, so that their tombstones
+    // cover it.
     options.set_allow_global_seqno(true);
-    // …and a memtable with keys of their range is flushed first.
+    // A memtable with keys of the range is flushed first.
     options.set_allow_blocking_flush(true);
     db.ingest_external_file_opts(&options, files.to_vec()).map_err(io)
 }
 
-/// What the files hold, or what is wrong with them.
-fn inspect(files: &[PathBuf], replica: ReplicaId, scratch: &Path) -> Result<SnapshotMeta, String> {
-    fs::create_dir(scratch).map_err(|e| e.to_string())?;
+/// The defect of a snapshot's files; the snapshot is refused.
+#[derive(Debug, thiserror::Error)]
+enum Defect {
+    /// A file cannot be linked.
+    #[error("{file}: {error}")]
+    File {
+        /// The file.
+        file: String,
+        /// Reason of the file system.
+        error: std::io::Error,
+    },
+    /// The scratch directory cannot be made.
+    #[error(transparent)]
+    Scratch(#[from] std::io::Error),
+    /// The files are no SST files, or a block is damaged.
+    #[error(transparent)]
+    Table(#[from] rocksdb::Error),
+    /// A key belongs to another replica.
+    #[error("it holds keys that are not replica {0}'s")]
+    ForeignKey(ReplicaId),
+    /// Head or membership cannot be decoded.
+    #[error(transparent)]
+    Meta(#[from] StateError),
+    /// Head or membership are not those that the sender announced.
+    #[error("head or membership differ from the announced ones")]
+    OtherMeta,
+}
+
+/// Reads the applied log id and membership of the files, and verifies their keys and blocks.
+fn inspect(files: &[PathBuf], replica: ReplicaId, scratch: &Path) -> Result<SnapshotMeta, Defect> {
+    fs::create_dir(scratch)?;
     let mut links = Vec::with_capacity(files.len());
     for (number, file) in files.iter().enumerate() {
         let link = scratch.join(format!("{number}.link"));
-        fs::hard_link(file, &link).map_err(|e| format!("{}: {e}", file.display()))?;
+        fs::hard_link(file, &link).map_err(|error| Defect::File { file: file.display().to_string(), error })?;
         links.push(link);
     }
     let mut options = Options::default();
     options.create_if_missing(true);
-    let db = DB::open(&options, scratch.join("db")).map_err(|e| e.to_string())?;
+    let db = DB::open(&options, scratch.join("db"))?;
     let mut moving = IngestExternalFileOptions::default();
     moving.set_move_files(true);
-    db.ingest_external_file_opts(&moving, links).map_err(|e| e.to_string())?;
+    db.ingest_external_file_opts(&moving, links)?;
 
     let (start, end) = state_range(replica);
-    for file in db.live_files().map_err(|e| e.to_string())? {
+    for file in db.live_files()? {
         let inside = file.start_key.is_some_and(|key| key >= start) && file.end_key.is_some_and(|key| key <= end);
         if !inside {
-            return Err(format!("it holds keys that are not replica {replica}'s"));
+            return Err(Defect::ForeignKey(replica));
         }
     }
-    read_all(&db).map_err(|e| e.to_string())?;
-    meta::snapshot(&RocksView::new(&db), replica).map_err(|e| e.to_string())
+    read_all(&db)?;
+    Ok(meta::snapshot(&RocksView::new(&db), replica)?)
 }
 
-/// Reads every block, which checks it.
+/// Reads every block, which verifies its checksum.
 fn read_all(db: &DB) -> Result<(), rocksdb::Error> {
     let mut options = ReadOptions::default();
     options.set_verify_checksums(true);

@@ -1,13 +1,15 @@
 //! The state store on RocksDB: one database, one column family, no write-ahead log.
 //!
 //! ```text
-//!   write  ─→ memtable ──(flush)──→ SST files          a batch is in one memtable as a whole, and memtables are flushed in
-//!   view   ─→ a RocksDB snapshot, taken at its first read      order: after a crash the state is a prefix of the batches
-//!   pin    ─→ a thread that holds a snapshot   (rocks/pinned)
-//!   files  ←─ SST files under the target's id  (rocks/export)  ─→ one ingestion (rocks/ingest)
+//!   write  ─→ memtable ──(flush)──→ SST files
+//!   view   ─→ a RocksDB snapshot, taken at its first read
+//!   pin    ─→ a thread that holds a snapshot   (pinned)
+//!   files  ←─ SST files under the target's id  (export)  ─→ one ingestion (ingest)
 //! ```
 //!
-//! One column family, because two are flushed apart: applied index and data could be torn by a crash.
+//! Each batch is in one memtable as a whole, and memtables are flushed in order, so after a crash
+//! the state is a prefix of the batches. There is one column family because two are flushed
+//! separately: a crash could tear applied index and data apart.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,8 +38,8 @@ pub use options::StateOptions;
 /// The state of all replicas of a node, on disk.
 ///
 /// # Invariants
-/// * Nothing is written through the write-ahead log; what is durable is what was flushed or ingested.
-/// * Every key starts with a replica and a space ([`quorate_machine::keys`]).
+/// * No write goes through the write-ahead log; only flushed and ingested data is durable.
+/// * Each key starts with a replica and a space ([`quorate_machine::keys`]).
 pub struct RocksState {
     db: Arc<DB>,
     options: StateOptions,
@@ -45,18 +47,17 @@ pub struct RocksState {
 }
 
 impl RocksState {
-    /// Opens the database in `dir`, or makes it. Fails if another process has it open. Of a flush or an ingestion that a crash cut
-    /// short nothing is left: nobody was told that it was durable.
+    /// Opens the database in `dir`, creating it if needed. Fails if another process has it open. An
+    /// interrupted flush or ingestion is discarded; it was never reported durable.
     pub fn open(dir: &Path, options: StateOptions) -> Result<Self, StateError> {
-        let db = wal_repair::open(&options.database(), dir).map_err(|reason| StateError::Io(reason.into()))?;
+        let db = wal_repair::open(&options.database(), dir).map_err(io)?;
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
         Ok(RocksState { db: Arc::new(db), options, unlogged })
     }
-}
 
-impl RocksState {
-    /// The defect of the same name: a flush in between, and a crash after it, lose data that the head says is there.
+    /// The seeded bug `AppliedBeforeData`: a flush between the two writes and a crash after it lose
+    /// data that the head claims.
     fn write_head_first(&self, replica: ReplicaId, batch: &Batch) -> Result<(), StateError> {
         let mut head = WriteBatch::default();
         let mut full_key = Vec::new();
@@ -116,13 +117,13 @@ impl State for RocksState {
         self.db.write_opt(writes, &self.unlogged).map_err(io)
     }
 
-    /// What its keys take in files: compressed, and without what is in memory only.
+    /// Size of the replica's keys in files: compressed, and without the memtables.
     fn approximate_bytes(&self, replica: ReplicaId) -> u64 {
         let (start, end) = state_range(replica);
         self.db.get_approximate_sizes(&[Range::new(&start, &end)]).into_iter().sum()
     }
 
-    /// Skips from one replica's first key to the next one's: one seek a replica.
+    /// Skips from one replica's first key to the next one's, with one seek per replica.
     fn replicas(&self) -> Result<Vec<ReplicaId>, StateError> {
         let mut replicas = Vec::new();
         let mut keys: DBRawIterator<'_> = self.db.raw_iterator_opt(ReadOptions::default());
@@ -160,11 +161,12 @@ mod tests {
         state.write(REPLICA, Batch { operations }).unwrap();
     }
 
-    /// Every write leaves a record of its session, and the next one deletes it. RocksDB takes a file that is mostly tombstones for one
-    /// that hides large values, and moves it through all levels at once: with values of 64 KiB that was the whole database, every
-    /// few seconds.
+    /// Each write adds a session record, and the next write deletes it. The deletions must not stay
+    /// as tombstones: RocksDB treats a file that is mostly tombstones as one that hides large
+    /// values and moves it through all levels. With values of 64 KiB, that compacted the whole
+    /// database every few seconds.
     #[test]
-    fn forgotten_session_records_made_rocksdb_compact_everything() {
+    fn forgotten_session_records_leave_no_tombstones() {
         let dir = tempfile::tempdir().unwrap();
         let state = open(dir.path());
         for index in 1..=1000 {
@@ -175,12 +177,13 @@ mod tests {
         state.flush().unwrap();
         let files = state.db.live_files().unwrap();
         let tombstones: u64 = files.iter().map(|file| file.num_deletions).sum();
-        assert_eq!(tombstones, 2, "of the key that never was, and of a record that the database never had");
+        assert_eq!(tombstones, 2, "of the key that never existed, and of a record that the database never had");
     }
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
-        /// A session's next record; the oldest ones are deleted until so many are left.
+        /// Writes the next record of a session and deletes its oldest ones until this many are
+        /// left.
         Record {
             session: u64,
             left: usize,
@@ -191,11 +194,11 @@ mod tests {
         },
         Flush,
         Compact,
-        /// The state as it is replaces itself, from files.
+        /// Installs a snapshot of the current state over itself.
         Install,
-        /// A snapshot of the database is held from here on, and the one before it no more.
+        /// Pins the state and drops the previous pin.
         Hold,
-        /// The state goes back to what is held, from files.
+        /// Installs the pinned state.
         Back,
         Reopen,
     }
@@ -228,10 +231,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// A deleted record stays deleted and no other one is lost, wherever flushes, compactions, snapshots that are installed and
-        /// snapshots that are held separate what was put from what deletes it.
+        /// A deleted record stays deleted and no other record is lost, whatever flushes,
+        /// compactions, installed snapshots and held snapshots come between a put and its deletion.
         #[test]
-        fn what_is_put_once_and_deleted_once_stays_deleted(steps in vec(step(), 1..80)) {
+        fn put_once_records_stay_deleted(steps in vec(step(), 1..80)) {
             let dir = tempfile::tempdir().unwrap();
             let mut state = open(dir.path());
             let mut model = BTreeMap::new();
@@ -275,7 +278,7 @@ mod tests {
                         }
                     }
                     Step::Reopen => {
-                        // What is held keeps the database open.
+                        // A pin keeps the database open.
                         held = None;
                         state.flush().unwrap();
                         drop(state);
@@ -287,7 +290,7 @@ mod tests {
             state.flush().unwrap();
             state.db.compact_range::<&[u8], &[u8]>(None, None);
             prop_assert_eq!(&contents(&state), &model);
-            // A compaction that found something wrong makes the database refuse this.
+            // RocksDB refuses this write if a compaction has found corruption.
             write(&state, Space::Data, b"last".to_vec(), Some(b"write"));
             state.flush().unwrap();
         }

@@ -1,7 +1,8 @@
-//! A replica's state, held at one point in time for as long as a snapshot of it is sent.
+//! A replica's state, pinned at one point in time while a snapshot of it is sent.
 //!
-//! A RocksDB snapshot borrows its database, so it lives on the stack of a thread of its own, which takes it, reads from it what
-//! it holds, and then writes files whenever it is asked to. The thread ends when the handle is dropped.
+//! A RocksDB snapshot borrows its database, so it lives on the stack of a dedicated thread. The
+//! thread takes the snapshot, reads its metadata, and then writes files on request. It ends when
+//! the handle is dropped.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub(super) struct RocksPinned {
     thread: Option<(SyncSender<Job>, JoinHandle<()>)>,
 }
 
-/// The order to write the state into files.
+/// A request to write the state into files.
 struct Job {
     dir: PathBuf,
     target: ReplicaId,
@@ -32,10 +33,10 @@ struct Job {
 }
 
 impl RocksPinned {
-    /// Pins the replica's state as it is now.
+    /// Pins the replica's current state.
     pub(super) fn new(db: Arc<DB>, options: StateOptions, replica: ReplicaId) -> Result<Self, StateError> {
         let (answer, meta) = sync_channel(1);
-        // Callers wait for their answers, so the queue needs no room.
+        // Callers wait for the result, so the channel needs no buffer.
         let (jobs, orders) = sync_channel(0);
         let thread = thread::Builder::new()
             .name(format!("pin-{replica}"))
@@ -60,18 +61,18 @@ impl Pinned for RocksPinned {
 }
 
 impl Drop for RocksPinned {
-    /// Waits until the snapshot is released and the database is no longer held.
+    /// Waits until the thread has released the snapshot and the database.
     fn drop(&mut self) {
         if let Some((jobs, thread)) = self.thread.take() {
             drop(jobs);
             if thread.join().is_err() {
-                tracing::error!("a thread that held a snapshot of the state has panicked");
+                tracing::error!("the thread that held a snapshot of the state panicked");
             }
         }
     }
 }
 
-/// The thread: holds a snapshot until the handle is gone.
+/// Main function of the thread: holds a snapshot until the handle is dropped.
 fn hold(
     db: &DB,
     options: &StateOptions,
@@ -80,12 +81,12 @@ fn hold(
     orders: &Receiver<Job>,
 ) {
     let view = RocksView::new(db);
-    // Reading what the state holds takes the snapshot. Whoever asked waits for this and for nothing more.
+    // Reading the metadata takes the snapshot. The caller waits only for this.
     if answer.send(meta::snapshot(&view, replica)).is_err() {
         return;
     }
     for Job { dir, target, answer } in orders {
-        // An answer that nobody waits for any more is no error: files in `dir` may be deleted at any time.
+        // A caller that no longer waits is not an error: files in `dir` may be deleted at any time.
         let _ = answer.send(export::write_files(&view, options, replica, &dir, target));
     }
 }

@@ -1,4 +1,4 @@
-//! A view of the state database: a RocksDB snapshot, taken when it is first needed.
+//! A view of the state database: a RocksDB snapshot, taken at the first read.
 
 use std::cell::{OnceCell, RefCell};
 
@@ -11,15 +11,15 @@ use quorate_machine::state::{StateError, View, Visit};
 
 /// The state at the view's first read.
 ///
-/// Taking a snapshot locks a mutex of the whole database for a moment, so a view that reads nothing takes none: a batch of
-/// writes without conditions.
+/// Taking a snapshot briefly locks a mutex of the whole database, so a view without reads takes
+/// none: for example, a batch of writes without conditions.
 pub(super) struct RocksView<'a> {
     db: &'a DB,
     snapshot: OnceCell<Taken<'a>>,
     key: RefCell<Vec<u8>>,
 }
 
-/// A snapshot, and the options that read from it.
+/// A snapshot and the read options that use it.
 struct Taken<'a> {
     options: ReadOptions,
     snapshot: Snapshot<'a>,
@@ -30,7 +30,7 @@ impl<'a> RocksView<'a> {
         RocksView { db, snapshot: OnceCell::new(), key: RefCell::default() }
     }
 
-    /// A view of the same database as it is by now.
+    /// A new view of the same database.
     pub(super) fn newer(&self) -> Self {
         RocksView::new(self.db)
     }
@@ -44,7 +44,7 @@ impl<'a> RocksView<'a> {
         })
     }
 
-    /// The keys from `start` to the end before `end`, still to be positioned.
+    /// An unpositioned iterator over the keys before `end`.
     fn keys(&self, end: Vec<u8>) -> DBRawIterator<'_> {
         let mut options = ReadOptions::default();
         options.set_snapshot(&self.taken().snapshot);
@@ -52,7 +52,7 @@ impl<'a> RocksView<'a> {
         self.db.raw_iterator_opt(options)
     }
 
-    /// Visits all keys of a replica, as they are in the database, until told to stop.
+    /// Visits all keys of a replica, as stored in the database, until `visit` fails.
     pub(super) fn scan_replica(
         &self,
         replica: ReplicaId,

@@ -1,4 +1,4 @@
-//! What the tests of log and state on disk share: a crash is a copy of the files.
+//! Helpers for tests of log and state on disk: a crash is simulated by copying the files.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -7,8 +7,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-/// Copies a database as it is at one moment; `to` is made. RocksDB may make and delete files in the background meanwhile; then
-/// the copy is none of any moment, and is made again.
+/// Copies a database as it is at one moment to the new directory `to`. Repeats the copy if RocksDB
+/// created or deleted files meanwhile, because such a copy is not of one moment.
 pub(crate) fn copy_database(from: &Path, to: &Path) {
     const ATTEMPTS_MAX: usize = 1000;
     for _ in 0..ATTEMPTS_MAX {
@@ -20,10 +20,10 @@ pub(crate) fn copy_database(from: &Path, to: &Path) {
         }
         fs::remove_dir_all(to).unwrap();
     }
-    panic!("the directory never stood still");
+    panic!("the directory kept changing");
 }
 
-/// The names of a database's files, but for its lock.
+/// The names of a database's files, except its lock file.
 fn names(dir: &Path) -> BTreeSet<OsString> {
     let all = fs::read_dir(dir).unwrap().map(|file| file.unwrap().file_name());
     all.filter(|name| name != "LOCK").collect()
