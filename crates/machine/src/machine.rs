@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   entries ─→ Replica<M> ── per entry ─→ M::apply(at, proposal, Draft) ─→ replies
-//!                  │                          Draft: reads see the state and everything earlier in the batch
-//!                  └─ one Batch: all changes + Head (applied index, revision, clock, arc) [+ membership]
+//!                  │                      Draft: the state plus all earlier changes of the batch
+//!                  └─ one Batch: all changes + Head (applied index, revision, clock, arc)
+//!                                [+ membership]
 //! ```
 //!
-//! Applying is deterministic: no clock, no randomness, no map iteration order. A refusal is a reply; whatever else goes wrong
-//! stops the node.
-//! Read `draft` next, then `replica`, then `kv`, the machine of a shard.
+//! Applying is deterministic: no clock, no randomness, no map iteration order. A refusal is a reply;
+//! every other failure stops the node. Read `draft` next, then `replica`, then `kv`, the machine of
+//! a shard.
 
 use bytes::Bytes;
 use quorate_types::{LogId, Outcome, topology};
@@ -16,18 +17,22 @@ use quorate_types::{LogId, Outcome, topology};
 use crate::draft::Draft;
 use crate::state::StateError;
 
-/// What a group's log means. Implemented by the shards' key-value machine and by the topology's. Instances are made by the
-/// closure that [`Replica::open`] gets, from the replica's state, so that a machine may hold handles to what is outside.
+/// The meaning of a group's log: a shard's key-value machine or the topology's. The closure passed
+/// to [`Replica::open`] creates the instances from the replica's state, so a machine may hold
+/// handles to the outside.
 ///
 /// # To be correct
-/// * Everything that later answers depend on is in the state, through the [`Draft`]: after a crash or a snapshot the machine is
-///   opened again from the state alone. What it keeps in memory beside it is a cache of that.
-/// * `apply` gives the same replies and the same changes on every replica, whatever the grouping of entries into batches.
+/// * All state that later replies depend on must go through the [`Draft`]: after a crash or a
+///   snapshot, the machine is opened from the state alone. Its fields are only a cache of the
+///   state.
+/// * `apply` returns the same replies and makes the same changes on every replica, regardless of
+///   the grouping of entries into batches.
 pub trait Machine: Send + Sync + 'static {
     /// Applies the proposal of the entry at `at`. An error is corruption and stops the node.
     fn apply(&mut self, at: LogId, proposal: &Bytes, draft: &mut Draft<'_>) -> Result<Reply, StateError>;
 
-    /// Called after every batch, when readers of the state see what was applied: the place to publish it. It must be short.
+    /// Called after every batch, once its changes are visible to readers; the place to publish
+    /// them. Must be short.
     fn written(&mut self) {}
 }
 
@@ -44,15 +49,15 @@ impl Machine for Box<dyn Machine> {
 /// The reply of a state machine to one proposal. It is returned to the proposer and never stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// From a shard: one outcome per command, in the order of the commands.
+    /// From a shard: one outcome per command, in command order.
     Shard(Vec<Outcome>),
     /// From the topology group.
     Topology(topology::Outcome),
 }
 
 impl Reply {
-    /// The outcomes of a shard's proposal. Panics on a reply of the topology group: the group that a proposal went to decides
-    /// which machine replied.
+    /// The outcomes of a shard's proposal. Panics on a reply of the topology group, because the
+    /// proposal's group determines the machine that replied.
     pub fn into_shard(self) -> Vec<Outcome> {
         match self {
             Reply::Shard(outcomes) => outcomes,
@@ -62,8 +67,8 @@ impl Reply {
         }
     }
 
-    /// The outcome of a proposal to the topology group. Panics on a reply of a shard: the group that a proposal went to decides
-    /// which machine replied.
+    /// The outcome of a proposal to the topology group. Panics on a reply of a shard, because the
+    /// proposal's group determines the machine that replied.
     pub fn into_topology(self) -> topology::Outcome {
         match self {
             Reply::Topology(outcome) => outcome,

@@ -1,4 +1,4 @@
-//! One replica's applied state, and how entries and snapshots change it.
+//! One replica's applied state, and its changes by entries and snapshots.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,15 +11,16 @@ use crate::draft::Draft;
 use crate::machine::{Machine, Reply};
 use crate::state::{Pinned, State, StateError, View, meta};
 
-/// Makes a replica's machine from its state; kept, because an installed snapshot makes a new one.
+/// Creates a replica's machine from its state. Kept, because each installed snapshot needs a new
+/// machine.
 type OpenMachine<M> = Box<dyn Fn(ReplicaId, &dyn View) -> Result<M, StateError> + Send + Sync>;
 
-/// One replica's applied state. It has one owner, who applies; readers go through [`State::view`].
+/// One replica's applied state. A single owner applies entries; readers go through [`State::view`].
 ///
 /// # Invariants
-/// * Entries are applied in the order of the log, each once, without holes.
-/// * The state's head names the last entry whose changes are in the state: both are in one batch.
-/// * After an error nothing may be applied any more: machine and state may differ. The node stops.
+/// * Entries are applied in log order, each exactly once, without holes.
+/// * The state's head names the last entry whose changes are in the state: one batch contains both.
+/// * After an error, nothing may be applied: machine and state may differ. The node stops.
 pub struct Replica<M: Machine> {
     state: Arc<dyn State>,
     replica: ReplicaId,
@@ -30,8 +31,8 @@ pub struct Replica<M: Machine> {
 }
 
 impl<M: Machine> Replica<M> {
-    /// Reads what the state has of the replica; a replica without any state has a default [`Head`]. `open_machine` makes the
-    /// machine from the state, now and again after every installed snapshot.
+    /// Opens a replica on its state; without any state, its [`Head`] is the default. `open_machine`
+    /// creates the machine from the state, now and after each installed snapshot.
     pub fn open(
         state: Arc<dyn State>,
         replica: ReplicaId,
@@ -42,12 +43,12 @@ impl<M: Machine> Replica<M> {
         Ok(Replica { state, replica, head, membership, machine, open_machine })
     }
 
-    /// What the replica remembers of itself after the last entry applied.
+    /// The head after the last applied entry.
     pub fn head(&self) -> Head {
         self.head
     }
 
-    /// The last membership applied.
+    /// The last applied membership.
     pub fn membership(&self) -> &StoredMembership {
         &self.membership
     }
@@ -57,8 +58,9 @@ impl<M: Machine> Replica<M> {
         &self.machine
     }
 
-    /// Applies entries that follow the last one applied without a hole, as one batch, which readers see as a whole on return.
-    /// Gives one reply an entry: none for a blank entry and for one of the membership. No entries: nothing happens.
+    /// Applies entries that follow the last applied one without a hole, as one batch, which is
+    /// visible to readers on return. Returns one reply per entry: none for a blank or a membership
+    /// entry. Without entries, does nothing.
     ///
     /// An error is corruption or failed I/O: the node stops.
     pub fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Option<Reply>>, StateError> {
@@ -89,6 +91,9 @@ impl<M: Machine> Replica<M> {
             batch = Some(draft.into_batch(membership.as_ref()));
             Ok(())
         })?;
+        assert_eq!(head.applied, entries.last().map(|entry| entry.id), "the batch names its last entry");
+        assert!(head.revision >= self.head.revision, "a revision only grows");
+        assert!(head.clock_ms >= self.head.clock_ms, "the shard clock never goes back");
         self.state.write(self.replica, batch.expect("the view called back"))?;
         self.head = head;
         if let Some(membership) = membership {
@@ -98,19 +103,19 @@ impl<M: Machine> Replica<M> {
         Ok(replies)
     }
 
-    /// Holds the state as it is now, for a snapshot.
+    /// Pins the current state for a snapshot.
     pub fn pin(&self) -> Result<Box<dyn Pinned>, StateError> {
         self.state.pin(self.replica)
     }
 
-    /// Replaces the whole state by a snapshot's files, which were written for this replica and hold exactly `meta`, and opens
-    /// the machine again. Durable on return. Files that are not what they should be are refused with
-    /// [`StateError::Snapshot`] and leave the state as it was.
+    /// Replaces the whole state with a snapshot's files, which must have been written for this
+    /// replica and contain exactly `meta`, and opens a new machine. Durable on return. Refuses
+    /// corrupt or unexpected files with [`StateError::Snapshot`] and leaves the state unchanged.
     pub fn install(&mut self, files: &[PathBuf], meta: &SnapshotMeta) -> Result<(), StateError> {
         self.state.install(self.replica, files, meta)?;
         let (head, membership, machine) = read(&*self.state, self.replica, &self.open_machine)?;
-        assert_eq!(head.applied, meta.applied, "the state checked the head before it installed the files");
-        assert_eq!(membership, meta.membership, "the state checked the membership before it installed the files");
+        assert_eq!(head.applied, meta.applied, "the installed head is the announced one");
+        assert_eq!(membership, meta.membership, "the installed membership is the announced one");
         (self.head, self.membership, self.machine) = (head, membership, machine);
         self.machine.written();
         Ok(())
