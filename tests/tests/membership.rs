@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use quorate_client::Client;
+use quorate_client::{Client, admin};
 use quorate_proto::admin::NodeStatus;
-use quorate_router::admin;
 use quorate_tests::{Cluster, ClusterOptions, eventually, run_cli};
 use serde_json::Value;
 use tokio::task::JoinSet;

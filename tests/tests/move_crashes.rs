@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use quorate_client::admin;
 use quorate_proto::admin::{CompactLogsRequest, NodeStatus};
-use quorate_router::admin;
 use quorate_tests::{Cluster, ClusterOptions, eventually, run_cli};
 use serde_json::Value;
 

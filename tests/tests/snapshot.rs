@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use quorate_client::admin;
 use quorate_proto::admin::{CompactLogsRequest, HashShardRequest};
-use quorate_router::admin;
 use quorate_tests::{Cluster, ClusterOptions};
 
 const KEYS: usize = 2_000;

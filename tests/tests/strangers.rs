@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures::stream;
+use quorate_client::admin;
 use quorate_proto::WIRE_VERSION;
 use quorate_proto::kv::kv_client::KvClient;
 use quorate_proto::kv::{ClientFrame, ClientHello};
@@ -15,7 +16,6 @@ use quorate_proto::peer::peer_client::PeerClient;
 use quorate_proto::peer::{
     ExecuteRequest, Frame, Hello, ProposeTopologyRequest, ReportRequest, SnapshotChunk, WatchTopologyRequest,
 };
-use quorate_router::admin;
 use quorate_tests::{Cluster, ClusterOptions, eventually, quorate, run_cli};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;

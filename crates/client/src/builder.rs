@@ -1,12 +1,15 @@
-//! How a client is made.
+//! The settings of a client.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_router::{Router, RouterConfig};
+use quorate_types::HostPort;
 
+use crate::grpc::Grpc;
 use crate::{Client, DEADLINE_DEFAULT, Error};
 
-/// How a client is made; from [`Client::builder`].
+/// The settings of a client; from [`Client::builder`].
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -31,22 +34,24 @@ impl Default for ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Adds endpoints, each `host:port` of a node's client port. Any node of the cluster will do, and more than one survives the
-    /// loss of one: the others are learned from the cluster's map.
+    /// Adds endpoints, each the client address (`host:port`) of a node. One node of the cluster is
+    /// enough: the cluster's map names the others. More endpoints tolerate unreachable nodes.
     pub fn endpoints<E: Into<String>>(mut self, endpoints: impl IntoIterator<Item = E>) -> Self {
         self.endpoints.extend(endpoints.into_iter().map(Into::into));
         self
     }
 
-    /// How long connecting, and every operation that says nothing else, may take. Default: [`DEADLINE_DEFAULT`].
+    /// Sets how long connecting may take, and every operation without a deadline of its own.
+    /// Default: [`DEADLINE_DEFAULT`].
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Talks to the nodes with the given endpoints only, which must be written as the cluster's map has them. What another node must
-    /// serve fails at once with [`Error::Unreachable`]: a strong operation, where another one leads the shard; an eventual read,
-    /// where none of these has a replica. For tests and for looking at one node; applications want to be led to whoever serves.
+    /// Restricts the client to the nodes with the given endpoints. An operation that only another node
+    /// can serve fails immediately with [`Error::Unreachable`]: a strong operation if another node
+    /// leads the shard, an eventual read if none of these nodes has a replica. For tests and for
+    /// looking at one node; applications should leave it off.
     pub fn pinned(mut self) -> Self {
         self.pinned = true;
         self
@@ -56,11 +61,24 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when an endpoint is not `host:port` or there is none; [`Error::Unreachable`], naming what was tried,
-    /// when no endpoint told the map within the deadline.
+    /// [`Error::Invalid`] when there is no endpoint, or one that is not `host:port`;
+    /// [`Error::Unreachable`], naming every endpoint and its failure, when none of them returned the
+    /// map within the deadline.
     pub async fn connect(self) -> Result<Client, Error> {
-        let router = Router::new(RouterConfig { pinned: self.pinned, ..RouterConfig::new(self.endpoints) })?;
-        router.connect(self.deadline).await?;
+        let client = self.unconnected()?;
+        client.router.connect(client.deadline).await?;
+        Ok(client)
+    }
+
+    /// The client without the cluster's map: its first operation fetches it.
+    pub(crate) fn unconnected(self) -> Result<Client, Error> {
+        let parse = |endpoint: &String| {
+            endpoint.parse::<HostPort>().map_err(|error| Error::Invalid { reason: format!("endpoint {error}") })
+        };
+        let endpoints = self.endpoints.iter().map(parse).collect::<Result<_, _>>()?;
+        let config = RouterConfig { pinned: self.pinned, ..RouterConfig::new(endpoints) };
+        let network = Grpc { connect_timeout: config.connect_timeout };
+        let router = Router::new(config, Arc::new(network), rand::random())?;
         Ok(Client { router, deadline: self.deadline })
     }
 }
@@ -72,9 +90,9 @@ mod tests {
     use super::*;
     use crate::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
-    /// Endpoints that cannot be are refused; those that nobody listens on are named, inside the deadline.
+    /// Invalid endpoints are refused; unreachable ones are named, within the deadline.
     #[tokio::test]
-    async fn connecting_to_nobody_says_what_was_tried() {
+    async fn connect_errors_name_the_endpoints() {
         assert!(matches!(Client::connect("").await, Err(Error::Invalid { .. })));
         assert!(matches!(Client::connect("127.0.0.1").await, Err(Error::Invalid { .. })));
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -84,11 +102,11 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(4));
     }
 
-    /// What is beyond a limit is refused without asking anybody.
+    /// A key or value beyond its limit is refused without a request.
     #[tokio::test]
-    async fn limits_are_checked_before_anything_is_sent() {
-        let router = Router::new(RouterConfig::new(vec!["127.0.0.1:1".to_owned()])).unwrap();
-        let client = Client { router, deadline: Duration::from_secs(1) };
+    async fn limits_are_checked_before_a_request_is_sent() {
+        let client =
+            Client::builder().endpoints(["127.0.0.1:1"]).deadline(Duration::from_secs(1)).unconnected().unwrap();
         let invalid = |error: Error, text: &str| match error {
             Error::Invalid { reason } => assert!(reason.contains(text), "{reason}"),
             error => panic!("{error}"),

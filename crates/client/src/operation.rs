@@ -1,4 +1,4 @@
-//! Operations: built by [`Client`], refined by their methods, done when awaited.
+//! Operations: made by [`Client`], refined by their methods, executed when awaited.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use crate::{Client, Error, Written};
 
 type Doing<T> = Pin<Box<dyn Future<Output = Result<Served<T>, Error>> + Send>>;
 
-/// A read of one key; from [`Client::get`]. Does nothing until it is awaited.
+/// A read of a key; from [`Client::get`]. Does nothing until it is awaited.
 #[must_use = "a get does nothing until it is awaited"]
 #[derive(Clone, Debug)]
 pub struct Get {
@@ -27,13 +27,13 @@ impl Get {
         Self { client, key: Bytes::copy_from_slice(key), level: ReadLevel::Strong, deadline }
     }
 
-    /// The consistency that the read asks for. Default: [`ReadLevel::Strong`].
+    /// Sets the consistency of the read. Default: [`ReadLevel::Strong`].
     pub fn level(mut self, level: ReadLevel) -> Self {
         self.level = level;
         self
     }
 
-    /// How long the read may take. Default: the client's deadline.
+    /// Sets how long the read may take. Default: the client's deadline.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -49,7 +49,7 @@ impl IntoFuture for Get {
     }
 }
 
-/// What puts and deletes have in common.
+/// The common part of puts and deletes.
 #[derive(Clone, Debug)]
 struct Change {
     client: Client,
@@ -58,7 +58,7 @@ struct Change {
     deadline: Duration,
 }
 
-/// A condition as the caller gave it, before limits are checked.
+/// A condition whose value has not been checked against the limits yet.
 #[derive(Clone, Debug)]
 enum Expected {
     Absent,
@@ -89,31 +89,33 @@ impl Change {
 /// The methods that puts and deletes share.
 macro_rules! conditions {
     () => {
-        /// Only if the key is absent. Replaces an earlier condition.
+        /// Adds the condition that the key is absent. Replaces an earlier condition.
         pub fn if_absent(mut self) -> Self {
             self.change.condition = Some(Expected::Absent);
             self
         }
 
-        /// Only if the key holds something. Replaces an earlier condition.
+        /// Adds the condition that the key has a value. Replaces an earlier condition.
         pub fn if_exists(mut self) -> Self {
             self.change.condition = Some(Expected::Exists);
             self
         }
 
-        /// Only if the key's record has this version; 0 means that the key is absent. Replaces an earlier condition.
+        /// Adds the condition that the key's record has this version; 0 means that the key is absent.
+        /// Replaces an earlier condition.
         pub fn if_version(mut self, version: u64) -> Self {
             self.change.condition = Some(Expected::Version(version));
             self
         }
 
-        /// Only if the key holds exactly these bytes. Replaces an earlier condition.
+        /// Adds the condition that the key's value is exactly these bytes. Replaces an earlier
+        /// condition.
         pub fn if_value(mut self, value: impl Into<Bytes>) -> Self {
             self.change.condition = Some(Expected::Value(value.into()));
             self
         }
 
-        /// How long the write may take. Default: the client's deadline.
+        /// Sets how long the write may take. Default: the client's deadline.
         pub fn deadline(mut self, deadline: Duration) -> Self {
             self.change.deadline = deadline;
             self
@@ -121,7 +123,7 @@ macro_rules! conditions {
     };
 }
 
-/// A write of one key's value; from [`Client::put`]. Does nothing until it is awaited.
+/// A write of a key's value; from [`Client::put`]. Does nothing until it is awaited.
 #[must_use = "a put does nothing until it is awaited"]
 #[derive(Clone, Debug)]
 pub struct Put {
@@ -146,7 +148,7 @@ impl IntoFuture for Put {
     }
 }
 
-/// A deletion of one key; from [`Client::delete`]. Does nothing until it is awaited.
+/// A deletion of a key; from [`Client::delete`]. Does nothing until it is awaited.
 #[must_use = "a delete does nothing until it is awaited"]
 #[derive(Clone, Debug)]
 pub struct Delete {

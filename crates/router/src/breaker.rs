@@ -1,53 +1,53 @@
-//! A circuit breaker: a node that keeps failing is left alone for a while.
+//! A circuit breaker: a node that keeps failing gets no requests for a while.
 //!
 //! ```text
 //!            FAILURES_MAX in a row within WINDOW
 //!   closed ──────────────────────────────────────► open ◄────────┐
-//!     ▲                                              │ its time   │ the probe fails:
+//!     ▲                                              │ its span   │ the probe fails:
 //!     │                      the probe is answered   ▼ is over    │ open for twice as long
 //!     └────────────────────────────────────────── half-open ──────┘
 //! ```
 //!
-//! Pure: time is handed in. It is also what spaces out reconnections: a link is only opened for a request, and an open breaker
-//! lets none through.
+//! Pure: time is passed in. The breaker also spaces out reconnections: a connection is only opened for
+//! a request, and an open breaker lets no request through.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// This many failures in a row open the breaker…
+/// This many failures in a row, the first within [`WINDOW`], open the breaker.
 const FAILURES_MAX: u32 = 3;
-/// …if the first of them is not older than this.
+/// The oldest age of the first failure in a row.
 const WINDOW: Duration = Duration::from_secs(10);
-/// How long the breaker is open at first; doubled whenever the probe fails.
+/// How long the breaker is open at first. Doubled whenever the probe fails.
 const OPEN_FIRST: Duration = Duration::from_millis(100);
-/// The longest that it is open: a node that comes back is noticed within this time.
+/// The longest time that the breaker is open: a node that returns is noticed within this time.
 const OPEN_LONGEST: Duration = Duration::from_secs(1);
-/// A probe that has not ended by then is forgotten, and the next request is the probe.
+/// A probe without a result for this long is forgotten, and the next request is the probe.
 const PROBE_LONGEST: Duration = Duration::from_secs(1);
 
 /// The state of one node's breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Breaker {
-    /// Requests pass.
+    /// Every request passes.
     Closed {
         /// Failures in a row.
         failures: u32,
-        /// When the first of them was.
+        /// The time of the first of them.
         since: Option<Instant>,
     },
     /// No request passes.
     Open {
-        /// Until then.
+        /// The end of the span.
         until: Instant,
-        /// For how long it was opened.
+        /// How long the breaker is open.
         span: Duration,
     },
-    /// One request has passed and shows whether the node is well.
+    /// One request, the probe, has passed; its result decides.
     HalfOpen {
-        /// When it passed.
+        /// The time at which the probe passed.
         probing_since: Instant,
-        /// For how long the breaker was open before.
+        /// How long the breaker was open before the probe.
         span: Duration,
     },
 }
@@ -68,7 +68,7 @@ impl Breaker {
         }
     }
 
-    /// Lets a request pass, or not. The one that passes when the breaker was open is the probe.
+    /// Lets a request pass, or not. The first to pass after the breaker was open is the probe.
     pub(crate) fn admit(&mut self, now: Instant) -> bool {
         if !self.would_admit(now) {
             return false;
@@ -79,12 +79,12 @@ impl Breaker {
         true
     }
 
-    /// The node answered: whatever it said, it is well.
+    /// Records an answer of the node. Any answer counts, also a rejection.
     pub(crate) fn success(&mut self) {
         *self = Breaker::default();
     }
 
-    /// The node could not be reached, broke off or kept silent.
+    /// Records a failure: the node was unreachable, its connection ended, or it was silent.
     pub(crate) fn failure(&mut self, now: Instant) {
         *self = match *self {
             Breaker::Closed { failures, since } => {
@@ -99,12 +99,12 @@ impl Breaker {
                 let span = (span * 2).min(OPEN_LONGEST);
                 Breaker::Open { until: now + span, span }
             }
-            // Of a request that passed before it opened: nothing new.
+            // The request had passed before the breaker opened.
             open @ Breaker::Open { .. } => open,
         };
     }
 
-    /// Whether there is nothing to remember, so that requests need not ask.
+    /// Whether there are no failures to remember, so that requests need not ask.
     pub(crate) fn is_pristine(&self) -> bool {
         matches!(self, Breaker::Closed { failures: 0, .. })
     }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn it_opens_after_failures_in_a_row_and_lets_one_probe_through_when_its_time_is_over() {
+    fn breaker_opens_after_failures_in_a_row_and_then_admits_one_probe() {
         let now = Instant::now();
         let mut breaker = opened(now);
         assert!(!breaker.admit(now));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_probe_opens_it_for_twice_as_long_up_to_a_longest() {
+    fn failed_probes_double_the_open_span_up_to_its_maximum() {
         let mut now = Instant::now();
         let mut breaker = opened(now);
         for span_ms in [100, 200, 400, 800, 1000, 1000] {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_or_a_long_while_between_failures_starts_the_count_anew() {
+    fn success_or_a_long_gap_resets_the_failure_count() {
         let now = Instant::now();
         let mut breaker = Breaker::default();
         for _ in 0..10 {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_never_ends_does_not_close_the_node_off_for_ever() {
+    fn a_probe_without_a_result_is_replaced() {
         let now = Instant::now();
         let mut breaker = opened(now);
         assert!(breaker.admit(now + OPEN_FIRST));

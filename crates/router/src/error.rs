@@ -1,49 +1,52 @@
-//! Why an operation failed, sorted by what the caller does next.
+//! The errors of operations, sorted by the caller's next step.
 
 use quorate_types::Record;
 
-/// Why an operation failed, sorted by what the caller does next.
+/// The reason why an operation failed, sorted by the caller's next step.
 ///
-/// Every variant but [`Error::Unknown`] promises that *nothing was applied* and that nothing of it ever will be.
+/// Every variant except [`Error::Unknown`] promises that the operation *was not applied* and never
+/// will be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No endpoint could be reached, or the shard had no quorum or no leader until the deadline. Nothing was applied: try again
-    /// when the cluster is back.
+    /// No endpoint was reachable, or the shard had no quorum or no leader until the deadline. Nothing
+    /// was applied: try again when the cluster has recovered.
     #[error("unreachable: {reason}")]
     Unreachable {
-        /// What was tried, and how it failed.
+        /// The attempts and their failures.
         reason: String,
     },
-    /// The write's condition did not hold. Nothing was changed: decide anew from what the key holds.
+    /// The write's condition did not hold. Nothing was changed: decide again from the current record.
     #[error("the condition does not hold: {}", describe(*version))]
     Refused {
-        /// The version of the key's record then; 0 if the key was absent.
+        /// The version of the key's record at that time. 0 if the key was absent.
         version: u64,
-        /// The key's record then. None if it was absent, or if the write had to be sent twice and the record has changed since.
+        /// The key's record at that time. None if the key was absent, or if the write was retried and
+        /// the record has changed since.
         current: Option<Record>,
     },
-    /// The write may have been applied, or may not. Read the key to find out; sending the write again as a new one may apply it
-    /// twice.
+    /// The write may or may not have been applied. Read the key to find out: sending the write again
+    /// as a new one may apply it twice.
     #[error("outcome unknown, the write may or may not have been applied: {reason}")]
     Unknown {
-        /// What happened.
+        /// The first attempt that may have been applied, and the end of the operation.
         reason: String,
     },
-    /// The request can never succeed, whatever the state of the cluster.
+    /// The request can never succeed, in any state of the cluster.
     #[error("invalid: {reason}")]
     Invalid {
-        /// What is wrong with it.
+        /// The mistake.
         reason: String,
     },
-    /// The shard's nodes have less free disk than their reserve. Reads and deletes still work: make room or add nodes.
-    #[error("the disk is below its reserve of free space; nothing was written; make room or add nodes")]
+    /// The shard's nodes have less free disk than their reserve. Nothing was applied. Reads and deletes
+    /// still work: free disk space or add nodes.
+    #[error("the disk is below its reserve of free space; nothing was written; free disk space or add nodes")]
     DiskFull,
-    /// The cluster, or this client, had as much to do as it admits until the deadline. Nothing was applied: try again later, or
-    /// with fewer requests at a time.
+    /// The cluster, or this client, was overloaded until the deadline. Nothing was applied: try again
+    /// later, or with fewer requests at a time.
     #[error("overloaded: {reason}")]
     Overloaded {
-        /// Who had too much to do.
+        /// The overloaded part, and the attempts.
         reason: String,
     },
 }
@@ -56,13 +59,13 @@ fn describe(version: u64) -> String {
 }
 
 impl Error {
-    /// Whether the operation may have been applied. When this is false, nothing was and nothing will be.
+    /// Whether the operation may have been applied. False: it was not, and never will be.
     pub fn may_have_applied(&self) -> bool {
         matches!(self, Error::Unknown { .. })
     }
 
-    /// Whether the same operation may be sent again as it is and may then succeed. Never true of an unknown outcome: sent again
-    /// as a new write it could be applied twice.
+    /// Whether the same operation may succeed when it is sent again. False for an unknown outcome: the
+    /// write could be applied twice.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::Unreachable { .. } | Error::Overloaded { .. } | Error::DiskFull)
     }
@@ -73,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_unknown_outcome_may_have_been_applied_and_it_is_never_retryable() {
+    fn only_an_unknown_outcome_may_have_been_applied_and_it_is_not_retryable() {
         let reason = || "because".to_owned();
         let all = [
             (Error::Unreachable { reason: reason() }, false, true),

@@ -1,26 +1,22 @@
-//! Nodes for tests: real servers on loopback that speak the protocol and do what a script says.
+//! Nodes for tests: an in-memory network whose nodes do what a script says.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use futures::{Stream, StreamExt};
-use quorate_proto::admin::admin_server::{Admin, AdminServer};
-use quorate_proto::kv::kv_server::{Kv, KvServer};
-use quorate_proto::kv::{ClientFrame, ServerFrame, ServerHello};
-use quorate_proto::{WIRE_VERSION, admin, reply_to_wire, request_from_wire};
+use futures::future::BoxFuture;
 use quorate_types::topology::{ClusterInfo, NodeAddresses, NodeInfo, NodeState, Placement, ShardInfo, Topology};
 use quorate_types::{
     ClusterId, KvAnswer, KvOperation, KvRequest, NodeId, Outcome, ReadLevel, Rejection, ReplicaId, Role, Served,
     ServedBy, SessionId, ShardId,
 };
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::{Router, RouterConfig};
+use crate::{Attempt, Connection, Health, Network, Router, RouterConfig, Target, TopologyUnavailable};
+
+/// How long a request and its reply travel.
+const ROUND_TRIP: Duration = Duration::from_millis(1);
 
 /// What a node does with a request.
 pub(crate) enum Act {
@@ -28,7 +24,7 @@ pub(crate) enum Act {
     Reject(Rejection),
     /// It never replies.
     Silence,
-    /// It ends the stream that the request came on.
+    /// It ends the connection that the request came on.
     Break,
 }
 
@@ -53,18 +49,16 @@ type Script = Box<dyn FnMut(&KvRequest) -> Act + Send>;
 /// One node.
 pub(crate) struct FakeNode {
     pub(crate) id: NodeId,
-    topology: Arc<Mutex<Topology>>,
     script: Mutex<Script>,
     requests: Mutex<Vec<KvRequest>>,
-    frames: Mutex<Vec<usize>>,
     hellos: AtomicU64,
     topologies: AtomicU64,
-    /// Refuses everything.
+    /// Refuses connections.
     pub(crate) down: AtomicBool,
 }
 
 impl FakeNode {
-    /// From now on the node does what the script says. Sessions are opened for it unless it is a full script.
+    /// Sets the script for everything but the opening of sessions, which succeeds.
     pub(crate) fn does(&self, mut script: impl FnMut(&KvRequest) -> Act + Send + 'static) {
         let mut sessions = 100 * self.id.0;
         self.does_all(move |request| match request.operation {
@@ -76,12 +70,12 @@ impl FakeNode {
         });
     }
 
-    /// As [`FakeNode::does`], and for the opening of sessions, too.
+    /// Sets the script, also for the opening of sessions.
     pub(crate) fn does_all(&self, script: impl FnMut(&KvRequest) -> Act + Send + 'static) {
         *lock(&self.script) = Box::new(script);
     }
 
-    /// Does these, one a request, and then the last one's like for ever: nothing more may come.
+    /// Sets a script of one act a request. No further request may come.
     pub(crate) fn does_in_order(&self, acts: impl IntoIterator<Item = Act>) {
         let mut acts: VecDeque<Act> = acts.into_iter().collect();
         self.does(move |request| acts.pop_front().unwrap_or_else(|| panic!("unexpected {request:?}")));
@@ -102,17 +96,12 @@ impl FakeNode {
         self.requests().into_iter().filter_map(stamp).collect()
     }
 
-    /// How many requests each frame had.
-    pub(crate) fn frames(&self) -> Vec<usize> {
-        lock(&self.frames).clone()
-    }
-
-    /// How often a stream was asked for.
+    /// The number of connections that were opened or refused.
     pub(crate) fn hellos(&self) -> u64 {
         self.hellos.load(Ordering::SeqCst)
     }
 
-    /// How often the map was asked for.
+    /// The number of requests for the topology.
     pub(crate) fn topologies(&self) -> u64 {
         self.topologies.load(Ordering::SeqCst)
     }
@@ -138,207 +127,170 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Nodes of one cluster with one shard, whose replicas are on all of them.
+/// The nodes of one cluster with one shard, whose replicas are on all of them.
 pub(crate) struct FakeCluster {
     pub(crate) nodes: Vec<Arc<FakeNode>>,
     pub(crate) topology: Arc<Mutex<Topology>>,
 }
 
 impl FakeCluster {
-    pub(crate) async fn start(count: u64) -> Self {
+    pub(crate) fn start(count: u64) -> Self {
         let whole = quorate_ring::equal_arcs(1)[0];
         let replicas: Vec<_> = (1..=count).map(|id| Placement { replica: ReplicaId(id), node: NodeId(id) }).collect();
         let shard = ShardInfo { id: ShardId(1), arc: whole, epoch: 1, replicas, initial_replicas: Vec::new() };
+        let info = |id| NodeInfo {
+            id: NodeId(id),
+            addresses: NodeAddresses { client: address(id), ..NodeAddresses::default() },
+            zone: String::new(),
+            weight: 100,
+            state: NodeState::Active,
+        };
         let topology = Arc::new(Mutex::new(Topology {
             revision: 1,
             cluster: ClusterInfo { id: ClusterId(0xc1), hash_key: [7; 16], replicas: count as u32, shards: 1 },
-            nodes: Vec::new(),
+            nodes: (1..=count).map(info).collect(),
             shards: vec![shard],
             topology_replicas: Vec::new(),
             moves: Vec::new(),
             paused: false,
         }));
-        let mut nodes = Vec::new();
-        for id in 1..=count {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap().to_string();
-            lock(&topology).nodes.push(NodeInfo {
-                id: NodeId(id),
-                addresses: NodeAddresses { client: address, ..NodeAddresses::default() },
-                zone: String::new(),
-                weight: 100,
-                state: NodeState::Active,
-            });
-            let node = Arc::new(FakeNode {
-                id: NodeId(id),
-                topology: Arc::clone(&topology),
-                script: Mutex::new(Box::new(|_| Act::Silence)),
-                requests: Mutex::default(),
-                frames: Mutex::default(),
-                hellos: AtomicU64::new(0),
-                topologies: AtomicU64::new(0),
-                down: AtomicBool::new(false),
-            });
-            nodes.push(Arc::clone(&node));
-            let server = tonic::transport::Server::builder()
-                .add_service(KvServer::new(Service(Arc::clone(&node))))
-                .add_service(AdminServer::new(Service(node)));
-            tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        }
-        Self { nodes, topology }
+        let node = |id| FakeNode {
+            id: NodeId(id),
+            script: Mutex::new(Box::new(|_| Act::Silence)),
+            requests: Mutex::default(),
+            hellos: AtomicU64::new(0),
+            topologies: AtomicU64::new(0),
+            down: AtomicBool::new(false),
+        };
+        Self { nodes: (1..=count).map(node).map(Arc::new).collect(), topology }
     }
 
-    pub(crate) fn address(&self, node: usize) -> String {
-        lock(&self.topology).nodes[node - 1].addresses.client.clone()
+    pub(crate) fn address(&self, node: u64) -> String {
+        address(node)
     }
 
-    /// A router that knows the map.
+    /// A router that has not fetched the map.
+    pub(crate) fn unconnected(&self, config: RouterConfig) -> Result<Router, crate::Error> {
+        let network = FakeNetwork { nodes: self.nodes.clone(), topology: Arc::clone(&self.topology) };
+        Router::new(config, Arc::new(network), 7)
+    }
+
+    /// A router with the map.
     pub(crate) async fn router(&self) -> Router {
-        self.router_with(RouterConfig::new(vec![self.address(1)])).await
+        self.router_with(RouterConfig::new(vec![address(1).parse().unwrap()])).await
     }
 
-    /// A router that may talk to this node only.
-    pub(crate) async fn pinned_router(&self, node: usize) -> Router {
-        self.router_with(RouterConfig { pinned: true, ..RouterConfig::new(vec![self.address(node)]) }).await
+    /// A router that is pinned to one node.
+    pub(crate) async fn pinned_router(&self, node: u64) -> Router {
+        let endpoints = vec![address(node).parse().unwrap()];
+        self.router_with(RouterConfig { pinned: true, ..RouterConfig::new(endpoints) }).await
     }
 
     async fn router_with(&self, config: RouterConfig) -> Router {
-        let router = Router::new(config).unwrap();
-        router.connect(std::time::Duration::from_secs(5)).await.unwrap();
+        let router = self.unconnected(config).unwrap();
+        router.connect(Duration::from_secs(5)).await.unwrap();
         router
     }
 
-    /// The node of that id.
+    /// The node with that id.
     pub(crate) fn node(&self, id: usize) -> &Arc<FakeNode> {
         &self.nodes[id - 1]
     }
 }
 
-struct Service(Arc<FakeNode>);
+fn address(node: u64) -> String {
+    format!("node-{node}:7100")
+}
 
-#[tonic::async_trait]
-impl Kv for Service {
-    type ExchangeStream = Pin<Box<dyn Stream<Item = Result<ServerFrame, Status>> + Send>>;
+struct FakeNetwork {
+    nodes: Vec<Arc<FakeNode>>,
+    topology: Arc<Mutex<Topology>>,
+}
 
-    async fn exchange(
-        &self,
-        request: Request<Streaming<ClientFrame>>,
-    ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let node = Arc::clone(&self.0);
-        node.hellos.fetch_add(1, Ordering::SeqCst);
-        if node.down.load(Ordering::SeqCst) {
-            return Err(Status::unavailable("down"));
-        }
-        let mut inbound = request.into_inner();
-        let (replies, outbound) = mpsc::channel(16);
-        let hello = ServerHello {
-            cluster_id: lock(&node.topology).cluster.id.to_string(),
-            wire_version: WIRE_VERSION,
-            node: node.id.0,
-        };
-        tokio::spawn(async move {
-            _ = replies.send(Ok(ServerFrame { hello: Some(hello), replies: Vec::new() })).await;
-            while let Some(Ok(frame)) = inbound.next().await {
-                if !frame.requests.is_empty() {
-                    lock(&node.frames).push(frame.requests.len());
-                }
-                let mut answers = Vec::new();
-                for request in frame.requests {
-                    let request = request_from_wire(request).unwrap();
-                    let act = (lock(&node.script))(&request);
-                    let (id, by) = (request.id, node.by(&request));
-                    lock(&node.requests).push(request);
-                    match act {
-                        Act::Answer(value) => answers.push(reply_to_wire(id, Ok(Served { value, by }))),
-                        Act::Reject(rejection) => answers.push(reply_to_wire(id, Err(rejection))),
-                        Act::Silence => {}
-                        Act::Break => return,
-                    }
-                }
-                _ = replies.send(Ok(ServerFrame { hello: None, replies: answers })).await;
+impl Network for FakeNetwork {
+    fn connection(&self, target: Target, health: Arc<Health>) -> Arc<dyn Connection> {
+        let node = self.nodes.iter().find(|node| node.id == target.node).expect("the map has these nodes only");
+        Arc::new(FakeConnection {
+            node: Arc::clone(node),
+            health,
+            open: AtomicBool::new(false),
+            outstanding: AtomicUsize::new(0),
+        })
+    }
+
+    fn topology<'a>(&'a self, endpoint: &'a str, _: Duration) -> BoxFuture<'a, Result<Topology, TopologyUnavailable>> {
+        Box::pin(async move {
+            sleep(ROUND_TRIP).await;
+            let Some(node) = self.nodes.iter().find(|node| address(node.id.0) == endpoint) else {
+                return Err(TopologyUnavailable("connection refused".to_owned()));
+            };
+            node.topologies.fetch_add(1, Ordering::SeqCst);
+            if node.down.load(Ordering::SeqCst) {
+                return Err(TopologyUnavailable("the node has joined no cluster".to_owned()));
             }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
+            Ok(lock(&self.topology).clone())
+        })
     }
 }
 
-#[tonic::async_trait]
-impl Admin for Service {
-    async fn get_topology(&self, _: Request<admin::GetTopologyRequest>) -> Result<Response<admin::Topology>, Status> {
-        self.0.topologies.fetch_add(1, Ordering::SeqCst);
-        if self.0.down.load(Ordering::SeqCst) {
-            return Err(Status::failed_precondition("the node has joined no cluster"));
+struct FakeConnection {
+    node: Arc<FakeNode>,
+    health: Arc<Health>,
+    open: AtomicBool,
+    outstanding: AtomicUsize,
+}
+
+impl FakeConnection {
+    async fn exchange(&self, request: KvRequest, until: Instant) -> Attempt {
+        let started = Instant::now();
+        if !self.open.swap(true, Ordering::SeqCst) {
+            self.node.hellos.fetch_add(1, Ordering::SeqCst);
         }
-        Ok(Response::new(lock(&self.0.topology).clone().into()))
+        sleep(ROUND_TRIP / 2).await;
+        if self.node.down.load(Ordering::SeqCst) {
+            self.end("down");
+            return Attempt::NotSent("down".into());
+        }
+        lock(&self.node.requests).push(request.clone());
+        let act = (lock(&self.node.script))(&request);
+        match act {
+            Act::Silence => {
+                sleep_until(until).await;
+                return Attempt::Silent { waited: started.elapsed() };
+            }
+            Act::Break => {
+                self.end("the connection ended");
+                return Attempt::Lost("the connection ended".into());
+            }
+            Act::Answer(value) => {
+                sleep(ROUND_TRIP / 2).await;
+                Attempt::Served(Served { value, by: self.node.by(&request) })
+            }
+            Act::Reject(rejection) => {
+                sleep(ROUND_TRIP / 2).await;
+                Attempt::Rejected(rejection)
+            }
+        }
     }
 
-    async fn get_node(&self, _: Request<admin::GetNodeRequest>) -> Result<Response<admin::NodeStatus>, Status> {
-        Ok(Response::new(admin::NodeStatus { id: self.0.id.0, ..Default::default() }))
-    }
-
-    async fn init_cluster(
-        &self,
-        _: Request<admin::InitClusterRequest>,
-    ) -> Result<Response<admin::InitClusterResponse>, Status> {
-        Err(Status::already_exists("another set"))
-    }
-
-    async fn hash_shard(
-        &self,
-        _: Request<admin::HashShardRequest>,
-    ) -> Result<Response<admin::HashShardResponse>, Status> {
-        Err(Status::not_found("no replica of that shard is here"))
-    }
-
-    async fn compact_logs(
-        &self,
-        _: Request<admin::CompactLogsRequest>,
-    ) -> Result<Response<admin::CompactLogsResponse>, Status> {
-        std::future::pending().await
-    }
-    async fn start_operation(
-        &self,
-        _: Request<admin::StartOperationRequest>,
-    ) -> Result<Response<admin::StartOperationResponse>, Status> {
-        Err(unfaked())
-    }
-
-    async fn cancel_operation(
-        &self,
-        _: Request<admin::CancelOperationRequest>,
-    ) -> Result<Response<admin::CancelOperationResponse>, Status> {
-        Err(unfaked())
-    }
-
-    async fn list_operations(
-        &self,
-        _: Request<admin::ListOperationsRequest>,
-    ) -> Result<Response<admin::ListOperationsResponse>, Status> {
-        Err(unfaked())
-    }
-
-    async fn pause_moves(
-        &self,
-        _: Request<admin::PauseMovesRequest>,
-    ) -> Result<Response<admin::PauseMovesResponse>, Status> {
-        Err(unfaked())
-    }
-
-    async fn plan_moves(
-        &self,
-        _: Request<admin::PlanMovesRequest>,
-    ) -> Result<Response<admin::PlanMovesResponse>, Status> {
-        Err(unfaked())
-    }
-
-    async fn transfer_leader(
-        &self,
-        _: Request<admin::TransferLeaderRequest>,
-    ) -> Result<Response<admin::TransferLeaderResponse>, Status> {
-        Err(unfaked())
+    fn end(&self, reason: &str) {
+        if self.open.swap(false, Ordering::SeqCst) {
+            self.health.failure(reason);
+        }
     }
 }
 
-fn unfaked() -> Status {
-    Status::unimplemented("the router asks no node for this")
+impl Connection for FakeConnection {
+    fn attempt(&self, request: KvRequest, until: Instant) -> BoxFuture<'_, Attempt> {
+        Box::pin(async move {
+            self.outstanding.fetch_add(1, Ordering::SeqCst);
+            let attempt = self.exchange(request, until).await;
+            self.outstanding.fetch_sub(1, Ordering::SeqCst);
+            attempt
+        })
+    }
+
+    fn outstanding(&self) -> usize {
+        self.outstanding.load(Ordering::SeqCst)
+    }
 }

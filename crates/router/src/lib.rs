@@ -1,34 +1,43 @@
-//! From an operation to the replica that serves it: map, connections, batches, levels, redirects, retries.
+//! The router: sends each operation to the replica that serves it, and decides what may be retried.
 //!
 //! ```text
-//!   operation ──► read / write      what to send, what an answer means, when the outcome is in doubt
-//!                   │
-//!                 search            which replica next: leader or nearest, hints, pauses; pure decisions
-//!                   │
-//!                 map, map_cache    key → shard → nodes; fetched from any node, refreshed when it proves wrong
-//!                   │
-//!                 node              one per node: circuit breaker (breaker) and connection
-//!                   │
-//!                 link              one stream: queue → frames → replies by id
+//!   Router::write, Router::get      the entry points: `write` and `read`
+//!          │
+//!          │      leaves that return values, none calls back:
+//!          │        map_cache   key → shard → nodes; refreshed when the map proves wrong
+//!          │        session     a stamp for each write, so that a retry is applied once
+//!          │        search      the next replica to try, and the meaning of a failed attempt
+//!          │        recovery    pauses and map refreshes between two attempts
+//!          ▼
+//!        node                       one node: circuit breaker, then its connection
+//!          │
+//!          ▼
+//!     trait Connection              one attempt at one node; gRPC in `quorate_client`,
+//!                                   a simulated network in `quorate_sim`
 //! ```
 //!
-//! What it is not: it keeps no data, decides no consistency and never answers by itself. What it guarantees is that an outcome
-//! it does not know is never reported as a failure ([`Error::Unknown`]), and that a write is sent twice only with the same stamp
-//! of the same session (`session`), so that it is applied once.
+//! This crate deliberately has no sockets, no wire types and no randomness of its own: [`Network`]
+//! and a seed are passed in, and all timers are tokio's, so a paused clock moves them.
 //!
-//! Read `router` next, then `write`.
+//! Two guarantees rest on this crate. An unknown outcome is never reported as a failure
+//! ([`Error::Unknown`]), and every retry of a write carries the stamp of the first attempt, so that
+//! the shard applies it once.
+//!
+//! Read `write` next, then `node` and [`Connection`].
 
-mod admin;
+mod attempt;
 mod backoff;
 mod breaker;
 mod config;
+mod deadline;
 mod error;
-mod link;
+mod health;
 mod map;
 mod map_cache;
+mod network;
 mod node;
-mod operation;
 mod read;
+mod recovery;
 mod router;
 mod search;
 mod session;
@@ -39,9 +48,11 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use admin::{AdminClient, AdminError, admin};
+pub use attempt::Attempt;
 pub use config::RouterConfig;
 pub use error::Error;
+pub use health::Health;
+pub use network::{Connection, Network, Target, TopologyUnavailable};
 pub use router::Router;
 pub use session::OUTSTANDING_MAX;
 pub use write::Written;

@@ -1,6 +1,7 @@
-//! One version of the cluster's map, as operations use it: from a key to its shard and the nodes of its replicas.
+//! One version of the cluster's map: from a key to its shard and the nodes of its replicas.
 //!
-//! A map is never changed. The next version takes over from the one before what outlives it: connections, leaders, sessions.
+//! A map is never changed. The next version takes over the connections, the known leaders and the
+//! sessions of the one before.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,37 +11,37 @@ use quorate_ring::{ArcError, ArcTable, token};
 use quorate_types::topology::{NodeInfo, NodeState, ShardInfo, Topology};
 use quorate_types::{Key, NodeId, ShardId};
 
-use crate::RouterConfig;
-use crate::node::{Node, Target};
+use crate::node::Node;
 use crate::session::Sessions;
+use crate::{Network, RouterConfig, Target};
 
 /// One version of the cluster's map.
 pub(crate) struct Map {
     topology: Arc<Topology>,
     arcs: ArcTable,
     shards: HashMap<ShardId, Arc<Shard>>,
-    /// Those that may be talked to.
+    /// The nodes that the router may use.
     nodes: HashMap<NodeId, Arc<Node>>,
-    /// Those that may not.
+    /// The nodes that a pinned router may not use.
     barred: HashSet<NodeId>,
 }
 
-/// A shard as this version of the map has it.
+/// A shard in this version of the map.
 pub(crate) struct Shard {
     pub(crate) id: ShardId,
     pub(crate) epoch: u64,
     /// The nodes of its replicas; the first is where its leader should be.
     pub(crate) replicas: Vec<NodeId>,
-    /// What outlives the version.
+    /// The state of the shard that the next version takes over.
     pub(crate) live: Arc<Live>,
 }
 
-/// What the router knows of a shard beside the map.
+/// The state of a shard that is not in the map.
 #[derive(Default)]
 pub(crate) struct Live {
-    /// The node that led when somebody last said so; 0: not known.
+    /// The last known leader. 0: unknown.
     leader: AtomicU64,
-    /// The writes' session.
+    /// The sessions of this client's writes.
     pub(crate) sessions: Sessions,
 }
 
@@ -53,7 +54,7 @@ impl Live {
     }
 
     pub(crate) fn set_leader(&self, node: NodeId) {
-        // Mostly it is set to what it is: then other cores keep their copy.
+        // Usually it is unchanged, and without a store other cores keep their cached copy.
         if self.leader.load(Ordering::Relaxed) != node.0 {
             self.leader.store(node.0, Ordering::Relaxed);
         }
@@ -66,8 +67,17 @@ impl Live {
 }
 
 impl Map {
-    /// The map of a topology, taking over what lives on. Refuses shards that do not cover the ring exactly once.
-    pub(crate) fn new(topology: Topology, before: Option<&Map>, config: &RouterConfig) -> Result<Self, ArcError> {
+    /// The map of a topology. Takes over connections and shard state from the map before it.
+    ///
+    /// # Errors
+    ///
+    /// When the shards do not cover the ring exactly once.
+    pub(crate) fn new(
+        topology: Topology,
+        before: Option<&Map>,
+        config: &RouterConfig,
+        network: &dyn Network,
+    ) -> Result<Self, ArcError> {
         let arcs = ArcTable::new(topology.shards.iter().map(|shard| (shard.id, shard.arc)))?;
         let shards = topology
             .shards
@@ -84,14 +94,10 @@ impl Map {
             .iter()
             .filter(|info| info.state != NodeState::Removed && config.allows(&info.addresses.client))
             .map(|info| {
-                let target = Target {
-                    cluster: topology.cluster.id,
-                    node: info.id,
-                    address: info.addresses.client.clone(),
-                    connect_timeout: config.connect_timeout,
-                };
+                let target =
+                    Target { cluster: topology.cluster.id, node: info.id, address: info.addresses.client.clone() };
                 let kept = before.and_then(|map| map.nodes.get(&info.id)).filter(|node| *node.target() == target);
-                (info.id, kept.map_or_else(|| Arc::new(Node::new(target)), Arc::clone))
+                (info.id, kept.map_or_else(|| Arc::new(Node::new(target, network)), Arc::clone))
             })
             .collect();
         let is_barred = |info: &&NodeInfo| info.state != NodeState::Removed && !config.allows(&info.addresses.client);
@@ -99,12 +105,13 @@ impl Map {
         Ok(Map { topology: Arc::new(topology), arcs, shards, nodes, barred })
     }
 
-    /// The map with a shard's newer entry, as a node told it; none if it is not newer, or fits no more with the other shards.
-    pub(crate) fn with_entry(&self, entry: ShardInfo, config: &RouterConfig) -> Option<Self> {
+    /// The map with a newer entry of one shard. None if the entry is not newer, or does not fit the
+    /// other shards.
+    pub(crate) fn with_entry(&self, entry: ShardInfo, config: &RouterConfig, network: &dyn Network) -> Option<Self> {
         let mut topology = Topology::clone(&self.topology);
         let place = topology.shards.iter_mut().find(|shard| shard.id == entry.id && shard.epoch < entry.epoch)?;
         *place = entry;
-        Map::new(topology, Some(self), config).ok()
+        Map::new(topology, Some(self), config, network).ok()
     }
 
     pub(crate) fn topology(&self) -> &Arc<Topology> {
@@ -114,26 +121,27 @@ impl Map {
     /// The shard that owns the key.
     pub(crate) fn route(&self, key: &Key) -> &Arc<Shard> {
         let shard = self.arcs.lookup(token(&self.topology.cluster.hash_key, key));
-        self.shards.get(&shard).expect("arcs and shards are made of the same list")
+        self.shards.get(&shard).expect("arcs and shards come from the same list")
     }
 
-    /// The shard, unless the cluster does not have it (any more).
+    /// The shard, if the cluster has it.
     pub(crate) fn shard(&self, id: ShardId) -> Option<&Arc<Shard>> {
         self.shards.get(&id)
     }
 
-    /// The node, unless the cluster does not have it (any more).
+    /// The node, if the cluster has it and the router may use it.
     pub(crate) fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
         self.nodes.get(&id)
     }
 
-    /// Whether this node may not be talked to, because the router is pinned to others.
+    /// Whether the router is pinned to other nodes than this one.
     pub(crate) fn is_barred(&self, id: NodeId) -> bool {
         self.barred.contains(&id)
     }
 
-    /// The client addresses of all nodes that may be talked to.
+    /// The client addresses of all nodes that the router may use, in the topology's order.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = &str> {
-        self.nodes.values().map(|node| node.target().address.as_str())
+        let nodes = self.topology.nodes.iter().filter_map(|info| self.node(info.id));
+        nodes.map(|node| node.target().address.as_str())
     }
 }

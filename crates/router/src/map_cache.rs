@@ -1,48 +1,82 @@
-//! Where the current map is kept, and how the next one is fetched.
+//! The cache of the cluster's map.
 //!
-//! The map is a hint: it is fetched once and used until it proves wrong. Many operations find that out together, so fetching is
-//! single-flight and limited in rate.
+//! The map is a hint: it is fetched once and used until it proves wrong. Many operations find that
+//! out together, so only one fetch runs at a time, and fetches are limited in rate.
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures::stream::{FuturesUnordered, StreamExt};
+use quorate_ring::ArcError;
+use quorate_types::ClusterId;
 use quorate_types::topology::{ShardInfo, Topology};
+use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
-use crate::admin::admin;
+use crate::deadline::Deadline;
 use crate::map::Map;
-use crate::operation::Deadline;
-use crate::{Error, RouterConfig};
+use crate::{Error, Network, RouterConfig};
 
-/// Operations do not fetch the map again sooner than this after the last time.
+/// The shortest time between two fetches that operations cause.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
-/// The next endpoint is asked, too, when the ones before have not answered for this long.
+/// One more endpoint is asked each time that this has passed without an answer.
 const STAGGER: Duration = Duration::from_millis(100);
-/// Endpoints that one fetch asks at most.
+/// The most endpoints that one fetch asks.
 const ENDPOINTS_MAX: usize = 16;
 
-/// The current map and where it comes from.
+/// The current map, and the network it is fetched from.
 pub(crate) struct MapCache {
     config: RouterConfig,
+    network: Arc<dyn Network>,
     current: ArcSwapOption<Map>,
-    /// When a fetch last ended; held while one runs.
+    /// The end of the last fetch. Locked while a fetch runs.
     fetched: tokio::sync::Mutex<Option<Instant>>,
-    /// Held while the current map is replaced.
+    /// Locked while the current map is replaced.
     replacing: Mutex<()>,
+    /// The source of jitter.
+    rng: Mutex<StdRng>,
+    turn: AtomicUsize,
+}
+
+/// The reason why a fetched topology cannot become the current map.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("it belongs to another cluster ({theirs}, not {ours})")]
+    OtherCluster { ours: ClusterId, theirs: ClusterId },
+    #[error("its map is unusable: {0}")]
+    Arcs(#[from] ArcError),
 }
 
 impl MapCache {
-    pub(crate) fn new(config: RouterConfig) -> Self {
+    pub(crate) fn new(config: RouterConfig, network: Arc<dyn Network>, seed: u64) -> Self {
         Self {
             config,
+            network,
             current: ArcSwapOption::empty(),
             fetched: tokio::sync::Mutex::default(),
             replacing: Mutex::default(),
+            rng: Mutex::new(StdRng::seed_from_u64(seed)),
+            turn: AtomicUsize::new(0),
         }
+    }
+
+    /// A random number in `0.0..1.0`.
+    pub(crate) fn chance(&self) -> f64 {
+        self.rng().random()
+    }
+
+    /// A number that counts up with every call, to share load in turns.
+    pub(crate) fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn rng(&self) -> MutexGuard<'_, StdRng> {
+        self.rng.lock().expect("nothing panics under this lock")
     }
 
     /// The map, if there is one.
@@ -50,7 +84,7 @@ impl MapCache {
         self.current.load_full()
     }
 
-    /// The map; the first one is fetched.
+    /// The current map. Fetches the first one.
     pub(crate) async fn get(&self, deadline: Deadline) -> Result<Arc<Map>, Error> {
         if let Some(map) = self.load() {
             return Ok(map);
@@ -64,7 +98,7 @@ impl MapCache {
         map
     }
 
-    /// Fetches the map now.
+    /// Fetches the map now, even if there is one.
     pub(crate) async fn fetch(&self, deadline: Deadline) -> Result<Arc<Map>, Error> {
         let mut fetched = self.lock(deadline).await?;
         let map = self.ask(deadline).await;
@@ -72,7 +106,7 @@ impl MapCache {
         map
     }
 
-    /// Sees to a newer map than `seen`, which proved wrong, as far as that is possible now. Returns whether there is one.
+    /// Looks for a newer map than `seen`, which proved wrong. Returns whether there is one now.
     pub(crate) async fn refresh(&self, seen: &Arc<Map>, deadline: Deadline) -> bool {
         let is_newer = || self.load().is_some_and(|map| !Arc::ptr_eq(&map, seen));
         let Ok(mut fetched) = self.lock(deadline).await else { return is_newer() };
@@ -86,10 +120,10 @@ impl MapCache {
         is_newer()
     }
 
-    /// Takes over a shard's entry that a node told, if it is newer. Returns whether it is.
+    /// Merges a shard's entry that a node returned, if it is newer. Returns whether it is.
     pub(crate) fn merge(&self, entry: ShardInfo) -> bool {
         let _replacing = self.replacing.lock().expect("nothing panics under this lock");
-        let next = self.load().and_then(|map| map.with_entry(entry, &self.config));
+        let next = self.load().and_then(|map| map.with_entry(entry, &self.config, &*self.network));
         let is_newer = next.is_some();
         if let Some(next) = next {
             self.current.store(Some(Arc::new(next)));
@@ -103,65 +137,62 @@ impl MapCache {
             .map_err(|_| Error::Unreachable { reason: format!("no map of the cluster within {deadline}") })
     }
 
-    /// Asks endpoints until one tells the map: all at once in the end, but one after the other as long as they answer.
+    /// Asks endpoints until one returns the map. Starts with one endpoint and adds another one every
+    /// [`STAGGER`].
     async fn ask(&self, deadline: Deadline) -> Result<Arc<Map>, Error> {
         let addresses = self.addresses();
-        // An endpoint that takes longer than a connection may take will not be the one that answers.
+        // An endpoint that takes longer than a connection may take is unlikely to answer.
         let within = self.config.connect_timeout.min(deadline.left());
         let mut answers: FuturesUnordered<_> = addresses
             .iter()
             .zip(0..)
             .map(|(address, place)| async move {
                 sleep(STAGGER * place).await;
-                (address, topology(address, within).await)
+                (address, self.network.topology(address, within).await)
             })
             .collect();
         let mut tried = Vec::new();
         while let Some((address, answer)) = answers.next().await {
-            match answer.and_then(|topology| self.adopt(topology)) {
-                Ok(map) => return Ok(map),
-                Err(reason) => tried.push(format!("{address}: {reason}")),
-            }
+            let reason = match answer.map(|topology| self.adopt(topology)) {
+                Ok(Ok(map)) => return Ok(map),
+                Ok(Err(unusable)) => unusable.to_string(),
+                Err(unavailable) => unavailable.to_string(),
+            };
+            tried.push(format!("{address}: {reason}"));
         }
-        Err(Error::Unreachable { reason: format!("no endpoint told the cluster's map ({})", tried.join("; ")) })
+        Err(Error::Unreachable { reason: format!("no endpoint returned the cluster's map ({})", tried.join("; ")) })
     }
 
-    /// The nodes that are known, in any order, then the endpoints that were configured.
+    /// The known nodes in random order, then the configured endpoints.
     fn addresses(&self) -> Vec<String> {
         let mut addresses: Vec<String> =
             self.load().map_or_else(Vec::new, |map| map.addresses().map(ToOwned::to_owned).collect());
-        addresses.shuffle(&mut rand::rng());
+        addresses.shuffle(&mut *self.rng());
         addresses.truncate(ENDPOINTS_MAX);
         for endpoint in &self.config.endpoints {
-            if addresses.len() < ENDPOINTS_MAX && !addresses.contains(endpoint) {
-                addresses.push(endpoint.clone());
+            let endpoint = endpoint.to_string();
+            if addresses.len() < ENDPOINTS_MAX && !addresses.contains(&endpoint) {
+                addresses.push(endpoint);
             }
         }
         addresses
     }
 
     /// Makes a topology the current map, unless the current one is as new.
-    fn adopt(&self, topology: Topology) -> Result<Arc<Map>, String> {
+    fn adopt(&self, topology: Topology) -> Result<Arc<Map>, Unusable> {
         let _replacing = self.replacing.lock().expect("nothing panics under this lock");
         let current = self.load();
         if let Some(current) = &current {
-            let (mine, theirs) = (current.topology().cluster.id, topology.cluster.id);
-            if mine != theirs {
-                return Err(format!("it belongs to another cluster ({theirs}, not {mine})"));
+            let (ours, theirs) = (current.topology().cluster.id, topology.cluster.id);
+            if ours != theirs {
+                return Err(Unusable::OtherCluster { ours, theirs });
             }
             if topology.revision <= current.topology().revision {
                 return Ok(Arc::clone(current));
             }
         }
-        let map = Map::new(topology, current.as_deref(), &self.config)
-            .map_err(|error| format!("its map is unusable: {error}"))?;
-        let map = Arc::new(map);
+        let map = Arc::new(Map::new(topology, current.as_deref(), &self.config, &*self.network)?);
         self.current.store(Some(Arc::clone(&map)));
         Ok(map)
     }
-}
-
-async fn topology(address: &str, within: Duration) -> Result<Topology, String> {
-    let client = admin(address, within).await.map_err(|error| error.reason().to_owned())?;
-    client.topology(within).await.map_err(|error| error.reason().to_owned())
 }

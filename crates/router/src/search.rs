@@ -1,139 +1,103 @@
-//! Which replica to try next, and what a failed try means for the one after it. Decisions only: nothing is sent here.
+//! The search of one operation for the replica that serves it: the next replica to try, and the
+//! meaning of a failed attempt. Decisions only: nothing is sent here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quorate_types::{NodeId, Rejection};
 
-use crate::Error;
+use crate::deadline::Deadline;
 use crate::map::{Map, Shard};
 use crate::node::Node;
-use crate::operation::Deadline;
+use crate::{Attempt, Error};
 
-/// Which replica an operation is for.
+/// The replica that an operation prefers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prefer {
     /// The leader.
     Leader,
-    /// Any; first the one with the fewest outstanding requests. That keeps away from nodes that are slow or far, as requests pile
-    /// up there; among equals they take turns.
-    Nearest,
+    /// The replica with the fewest outstanding requests: requests pile up at slow and distant nodes,
+    /// so this avoids them.
+    Nearest {
+        /// Picks among equally busy replicas. Counts up from one operation to the next, so that
+        /// replicas take turns.
+        turn: usize,
+    },
 }
 
-/// Why a try was in vain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// There was nobody to try: all were tried since the last pause, or are left alone for a while.
-    NoReplica,
-    /// It did not leave this process.
-    NotSent(String),
-    /// It did not leave this process: too much waits already.
-    Busy,
-    /// It left, and what became of it is not known.
-    Lost(String),
-    /// The node did not serve it.
-    Rejected(Rejection),
-    /// The node's answer does not fit the request.
-    Unfitting(String),
-    /// It was certainly not applied, and the same node may well serve it after a pause.
-    Again(&'static str),
-}
-
-impl Failure {
-    /// Whether this try may have been applied, or may be later.
-    pub(crate) fn may_have_applied(&self) -> bool {
-        matches!(self, Failure::Lost(_) | Failure::Rejected(Rejection::Unknown { .. }) | Failure::Unfitting(_))
-    }
-
-    /// What happened, for a message.
-    pub(crate) fn reason(&self) -> String {
-        match self {
-            Failure::NoReplica => "no replica could be tried".to_owned(),
-            Failure::NotSent(reason) | Failure::Lost(reason) | Failure::Unfitting(reason) => reason.clone(),
-            Failure::Again(reason) => (*reason).to_owned(),
-            Failure::Busy => "too many requests of this client wait for it".to_owned(),
-            Failure::Rejected(Rejection::NotLeader { leader: Some(leader) }) => {
-                format!("not the leader of the shard, node {leader} is")
-            }
-            Failure::Rejected(Rejection::NotLeader { leader: None }) => "knows no leader of the shard".to_owned(),
-            Failure::Rejected(Rejection::Unavailable { reason } | Rejection::Unknown { reason }) => reason.clone(),
-            Failure::Rejected(rejection) => rejection.to_string(),
-        }
-    }
-}
-
-/// What comes next.
+/// The step after a failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Another replica, at once.
-    AtOnce,
-    /// A pause, of at least this.
+    /// Tries another replica without a pause.
+    Immediately,
+    /// Pauses, at least that long.
     Pause {
-        /// What the node asked for.
+        /// The pause that the node asked for.
         at_least: Duration,
     },
-    /// The map has proved wrong: a newer one; without one, a pause.
+    /// The map proved wrong: fetches a newer one, and pauses if there is none.
     Refresh,
-    /// Nothing: no further try can change this.
-    End(Error),
 }
 
-/// The error of an operation that only a node can serve that this client may not talk to.
-fn elsewhere(shard: &Shard, why: &str) -> Error {
+/// The error of a pinned router when none of its nodes can serve the operation.
+fn pinned_elsewhere(shard: &Shard, why: &str) -> Error {
     Error::Unreachable {
         reason: format!("shard {}: not served by the nodes that this client is pinned to: {why}", shard.id),
     }
 }
 
-/// The search of one operation for the replica that serves it.
+/// The search of one operation.
 ///
 /// # Invariants
-/// * Between two pauses no node is tried twice: redirects in a circle end in a pause.
+/// * No node is tried twice between two pauses, except a node that asked to be retried. A circle of
+///   redirects therefore ends in a pause.
 pub(crate) struct Search {
     prefer: Prefer,
-    /// Tried since the last time that all had been tried.
+    /// The nodes tried since the last time that all had been tried.
     tried: Vec<NodeId>,
     pauses: u32,
-    /// Maps taken over without a pause.
+    /// Newer maps used without a pause.
     maps: u32,
-    /// The last failure at each node, for the message.
+    /// The last failure at each node, for the error message.
     trail: Vec<(NodeId, String)>,
-    /// The last try failed because somebody had too much to do.
+    /// Whether the last attempt failed because the client or the node was overloaded.
     overloaded: bool,
 }
 
-/// Newer maps that an operation goes on with at once; after them it pauses even so.
-const MAPS_AT_ONCE_MAX: u32 = 3;
+/// Newer maps that an operation uses without a pause. It pauses before it uses further ones.
+const MAPS_WITHOUT_PAUSE_MAX: u32 = 3;
 
 impl Search {
     pub(crate) fn new(prefer: Prefer) -> Self {
         Self { prefer, tried: Vec::new(), pauses: 0, maps: 0, trail: Vec::new(), overloaded: false }
     }
 
-    /// Pauses so far.
+    /// The number of pauses so far.
     pub(crate) fn pauses(&self) -> u32 {
         self.pauses
     }
 
+    /// Counts a pause.
     pub(crate) fn paused(&mut self) {
         self.pauses += 1;
     }
 
-    /// A newer map was found; whether the operation may go on with it without a pause.
-    pub(crate) fn may_go_on_at_once(&mut self) -> bool {
+    /// Counts a newer map. Returns whether the operation may use it without a pause.
+    pub(crate) fn may_retry_without_pause(&mut self) -> bool {
         self.tried.clear();
         self.maps += 1;
-        self.maps <= MAPS_AT_ONCE_MAX
+        self.maps <= MAPS_WITHOUT_PAUSE_MAX
     }
 
-    /// The node to try next. It counts as tried from here on.
+    /// The node to try next. It counts as tried from now on.
     pub(crate) fn pick<'a>(&mut self, map: &'a Map, shard: &Shard) -> Option<&'a Arc<Node>> {
         let node = match self.prefer {
             Prefer::Leader => self.candidates(map, shard).next(),
-            Prefer::Nearest => self.nearest(map, shard),
+            Prefer::Nearest { turn } => self.nearest(map, shard, turn),
         }?;
-        self.tried.push(node.target().node);
+        let id = node.target().node;
+        assert!(!self.tried.contains(&id), "node {id} is picked twice without a pause");
+        self.tried.push(id);
         Some(node)
     }
 
@@ -141,85 +105,92 @@ impl Search {
         map.node(id).filter(|node| !self.tried.contains(&id) && node.is_available())
     }
 
-    /// The leader as far as it is known (it may be a node that the map does not have for the shard yet), then the replicas in
-    /// the map's order.
+    /// The known leader, then the replicas in the map's order. The leader may be a node that the map
+    /// does not list for the shard yet.
     fn candidates<'a>(&self, map: &'a Map, shard: &Shard) -> impl Iterator<Item = &'a Arc<Node>> {
         let leader = shard.live.leader();
         leader.into_iter().chain(shard.replicas.iter().copied()).filter_map(|id| self.candidate(map, id))
     }
 
-    fn nearest<'a>(&self, map: &'a Map, shard: &Shard) -> Option<&'a Arc<Node>> {
-        static TURN: AtomicUsize = AtomicUsize::new(0);
-        let count = shard.replicas.len();
-        let first = if count > 1 { TURN.fetch_add(1, Ordering::Relaxed) % count } else { 0 };
+    fn nearest<'a>(&self, map: &'a Map, shard: &Shard, turn: usize) -> Option<&'a Arc<Node>> {
+        let first = turn % shard.replicas.len().max(1);
         let (before, from_first) = shard.replicas.split_at(first);
         from_first
             .iter()
             .chain(before)
             .filter_map(|&id| self.candidate(map, id))
-            // Of equals the first.
+            // The first one of equals.
             .min_by_key(|node| node.outstanding())
     }
 
-    /// Takes note of a failed try, and says what comes next.
-    pub(crate) fn after(&mut self, map: &Map, shard: &Shard, failure: Failure) -> Next {
-        if failure == Failure::NoReplica {
-            self.note_those_left_alone(map, shard);
-            // Once a newer map was looked for.
+    /// Records a failed attempt and decides the next step. An error ends the operation: no further
+    /// attempt can succeed.
+    pub(crate) fn after(&mut self, map: &Map, shard: &Shard, failed: Attempt) -> Result<Next, Error> {
+        if failed == Attempt::NoReplica {
+            self.note_untried(map, shard);
+            // After the first pause a newer map was looked for.
             if self.pauses > 0 && shard.replicas.iter().all(|&id| map.is_barred(id)) {
-                return Next::End(elsewhere(shard, "none of its replicas is there"));
+                return Err(pinned_elsewhere(shard, "they have no replica of it"));
             }
             self.tried.clear();
-            return Next::Refresh;
+            return Ok(Next::Refresh);
         }
-        let Some(&node) = self.tried.last() else { return Next::Pause { at_least: Duration::ZERO } };
-        self.note(node, failure.reason());
-        self.overloaded = matches!(failure, Failure::Busy | Failure::Rejected(Rejection::Overloaded { .. }));
-        let next = self.decide(map, shard, node, failure);
+        let Some(&node) = self.tried.last() else { return Ok(Next::Pause { at_least: Duration::ZERO }) };
+        self.note(node, failed.reason());
+        self.overloaded = matches!(failed, Attempt::Busy | Attempt::Rejected(Rejection::Overloaded { .. }));
+        let next = match failed {
+            Attempt::Rejected(rejection) => self.after_rejection(map, shard, node, rejection)?,
+            Attempt::NotSent(_) | Attempt::Lost(_) | Attempt::Silent { .. } => {
+                shard.live.forget_leader(node);
+                Next::Immediately
+            }
+            Attempt::Busy | Attempt::Retry(_) => self.retry_at(node, Duration::ZERO),
+            Attempt::Served(_) | Attempt::NoReplica => Next::Pause { at_least: Duration::ZERO },
+        };
         if matches!(next, Next::Pause { .. }) && self.candidates(map, shard).next().is_none() {
-            // After the pause all of them may be tried again.
+            // All of them may be tried again after the pause.
             self.tried.clear();
         }
-        next
+        Ok(next)
     }
 
-    fn decide(&mut self, map: &Map, shard: &Shard, node: NodeId, failure: Failure) -> Next {
+    fn after_rejection(&mut self, map: &Map, shard: &Shard, node: NodeId, rejection: Rejection) -> Result<Next, Error> {
         let pause = Next::Pause { at_least: Duration::ZERO };
         let live = &shard.live;
-        match failure {
-            Failure::NotSent(_) | Failure::Lost(_) | Failure::Unfitting(_) => {
-                live.forget_leader(node);
-                Next::AtOnce
-            }
-            Failure::Busy | Failure::Again(_) => self.again(node, Duration::ZERO),
-            Failure::Rejected(Rejection::NotLeader { leader: Some(leader) }) if leader != node => {
+        Ok(match rejection {
+            Rejection::NotLeader { leader: Some(leader) } if leader != node => {
                 live.set_leader(leader);
                 if map.is_barred(leader) {
-                    return Next::End(elsewhere(shard, &format!("node {leader} leads it")));
+                    return Err(pinned_elsewhere(shard, &format!("node {leader} leads it")));
                 }
-                if map.node(leader).is_some() { Next::AtOnce } else { Next::Refresh }
+                if map.node(leader).is_some() { Next::Immediately } else { Next::Refresh }
             }
-            Failure::Rejected(Rejection::NotLeader { .. }) => {
+            Rejection::NotLeader { .. } => {
                 live.forget_leader(node);
                 pause
             }
-            Failure::Rejected(Rejection::WrongShard { .. }) => Next::Refresh,
-            Failure::Rejected(Rejection::Unavailable { .. }) => {
+            Rejection::WrongShard { shard: entry } => {
+                // A newer entry without this node: its replica, once the leader, has moved away.
+                if entry.is_some_and(|entry| entry.replicas.iter().all(|at| at.node != node)) {
+                    live.forget_leader(node);
+                }
+                Next::Refresh
+            }
+            Rejection::Unavailable { .. } => {
                 live.forget_leader(node);
-                if self.prefer == Prefer::Nearest { Next::AtOnce } else { pause }
+                if self.prefer == Prefer::Leader { pause } else { Next::Immediately }
             }
-            Failure::Rejected(Rejection::Overloaded { retry_after_ms }) => {
-                self.again(node, Duration::from_millis(retry_after_ms.into()))
+            Rejection::Overloaded { retry_after_ms } => {
+                self.retry_at(node, Duration::from_millis(retry_after_ms.into()))
             }
-            Failure::Rejected(Rejection::Unknown { .. }) => self.again(node, Duration::ZERO),
-            Failure::Rejected(Rejection::DiskFull) => Next::End(Error::DiskFull),
-            Failure::Rejected(Rejection::Invalid { reason }) => Next::End(Error::Invalid { reason }),
-            Failure::NoReplica => pause,
-        }
+            Rejection::Unknown { .. } => self.retry_at(node, Duration::ZERO),
+            Rejection::DiskFull => return Err(Error::DiskFull),
+            Rejection::Invalid { reason } => return Err(Error::Invalid { reason }),
+        })
     }
 
-    /// A pause, after which this node may be tried again.
-    fn again(&mut self, node: NodeId, at_least: Duration) -> Next {
+    /// A pause after which the same node may be tried again.
+    fn retry_at(&mut self, node: NodeId, at_least: Duration) -> Next {
         self.tried.retain(|&tried| tried != node);
         Next::Pause { at_least }
     }
@@ -231,21 +202,22 @@ impl Search {
         }
     }
 
-    fn note_those_left_alone(&mut self, map: &Map, shard: &Shard) {
+    /// Notes the reasons why replicas were not tried.
+    fn note_untried(&mut self, map: &Map, shard: &Shard) {
         for &id in &shard.replicas {
             if self.tried.contains(&id) {
                 continue;
             }
             match map.node(id) {
-                Some(node) => self.note(id, format!("left alone for a while after: {}", node.trouble())),
+                Some(node) => self.note(id, node.trouble()),
                 None if map.is_barred(id) => self.note(id, "this client is pinned to others".to_owned()),
                 None => self.note(id, "is not in the map".to_owned()),
             }
         }
     }
 
-    /// The error of an operation whose time is over and of which nothing was applied.
-    pub(crate) fn in_vain(&self, map: &Map, shard: &Shard, deadline: Deadline) -> Error {
+    /// The error of an operation whose deadline has passed and of which nothing was applied.
+    pub(crate) fn out_of_time(&self, map: &Map, shard: &Shard, deadline: Deadline) -> Error {
         let trail: Vec<String> = self
             .trail
             .iter()
@@ -256,14 +228,12 @@ impl Search {
             .collect();
         let trail = trail.join("; ");
         if self.overloaded {
-            return Error::Overloaded {
-                reason: format!("shard {} took nothing within {deadline} ({trail})", shard.id),
-            };
+            return Error::Overloaded { reason: format!("shard {} was overloaded for {deadline} ({trail})", shard.id) };
         }
-        let serve = match self.prefer {
+        let failure = match self.prefer {
             Prefer::Leader => "no leader with a quorum served it",
-            Prefer::Nearest => "no replica served it",
+            Prefer::Nearest { .. } => "no replica served it",
         };
-        Error::Unreachable { reason: format!("shard {}: {serve} within {deadline} ({trail})", shard.id) }
+        Error::Unreachable { reason: format!("shard {}: {failure} within {deadline} ({trail})", shard.id) }
     }
 }

@@ -1,12 +1,12 @@
-//! Sessions: what lets a write be sent twice and be applied once.
+//! Sessions: a write may be sent twice and is applied once.
 //!
-//! The router has one session in each shard, opened with the first write. A write takes the session's next sequence before it is
-//! first sent and keeps it, in a [`Slot`], until its caller has an outcome or waits no longer; every try of it carries the same
-//! session and sequence.
+//! The router has one session in each shard, opened with the first write. A write takes the session's
+//! next sequence before its first attempt and keeps it, in a [`Slot`], until its caller has an outcome
+//! or stops waiting. Every attempt carries the same session and sequence.
 //!
-//! Every stamp also says which sequence is the lowest that anybody here still waits for. The shard forgets the outcomes below
-//! it, and applies nothing below it any more. So when a caller gives a write up whose outcome is unknown, a copy of it that
-//! comes late, after a later write of the session, is not applied over that one.
+//! Every stamp also carries the lowest outstanding sequence. The shard forgets the outcomes below it
+//! and applies no write below it. When a caller gives up a write of unknown outcome, a late copy of it
+//! is therefore not applied over a later write of the session.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,10 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use quorate_types::{SessionId, SessionStamp};
 use tokio::sync::Notify;
 
-/// Sequences of one shard that may be outstanding at a time, from the lowest to the next: fewer than the shard keeps outcomes of.
+/// The span of outstanding sequences in one shard, from the lowest to the next one. Less than the
+/// number of outcomes that the shard keeps.
 pub const OUTSTANDING_MAX: u64 = 1024;
 
-/// The sessions of one shard, one after the other.
+/// The sessions of one shard: one at a time, a new one after the shard has forgotten the last one.
 #[derive(Default)]
 pub(crate) struct Sessions {
     current: Mutex<Option<Arc<Session>>>,
@@ -35,14 +36,14 @@ impl Sessions {
         self.lock().clone()
     }
 
-    /// A session was opened.
+    /// Makes a newly opened session the current one.
     pub(crate) fn opened(&self, id: SessionId) -> Arc<Session> {
         let session = Arc::new(Session { id, window: Mutex::default(), moved: Notify::new() });
         *self.lock() = Some(Arc::clone(&session));
         session
     }
 
-    /// The shard does not know this session any more.
+    /// Forgets the session, which the shard no longer knows, if it is the current one.
     pub(crate) fn lost(&self, id: SessionId) {
         let mut current = self.lock();
         if current.as_ref().is_some_and(|session| session.id == id) {
@@ -55,7 +56,7 @@ impl Sessions {
 pub(crate) struct Session {
     id: SessionId,
     window: Mutex<Window>,
-    /// The lowest outstanding sequence has moved.
+    /// Notified when the lowest outstanding sequence has moved.
     moved: Notify,
 }
 
@@ -64,10 +65,10 @@ impl Session {
         self.window.lock().expect("nothing panics under this lock")
     }
 
-    /// Takes the next sequence, as soon as it is near enough to the lowest outstanding one.
+    /// Takes the next sequence. Waits while it is [`OUTSTANDING_MAX`] above the lowest outstanding one.
     pub(crate) async fn slot(self: Arc<Self>) -> Slot {
         loop {
-            // Made before looking, so that a move after it is not missed.
+            // Created before the window is read, so that a later notification is not missed.
             let moved = self.moved.notified();
             let sequence = self.lock().take();
             if let Some(sequence) = sequence {
@@ -78,10 +79,11 @@ impl Session {
     }
 }
 
-/// Which sequences of a session are outstanding.
+/// The outstanding sequences of a session.
 ///
 /// # Invariants
-/// * `last` is at least every outstanding sequence, and less than `OUTSTANDING_MAX` above the lowest.
+/// * No sequence is taken twice: `last` is at least every sequence ever taken.
+/// * `last` is less than `OUTSTANDING_MAX` above the lowest outstanding sequence.
 #[derive(Default)]
 struct Window {
     last: u64,
@@ -100,19 +102,20 @@ impl Window {
             return None;
         }
         self.last = next;
-        self.outstanding.insert(next);
+        let is_new = self.outstanding.insert(next);
+        assert!(is_new, "sequence {next} is taken twice");
         Some(next)
     }
 
-    /// Returns whether the lowest has moved.
-    fn give_back(&mut self, sequence: u64) -> bool {
+    /// Ends a sequence. Returns whether the lowest outstanding one has moved.
+    fn end(&mut self, sequence: u64) -> bool {
         let lowest = self.lowest();
         self.outstanding.remove(&sequence);
         self.lowest() != lowest
     }
 }
 
-/// A write's place in a session. Dropping it ends the wait for its outcome, for whatever reason.
+/// A write's sequence in a session, outstanding until the slot is dropped.
 pub(crate) struct Slot {
     session: Arc<Session>,
     sequence: u64,
@@ -123,15 +126,17 @@ impl Slot {
         self.session.id
     }
 
-    /// The stamp for a try that is sent now.
+    /// The stamp of an attempt that is sent now.
     pub(crate) fn stamp(&self) -> SessionStamp {
-        SessionStamp { session: self.session.id, sequence: self.sequence, lowest: self.session.lock().lowest() }
+        let lowest = self.session.lock().lowest();
+        assert!(lowest <= self.sequence, "sequence {} is outstanding, and {lowest} is the lowest", self.sequence);
+        SessionStamp { session: self.session.id, sequence: self.sequence, lowest }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.session.lock().give_back(self.sequence) {
+        if self.session.lock().end(self.sequence) {
             self.session.moved.notify_waiters();
         }
     }
@@ -150,14 +155,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_lowest_is_the_lowest_that_somebody_waits_for() {
+    async fn stamps_carry_the_lowest_outstanding_sequence() {
         let sessions = Sessions::default();
         let session = sessions.opened(SessionId(7));
         let (first, second, third) = (slot(&session).await, slot(&session).await, slot(&session).await);
         let stamp = |slot: &Slot| (slot.stamp().session.0, slot.stamp().sequence, slot.stamp().lowest);
         assert_eq!([&first, &second, &third].map(stamp), [(7, 1, 1), (7, 2, 1), (7, 3, 1)]);
         drop(second);
-        assert_eq!(stamp(&third), (7, 3, 1), "the first is still waited for");
+        assert_eq!(stamp(&third), (7, 3, 1), "the first is still outstanding");
         drop(first);
         assert_eq!(stamp(&third), (7, 3, 3));
         drop(third);
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_that_takes_long_holds_up_those_that_would_run_too_far_ahead_and_no_longer() {
+    async fn a_slow_write_bounds_how_far_later_sequences_run_ahead() {
         let session = Sessions::default().opened(SessionId(1));
         let slow = slot(&session).await;
         for _ in 1..OUTSTANDING_MAX {
@@ -178,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_session_that_is_unknown_is_given_up() {
+    fn only_the_lost_session_is_forgotten() {
         let sessions = Sessions::default();
         sessions.opened(SessionId(1));
         sessions.opened(SessionId(2));

@@ -1,22 +1,23 @@
-//! Stories of operations against scripted nodes (`fake`): what is tried where, and what is said in the end.
+//! Stories of operations against scripted nodes (`fake`): the attempts, and the reported outcome.
+//! Time is paused, so deadlines are exact.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
 use quorate_types::topology::NodeState;
 use quorate_types::{
-    ClusterId, Key, KvAnswer, KvOperation, Mutation, NodeId, Outcome, ReadLevel, Record, Rejection, Served, Value,
-    Write,
+    Key, KvAnswer, KvOperation, Mutation, NodeId, Outcome, ReadLevel, Record, Rejection, Served, Value, Write,
 };
+use tokio::time::Instant;
 
 use crate::fake::{Act, FakeCluster, not_leader, outcome, unavailable, written};
-use crate::{AdminError, Error, Router, RouterConfig, Written, admin};
+use crate::{Error, Router, RouterConfig, Written};
 
 const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(400);
-/// For a busy machine: far less than what a missed deadline or a pause too many would take.
-const SLACK: Duration = Duration::from_secs(1);
+/// Latency of the network, and the jitter of one first pause: less than any further pause.
+const SLACK: Duration = Duration::from_millis(25);
 
 fn key() -> Key {
     Key::new("k").unwrap()
@@ -39,10 +40,10 @@ fn found() -> Act {
     Act::Answer(KvAnswer::Found(None))
 }
 
-/// A hint is followed at once, and the leader is known from then on.
-#[tokio::test]
+/// A leader hint is followed without a pause, and the leader is known from then on.
+#[tokio::test(start_paused = true)]
 async fn a_hint_is_followed_and_remembered() {
-    let cluster = FakeCluster::start(3).await;
+    let cluster = FakeCluster::start(3);
     cluster.node(1).does_in_order([not_leader(3)]);
     cluster.node(3).does(|_| found());
     let router = cluster.router().await;
@@ -54,10 +55,11 @@ async fn a_hint_is_followed_and_remembered() {
     assert_eq!(cluster.node(3).requests().len(), 3);
 }
 
-/// A pinned router asks its node every time, and never another: what that one does not serve fails at once, with nothing applied.
-#[tokio::test]
-async fn a_pinned_router_asks_its_node_only() {
-    let cluster = FakeCluster::start(3).await;
+/// A pinned router uses its node only. An operation that the node does not serve fails immediately,
+/// with nothing applied.
+#[tokio::test(start_paused = true)]
+async fn a_pinned_router_uses_its_node_only() {
+    let cluster = FakeCluster::start(3);
     cluster.node(2).does_in_order([not_leader(3), not_leader(3), written(4), found()]);
     let router = cluster.pinned_router(2).await;
     let started = Instant::now();
@@ -71,10 +73,10 @@ async fn a_pinned_router_asks_its_node_only() {
     assert_eq!((cluster.node(1).hellos(), cluster.node(3).hellos()), (0, 0));
 }
 
-/// A replica that was away names a leader that was removed meanwhile: that is no reason to give up.
-#[tokio::test]
-async fn a_hint_to_a_removed_node_is_not_the_end() {
-    let cluster = FakeCluster::start(3).await;
+/// A replica that was away names a leader that has been removed: the search continues.
+#[tokio::test(start_paused = true)]
+async fn a_hint_to_a_removed_node_does_not_end_the_search() {
+    let cluster = FakeCluster::start(3);
     {
         let mut topology = cluster.topology.lock().unwrap();
         topology.nodes[2].state = NodeState::Removed;
@@ -86,10 +88,10 @@ async fn a_hint_to_a_removed_node_is_not_the_end() {
     assert_eq!(put(&router).await.unwrap().by.node, NodeId(2));
 }
 
-/// Without a hint the other replicas are tried; a node that points to itself or in a circle does not make a busy loop.
-#[tokio::test]
+/// Without a hint the other replicas are tried. Hints in a circle do not make a busy loop.
+#[tokio::test(start_paused = true)]
 async fn without_a_leader_replicas_are_tried_until_one_leads() {
-    let cluster = FakeCluster::start(3).await;
+    let cluster = FakeCluster::start(3);
     let mut elections = 5;
     cluster.node(1).does(move |_| {
         elections -= 1;
@@ -102,10 +104,11 @@ async fn without_a_leader_replicas_are_tried_until_one_leads() {
     assert!((1..=10).contains(&cluster.node(2).requests().len()), "{}", cluster.node(2).requests().len());
 }
 
-/// A write whose reply was lost is sent again with the same stamp, also to another node, and its outcome is reported.
-#[tokio::test]
-async fn a_lost_reply_is_asked_for_again_with_the_same_stamp() {
-    let cluster = FakeCluster::start(3).await;
+/// A write whose reply was lost is retried with the same stamp, also at another node, and its outcome
+/// is reported.
+#[tokio::test(start_paused = true)]
+async fn a_lost_write_is_retried_with_the_same_stamp() {
+    let cluster = FakeCluster::start(3);
     cluster.node(1).does_in_order([Act::Break]);
     cluster.node(2).does_in_order([Act::Reject(Rejection::Unknown { reason: "lost the lead".into() }), written(9)]);
     cluster.node(3).does(|_| not_leader(2));
@@ -117,8 +120,8 @@ async fn a_lost_reply_is_asked_for_again_with_the_same_stamp() {
     assert!(stamps.iter().all(|stamp| *stamp == stamps[0]), "{stamps:?}");
 }
 
-/// Whatever the later tries say, a write that may have been applied is never reported as a failure.
-#[tokio::test]
+/// A write that may have been applied is never reported as a failure, whichever way later attempts fail.
+#[tokio::test(start_paused = true)]
 async fn an_unknown_outcome_is_reported_as_unknown() {
     for later in [
         unavailable,
@@ -127,23 +130,24 @@ async fn an_unknown_outcome_is_reported_as_unknown() {
         || Act::Reject(Rejection::Invalid { reason: "no".into() }),
         || Act::Reject(Rejection::Overloaded { retry_after_ms: 1 }),
     ] {
-        let cluster = FakeCluster::start(1).await;
+        let cluster = FakeCluster::start(1);
         let mut first = true;
         cluster.node(1).does(move |_| if std::mem::take(&mut first) { Act::Break } else { later() });
         let router = cluster.router().await;
         let error = put_within(&router, SHORT).await.unwrap_err();
         assert!(error.may_have_applied() && !error.is_retryable(), "{error}");
     }
-    let cluster = FakeCluster::start(1).await;
+    let cluster = FakeCluster::start(1);
     cluster.node(1).does(|_| Act::Silence);
     let error = put_within(&cluster.router().await, SHORT).await.unwrap_err();
     assert!(error.may_have_applied(), "{error}");
 }
 
-/// When every try was certainly in vain the error says that nothing was applied, what was tried, and comes inside the deadline.
-#[tokio::test]
+/// When every attempt certainly failed, the error says that nothing was applied, names the attempts,
+/// and comes within the deadline.
+#[tokio::test(start_paused = true)]
 async fn a_certain_failure_is_not_reported_as_unknown() {
-    let cluster = FakeCluster::start(2).await;
+    let cluster = FakeCluster::start(2);
     cluster.node(1).does(|_| unavailable());
     cluster.node(2).does(|_| not_leader(0));
     let router = cluster.router().await;
@@ -155,10 +159,10 @@ async fn a_certain_failure_is_not_reported_as_unknown() {
     assert!(!error.may_have_applied() && error.is_retryable());
 }
 
-/// A deadline holds even when the node is silent, for reads and writes.
-#[tokio::test]
-async fn the_deadline_is_kept() {
-    let cluster = FakeCluster::start(3).await;
+/// Deadlines of reads and writes hold even when the node is silent.
+#[tokio::test(start_paused = true)]
+async fn deadlines_hold() {
+    let cluster = FakeCluster::start(3);
     let router = cluster.router().await;
     for within in [1, 50, 700].map(Duration::from_millis) {
         for level in [ReadLevel::Strong, ReadLevel::Eventual] {
@@ -174,10 +178,10 @@ async fn the_deadline_is_kept() {
     }
 }
 
-/// A session that the shard has forgotten is replaced if this write was certainly never applied in it.
-#[tokio::test]
+/// A session that the shard has forgotten is replaced if the write was certainly not applied in it.
+#[tokio::test(start_paused = true)]
 async fn an_unknown_session_is_replaced_when_nothing_is_in_doubt() {
-    let cluster = FakeCluster::start(1).await;
+    let cluster = FakeCluster::start(1);
     cluster.node(1).does_in_order([written(1), unavailable(), outcome(Outcome::SessionUnknown), written(2)]);
     let router = cluster.router().await;
     assert_eq!(put(&router).await.unwrap().value.version, 1);
@@ -185,10 +189,11 @@ async fn an_unknown_session_is_replaced_when_nothing_is_in_doubt() {
     assert_eq!(cluster.node(1).stamps(), [(101, 1), (101, 2), (101, 2), (102, 1)]);
 }
 
-/// If an earlier try may have been applied, another stamp could apply it twice: the outcome is unknown.
-#[tokio::test]
+/// If an earlier attempt may have been applied, another stamp could apply the write twice: the outcome
+/// is unknown.
+#[tokio::test(start_paused = true)]
 async fn an_unknown_session_ends_a_write_in_doubt() {
-    let cluster = FakeCluster::start(1).await;
+    let cluster = FakeCluster::start(1);
     cluster.node(1).does_in_order([Act::Break, outcome(Outcome::SessionUnknown), written(5)]);
     let router = cluster.router().await;
     let error = put(&router).await.unwrap_err();
@@ -197,10 +202,10 @@ async fn an_unknown_session_ends_a_write_in_doubt() {
     assert_eq!(cluster.node(1).stamps(), [(101, 1), (101, 1), (102, 1)]);
 }
 
-/// Many writes that find no session open exactly one.
-#[tokio::test]
-async fn a_session_is_opened_once_for_all() {
-    let cluster = FakeCluster::start(1).await;
+/// Concurrent writes without a session open exactly one.
+#[tokio::test(start_paused = true)]
+async fn concurrent_writes_open_one_session() {
+    let cluster = FakeCluster::start(1);
     cluster.node(1).does(|_| written(1));
     let router = cluster.router().await;
     for result in join_all((0..100).map(|_| put(&router))).await {
@@ -211,10 +216,11 @@ async fn a_session_is_opened_once_for_all() {
     assert_eq!(stamps, (1..=100).map(|sequence| (101, sequence)).collect::<Vec<_>>());
 }
 
-/// A write that is dropped in mid-air frees its sequence: the next one says that nobody waits for it any more.
-#[tokio::test]
-async fn a_dropped_write_does_not_hold_up_the_others() {
-    let cluster = FakeCluster::start(1).await;
+/// A write that is dropped frees its sequence: the stamp of the next write no longer counts it as
+/// outstanding.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_write_frees_its_sequence() {
+    let cluster = FakeCluster::start(1);
     cluster.node(1).does(|_| Act::Silence);
     let router = cluster.router().await;
     for _ in 0..3 {
@@ -226,10 +232,11 @@ async fn a_dropped_write_does_not_hold_up_the_others() {
     assert_eq!((stamp.sequence, stamp.lowest), (4, 4));
 }
 
-/// An eventual read goes to another replica, at once, when one breaks off, is not ready, or cannot be reached.
-#[tokio::test]
+/// An eventual read falls to another replica, without a pause, when one ends the connection, is not
+/// ready, or cannot be reached.
+#[tokio::test(start_paused = true)]
 async fn an_eventual_read_falls_to_the_next_replica() {
-    let cluster = FakeCluster::start(3).await;
+    let cluster = FakeCluster::start(3);
     cluster.node(1).does(|_| unavailable());
     cluster.node(2).down.store(true, Ordering::SeqCst);
     cluster.node(3).does(|_| found());
@@ -242,10 +249,10 @@ async fn an_eventual_read_falls_to_the_next_replica() {
     }
 }
 
-/// Eventual reads take turns among replicas that are equally free.
-#[tokio::test]
+/// Eventual reads take turns among replicas with equal load.
+#[tokio::test(start_paused = true)]
 async fn eventual_reads_are_spread() {
-    let cluster = FakeCluster::start(3).await;
+    let cluster = FakeCluster::start(3);
     for node in &cluster.nodes {
         node.does(|_| found());
     }
@@ -258,10 +265,10 @@ async fn eventual_reads_are_spread() {
     }
 }
 
-/// A node that keeps failing is left alone, and used again soon after it is back, with nobody's help.
-#[tokio::test]
+/// A node that keeps failing gets no requests, and is used again soon after it has recovered.
+#[tokio::test(start_paused = true)]
 async fn a_breaker_opens_and_recovers() {
-    let cluster = FakeCluster::start(2).await;
+    let cluster = FakeCluster::start(2);
     let router = cluster.router().await;
     cluster.node(1).down.store(true, Ordering::SeqCst);
     cluster.node(1).does(|_| found());
@@ -279,26 +286,11 @@ async fn a_breaker_opens_and_recovers() {
     tokio::time::timeout(Duration::from_secs(3), back).await.expect("the node is used again");
 }
 
-/// What callers ask for at the same time leaves in one frame.
-#[tokio::test]
-async fn requests_leave_in_batches() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.node(1).does(|_| found());
-    let router = cluster.router().await;
-    for _ in 0..4 {
-        for result in join_all((0..256).map(|_| get(&router, ReadLevel::Strong))).await {
-            result.unwrap();
-        }
-    }
-    let frames = cluster.node(1).frames();
-    assert_eq!(frames.iter().sum::<usize>(), 1024);
-    assert!(frames.len() <= 16, "{frames:?}");
-}
-
-/// A node that knows a newer entry of the map tells it, and the operation goes on with it.
-#[tokio::test]
-async fn a_newer_entry_is_taken_over() {
-    let cluster = FakeCluster::start(2).await;
+/// A node with a newer entry of the map returns it, and the operation uses it. The node, which led the
+/// shard and has no replica any longer, is not tried again.
+#[tokio::test(start_paused = true)]
+async fn a_newer_entry_is_merged() {
+    let cluster = FakeCluster::start(2);
     let router = cluster.router().await;
     let mut entry = cluster.topology.lock().unwrap().shards[0].clone();
     entry.epoch = 2;
@@ -310,10 +302,10 @@ async fn a_newer_entry_is_taken_over() {
     assert_eq!(cluster.node(1).topologies(), 1, "no need to fetch the map");
 }
 
-/// When the map has proved wrong it is fetched again: once for all who find out together.
-#[tokio::test]
+/// A map that proved wrong is fetched again, once for all operations that find out together.
+#[tokio::test(start_paused = true)]
 async fn a_wrong_map_is_fetched_again() {
-    let cluster = FakeCluster::start(2).await;
+    let cluster = FakeCluster::start(2);
     let router = cluster.router().await;
     {
         let mut topology = cluster.topology.lock().unwrap();
@@ -331,10 +323,10 @@ async fn a_wrong_map_is_fetched_again() {
     assert!(cluster.nodes.iter().map(|node| node.topologies()).sum::<u64>() <= 3);
 }
 
-/// Refusals are reported as what they are, at once.
-#[tokio::test]
-async fn refusals_are_reported_at_once() {
-    let cluster = FakeCluster::start(1).await;
+/// Refusals are reported immediately.
+#[tokio::test(start_paused = true)]
+async fn refusals_are_reported_immediately() {
+    let cluster = FakeCluster::start(1);
     let current = Record { version: 3, value: Value::new("x").unwrap(), expires_at_ms: None };
     cluster.node(1).does_in_order([
         outcome(Outcome::Refused { version: 3, current: Some(current.clone()) }),
@@ -347,10 +339,11 @@ async fn refusals_are_reported_at_once() {
     assert_eq!(put(&router).await, Err(Error::Invalid { reason: "too long".into() }));
 }
 
-/// A node that has too much to do is asked again after its pause; if that goes on to the deadline, the error says so.
-#[tokio::test]
-async fn an_overloaded_node_is_asked_again_later() {
-    let cluster = FakeCluster::start(1).await;
+/// An overloaded node is retried after the pause it asked for. At the deadline the error is
+/// `Overloaded`.
+#[tokio::test(start_paused = true)]
+async fn an_overloaded_node_is_retried_after_its_pause() {
+    let cluster = FakeCluster::start(1);
     let overloaded = || Act::Reject(Rejection::Overloaded { retry_after_ms: 30 });
     cluster.node(1).does_in_order([overloaded(), overloaded(), written(1)]);
     let router = cluster.router().await;
@@ -362,57 +355,21 @@ async fn an_overloaded_node_is_asked_again_later() {
     assert!(matches!(error, Error::Overloaded { .. }), "{error}");
 }
 
-/// A node of another cluster, or another node at the address, gets no request.
-#[tokio::test]
-async fn a_stranger_at_the_address_gets_no_request() {
-    let cluster = FakeCluster::start(2).await;
-    let router = cluster.router().await;
-    cluster.topology.lock().unwrap().cluster.id = ClusterId(0xbad);
-    let error = put_within(&router, SHORT).await.unwrap_err();
-    let Error::Unreachable { reason } = &error else { panic!("{error}") };
-    assert!(reason.contains("another cluster"), "{reason}");
-
-    let cluster = FakeCluster::start(2).await;
-    {
-        let mut topology = cluster.topology.lock().unwrap();
-        let first = topology.nodes[0].addresses.clone();
-        topology.nodes[0].addresses = std::mem::replace(&mut topology.nodes[1].addresses, first);
-    }
-    let error = put_within(&cluster.router().await, SHORT).await.unwrap_err();
-    assert!(error.to_string().contains("it is node "), "{error}");
-    assert!(cluster.nodes.iter().all(|node| node.requests().is_empty()));
-}
-
-/// Connecting needs one endpoint that knows the map; without one the error names them all and why.
-#[tokio::test]
-async fn connecting_needs_one_endpoint_that_knows_the_map() {
-    let cluster = FakeCluster::start(2).await;
+/// Connecting needs one endpoint with the map. Without one the error names every endpoint.
+#[tokio::test(start_paused = true)]
+async fn connecting_needs_one_endpoint_with_the_map() {
+    let cluster = FakeCluster::start(2);
     cluster.node(1).down.store(true, Ordering::SeqCst);
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
     let connect = async |endpoints: Vec<String>| {
-        let router = Router::new(RouterConfig::new(endpoints)).unwrap();
+        let endpoints = endpoints.iter().map(|endpoint| endpoint.parse().unwrap()).collect();
+        let router = cluster.unconnected(RouterConfig::new(endpoints)).unwrap();
         router.connect(Duration::from_secs(2)).await.map(|()| router)
     };
+    let free = "nowhere:1".to_owned();
     let router = connect(vec![free.clone(), cluster.address(1), cluster.address(2)]).await.unwrap();
     assert_eq!(router.topology().unwrap().nodes.len(), 2);
     let error = connect(vec![free.clone(), cluster.address(1)]).await.unwrap_err().to_string();
     assert!(error.contains(&free) && error.contains("refused") && error.contains("has joined no cluster"), "{error}");
-    let invalid = Router::new(RouterConfig::new(vec!["nonsense".into()])).unwrap_err();
-    assert!(matches!(invalid, Error::Invalid { .. }), "{invalid}");
-    assert!(matches!(Router::new(RouterConfig::new(Vec::new())), Err(Error::Invalid { .. })));
-}
-
-/// An operator's requests have deadlines, and their errors say what to do next.
-#[tokio::test]
-async fn operators_get_errors_sorted_by_what_to_do() {
-    let cluster = FakeCluster::start(1).await;
-    let client = admin(&cluster.address(1), LONG).await.unwrap();
-    assert_eq!(client.node(LONG).await.unwrap().id, 1);
-    assert_eq!(client.topology(LONG).await.unwrap().nodes.len(), 1);
-    let conflict = client.init_cluster(Default::default(), LONG).await.unwrap_err();
-    assert!(matches!(conflict, AdminError::Conflict { .. }), "{conflict}");
-    assert!(matches!(client.hash_shard(Default::default(), LONG).await, Err(AdminError::Invalid { .. })));
-    let late = client.compact_logs(Default::default(), Duration::from_millis(50)).await.unwrap_err();
-    assert!(matches!(late, AdminError::Unreachable { .. }), "{late}");
-    assert!(matches!(admin("nonsense", LONG).await, Err(AdminError::Invalid { .. })));
+    let none = cluster.unconnected(RouterConfig::new(Vec::new()));
+    assert!(matches!(none, Err(Error::Invalid { .. })));
 }

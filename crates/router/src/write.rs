@@ -1,41 +1,67 @@
 //! Writes: at the leader, in a session, applied once.
 //!
 //! ```text
-//!   try ──► Written, Refused ───────────────────────────────► the outcome
-//!       ──► certainly not applied (redirect, not sent, …) ──► next try, same stamp
-//!       ──► may be applied (lost, unknown, …) ── in doubt ──► next try, same stamp: it gets the first one's outcome
-//!       ──► session unknown ── in doubt? ── no ─────────────► next try, new session, new stamp
-//!                                        └─ yes ────────────► Error::Unknown
-//!   deadline ── in doubt? ── no ────────────────────────────► an error that says that nothing was applied
-//!                         └─ yes ───────────────────────────► Error::Unknown
+//!   attempt ─► Written, Refused ────────────────────────────────► the outcome
+//!           ─► certainly not applied (redirect, not sent, …) ───► retry with the same stamp
+//!           ─► may be applied (lost, silent, …) ─── in doubt ───► retry with the same stamp, which
+//!                                                                 returns the first outcome
+//!           ─► session unknown ─── in doubt? ─── no ────────────► retry with a new session and stamp
+//!                                           └─── yes ───────────► Error::Unknown
+//!   deadline ──────────────────── in doubt? ─── no ────────────► an error: nothing was applied
+//!                                           └─── yes ───────────► Error::Unknown
 //! ```
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_testpoints::Bug;
 use quorate_types::{KvAnswer, KvOperation, Outcome, Rejection, Served, ShardId, Write};
 use tokio::time::timeout_at;
 
+use crate::deadline::Deadline;
 use crate::map::{Map, Shard};
-use crate::operation::{Deadline, Step, recover, step};
-use crate::search::{Failure, Prefer, Search};
+use crate::map_cache::MapCache;
+use crate::recovery::recover;
+use crate::search::{Prefer, Search};
 use crate::session::{OUTSTANDING_MAX, Session, Slot};
-use crate::{Error, Router};
+use crate::{Attempt, Error, Router};
 
-/// How long one try waits: beyond that it is more likely that the leader is cut off than that it is slow.
-const TRY: Duration = Duration::from_secs(2);
+/// How long one attempt waits: after that the leader is more likely cut off than slow.
+const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// What a write did.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// The shard's revision at the write. For a put that is the record's version.
+    /// The shard's revision at the write. For a put, that is the record's version.
     pub version: u64,
-    /// The version of the record that was replaced or deleted; 0 if the key was absent, or if nobody looked (an unconditional
-    /// put does not look).
+    /// The version of the record that was replaced or deleted. 0 if the key was absent, and for an
+    /// unconditional put, which does not look.
     pub replaced: u64,
 }
 
-/// Why the outcome of a write is in doubt: the first of its tries that may have been applied. None: none may.
+impl Router {
+    /// Makes a change, within that time. `Ok` means that the change is durable on a majority of the
+    /// shard's replicas.
+    ///
+    /// If the future is dropped before it is done, the change may or may not be applied.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] when the condition did not hold. [`Error::Unknown`] when the change may or
+    /// may not have been applied: read the key to find out. Every other error means that nothing was
+    /// applied.
+    pub async fn write(&self, write: Write, within: Duration) -> Result<Served<Written>, Error> {
+        let mut doubt = Doubt::default();
+        match attempts(&self.maps, &write, Deadline::after(within), &mut doubt).await {
+            Ok(served) => Ok(served),
+            Err(refused @ Error::Refused { .. }) => Err(refused),
+            Err(error) => Err(doubt.qualify(error)),
+        }
+    }
+}
+
+/// Whether an earlier attempt of a write may have been applied, and the reason of the first one that
+/// may.
 #[derive(Default)]
 struct Doubt(Option<String>);
 
@@ -48,27 +74,22 @@ impl Doubt {
         self.0.is_some()
     }
 
-    /// An error that says that nothing was applied, or what it is when that is in doubt.
-    fn end(self, error: Error) -> Error {
+    /// The error to report: an error that says "nothing was applied" becomes [`Error::Unknown`] when
+    /// that is in doubt.
+    fn qualify(self, error: Error) -> Error {
         match self.0 {
-            None => error,
-            Some(reason) => Error::Unknown { reason: format!("{reason}; then {error}") },
+            Some(reason) if !Bug::UnknownReportedAsFailed.is_on() => {
+                Error::Unknown { reason: format!("{reason}; then {error}") }
+            }
+            _ => error,
         }
     }
 }
 
-pub(crate) async fn write(router: &Router, write: Write, deadline: Deadline) -> Result<Served<Written>, Error> {
-    let mut doubt = Doubt::default();
-    match attempts(router, &write, deadline, &mut doubt).await {
-        Ok(served) => Ok(served),
-        Err(refused @ Error::Refused { .. }) => Err(refused),
-        Err(error) => Err(doubt.end(error)),
-    }
-}
-
-/// Tries until there is an outcome. Whether a try may have been applied is in `doubt`, whatever the error says.
+/// Retries until there is an outcome. An error says that nothing was applied, which holds only if
+/// `doubt` is not cast.
 async fn attempts(
-    router: &Router,
+    maps: &MapCache,
     write: &Write,
     deadline: Deadline,
     doubt: &mut Doubt,
@@ -76,60 +97,67 @@ async fn attempts(
     let mut search = Search::new(Prefer::Leader);
     let mut slot: Option<(ShardId, Slot)> = None;
     loop {
-        let map = router.maps.get(deadline).await?;
+        let map = maps.get(deadline).await?;
         let shard = map.route(&write.key);
         let in_shard = match slot.take() {
             Some((in_shard, kept)) if in_shard == shard.id => kept,
-            // A session says nothing in another shard.
+            // A session means nothing to another shard.
             Some(_) if doubt.is_cast() => {
                 return Err(Error::Unreachable { reason: "the key moved to another shard".into() });
             }
-            _ => self::slot(router, &map, shard, deadline).await?,
+            _ => self::slot(maps, &map, shard, deadline).await?,
         };
         let (_, kept) = slot.insert((shard.id, in_shard));
-        let session = kept.session();
         let operation = KvOperation::Write { stamp: kept.stamp(), write: write.clone() };
-        let failure = match step(&map, shard, &mut search, operation, TRY, deadline).await {
-            Step::Failed(failure) => failure,
-            Step::Answered(Served { value: KvAnswer::Outcome(outcome), by }) => {
+        let session = kept.session();
+        let attempt = match search.pick(&map, shard) {
+            None => Attempt::NoReplica,
+            Some(node) => node.attempt(shard, operation, ATTEMPT, deadline).await,
+        };
+        let failed = match attempt {
+            Attempt::Served(Served { value: KvAnswer::Outcome(outcome), by }) => {
                 shard.live.set_leader(by.node);
                 match outcome {
                     Outcome::Written { version, replaced } => {
                         return Ok(Served { value: Written { version, replaced }, by });
                     }
                     Outcome::Refused { version, current } => return Err(Error::Refused { version, current }),
-                    // Not applied now. Whether it is safe to go on with another stamp depends on the tries before.
+                    // This attempt was not applied. Only the earlier ones decide whether another
+                    // stamp is safe.
                     Outcome::SessionUnknown | Outcome::SequenceForgotten => {
                         shard.live.sessions.lost(session);
-                        if doubt.is_cast() {
-                            return Err(Error::Unreachable {
-                                reason: "the shard does not know the session any more".into(),
-                            });
+                        if doubt.is_cast() && !Bug::LostSessionIgnoresDoubt.is_on() {
+                            let reason = "the shard no longer knows the session".into();
+                            return Err(Error::Unreachable { reason });
                         }
                         slot = None;
-                        Failure::Again("the shard did not know the session")
+                        Attempt::Retry("the shard did not know the session")
                     }
-                    Outcome::SequenceTooFar => Failure::Again("too many writes of the session are outstanding"),
-                    Outcome::WrongEpoch { .. } => Failure::Rejected(Rejection::WrongShard { shard: None }),
+                    Outcome::SequenceTooFar => Attempt::Retry("too many writes of the session are outstanding"),
+                    Outcome::WrongEpoch { .. } => Attempt::Rejected(Rejection::WrongShard { shard: None }),
                     Outcome::SessionOpened { .. } | Outcome::Done => {
-                        Failure::Unfitting(format!("answered a write with {outcome:?}"))
+                        Attempt::unfitting("a write", &KvAnswer::Outcome(outcome))
                     }
                 }
             }
-            Step::Answered(served) => Failure::Unfitting(format!("answered a write with {:?}", served.value)),
+            Attempt::Served(served) => Attempt::unfitting("a write", &served.value),
+            failed => failed,
         };
-        if failure.may_have_applied() {
-            doubt.cast(failure.reason());
+        if failed.may_have_applied() {
+            doubt.cast(failed.reason());
+            if Bug::RetryWithNewStamp.is_on() {
+                slot = None;
+            }
         }
-        recover(router, &map, shard, &mut search, failure, deadline).await?;
+        recover(maps, &map, shard, &mut search, failed, deadline).await?;
     }
 }
 
-/// A place in the shard's session, which is opened if need be.
-async fn slot(router: &Router, map: &Arc<Map>, shard: &Shard, deadline: Deadline) -> Result<Slot, Error> {
+/// Takes a slot in the shard's session. Opens the session if there is none.
+async fn slot(maps: &MapCache, map: &Arc<Map>, shard: &Shard, deadline: Deadline) -> Result<Slot, Error> {
     let session = match shard.live.sessions.current() {
         Some(session) => session,
-        None => open(router, map, shard, deadline).await?,
+        None => open(maps, map, shard, deadline).await?,
     };
     timeout_at(deadline.at, session.slot()).await.map_err(|_| Error::Overloaded {
         reason: format!(
@@ -139,8 +167,8 @@ async fn slot(router: &Router, map: &Arc<Map>, shard: &Shard, deadline: Deadline
     })
 }
 
-/// Opens a session. One that was opened and of which this side never heard is evicted in time: it may be tried again.
-async fn open(router: &Router, map: &Arc<Map>, shard: &Shard, deadline: Deadline) -> Result<Arc<Session>, Error> {
+/// Opens a session. Opening may be retried in doubt: the shard evicts a session that no client uses.
+async fn open(maps: &MapCache, map: &Arc<Map>, shard: &Shard, deadline: Deadline) -> Result<Arc<Session>, Error> {
     let sessions = &shard.live.sessions;
     let _opening = timeout_at(deadline.at, sessions.opening.lock()).await.map_err(|_| Error::Unreachable {
         reason: format!("shard {}: no session was opened within {deadline}", shard.id),
@@ -149,25 +177,27 @@ async fn open(router: &Router, map: &Arc<Map>, shard: &Shard, deadline: Deadline
         return Ok(session);
     }
     let mut search = Search::new(Prefer::Leader);
-    let (mut map, mut shard_now) = (Arc::clone(map), None::<Arc<Shard>>);
+    let (mut map, mut newer) = (Arc::clone(map), None::<Arc<Shard>>);
     loop {
-        let at = shard_now.as_deref().unwrap_or(shard);
-        let failure = match step(&map, at, &mut search, KvOperation::OpenSession, TRY, deadline).await {
-            Step::Answered(Served { value: KvAnswer::Outcome(Outcome::SessionOpened { session }), by }) => {
+        let at = newer.as_deref().unwrap_or(shard);
+        let attempt = match search.pick(&map, at) {
+            None => Attempt::NoReplica,
+            Some(node) => node.attempt(at, KvOperation::OpenSession, ATTEMPT, deadline).await,
+        };
+        let failed = match attempt {
+            Attempt::Served(Served { value: KvAnswer::Outcome(Outcome::SessionOpened { session }), by }) => {
                 at.live.set_leader(by.node);
                 return Ok(sessions.opened(session));
             }
-            Step::Answered(Served { value: KvAnswer::Outcome(Outcome::WrongEpoch { .. }), .. }) => {
-                Failure::Rejected(Rejection::WrongShard { shard: None })
+            Attempt::Served(Served { value: KvAnswer::Outcome(Outcome::WrongEpoch { .. }), .. }) => {
+                Attempt::Rejected(Rejection::WrongShard { shard: None })
             }
-            Step::Answered(served) => {
-                Failure::Unfitting(format!("answered the opening of a session with {:?}", served.value))
-            }
-            Step::Failed(failure) => failure,
+            Attempt::Served(served) => Attempt::unfitting("the opening of a session", &served.value),
+            failed => failed,
         };
-        recover(router, &map, at, &mut search, failure, deadline).await?;
-        map = router.maps.get(deadline).await?;
+        recover(maps, &map, at, &mut search, failed, deadline).await?;
+        map = maps.get(deadline).await?;
         let next = map.shard(shard.id).cloned();
-        shard_now = Some(next.ok_or_else(|| Error::Unreachable { reason: format!("shard {} is gone", shard.id) })?);
+        newer = Some(next.ok_or_else(|| Error::Unreachable { reason: format!("shard {} is gone", shard.id) })?);
     }
 }

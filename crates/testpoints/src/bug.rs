@@ -36,8 +36,8 @@ pub enum Bug {
     RetryWithNewStamp,
     /// The router reports a write that may have been applied as one that certainly was not.
     UnknownReportedAsFailed,
-    /// The router gives the sequence of a write whose outcome stayed unknown to the next write of the session.
-    SequenceReused,
+    /// The router opens a new session for a retry in doubt whose session the shard no longer knows.
+    LostSessionIgnoresDoubt,
 }
 
 impl Bug {
@@ -58,7 +58,7 @@ impl Bug {
         Bug::NextWireVersion,
         Bug::RetryWithNewStamp,
         Bug::UnknownReportedAsFailed,
-        Bug::SequenceReused,
+        Bug::LostSessionIgnoresDoubt,
     ];
 
     /// What `QUORATE_BUG` calls it.
@@ -79,7 +79,7 @@ impl Bug {
             Bug::NextWireVersion => "next-wire-version",
             Bug::RetryWithNewStamp => "retry-with-new-stamp",
             Bug::UnknownReportedAsFailed => "unknown-reported-as-failed",
-            Bug::SequenceReused => "sequence-reused",
+            Bug::LostSessionIgnoresDoubt => "lost-session-ignores-doubt",
         }
     }
 

@@ -27,6 +27,7 @@ mod address;
 pub mod clock;
 pub mod codec;
 mod command;
+mod error_chain;
 mod ids;
 mod key;
 mod log;
@@ -42,6 +43,7 @@ pub mod topology;
 
 pub use address::{HostPort, HostPortError};
 pub use command::{Command, Condition, Mutation, Outcome, Proposal, SessionStamp, Write};
+pub use error_chain::error_chain;
 pub use ids::{ClusterId, GroupId, NodeId, ReplicaId, SessionId, ShardId};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, Token, TokenArc, VALUE_BYTES_MAX, Value, ValueError};
 pub use log::{Entry, LogId, Membership, Payload, Vote};

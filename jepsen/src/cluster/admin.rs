@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use futures::future::join_all;
+use quorate_client::{AdminClient, admin};
 use quorate_proto::admin::{CompactLogsRequest, NodeStatus};
-use quorate_router::{AdminClient, admin};
 use serde::Serialize;
 use serde_json::Value;
 

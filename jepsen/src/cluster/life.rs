@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use futures::future::try_join_all;
-use quorate_router::{AdminError, admin};
+use quorate_client::{AdminErrorKind, admin};
 use rustix::process::Signal;
 use tokio::process::Command;
 
@@ -94,7 +94,7 @@ impl Cluster {
                 let Ok(admin) = admin(&address, ANSWER_MAX).await else { return false };
                 match admin.node(ANSWER_MAX).await {
                     Ok(_) => true,
-                    Err(AdminError::NotReady { .. }) => !member,
+                    Err(error) if error.kind == AdminErrorKind::Refused => !member,
                     Err(_) => false,
                 }
             };

@@ -1,17 +1,18 @@
 //! One stream to one node: requests queue here, leave in frames, and get their replies by id.
 //!
 //! ```text
-//!   submit ──► queue ──(Outbound: up to a frame of what is there)──► sent ──(read: by id)──► Delivery::Replied
-//!                │                                                    │
-//!                └── the link closes: Delivery::NotSent               └── the link closes: Delivery::Lost
+//!   submit ──► queue ──(Outbound: one frame at a time)──► sent ──(deliver: by id)──► the reply
+//!                │                                          │
+//!                └── the link closes: Attempt::NotSent      └── the link closes: Attempt::Lost
 //! ```
 //!
-//! That a request is in `queue` or in `sent` is the line between "certainly not applied" and "may be applied", on which all that
-//! the router says about unknown outcomes rests. A request crosses it, under the lock, before its frame is handed on.
+//! Whether a request is in `queue` or in `sent` is the line between "certainly not applied" and "may be
+//! applied". Everything that the router says about unknown outcomes rests on it. A request crosses the
+//! line, under the lock, before its frame is handed to the stream.
 //!
 //! # Invariants
-//! * Ids grow in the order of submission; `queue` is sorted by id; no id is in both `queue` and `sent`.
-//! * A closed link is empty and stays closed. Its node opens another one for the next request.
+//! * Ids grow in the order of submission; `queue` is sorted by id; no id is in `queue` and in `sent`.
+//! * A closed link is empty and stays closed. Its connection opens another one for the next request.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -22,38 +23,30 @@ use std::task::{Context, Poll, Waker};
 
 use futures::Stream;
 use quorate_proto::kv::{ClientFrame, ClientHello, Reply, Request, ServerFrame};
+use quorate_proto::reply_from_wire;
+use quorate_router::Attempt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// Requests in one frame at most: what a node takes from one connection in one step.
+/// The most requests in one frame: a node takes that many from one connection in one step.
 const FRAME_REQUESTS_MAX: usize = 512;
-/// Bytes in one frame, beyond which no further request is added.
+/// A frame of this many bytes gets no further request.
 const FRAME_BYTES_MAX: usize = 256 << 10;
-/// Requests of one link that may wait or be unanswered.
+/// The most requests of one link that wait or have no reply yet.
 const REQUESTS_MAX: usize = 16 << 10;
-/// Bytes of one link that may wait to be sent.
+/// The most bytes of one link that wait to be sent.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 
-/// What became of a request.
-#[derive(Debug)]
-pub(crate) enum Delivery {
-    /// The node replied.
-    Replied(Reply),
-    /// It was never handed to the stream: certainly not applied, now or later.
-    NotSent(Arc<str>),
-    /// It was handed to the stream, which broke off: it may be applied.
-    Lost(Arc<str>),
-    /// It was handed to the stream, and no reply came in time: it may be applied.
-    Silent,
-}
+/// The end of a request: its reply, which the waiting caller decodes, or the attempt without one.
+type Ended = Result<Reply, Attempt>;
 
-/// What became of an attempt to submit a request.
+/// The result of submitting a request.
 pub(crate) enum Submitted {
-    /// It is on its way.
+    /// The request is queued.
     Accepted(Ticket),
-    /// The link is closed; the request comes back.
+    /// The link is closed, and returns the request.
     Closed(Request),
-    /// As much waits as is allowed; the request is dropped.
+    /// Too many requests or bytes wait. The request is dropped.
     Full,
 }
 
@@ -69,15 +62,15 @@ struct State {
     phase: Phase,
     queue: VecDeque<Queued>,
     queue_bytes: usize,
-    sent: HashMap<u64, oneshot::Sender<Delivery>, BuildHasherDefault<IdHasher>>,
+    sent: HashMap<u64, oneshot::Sender<Ended>, BuildHasherDefault<IdHasher>>,
     last_id: u64,
-    /// Wakes the stream's sending half.
+    /// Wakes the sending half of the stream.
     sender: Option<Waker>,
 }
 
 #[derive(Default)]
 enum Phase {
-    /// No request leaves before the node has said who it is.
+    /// The hellos are being exchanged. No request leaves before the node has identified itself.
     #[default]
     Connecting,
     Open,
@@ -87,10 +80,10 @@ enum Phase {
 struct Queued {
     request: Request,
     bytes: usize,
-    reply: oneshot::Sender<Delivery>,
+    reply: oneshot::Sender<Ended>,
 }
 
-/// Ids are counted up: they need no hashing.
+/// A hasher for ids, which count up and need no real hashing.
 #[derive(Default)]
 struct IdHasher(u64);
 
@@ -106,7 +99,7 @@ impl Hasher for IdHasher {
     }
 
     fn write_u64(&mut self, id: u64) {
-        // The table takes its tag from the high bits.
+        // A hash table takes its tag from the high bits, so they must vary.
         self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
@@ -116,7 +109,7 @@ impl Link {
         self.state.lock().expect("nothing panics under this lock")
     }
 
-    /// Requests that wait or are unanswered.
+    /// The number of requests that wait or have no reply yet.
     pub(crate) fn outstanding(&self) -> usize {
         self.outstanding.load(Ordering::Relaxed)
     }
@@ -125,7 +118,7 @@ impl Link {
         matches!(self.lock().phase, Phase::Closed)
     }
 
-    /// Puts a request of about so many bytes into the queue and gives it its id.
+    /// Queues a request of about `bytes` bytes and sets its id.
     pub(crate) fn submit(self: &Arc<Self>, mut request: Request, bytes: usize) -> Submitted {
         let (reply, receiver) = oneshot::channel();
         let (id, sender) = {
@@ -147,10 +140,11 @@ impl Link {
         if let Some(sender) = sender {
             sender.wake();
         }
-        Submitted::Accepted(Ticket { link: Arc::clone(self), id, receiver, ended: false })
+        let submitted = Instant::now();
+        Submitted::Accepted(Ticket { link: Arc::clone(self), id, submitted, receiver, ended: false })
     }
 
-    /// The node has said who it is: requests may leave.
+    /// Lets requests leave: the node has identified itself.
     pub(crate) fn open(&self) {
         let mut state = self.lock();
         if matches!(state.phase, Phase::Connecting) {
@@ -161,7 +155,7 @@ impl Link {
         }
     }
 
-    /// Ends every request, each as what it is. Closing a closed link does nothing.
+    /// Ends every request: queued ones as not sent, sent ones as lost. Closing twice does nothing.
     pub(crate) fn close(&self, reason: &str) {
         let reason: Arc<str> = reason.into();
         let (queue, sent, sender) = {
@@ -171,17 +165,17 @@ impl Link {
             (std::mem::take(&mut state.queue), std::mem::take(&mut state.sent), state.sender.take())
         };
         for queued in queue {
-            _ = queued.reply.send(Delivery::NotSent(Arc::clone(&reason)));
+            _ = queued.reply.send(Err(Attempt::NotSent(Arc::clone(&reason))));
         }
         for (_, reply) in sent {
-            _ = reply.send(Delivery::Lost(Arc::clone(&reason)));
+            _ = reply.send(Err(Attempt::Lost(Arc::clone(&reason))));
         }
         if let Some(sender) = sender {
             sender.wake();
         }
     }
 
-    /// Hands replies to those who wait for them. A reply that nobody waits for any more is dropped.
+    /// Passes replies to their callers. A reply whose caller stopped waiting is dropped.
     pub(crate) fn deliver(&self, frame: ServerFrame) {
         let mut waiting = Vec::with_capacity(frame.replies.len());
         {
@@ -193,11 +187,11 @@ impl Link {
             }
         }
         for (sender, reply) in waiting {
-            _ = sender.send(Delivery::Replied(reply));
+            _ = sender.send(Ok(reply));
         }
     }
 
-    /// Moves up to a frame of waiting requests to `sent`.
+    /// Moves up to one frame of requests from the queue to `sent`.
     fn next_frame(&self, context: &Context<'_>) -> Poll<Option<ClientFrame>> {
         let mut state = self.lock();
         match state.phase {
@@ -217,14 +211,15 @@ impl Link {
         {
             let Some(queued) = state.queue.pop_front() else { break };
             frame_bytes += queued.bytes;
-            state.sent.insert(queued.request.id, queued.reply);
+            let twice = state.sent.insert(queued.request.id, queued.reply);
+            assert!(twice.is_none(), "request {} is sent twice", queued.request.id);
             frame.requests.push(queued.request);
         }
         state.queue_bytes -= frame_bytes;
         Poll::Ready(Some(frame))
     }
 
-    /// The caller waits no longer. Returns whether the request was still in the queue, and so was never sent.
+    /// Removes a request whose caller stopped waiting. A request that was still queued is never sent.
     fn forget(&self, id: u64) -> Forgotten {
         let mut state = self.lock();
         if state.sent.remove(&id).is_some() {
@@ -241,37 +236,39 @@ impl Link {
     }
 }
 
-/// Where a request was when its caller stopped waiting.
+/// The place of a request when its caller stopped waiting.
 enum Forgotten {
     Queued,
     Sent,
-    /// Its delivery had been decided.
+    /// It had ended, and its result is in the channel or about to be.
     Ended,
 }
 
-/// A request on its way. Dropping it frees its place; a request that is still in the queue is then never sent.
+/// A submitted request. Dropping it frees its place; a request that is still queued is then never
+/// sent.
 pub(crate) struct Ticket {
     link: Arc<Link>,
     id: u64,
-    receiver: oneshot::Receiver<Delivery>,
+    submitted: Instant,
+    receiver: oneshot::Receiver<Ended>,
     ended: bool,
 }
 
 impl Ticket {
-    /// Waits until then for what becomes of the request.
-    pub(crate) async fn wait(mut self, until: Instant) -> Delivery {
-        let broke_off = || Delivery::Lost("the connection was dropped".into());
-        let delivery = match tokio::time::timeout_at(until, &mut self.receiver).await {
-            Ok(delivery) => delivery.unwrap_or_else(|_| broke_off()),
+    /// Waits for the reply until `until`.
+    pub(crate) async fn wait(mut self, until: Instant) -> Attempt {
+        let dropped = || Err(Attempt::Lost("the connection was dropped".into()));
+        let ended = match tokio::time::timeout_at(until, &mut self.receiver).await {
+            Ok(ended) => ended.unwrap_or_else(|_| dropped()),
             Err(_) => match self.link.forget(self.id) {
-                Forgotten::Queued => Delivery::NotSent("the connection took nothing in time".into()),
-                Forgotten::Sent => Delivery::Silent,
-                // Whoever took it out sends its delivery right after.
-                Forgotten::Ended => (&mut self.receiver).await.unwrap_or_else(|_| broke_off()),
+                Forgotten::Queued => Err(Attempt::NotSent("the request was not sent in time".into())),
+                Forgotten::Sent => Err(Attempt::Silent { waited: self.submitted.elapsed() }),
+                // The link removes a request just before it sends the result.
+                Forgotten::Ended => (&mut self.receiver).await.unwrap_or_else(|_| dropped()),
             },
         };
         self.ended = true;
-        delivery
+        ended.map_or_else(|attempt| attempt, decode)
     }
 }
 
@@ -284,8 +281,17 @@ impl Drop for Ticket {
     }
 }
 
-/// The sending half of a link's stream: the hello, then frames of what waits. A lone request leaves at once; what is submitted
-/// while a frame is being written leaves in the next one.
+/// The attempt that a reply ends. A malformed reply leaves the outcome unknown.
+fn decode(reply: Reply) -> Attempt {
+    match reply_from_wire(reply) {
+        Ok(Ok(served)) => Attempt::Served(served),
+        Ok(Err(rejection)) => Attempt::Rejected(rejection),
+        Err(malformed) => Attempt::Lost(malformed.to_string().into()),
+    }
+}
+
+/// The sending half of a link's stream: the hello, then frames of queued requests. A lone request
+/// leaves immediately; requests submitted while a frame is being written leave in the next one.
 pub(crate) struct Outbound {
     hello: Option<ClientHello>,
     link: Arc<Link>,
@@ -312,7 +318,8 @@ impl Stream for Outbound {
 mod tests {
     use std::time::Duration;
 
-    use quorate_proto::kv;
+    use quorate_proto::{kv, reply_to_wire};
+    use quorate_types::Rejection;
 
     use super::*;
 
@@ -336,10 +343,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_together_leaves_together_up_to_the_bounds_of_a_frame() {
+    async fn queued_requests_leave_together_up_to_the_bounds_of_a_frame() {
         let link = Arc::new(Link::default());
         let _tickets: Vec<Ticket> = (0..FRAME_REQUESTS_MAX + 3).map(|_| submit(&link, 10)).collect();
-        assert_eq!(frame(&link), None, "nothing leaves before the node has said who it is");
+        assert_eq!(frame(&link), None, "nothing leaves before the node has identified itself");
         link.open();
         assert_eq!(frame(&link).map(|ids| ids.len()), Some(FRAME_REQUESTS_MAX));
         assert_eq!(frame(&link).map(|ids| ids.len()), Some(3));
@@ -351,15 +358,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_link_tells_what_was_never_sent_from_what_may_be_applied() {
+    async fn a_closed_link_tells_unsent_requests_from_lost_ones() {
         let link = Arc::new(Link::default());
         link.open();
         let sent = submit(&link, 1);
         assert!(frame(&link).is_some());
         let waiting = submit(&link, 1);
         link.close("the cable was cut");
-        assert!(matches!(sent.wait(soon()).await, Delivery::Lost(reason) if &*reason == "the cable was cut"));
-        assert!(matches!(waiting.wait(soon()).await, Delivery::NotSent(_)));
+        assert!(matches!(sent.wait(soon()).await, Attempt::Lost(reason) if &*reason == "the cable was cut"));
+        assert!(matches!(waiting.wait(soon()).await, Attempt::NotSent(_)));
         assert!(matches!(link.submit(Request::default(), 1), Submitted::Closed(_)));
         link.open();
         assert!(matches!(link.submit(Request::default(), 1), Submitted::Closed(_)), "it stays closed");
@@ -367,15 +374,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_waits_no_longer_learns_whether_its_request_left() {
+    async fn a_caller_that_stops_waiting_learns_whether_its_request_left() {
         let link = Arc::new(Link::default());
         link.open();
         let silent = submit(&link, 1);
         assert!(frame(&link).is_some());
         let waiting = submit(&link, 1);
-        assert!(matches!(silent.wait(soon()).await, Delivery::Silent));
-        assert!(matches!(waiting.wait(soon()).await, Delivery::NotSent(_)));
-        assert_eq!(frame(&link), None, "and what did not leave then never leaves");
+        assert!(matches!(silent.wait(soon()).await, Attempt::Silent { .. }));
+        assert!(matches!(waiting.wait(soon()).await, Attempt::NotSent(_)));
+        assert_eq!(frame(&link), None, "a request that had not left by then never leaves");
         link.deliver(ServerFrame { hello: None, replies: vec![kv::Reply { id: 1, ..Default::default() }] });
     }
 
@@ -397,11 +404,23 @@ mod tests {
         link.open();
         let (first, second) = (submit(&link, 1), submit(&link, 1));
         assert_eq!(frame(&link), Some(vec![1, 2]));
-        let reply = |id| kv::Reply { id, ..Default::default() };
+        let overloaded = |id: u64| Rejection::Overloaded { retry_after_ms: id as u32 };
+        let reply = |id| reply_to_wire(id, Err(overloaded(id)));
         link.deliver(ServerFrame { hello: None, replies: vec![reply(2), reply(77), reply(1)] });
-        assert!(matches!(first.wait(soon()).await, Delivery::Replied(reply) if reply.id == 1));
-        assert!(matches!(second.wait(soon()).await, Delivery::Replied(reply) if reply.id == 2));
+        assert_eq!(first.wait(soon()).await, Attempt::Rejected(overloaded(1)));
+        assert_eq!(second.wait(soon()).await, Attempt::Rejected(overloaded(2)));
         let _tickets: Vec<Ticket> = (0..REQUESTS_MAX).map(|_| submit(&link, 1)).collect();
         assert!(matches!(link.submit(Request::default(), 1), Submitted::Full));
+    }
+
+    /// The node answered, but nobody can tell how: the request may have been applied.
+    #[tokio::test]
+    async fn a_malformed_reply_leaves_the_outcome_unknown() {
+        let link = Arc::new(Link::default());
+        link.open();
+        let ticket = submit(&link, 1);
+        assert!(frame(&link).is_some());
+        link.deliver(ServerFrame { hello: None, replies: vec![kv::Reply { id: 1, ..Default::default() }] });
+        assert!(ticket.wait(soon()).await.may_have_applied());
     }
 }
