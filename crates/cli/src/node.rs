@@ -193,8 +193,11 @@ mod tests {
             assert_eq!(exit(code), name);
         }
         assert_eq!(exit(1), Exit::Other);
-        let failure = stopped(&NodeError::Config("the weight is 0".into()));
-        assert_eq!(failure.to_string(), "error: the node stopped\n  cause: the weight is 0\n");
+        let failure = stopped(&NodeError::Config(quorate_node::ConfigError::Weight(0)));
+        assert_eq!(
+            failure.to_string(),
+            "error: the node stopped\n  cause: the weight is 0; a weight is 1 to 10000, 100 is usual\n"
+        );
         assert_eq!(failure.exit(), Exit::Config);
     }
 }

@@ -1,4 +1,4 @@
-//! Tells the cluster where this node is now: its addresses, zone and weight may be others than before a restart.
+//! Announces this node's addresses, zone and weight, which may differ from those before a restart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,28 +8,27 @@ use tracing::{error, info, warn};
 
 use crate::member::Member;
 use crate::node::Node;
-use crate::propose::Proposer;
-use crate::readiness::REMOVED;
+use crate::refusal::REMOVED;
 
-/// How long one try may take.
+/// How long one attempt may take.
 const TRY_TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause after a failed try.
+/// The pause after a failed attempt.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Compares every topology with what is the case, for as long as the node runs: the first ones may come from a cache that is
-/// older than this node's last move, or than the node itself.
+/// Compares every topology with this node's configuration until the node stops. The first ones may
+/// come from a cache that is older than the node's last change of address, or than the node itself.
 pub(crate) async fn run(node: Arc<Node>, member: Arc<Member>) {
     let mut revision = 0;
     loop {
-        let map = member.feed.newer_than(revision).await;
+        let map = member.store().feed.newer_than(revision).await;
         revision = map.topology.revision;
-        let Some(known) = map.topology.node(member.identity.node) else { continue };
+        let Some(known) = map.topology.node(member.store().identity.node) else { continue };
         if known.state == NodeState::Removed {
             error!("{REMOVED}");
             return;
         }
         while let Some(update) = update(&node, known) {
-            match Proposer::of_member(&member).propose(&update, TRY_TIMEOUT).await {
+            match member.proposer().propose(&update, TRY_TIMEOUT).await {
                 Ok(Outcome::Refused(reason)) => {
                     warn!(reason, "the cluster refuses this node's addresses, zone or weight");
                     break;
@@ -46,7 +45,7 @@ pub(crate) async fn run(node: Arc<Node>, member: Arc<Member>) {
     }
 }
 
-/// What the cluster must be told, if anything.
+/// The command that would correct the topology; none if it is correct.
 fn update(node: &Node, known: &NodeInfo) -> Option<Command> {
     let config = &node.config;
     if known.addresses == node.addresses && known.zone == config.zone && known.weight == config.weight {

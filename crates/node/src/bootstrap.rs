@@ -1,17 +1,17 @@
-//! Making a cluster, once: harmless to repeat, safe to crash in, refused for another set.
+//! Bootstraps a cluster, once: harmless to repeat, safe to crash in, refused for other nodes.
 //!
 //! ```text
-//!   init, at the first of the initial nodes           every other initial node
-//!     ask each who it is
+//!   init, at the first of the initial nodes          every other initial node
+//!     ask each node for its status
 //!     record the order (cluster id, hash key,
-//!       nodes, voters of group 0), durably
-//!     Found(order) ───────────────────────────→ record it, durably; or refuse: another is on record
+//!       nodes, topology voters), durably
+//!     Bootstrap(order) ─────────────────────→ record it, durably; or refuse: another is recorded
 //!     all have confirmed: propose Command::Bootstrap
-//!       ───────────────────────────────────────→ a voter of group 0 starts it with exactly that set, and proposes
+//!       ────────────────────────────────→ a topology voter starts the group and proposes
 //!     wait until the topology is published
 //! ```
 //!
-//! A crash at any point leaves orders on record that agree; the same call again finishes what is missing.
+//! A crash at any point leaves records that agree; repeating the call completes the missing steps.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,33 +21,33 @@ use futures::future::join_all;
 use quorate_proto::admin::{InitClusterRequest, InitClusterResponse, NodeStatus};
 use quorate_topology::{SHARDS_MAX, bootstrap_shards, plan_bootstrap};
 use quorate_types::topology::{Bootstrap, ClusterInfo, Command, NodeAddresses, NodeInfo, NodeState, Outcome};
-use quorate_types::{ClusterId, NodeId};
+use quorate_types::{ClusterId, HostPort, NodeId};
 use tokio::time::timeout;
 use tracing::info;
 
-use crate::config::check_host_port;
 use crate::fatal::fail_stop;
 use crate::member::Member;
 use crate::node::Node;
 use crate::peer::{PeerCaller, get_node};
-use crate::propose::Proposer;
 use crate::refusal::Refusal;
+use crate::tasks::enter_cluster;
 
-/// How long group 0 may take to start and to apply its first command.
+/// How long the topology group may take to start and to apply its first command.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves `InitCluster`. Goes on when whoever asked has gone: what was begun must not be dropped half-way.
+/// Serves `InitCluster`. Completes even if the caller disconnects: a bootstrap must not stop
+/// half-way.
 pub(crate) async fn init(node: Arc<Node>, request: InitClusterRequest) -> Result<InitClusterResponse, Refusal> {
     let wanted = Wanted::check(request)?;
     finish(async move { bootstrap(&node, wanted).await }).await
 }
 
-/// Serves `Found`: records another node's order to found a cluster with this node.
+/// Serves `Bootstrap`: records another node's order to bootstrap a cluster with this node.
 pub(crate) async fn accept(node: Arc<Node>, order: Bootstrap) -> Result<Bootstrap, Refusal> {
     finish(async move { accept_order(&node, order).await }).await
 }
 
-/// Runs to the end, whether or not anybody still waits.
+/// Runs to completion, even if the caller stops waiting.
 async fn finish<T: Send + 'static>(
     work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -68,16 +68,16 @@ async fn bootstrap(node: &Arc<Node>, wanted: Wanted) -> Result<InitClusterRespon
     drop(deciding);
 
     let cluster_id = bootstrap.cluster.id.to_string();
-    if already && member.feed.latest().is_some() {
+    if already && member.store().feed.latest().is_some() {
         return Ok(InitClusterResponse { cluster_id, already });
     }
     distribute(node, &bootstrap).await?;
     let shards = bootstrap_shards(&bootstrap).map_err(|e| Refusal::Invalid(e.to_string()))?;
     let command = Command::Bootstrap(bootstrap, shards);
-    if let Outcome::Refused(reason) = Proposer::of_member(&member).propose(&command, START_TIMEOUT).await? {
+    if let Outcome::Refused(reason) = member.proposer().propose(&command, START_TIMEOUT).await? {
         return Err(Refusal::AlreadyExists(reason));
     }
-    let published = timeout(START_TIMEOUT, member.feed.first()).await;
+    let published = timeout(START_TIMEOUT, member.store().feed.first()).await;
     published.map_err(|_| {
         Refusal::Unavailable("the cluster is bootstrapped, but this node has not heard of it yet".into())
     })?;
@@ -101,7 +101,7 @@ async fn accept_order(node: &Arc<Node>, order: Bootstrap) -> Result<Bootstrap, R
     Ok(order)
 }
 
-/// What was asked for, checked as far as this node can alone.
+/// The requested cluster, checked without asking other nodes.
 #[derive(Debug, PartialEq, Eq)]
 struct Wanted {
     /// Client addresses, sorted and distinct.
@@ -120,7 +120,7 @@ impl Wanted {
             return Err(Refusal::Invalid(format!("{shards} shards are not possible; choose 1 to {SHARDS_MAX}")));
         }
         for address in &nodes {
-            check_host_port(address).map_err(Refusal::Invalid)?;
+            address.parse::<HostPort>().map_err(|error| Refusal::Invalid(error.to_string()))?;
         }
         let distinct: BTreeSet<String> = nodes.iter().cloned().collect();
         if distinct.len() < nodes.len() {
@@ -135,10 +135,10 @@ impl Wanted {
         Ok(Wanted { nodes: distinct.into_iter().collect(), replicas, shards })
     }
 
-    /// Whether a bootstrap that is on record is what was asked for.
+    /// Checks that the recorded bootstrap is the requested one.
     async fn check_same(&self, bootstrap: &Bootstrap) -> Result<(), Refusal> {
         let recorded: BTreeSet<&str> = bootstrap.nodes.iter().map(|node| node.addresses.client.as_str()).collect();
-        // A node may be known to the operator by another name than it goes by itself.
+        // The operator may name a node by another address than the node advertises.
         let resolved = join_all(self.nodes.iter().map(async |address| {
             if recorded.contains(address.as_str()) {
                 return address.clone();
@@ -159,8 +159,8 @@ impl Wanted {
         )))
     }
 
-    /// Asks every node who it is, and makes the order. Only the first of the nodes does so: two orders for one set are never
-    /// made at the same time.
+    /// Asks every node for its status, and makes the order. Only the first of the nodes does so:
+    /// two orders for one set of nodes are never made concurrently.
     async fn plan(&self, node: &Node) -> Result<Bootstrap, Refusal> {
         let answers = join_all(self.nodes.iter().map(async |address| (address, get_node(address).await))).await;
         let mut statuses = Vec::with_capacity(answers.len());
@@ -205,22 +205,23 @@ fn info(id: NodeId, status: NodeStatus) -> NodeInfo {
     NodeInfo { id, addresses: NodeAddresses { client, peer, ops }, zone, weight, state: NodeState::Active }
 }
 
-/// The bootstrap on record here. A node that belongs to a cluster without having bootstrapped it has none to give.
+/// The bootstrap recorded here. A node that joined its cluster later has none.
 fn on_record(node: &Node) -> Result<Option<Bootstrap>, Refusal> {
     let bootstrap = node.data.bootstrap().unwrap_or_else(|e| fail_stop(&e.to_string()));
     match (bootstrap, node.member()) {
         (Some(bootstrap), _) => Ok(Some(bootstrap)),
-        (None, Some(member)) => {
-            Err(Refusal::AlreadyExists(format!("this node belongs to cluster {} already", member.identity.cluster)))
-        }
+        (None, Some(member)) => Err(Refusal::AlreadyExists(format!(
+            "this node belongs to cluster {} already",
+            member.store().identity.cluster
+        ))),
         (None, None) => Ok(None),
     }
 }
 
-/// Records the order durably and enters the cluster. Harmless when that was done before.
+/// Records the order durably and enters the cluster. Harmless if both were done before.
 async fn record(node: &Arc<Node>, bootstrap: &Bootstrap) -> Result<Arc<Member>, Refusal> {
     let own = match node.member() {
-        Some(member) => member.identity.node,
+        Some(member) => member.store().identity.node,
         None => own_id(bootstrap, &node.addresses)?,
     };
     let (recorder, order) = (node.clone(), bootstrap.clone());
@@ -233,8 +234,8 @@ async fn record(node: &Arc<Node>, bootstrap: &Bootstrap) -> Result<Arc<Member>, 
         Ok(Err(error)) => fail_stop(&error.to_string()),
         Err(error) => return Err(Refusal::Unavailable(error.to_string())),
     }
-    // The order is on record: a node that cannot live up to it must not go on as if there were none.
-    node.enter_cluster().await.unwrap_or_else(|error| fail_stop(&error.to_string()));
+    // The order is on record: a node that cannot enter must not continue as if it were not.
+    enter_cluster(node).await.unwrap_or_else(|error| fail_stop(&error.to_string()));
     Ok(node.joined().await)
 }
 
@@ -249,7 +250,7 @@ fn own_id(bootstrap: &Bootstrap, own: &NodeAddresses) -> Result<NodeId, Refusal>
     })
 }
 
-/// Gives the order to every other initial node; all of them must have it on record before the cluster may start.
+/// Sends the order to every other initial node. All must record it before the cluster may start.
 async fn distribute(node: &Node, bootstrap: &Bootstrap) -> Result<(), Refusal> {
     let others = bootstrap.nodes.iter().filter(|other| other.addresses != node.addresses);
     let answers = join_all(others.map(async |other| {
@@ -326,7 +327,7 @@ mod tests {
             wanted(nodes, replicas, shards).unwrap().check_same(&recorded).await
         };
         check(&["c:1", "b:1", "a:1"], 3, 16).await.unwrap();
-        // Nobody listens on port 9 of the loopback interface: the name stands for itself.
+        // No process listens on port 9 of the loopback interface: the name stands for itself.
         let refusal = check(&["a:1", "b:1", "127.0.0.1:9"], 3, 16).await.unwrap_err();
         assert!(refusal.to_string().contains("of the nodes a:1, b:1, c:1 with 3 replicas"), "{refusal}");
         assert!(refusal.to_string().contains("asked for were the nodes 127.0.0.1:9, a:1, b:1"), "{refusal}");

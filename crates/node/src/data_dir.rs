@@ -1,16 +1,16 @@
-//! The data directory: whose it is, and who may use it now.
+//! The data directory: the node that it belongs to, and the process that holds it.
 //!
 //! ```text
-//!   LOCK        held (flock) by the process that serves the directory; its text is that process's id
+//!   LOCK        held (flock) by the process that serves the directory; its text is the process id
 //!   FORMAT      {"format":1,"written_by":"0.1.0"}; the first file of all
-//!   BOOTSTRAP    the order to found the cluster, on initial nodes              ┐ envelopes (quorate_types::codec),
+//!   BOOTSTRAP   the cluster's bootstrap, on initial nodes            ┐ envelopes (types::codec),
 //!   IDENTITY    cluster id and node id; refuses every other cluster      │ replaced as a whole
 //!   TOPOLOGY    the latest topology seen: addresses after a restart      ┘
 //!   log/        the shared Raft log          state/     the applied state
-//!   snapshots/  on their way out             staging/   on their way in      (both emptied at start)
+//!   snapshots/  outgoing snapshots           staging/   incoming snapshots (emptied at start)
 //! ```
 //!
-//! Nothing is ever deleted here to make a start succeed, except what a crash left half-written.
+//! A start deletes nothing here, except files that a crash left half-written.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 
-/// The format that this release writes; it reads every one up to this.
+/// The format that this release writes. It reads this format and every older one.
 const FORMAT_VERSION: u32 = 1;
 /// Only the node's own user reads its data.
 const DIR_MODE: u32 = 0o700;
@@ -40,15 +40,15 @@ const STORED: &str = "STORED";
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// It cannot be made or written.
+    /// It cannot be created or written.
     #[error("the data directory {} cannot be written: {source}; check that it exists and belongs to this user", path.display())]
     Unwritable {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Another process serves it.
+    /// Another process holds it.
     #[error(
         "the data directory {} is in use by process {}; stop that node, or use another --data-dir",
         path.display(), pid.as_deref().unwrap_or("(unknown)")
@@ -56,17 +56,17 @@ pub enum DataDirError {
     Locked {
         /// The directory.
         path: PathBuf,
-        /// The process that holds it, as it wrote into the lock file.
+        /// The process that holds it, from the lock file.
         pid: Option<String>,
     },
-    /// It holds something that no node has put there.
+    /// It holds a file that no node has created.
     #[error(
         "{} is not a data directory: it has no {FORMAT} file, but it has '{found}'; use an empty directory", path.display()
     )]
     Foreign {
         /// The directory.
         path: PathBuf,
-        /// Something that is in it.
+        /// A foreign file in it.
         found: String,
     },
     /// A newer release wrote it.
@@ -82,12 +82,12 @@ pub enum DataDirError {
         /// The release that wrote it.
         written_by: String,
     },
-    /// A file is not what was written.
+    /// A file is corrupt.
     #[error("{} is corrupt: {reason}; replace this node by a new one with an empty data directory", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The defect.
         reason: String,
     },
     /// It belongs to another cluster, or to another node of this one.
@@ -98,9 +98,9 @@ pub enum DataDirError {
     OtherCluster {
         /// The directory.
         path: PathBuf,
-        /// Whose it is.
+        /// The cluster and node that it belongs to.
         own: Identity,
-        /// Who wanted it.
+        /// The cluster or node that tried to use it.
         other: String,
     },
     /// The disk failed.
@@ -108,7 +108,7 @@ pub enum DataDirError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -119,11 +119,12 @@ struct Format {
     written_by: String,
 }
 
-/// A data directory that this process holds. Dropping it lets go of the lock.
+/// A data directory that this process holds. Dropping it releases the lock.
 ///
 /// # Invariants
-/// * The lock is held as long as this lives: no other process reads or writes the directory meanwhile.
-/// * Identity and bootstrap order are written once; another one is refused.
+/// * The lock is held until this value is dropped: no other process uses the directory meanwhile.
+///
+/// * Identity and bootstrap are written once; a different one is refused.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
@@ -131,7 +132,8 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory if it is absent, locks it, and refuses what is not ours to serve.
+    /// Creates the directory if it is absent, locks it, and refuses a directory that this release
+    /// cannot serve.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let unwritable = |source| DataDirError::Unwritable { path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(DIR_MODE).create(path).map_err(unwritable)?;
@@ -151,42 +153,43 @@ impl DataDir {
         &self.path
     }
 
-    /// Where the shared log is.
+    /// The directory of the shared log.
     pub(crate) fn log(&self) -> PathBuf {
         self.path.join("log")
     }
 
-    /// Where the applied state is.
+    /// The directory of the applied state.
     pub(crate) fn state(&self) -> PathBuf {
         self.path.join("state")
     }
 
-    /// Where snapshots are made on their way out.
+    /// The directory of outgoing snapshots.
     pub(crate) fn snapshots(&self) -> PathBuf {
         self.path.join("snapshots")
     }
 
-    /// Where snapshots are put together on their way in.
+    /// The directory of incoming snapshots.
     pub(crate) fn staging(&self) -> PathBuf {
         self.path.join("staging")
     }
 
-    /// Whose directory this is; none as long as it is in no cluster.
+    /// The node that the directory belongs to; none while it is in no cluster.
     pub(crate) fn identity(&self) -> Result<Option<Identity>, DataDirError> {
         self.read(IDENTITY, Identity::decode)
     }
 
-    /// The order to found the cluster, if this node is a initial node.
+    /// The bootstrap of the cluster, if this node is an initial node.
     pub(crate) fn bootstrap(&self) -> Result<Option<Bootstrap>, DataDirError> {
         self.read(BOOTSTRAP, Bootstrap::decode)
     }
 
-    /// The latest topology that was recorded.
+    /// The latest recorded topology.
     pub(crate) fn topology(&self) -> Result<Option<Topology>, DataDirError> {
         self.read(TOPOLOGY, Topology::decode)
     }
 
-    /// Makes the directory this node's for good; durable on return. Refuses to become another's.
+    /// Binds the directory to this node for good; durable on return. Refuses a directory that is
+    /// bound to another node.
     pub(crate) fn record_identity(&self, identity: Identity) -> Result<(), DataDirError> {
         match self.identity()? {
             Some(own) if own == identity => Ok(()),
@@ -195,8 +198,8 @@ impl DataDir {
         }
     }
 
-    /// Records the order to found a cluster and this node's identity in it; durable on return. Another order than the one on
-    /// record is refused.
+    /// Records the bootstrap of a cluster and this node's identity in it; durable on return.
+    /// Refuses a bootstrap that differs from the recorded one.
     pub(crate) fn record_bootstrap(&self, bootstrap: &Bootstrap, node: NodeId) -> Result<(), DataDirError> {
         match self.bootstrap()? {
             Some(own) if own == *bootstrap => {}
@@ -217,13 +220,15 @@ impl DataDir {
         self.write(TOPOLOGY, &topology.encode())
     }
 
-    /// Remembers that the databases were made; durable on return. To be called before anything is promised on them.
+    /// Records that the databases were created; durable on return. Called before any promise rests
+    /// on them.
     pub(crate) fn record_stored(&self) -> Result<(), DataDirError> {
         if self.was_stored()? { Ok(()) } else { self.write(STORED, b"the databases were made\n") }
     }
 
-    /// Refuses a directory whose databases were made and are gone. The node would take empty ones for its own, forget its votes
-    /// and what it acknowledged, and could help to elect a leader that never had it.
+    /// Refuses a directory whose databases were created and are missing. With empty databases the
+    /// node would forget its votes and acknowledged entries, and could help to elect a leader that
+    /// lacks them.
     pub(crate) fn check_stored(&self) -> Result<(), DataDirError> {
         if !self.was_stored()? || Bug::WipedKeepsIdentity.is_on() {
             return Ok(());
@@ -248,7 +253,8 @@ impl DataDir {
         }
     }
 
-    /// Refuses a directory that has data and no identity any more: the node would join as a new one, beside the data of the old one.
+    /// Refuses a directory that has data and no identity: the node would join as a new one, beside
+    /// its old data.
     fn check_identity(&self) -> Result<(), DataDirError> {
         if !self.was_stored()? || self.identity()?.is_some() {
             return Ok(());
@@ -306,11 +312,11 @@ impl DataDir {
         Ok(())
     }
 
-    /// Something in the directory that an unformatted one does not have.
+    /// A file or directory that an unformatted directory does not have.
     fn foreign_entry(&self) -> io::Result<Option<String>> {
         for entry in fs::read_dir(&self.path)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            // An empty file system has the second one.
+            // A new file system has `lost+found`.
             if name != LOCK && name != "lost+found" {
                 return Ok(Some(name));
             }
@@ -318,7 +324,7 @@ impl DataDir {
         Ok(None)
     }
 
-    /// Deletes what a crash left of a file that was being replaced.
+    /// Deletes the temporary file of a replacement that a crash interrupted.
     fn delete_half_written(&self) -> io::Result<()> {
         for name in [FORMAT, BOOTSTRAP, IDENTITY, TOPOLOGY] {
             match fs::remove_file(self.path.join(format!("{name}{}", durable::TEMP_SUFFIX))) {
@@ -399,7 +405,8 @@ mod tests {
         DataDir::open(temp.path()).unwrap();
     }
 
-    /// A holder in another process: `flock` of util-linux holds the file and has written its id there as a node would.
+    /// A holder in another process: `flock` of util-linux holds the file and has written its id into
+    /// it, as a node would.
     #[test]
     fn a_directory_held_by_another_process_names_that_process() {
         let temp = tempfile::tempdir().unwrap();
@@ -451,7 +458,8 @@ mod tests {
         assert_eq!(crate::NodeError::from(refusal).exit_code(), 73);
     }
 
-    /// A crash in the middle of writing leaves the old file or none, and the next start clears up behind it.
+    /// A crash in the middle of writing leaves the old file or none, and the next start deletes the
+    /// temporary file.
     #[test]
     fn what_a_crash_left_is_cleared_and_what_was_recorded_stays() {
         let temp = tempfile::tempdir().unwrap();

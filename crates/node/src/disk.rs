@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{info, warn};
 
-/// The reserve where none is configured, in bytes: room for the log to be purged and for compaction to go on.
+/// The default reserve, in bytes: room to purge the log and to compact.
 const RESERVE_BYTES: u64 = 512 << 20;
-/// On a small disk the reserve is this part of it, in percent.
+/// The default reserve of a small disk, in percent of the disk.
 const RESERVE_PERCENT: u64 = 2;
 
-/// What is known of the disk. Looked at once a second by a task; requests only read the result.
+/// The free space of the disk. A task measures it once a second; requests only read the result.
 #[derive(Debug)]
 pub(crate) struct Disk {
     configured_reserve: Option<u64>,
@@ -19,12 +19,13 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Nothing is known yet, and nothing is refused.
+    /// Nothing is measured yet, and nothing is refused.
     pub(crate) fn new(configured_reserve: Option<u64>) -> Self {
         Disk { configured_reserve, free: AtomicU64::new(u64::MAX), reserve: AtomicU64::new(0) }
     }
 
-    /// Asks the file system of `path`. Where that fails the last answer stands: a failing disk shows in the log's writes.
+    /// Measures the file system of `path`. The last measurement stands if that fails: a failing
+    /// disk shows in the log's writes.
     pub(crate) fn look(&self, path: &Path) {
         match rustix::fs::statvfs(path) {
             Ok(stat) => {
@@ -34,7 +35,7 @@ impl Disk {
         }
     }
 
-    /// Takes note of a disk of `total` bytes with `free` ones.
+    /// Records a measurement of a disk of `total` bytes with `free` free ones.
     fn observe(&self, free: u64, total: u64) {
         let reserve = self.configured_reserve.unwrap_or_else(|| RESERVE_BYTES.min(total / 100 * RESERVE_PERCENT));
         let was_full = self.is_full();
@@ -52,7 +53,7 @@ impl Disk {
         self.free_bytes() < self.reserve.load(Ordering::Relaxed)
     }
 
-    /// Free space in bytes, as last seen.
+    /// Free space in bytes, as last measured.
     pub(crate) fn free_bytes(&self) -> u64 {
         self.free.load(Ordering::Relaxed)
     }

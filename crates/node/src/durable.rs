@@ -1,10 +1,11 @@
-//! Small files that are replaced as a whole: after a crash a file is the old one or the new one, never a part.
+//! Small files that are replaced as a whole: after a crash a file has its old or its new content,
+//! never a mix.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// The ending of a file that is being written; what a crash leaves of it is deleted at start.
+/// The suffix of a file that is being written; the next start deletes one that a crash left.
 pub(crate) const TEMP_SUFFIX: &str = ".tmp";
 
 /// Writes `dir/name`; durable on return. One writer of a name at a time.
@@ -26,7 +27,7 @@ pub(crate) fn read(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Makes the names in a directory durable.
+/// Makes the entries of a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }

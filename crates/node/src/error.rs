@@ -1,29 +1,31 @@
-//! Why a node did not start or did not go on, sorted by what whoever started it does next.
+//! Why a node did not start or stopped, sorted by the operator's next step.
 
+use crate::config::ConfigError;
 use crate::data_dir::DataDirError;
 
-/// Why a node did not start or did not go on. Every text says what to do next.
+/// Why a node did not start or stopped. Every message names the next step.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// The configuration is refused. Nothing was touched.
-    #[error("{0}")]
-    Config(String),
-    /// A port is taken. Starting again may work once its holder is gone, so this is not an error of the configuration.
+    /// The configuration is refused. Neither disk nor ports were touched.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A port is taken. Starting again may work once its holder is gone, so this is not a
+    /// configuration error.
     #[error(
         "cannot listen for {what} connections on {address}: {source}; another process has the port (ss -ltnp names it), or the address is not of this machine: stop that process, or listen elsewhere"
     )]
     Listen {
-        /// What for.
+        /// The port's use.
         what: &'static str,
-        /// Where.
+        /// The address.
         address: std::net::SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// What is stored there cannot be read.
+    /// The stored data cannot be read.
     #[error("the data directory cannot be served: {0}")]
     Corrupt(String),
     /// The disk failed.
@@ -32,9 +34,9 @@ pub enum NodeError {
     /// A listener failed while it served.
     #[error("the {what} server failed: {reason}")]
     Server {
-        /// Which one.
+        /// The server.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
 }

@@ -1,4 +1,4 @@
-//! The first words between two sides: which cluster, which node, which versions of the protocol.
+//! The hello of two sides: cluster, node, and versions of the protocol.
 
 use quorate_proto::{WIRE_VERSION, kv, peer};
 use quorate_testpoints::Bug;
@@ -7,7 +7,7 @@ use quorate_types::{ClusterId, NodeId};
 
 use crate::refusal::Refusal;
 
-/// What a node says first to another. `to` is 0 where any node will do.
+/// A node's hello to another node. `to` is 0 if any node may answer.
 pub(crate) fn hello(cluster: ClusterId, from: NodeId, to: NodeId) -> peer::Hello {
     let wire_version = WIRE_VERSION + u32::from(Bug::NextWireVersion.is_on());
     peer::Hello {
@@ -19,7 +19,7 @@ pub(crate) fn hello(cluster: ClusterId, from: NodeId, to: NodeId) -> peer::Hello
     }
 }
 
-/// Checks what another node said first. Gives that node's id; 0 for one that has none yet.
+/// Checks another node's hello. Returns that node's id; 0 for a machine without one.
 pub(crate) fn check_peer(hello: Option<peer::Hello>, own: Identity) -> Result<NodeId, Refusal> {
     let hello = hello.ok_or_else(|| Refusal::Invalid("the first message has no hello".to_owned()))?;
     check_version(hello.wire_version_min, hello.wire_version_max)?;
@@ -32,7 +32,7 @@ pub(crate) fn check_peer(hello: Option<peer::Hello>, own: Identity) -> Result<No
     Ok(NodeId(hello.from_node))
 }
 
-/// Checks what a client said first, and gives the answer.
+/// Checks a client's hello, and returns the answer.
 pub(crate) fn greet_client(hello: Option<kv::ClientHello>, own: Identity) -> Result<kv::ServerHello, Refusal> {
     let hello = hello.ok_or_else(|| Refusal::Invalid("the first frame has no hello".to_owned()))?;
     let wire_version = check_version(hello.wire_version_min, hello.wire_version_max)?;

@@ -1,4 +1,4 @@
-//! The three ports, taken before anything else is touched.
+//! The three ports of a node, bound before anything else is touched.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use crate::config::{NodeConfig, advertised_addresses};
 use crate::error::NodeError;
 
-/// The three ports of a node, taken.
+/// The three bound ports of a node.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     /// For clients.
@@ -20,17 +20,17 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Takes the ports; gives the addresses that others are told, too.
+    /// Binds the ports; returns the addresses to advertise, too.
     pub(crate) async fn bind(config: &NodeConfig) -> Result<(Self, NodeAddresses), NodeError> {
-        let address = |text: &str, what| config.listen_address(text, what).map_err(NodeError::Config);
-        // All are looked at before the first one is taken.
+        let address = |text: &str, what| config.listen_address(text, what);
+        // All addresses are checked before the first one is bound.
         let client = address(&config.listen.client, "client")?;
         let peer = address(&config.listen.peer, "peer")?;
         let ops = address(&config.listen.ops, "ops")?;
         let (client, client_at) = bind(client, "client").await?;
         let (peer, peer_at) = bind(peer, "peer").await?;
         let (ops, ops_at) = bind(ops, "ops").await?;
-        let told = advertised_addresses(&config.advertise, [client_at, peer_at, ops_at]).map_err(NodeError::Config)?;
+        let told = advertised_addresses(&config.advertise, [client_at, peer_at, ops_at])?;
         Ok((Listeners { client, peer, ops }, told))
     }
 }

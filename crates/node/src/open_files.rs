@@ -1,16 +1,17 @@
-//! How many files and connections this process may have open, and what part of them is for connections.
+//! The limit of open files, and the share of it that each port may use for connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
-/// Connections at one port at a time, where the process may have that many files open.
+/// The most connections of one port, if the limit of open files allows them.
 const CONNECTIONS_MAX: u64 = 4096;
-/// And the least: fewer would not do for the other nodes and a few clients.
+/// The fewest connections of one port: the other nodes and a few clients need them.
 const CONNECTIONS_MIN: u64 = 32;
-/// The part of its descriptors that the process has for one port: there are three, and the store has files.
+/// Each port gets this fraction of the open files: there are three ports, and the store has files.
 const PORT_PART: u64 = 5;
 
-/// Takes as many descriptors as the system allows this user, and says how many connections each port may have at a time.
+/// Raises the limit of open files as far as the system allows, and returns the connections of each
+/// port.
 pub(crate) fn claim() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let most = match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
@@ -25,7 +26,7 @@ pub(crate) fn claim() -> usize {
     connections
 }
 
-/// None is no limit.
+/// `None` means no limit.
 fn connections(open_files: Option<u64>) -> usize {
     let connections = open_files.map_or(CONNECTIONS_MAX, |most| most / PORT_PART);
     usize::try_from(connections.clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)).unwrap_or(usize::MAX)

@@ -20,7 +20,7 @@ pub(crate) async fn serve(node: Arc<Node>, connections: Connections) -> std::io:
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(node.clone());
-    axum::serve(connections, routes).with_graceful_shutdown(async move { node.closed().await }).await
+    axum::serve(connections, routes).with_graceful_shutdown(async move { node.life.closed().await }).await
 }
 
 async fn metrics(State(node): State<Arc<Node>>) -> Response {
@@ -28,7 +28,7 @@ async fn metrics(State(node): State<Arc<Node>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], telemetry::render()).into_response()
 }
 
-/// `ok`, or 503 and the reasons as JSON. `?verbose` lists all checks, also those that are only worth knowing.
+/// `ok`, or 503 and the reasons as JSON. `?verbose` lists all checks and further observations.
 async fn ready(State(node): State<Arc<Node>>, RawQuery(query): RawQuery) -> Response {
     let mut found = readiness::check(&node);
     let status = if found.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

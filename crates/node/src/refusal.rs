@@ -1,12 +1,17 @@
 //! Why a call is refused, and the one place where that becomes a gRPC status.
 
+use quorate_control::ProposeError;
 use quorate_types::Rejection;
 use tonic::{Code, Status};
 
-/// Why a call is refused, sorted by what the caller does next. A text says what that is.
+/// The advice to the operator of a node that was removed from its cluster.
+pub(crate) const REMOVED: &str = "the node was removed from the cluster for good, and holds nothing any more: stop it; to use this \
+                                  machine again, start a node with an empty data directory";
+
+/// Why a call is refused, sorted by the caller's next step, which the message names.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// The node is in no cluster yet. Make one, or wait.
+    /// The node is in no cluster yet. Bootstrap one, or wait.
     #[error("this node is in no cluster yet; make one with 'quorate cluster init', or wait until it has joined one")]
     NoCluster,
     /// The two sides do not belong together.
@@ -15,33 +20,43 @@ pub(crate) enum Refusal {
     /// The request can never succeed.
     #[error("{0}")]
     Invalid(String),
-    /// There is one already, and it is another.
+    /// It exists already, and differs.
     #[error("{0}")]
     AlreadyExists(String),
-    /// Something must be done first.
+    /// A precondition does not hold.
     #[error("{0}")]
     Precondition(String),
-    /// There is no such thing here.
+    /// The named thing does not exist here.
     #[error("{0}")]
     NotFound(String),
-    /// Too much is under way. Try again later.
+    /// The node is at its limit. Try again later.
     #[error("{0}")]
     Busy(String),
     /// A shard or the topology group rejected it.
     #[error("{0}")]
     Rejected(#[from] Rejection),
-    /// The node does not serve yet. Nothing was begun; ask another one, or again.
+    /// The node does not serve yet. Nothing was begun; ask another node, or try again.
     #[error("this node is starting: its data is not open yet")]
     Starting,
-    /// The node is about to stop. Nothing was begun; ask another one.
+    /// The node is about to stop. Nothing was begun; ask another node.
     #[error("this node is stopping")]
     Stopping,
-    /// Another node or this one cannot do it now. Try again.
+    /// This or another node cannot do it now. Try again.
     #[error("{0}")]
     Unavailable(String),
-    /// It was begun and not seen to end. Look what has come of it.
+    /// It was begun, and its outcome is unknown. Look it up.
     #[error("{0}")]
     Unknown(String),
+}
+
+impl From<ProposeError> for Refusal {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::OtherBootstrap => Refusal::AlreadyExists(error.to_string()),
+            ProposeError::Rejected(rejection) => rejection.into(),
+            ProposeError::Unanswered { .. } => Refusal::Unavailable(error.to_string()),
+        }
+    }
 }
 
 impl From<Refusal> for Status {
@@ -53,7 +68,8 @@ impl From<Refusal> for Status {
             Refusal::NotFound(_) => Code::NotFound,
             Refusal::Busy(_) => Code::ResourceExhausted,
             Refusal::Unavailable(_) => Code::Unavailable,
-            // Nothing was begun. A code of its own: one that a broken connection gives too would leave that open.
+            // Nothing was begun. The code differs from that of a broken connection, which leaves it
+            // open.
             Refusal::Starting | Refusal::Stopping => Code::Aborted,
             Refusal::Unknown(_) => Code::Unknown,
             Refusal::Rejected(rejection) => match rejection {
@@ -72,8 +88,8 @@ impl From<Refusal> for Status {
 mod tests {
     use super::*;
 
-    /// A call at a node that had just lost its leadership read as refused for good, and a transfer that was begun as one that
-    /// was not.
+    /// A call at a node that had just lost its leadership used to read as refused for good, and a
+    /// transfer that was begun as one that was not.
     #[test]
     fn what_can_be_tried_again_and_what_is_unknown_are_told_apart_from_refusals() {
         let code = |refusal: Refusal| Status::from(refusal).code();

@@ -1,4 +1,4 @@
-//! The node's metrics: installed once a process, gauges refreshed when somebody looks.
+//! The node's metrics: installed once per process; gauges are refreshed by each scrape.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use tracing::warn;
 
 use crate::node::Node;
 
-/// How often histograms are summed up where nobody looks, so that they do not grow.
+/// How often histograms are summed up if nothing scrapes them, so that they stay small.
 pub(crate) const UPKEEP: Duration = Duration::from_secs(5);
-/// Upper bounds of the buckets of times, in seconds.
+/// Upper bounds of the histogram buckets, in seconds.
 const SECONDS: [f64; 14] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
-/// A gauge that nobody has set for so long when somebody looks is gone: it told of a replica that is not here any more. Those of what
-/// is here are set again before.
+/// A gauge that was not set for this long before a scrape is dropped: its replica has left this
+/// node. The gauges of present replicas are set again by each scrape.
 const GAUGE_IDLE_MAX: Duration = Duration::from_secs(5);
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -55,18 +55,18 @@ pub(crate) fn render() -> String {
     HANDLE.get().map(PrometheusHandle::render).unwrap_or_default()
 }
 
-/// Sets the gauges of a node to what is the case now.
+/// Sets the gauges of a node to their present values.
 pub(crate) fn refresh(node: &Node) {
     gauge!("quorate_disk_free_bytes").set(node.disk.free_bytes() as f64);
     gauge!("quorate_disk_below_reserve").set(f64::from(node.disk.is_full()));
-    gauge!("quorate_uptime_seconds").set(node.uptime_ms() as f64 / 1000.0);
+    gauge!("quorate_uptime_seconds").set(node.life.uptime_ms() as f64 / 1000.0);
     let Some(member) = node.member() else { return };
-    gauge!("quorate_log_queue_bytes").set(member.storage.log.queued_bytes() as f64);
-    if let Some(map) = member.feed.latest() {
+    gauge!("quorate_log_queue_bytes").set(member.store().log.queued_bytes() as f64);
+    if let Some(map) = member.store().feed.latest() {
         gauge!("quorate_topology_revision").set(map.topology.revision as f64);
     }
-    let own = member.identity.node.to_string();
-    for status in member.groups.statuses() {
+    let own = member.store().identity.node.to_string();
+    for status in member.store().groups.statuses() {
         let labels = [("node", own.clone()), ("group", status.group.to_string())];
         let set = |name: &'static str, value: f64| gauge!(name, &labels).set(value);
         set("quorate_group_has_leader", f64::from(status.leader.is_some()));
@@ -106,7 +106,8 @@ mod tests {
 
     use super::*;
 
-    /// A node from which a shard had moved away said for ever that the shard had no leader.
+    /// A node from which a shard had moved away used to report the shard as leaderless until its
+    /// restart.
     #[test]
     fn gauges_of_a_replica_that_moved_away_stayed() {
         let recorder = recorder(Duration::from_millis(20));

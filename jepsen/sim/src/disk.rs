@@ -24,11 +24,12 @@ use crate::defect::Defect;
 pub(crate) struct Life {
     pub(crate) number: u64,
     alive: AtomicBool,
+    end: Notify,
 }
 
 impl Life {
     pub(crate) fn new(number: u64) -> Arc<Self> {
-        Arc::new(Life { number, alive: AtomicBool::new(true) })
+        Arc::new(Life { number, alive: AtomicBool::new(true), end: Notify::new() })
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -37,6 +38,16 @@ impl Life {
 
     pub(crate) fn end(&self) {
         self.alive.store(false, Ordering::Relaxed);
+        self.end.notify_waiters();
+    }
+
+    /// Waits until the node dies.
+    pub(crate) async fn ended(&self) {
+        let mut ended = std::pin::pin!(self.end.notified());
+        ended.as_mut().enable();
+        if self.is_alive() {
+            ended.await;
+        }
     }
 }
 

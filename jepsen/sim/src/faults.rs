@@ -231,7 +231,7 @@ async fn join(world: &Arc<World>) {
     let machine = world.scenario.nodes + 1;
     let command = Command::RegisterNode { addresses: addresses(machine), zone: String::new(), weight: 100 };
     let Some(Outcome::Node(id)) = world.propose(&command).await else { return };
-    if world.nodes().contains_key(&id) || world.add_node(id).is_err() {
+    if world.nodes().contains_key(&id) || world.add_node(id, world.newest_map()).is_err() {
         return;
     }
     world.counts.operations.one();
@@ -249,7 +249,7 @@ async fn transfer(world: &World, map: &Topology, rng: &mut StdRng) {
     if let Some(member) = leading {
         world.counts.transfers.one();
         let what = quorate_types::report::OrderKind::TransferLeader(to);
-        let done = member.groups.execute(shard.group(), what, Duration::from_millis(800)).await;
+        let done = member.groups().execute(shard.group(), what, Duration::from_millis(800)).await;
         let done = done.map_err(|error| error.to_string());
         world.trace.event(&format!("operator: shard {shard} is handed to r{to}: {done:?}"));
     }

@@ -141,7 +141,7 @@ impl Observer {
             }
         }
         for member in self.world.members() {
-            for status in member.groups.statuses() {
+            for status in member.groups().statuses() {
                 let known = self.groups.entry(status.group).or_default();
                 let seen = self.replicas.entry(status.replica).or_default();
                 if status.snapshots_installed > seen.snapshots {

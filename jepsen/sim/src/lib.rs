@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   seed ─→ Scenario ─→ World ─┬─ members: quorate_raft::Groups over disk (gated twins) and network (seeded transport)
-//!                              │           agent, reconciler: what quorate_node does around them
+//!                              │           quorate_control: the product's control plane over peers and host
 //!                              ├─ clients ─→ history ─→ linear (the client oracle)
 //!                              ├─ faults: cuts, crashes, slow disks, clocks, an operator
 //!                              ├─ invariants, promises: looked at every 25 ms, and in every message
@@ -16,7 +16,6 @@
 //!
 //! Read `scenario` next, then `world`, `member`, `network`, `disk`.
 
-mod agent;
 mod client;
 mod command;
 mod counts;
@@ -25,13 +24,15 @@ mod disk;
 mod faults;
 mod heal;
 mod history;
+mod host;
 mod invariants;
 mod linear;
 mod member;
 mod network;
 mod panics;
+mod peers;
+mod product_log;
 mod promise;
-mod reconciler;
 mod run;
 mod scenario;
 mod trace;

@@ -1,162 +1,70 @@
-//! A node while it runs: what `quorate_node` puts around the groups, in few lines. Started with an identity, a disk and a
-//! network; ended by a crash.
+//! A node while it runs: the product's control plane over a simulated disk, network and machine.
+//! It is started with an identity, and ended by a crash.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use quorate_control::store::{Databases, sweep};
+use quorate_control::{Plane, Store, agent, reconciler, throttle, watch};
 use quorate_machine::log::MemoryLog;
 use quorate_machine::state::{MemoryState, State};
 use quorate_raft::{Groups, Options, Replica, Shard};
-use quorate_topology::{Published, TopologyMachine};
-use quorate_types::clock::Clock;
-use quorate_types::report::{Foreground, NodeReport, Order};
-use quorate_types::topology::{NodeState, Topology};
-use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
+use quorate_types::topology::{Identity, NodeState, Topology};
+use quorate_types::{NodeId, ShardId};
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::defect::Defect;
 use crate::disk::{Life, LifeLog, LifeState, Speed};
+use crate::host::{Machine, NodeClock};
+use crate::peers::SimPeers;
 use crate::scenario::Stream;
-use crate::world::World;
-use crate::{agent, reconciler};
+use crate::world::{SimNode, World};
 
-/// When simulated time begins, in milliseconds since 1970.
-const EPOCH_MS: u64 = 1_700_000_000_000;
+/// A node that has not reported for this long is unresponsive. Far shorter than in production:
+/// moves are to be cancelled often.
+const UNRESPONSIVE_AFTER: Duration = Duration::from_millis(200);
 
 /// A node that runs.
 pub(crate) struct Member {
     pub(crate) node: NodeId,
     pub(crate) life: Arc<Life>,
     pub(crate) speed: Arc<Speed>,
-    pub(crate) log: Arc<LifeLog>,
-    pub(crate) state: Arc<LifeState>,
-    pub(crate) groups: Groups,
-    pub(crate) feed: Arc<watch::Sender<Option<Arc<Topology>>>>,
-    pub(crate) clock: Arc<NodeClock>,
-    shards: Mutex<BTreeMap<ShardId, Shard>>,
-    topology: Mutex<Option<Arc<Replica>>>,
-    /// The highest term of group 0 that an order was given in.
-    newest_term: Mutex<u64>,
+    /// The product's control plane of the node.
+    pub(crate) plane: Plane,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
 
-/// A node's wall clock: simulated time, and how wrong it is.
-pub(crate) struct NodeClock {
-    began: Instant,
-    offset_ms: Arc<AtomicI64>,
-}
-
-impl Clock for NodeClock {
-    fn now_ms(&self) -> u64 {
-        let since = u64::try_from(self.began.elapsed().as_millis()).expect("a run takes seconds");
-        EPOCH_MS.saturating_add(since).saturating_add_signed(self.offset_ms.load(Ordering::Relaxed))
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics while holding this lock")
-}
-
 impl Member {
+    pub(crate) fn groups(&self) -> &Groups {
+        &self.plane.store.groups
+    }
+
     pub(crate) fn topology_group(&self) -> Option<Arc<Replica>> {
-        lock(&self.topology).clone()
+        self.plane.store.topology_group()
     }
 
     pub(crate) fn shard(&self, shard: ShardId) -> Option<Shard> {
-        lock(&self.shards).get(&shard).cloned()
+        self.plane.store.shards.get(shard)
     }
 
-    pub(crate) fn shards(&self) -> Vec<(ShardId, Shard)> {
-        lock(&self.shards).iter().map(|(id, group)| (*id, group.clone())).collect()
-    }
-
-    /// Takes over a map that is newer than the one known.
-    pub(crate) fn offer(&self, map: Arc<Topology>) {
-        offer(&self.feed, map);
-    }
-
-    pub(crate) async fn open_shard(&self, shard: ShardId, replica: ReplicaId) -> Result<(), String> {
-        let opened = self.groups.open_shard(shard, replica).await.map_err(|error| error.to_string())?;
-        lock(&self.shards).insert(shard, opened);
-        Ok(())
-    }
-
-    pub(crate) async fn open_topology(&self, replica: ReplicaId) -> Result<(), String> {
-        let feed = self.feed.clone();
-        let published = Published::new(move |map| offer(&feed, map));
-        let open = move |replica, view: &dyn quorate_machine::state::View| {
-            TopologyMachine::open(replica, view, published.clone())
-        };
-        let opened = self.groups.open(GroupId::TOPOLOGY, replica, open).await;
-        *lock(&self.topology) = Some(opened.map_err(|error| error.to_string())?);
-        Ok(())
-    }
-
-    /// Lets go of a replica and destroys it.
-    pub(crate) async fn destroy(&self, group: GroupId, replica: ReplicaId) -> Result<(), String> {
-        match group.shard() {
-            Some(shard) => {
-                let mut shards = lock(&self.shards);
-                if shards.get(&shard).is_some_and(|group| group.replica().id() == replica) {
-                    shards.remove(&shard);
-                }
-            }
-            None => {
-                let mut topology = lock(&self.topology);
-                if topology.as_ref().is_some_and(|group| group.id() == replica) {
-                    *topology = None;
-                }
-            }
-        }
-        self.groups.destroy(replica).await.map_err(|error| error.to_string())
-    }
-
-    /// What the node tells the reconciler of itself.
-    pub(crate) fn report(&self) -> NodeReport {
-        NodeReport {
-            node: self.node,
-            uptime_ms: u64::try_from(self.clock.began.elapsed().as_millis()).expect("a run takes seconds"),
-            disk_free_bytes: 1 << 40,
-            disk_full: false,
-            foreground: Foreground::Idle,
-            replicas: self.groups.reports(),
-        }
-    }
-
-    /// Does what the reconciler orders, unless it was deposed.
-    pub(crate) async fn execute(&self, order: &Order, within: Duration) -> Result<(), String> {
-        {
-            let mut executed = lock(&self.newest_term);
-            if order.term < *executed {
-                return Err("the order is of an earlier term".to_owned());
-            }
-            *executed = order.term;
-        }
-        self.groups.execute(order.group, order.what, within).await.map_err(|error| error.to_string())
+    pub(crate) fn shards(&self) -> Arc<BTreeMap<ShardId, Shard>> {
+        self.plane.store.shards.all()
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        lock(&self.tasks).push(AbortOnDropHandle::new(tokio::spawn(task)));
+        self.tasks().push(AbortOnDropHandle::new(tokio::spawn(task)));
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Vec<AbortOnDropHandle<()>>> {
+        self.tasks.lock().expect("no holder of this lock panics")
     }
 }
 
-fn offer(feed: &watch::Sender<Option<Arc<Topology>>>, map: Arc<Topology>) {
-    feed.send_if_modified(|known| {
-        let newer = known.as_ref().is_none_or(|known| known.revision < map.revision);
-        if newer {
-            *known = Some(map);
-        }
-        newer
-    });
-}
-
-/// Starts a node from what its disk holds. Nothing happens if it runs already.
+/// Starts a node from the contents of its disk. Nothing happens if it runs already.
 pub(crate) fn start(world: &Arc<World>, id: NodeId) {
     let mut nodes = world.nodes();
     let Some(node) = nodes.get_mut(&id).filter(|node| node.member.is_none() && !node.retired) else { return };
@@ -165,14 +73,27 @@ pub(crate) fn start(world: &Arc<World>, id: NodeId) {
     let mut rng = Stream::Node(id.0, life.number).rng(world.scenario.seed);
     let speed = Speed::new(world.scenario.sync_us, Stream::Node(id.0, life.number << 16).rng(world.scenario.seed));
     let log = LifeLog::new(node.log.clone(), life.clone(), world.defect);
+    let plane = plane(world, id, node, life.clone(), log.clone());
+    let member = Arc::new(Member { node: id, life, speed, plane, tasks: Mutex::default() });
+    node.member = Some(member.clone());
+    let disk = node.state.clone();
+    drop(nodes);
+    world.trace.event(&format!("n{id} starts"));
+    member.spawn(log.write(member.speed.clone()));
+    if world.defect != Some(Defect::PurgePastFlush) {
+        member.spawn(flush_now_and_then(disk, member.life.clone(), fork(&mut rng)));
+    }
+    member.spawn(control(member.plane.clone()));
+}
+
+/// The product's control plane over what the simulation has instead of sockets and files.
+fn plane(world: &Arc<World>, id: NodeId, node: &SimNode, life: Arc<Life>, log: Arc<LifeLog>) -> Plane {
     let state = LifeState::new(node.state.clone(), life.clone(), world.defect);
-    let clock = Arc::new(NodeClock { began: Instant::now(), offset_ms: node.clock_offset_ms.clone() });
+    let clock = Arc::new(NodeClock::new(node.clock_offset_ms.clone()));
+    let host = Arc::new(Machine::new(Arc::downgrade(world), id, life.clone()));
     let on_fatal = {
-        let (world, life) = (Arc::downgrade(world), life.clone());
-        Arc::new(move |reason| match world.upgrade() {
-            Some(world) if life.is_alive() => world.violation(format!("node {id} stops itself: {reason}")),
-            _ => {}
-        })
+        let host = host.clone();
+        Arc::new(move |reason: String| quorate_control::Host::fail_stop(&*host, &reason))
     };
     let options = Options {
         node: id,
@@ -186,56 +107,53 @@ pub(crate) fn start(world: &Arc<World>, id: NodeId) {
     let transport = world.network.transport(id, life.clone(), node.log.clone(), log.synced(), node.state.clone());
     let groups = Groups::new(options, log.clone(), state.clone(), transport, clock.clone());
     world.network.connect(id, groups.clone(), life.clone());
-    let member = Arc::new(Member {
-        node: id,
-        life,
-        speed,
-        log,
-        state,
-        groups,
-        feed: Arc::new(watch::Sender::new(node.map.clone())),
-        clock,
-        shards: Mutex::default(),
-        topology: Mutex::default(),
-        newest_term: Mutex::default(),
-        tasks: Mutex::default(),
-    });
-    node.member = Some(member.clone());
-    let disk = node.state.clone();
-    drop(nodes);
-    world.trace.event(&format!("n{id} starts"));
-    member.spawn(member.log.clone().write(member.speed.clone()));
-    if world.defect != Some(Defect::PurgePastFlush) {
-        let flusher = StdRng::clone_seed(&mut rng);
-        member.spawn(flush_now_and_then(disk, member.life.clone(), flusher));
-    }
-    member.spawn(agent::run(Arc::downgrade(world), Arc::downgrade(&member), StdRng::clone_seed(&mut rng)));
-    member.spawn(reconciler::run(Arc::downgrade(world), Arc::downgrade(&member)));
+    let identity = Identity { cluster: world.bootstrap.cluster.id, node: id };
+    let is_initial = world.bootstrap.nodes.iter().any(|initial| initial.id == id);
+    let bootstrap = is_initial.then(|| world.bootstrap.clone());
+    let cached = node.map.as_deref().map(Topology::clone);
+    let store = Store::new(identity, bootstrap, cached, Databases { log, state }, groups);
+    Plane::new(Arc::new(store), Arc::new(SimPeers::new(Arc::downgrade(world), id, life)), host, clock)
 }
 
-/// A machine that asked for an id and did not hear the answer asks again, and gets the same one.
+/// Opens the node's replicas and runs the control loops, as a server does.
+async fn control(plane: Plane) {
+    if let Err(error) = sweep(&*plane.store.log, &*plane.store.state) {
+        return plane.host.fail_stop(&format!("the sweep: {error}"));
+    }
+    if let Err(error) = plane.store.open_own_topology_replica().await {
+        return plane.host.fail_stop(&format!("the replica of the topology group does not open: {error}"));
+    }
+    let mut loops = JoinSet::new();
+    loops.spawn(agent::run(plane.clone()));
+    loops.spawn(watch::run(plane.clone()));
+    loops.spawn(throttle::run(plane.clone(), Vec::new()));
+    loops.spawn(reconciler::run(plane, UNRESPONSIVE_AFTER));
+    while let Some(ended) = loops.join_next().await {
+        if let Err(error) = ended
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// A machine that asked for an id and did not receive the answer asks again, and gets the same one.
 pub(crate) fn start_joining(world: &Arc<World>) {
     let Some(map) = world.newest_map() else { return };
     for node in map.nodes.iter().filter(|node| node.state == NodeState::Joining) {
         let known = world.nodes().contains_key(&node.id);
-        if known || world.add_node(node.id).is_ok() {
+        if known || world.add_node(node.id, Some(map.clone())).is_ok() {
             start(world, node.id);
         }
     }
 }
 
-/// A source of chance for a part of what another one serves.
-trait CloneSeed {
-    fn clone_seed(from: &mut StdRng) -> StdRng;
+/// A random source for a part of the work of another one.
+fn fork(rng: &mut StdRng) -> StdRng {
+    rand::SeedableRng::seed_from_u64(rng.random())
 }
 
-impl CloneSeed for StdRng {
-    fn clone_seed(from: &mut StdRng) -> StdRng {
-        rand::SeedableRng::seed_from_u64(from.random())
-    }
-}
-
-/// RocksDB flushes whenever its memtable is full: nobody is told.
+/// Flushes the state at random times, as RocksDB does when its memtable is full.
 async fn flush_now_and_then(state: Arc<MemoryState>, life: Arc<Life>, mut rng: StdRng) {
     while life.is_alive() {
         tokio::time::sleep(Duration::from_millis(rng.random_range(200..4_000))).await;
@@ -245,8 +163,8 @@ async fn flush_now_and_then(state: Arc<MemoryState>, life: Arc<Life>, mut rng: S
     }
 }
 
-/// The node loses its power: nothing that it did counts any more unless it is durable, and of what waits for a sync a part may
-/// be durable although nobody was told.
+/// Cuts the node's power: only durable effects remain. A part of the writes that wait for a sync
+/// may be durable although none of them was acknowledged.
 pub(crate) fn crash(world: &Arc<World>, id: NodeId, rng: &mut StdRng) {
     let mut nodes = world.nodes();
     let Some(node) = nodes.get_mut(&id) else { return };
@@ -264,10 +182,9 @@ pub(crate) fn crash(world: &Arc<World>, id: NodeId, rng: &mut StdRng) {
     drop(nodes);
     world.counts.crashes.one();
     world.network.disconnect(id);
-    lock(&member.tasks).clear();
-    lock(&member.shards).clear();
-    *lock(&member.topology) = None;
-    // What is left of the process ends by itself: everything that it could reach is out of its reach.
-    let groups = member.groups.clone();
+    member.tasks().clear();
+    member.plane.store.release_replicas();
+    // The rest of the process ends on its own: nothing that it could reach is reachable any longer.
+    let groups = member.groups().clone();
     tokio::spawn(async move { groups.shutdown().await });
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_control::Proposed;
+use quorate_control::proposer::propose_here;
 use quorate_types::topology::Command;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -11,7 +13,7 @@ use crate::counts::Totals;
 use crate::defect::Defect;
 use crate::scenario::{Scenario, Stream};
 use crate::world::World;
-use crate::{faults, heal, invariants, member, panics};
+use crate::{faults, heal, invariants, member, panics, product_log};
 
 /// How long the cluster may take to be bootstrapped while nothing goes wrong.
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -87,6 +89,7 @@ async fn simulate(seed: u64, options: &Options) -> Outcome {
     let scenario = Scenario::draw(seed, options.chaos);
     let described = scenario.describe();
     let world = World::new(scenario, options.defect, options.keep_trace).expect("there is room for a directory");
+    let _log = product_log::follow(world.trace.clone());
     let _network = spawned(world.network.clone().run());
     let _observer = spawned(invariants::run(world.clone()));
     world.node_ids().into_iter().for_each(|id| member::start(&world, id));
@@ -157,17 +160,8 @@ fn workers(world: &Arc<World>) -> Vec<Worker> {
 /// Group 0 is started by its initial nodes and told what the cluster is; the nodes do the rest.
 async fn found(world: &World) {
     let command = Command::Bootstrap(world.bootstrap.clone(), world.shards.clone());
-    loop {
+    while !is_bootstrapped(world, &command).await {
         tokio::time::sleep(BOOTSTRAP_RETRY_PAUSE).await;
-        for member in world.members() {
-            if let Some(group) = member.topology_group() {
-                // Whoever was first has started it.
-                let _ = group.initialize(&world.bootstrap.topology_replicas).await;
-            }
-        }
-        if world.propose(&command).await.is_some() {
-            break;
-        }
     }
     let knows_its_arc = |shard| {
         world.members().iter().filter_map(|member| member.shard(shard)).any(|group| group.replica().head().epoch > 0)
@@ -175,4 +169,14 @@ async fn found(world: &World) {
     while !world.shards.iter().all(|shard| knows_its_arc(shard.id)) {
         tokio::time::sleep(BOOTSTRAP_RETRY_PAUSE).await;
     }
+}
+
+/// Proposes the first command at every node, as an initial node of a real cluster does.
+async fn is_bootstrapped(world: &World, command: &Command) -> bool {
+    for member in world.members() {
+        if let Ok(Proposed::Outcome(outcome)) = propose_here(&member.plane.store, command).await {
+            return !matches!(outcome, quorate_types::topology::Outcome::Refused(_));
+        }
+    }
+    false
 }

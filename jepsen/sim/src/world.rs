@@ -10,6 +10,7 @@ use quorate_machine::state::MemoryState;
 use quorate_raft::Shard;
 use quorate_ring::ArcTable;
 use quorate_topology::plan_bootstrap;
+use quorate_types::operation::ReplicaMove;
 use quorate_types::topology::{
     Bootstrap, ClusterInfo, Command, NodeAddresses, NodeInfo, NodeState, Outcome, ShardInfo, Topology,
 };
@@ -91,19 +92,20 @@ impl World {
             violated: Notify::new(),
             dir: scratch()?,
         };
-        nodes.iter().try_for_each(|node| world.add_node(node.id))?;
+        nodes.iter().try_for_each(|node| world.add_node(node.id, None))?;
         Ok(Arc::new(world))
     }
 
-    /// A machine with an empty disk, not started.
-    pub(crate) fn add_node(&self, id: NodeId) -> anyhow::Result<()> {
+    /// A machine that is not started, with an empty disk but for a map: a machine that joins has fetched
+    /// one.
+    pub(crate) fn add_node(&self, id: NodeId, map: Option<Arc<Topology>>) -> anyhow::Result<()> {
         let snapshots = self.dir.path().join(id.to_string());
         std::fs::create_dir_all(&snapshots)?;
         let node = SimNode {
             log: Arc::new(MemoryLog::new(false)),
             state: Arc::new(MemoryState::new()),
             snapshots,
-            map: None,
+            map,
             lives: 0,
             clock_offset_ms: Arc::default(),
             member: None,
@@ -134,6 +136,21 @@ impl World {
     /// The newest map that any node has on record.
     pub(crate) fn newest_map(&self) -> Option<Arc<Topology>> {
         self.nodes().values().filter_map(|node| node.map.clone()).max_by_key(|map| map.revision)
+    }
+
+    /// A node has recorded a map. Counts the moves that have come to their end since the newest map
+    /// before it.
+    pub(crate) fn record_topology(&self, node: NodeId, map: Arc<Topology>) {
+        if let Some(newest) = self.newest_map().filter(|newest| newest.revision < map.revision) {
+            let is_done = |moving: &&ReplicaMove| {
+                !map.moves.iter().any(|still| still.group == moving.group && still.to == moving.to)
+                    && moving.to.is_some_and(|to| map.replicas(moving.group).any(|at| at == to))
+            };
+            self.counts.moves.add(newest.moves.iter().filter(is_done).count() as u64);
+        }
+        if let Some(node) = self.nodes().get_mut(&node) {
+            node.map = Some(map);
+        }
     }
 
     /// Something that must never happen has happened.

@@ -4,18 +4,21 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
-/// How long a connection may take to be made. Shorter than the shortest election time-out is not needed: candidates repeat.
+/// How long connecting may take. It need not be shorter than an election time-out: candidates
+/// repeat their requests.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A silent connection is asked for a sign of life this often, …
+/// A silent connection is pinged this often.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
-/// … and is given up after so long without one: a network that swallows packets must not hold a connection for ever.
+/// A connection ends if a ping is not answered for this long: a network that drops packets must not
+/// keep it open.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
-/// HTTP/2 windows, in bytes: a frame or chunk of the largest size never waits for a window update.
+/// HTTP/2 window of a stream, in bytes: a frame or chunk of the largest size never waits for an
+/// update.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// The same for a whole connection.
+/// HTTP/2 window of a connection, in bytes.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// Makes a connection of its own to `host:port`.
+/// Opens a new connection to `host:port`.
 pub(crate) async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
     Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -29,7 +32,7 @@ pub(crate) async fn connect(address: &str) -> Result<Channel, tonic::transport::
         .await
 }
 
-/// An error with what caused it: tonic's own text says only "transport error".
+/// An error with its causes: tonic's own text says only "transport error".
 pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

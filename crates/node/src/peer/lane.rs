@@ -8,9 +8,10 @@ use tokio::sync::mpsc;
 
 /// Messages that may wait in a lane. A heartbeat or vote of each of 4,096 groups fits, twice.
 const LANE_MESSAGES_MAX: usize = 8192;
-/// Bytes that may wait in a lane. Beyond, the receiver is slower than the sender and Raft must hold back.
+/// Bytes that may wait in a lane. With more, the receiver is slower than the sender and Raft must
+/// hold back.
 const LANE_BYTES_MAX: usize = 32 << 20;
-/// A frame is closed before it becomes larger than this; a single larger message is a frame of its own.
+/// Bytes of a frame. A single message larger than this is a frame of its own.
 const FRAME_BYTES_MAX: usize = 256 << 10;
 
 /// A queue for one lane to one node.
@@ -26,14 +27,14 @@ struct Load {
     bytes: AtomicUsize,
 }
 
-/// The end that messages are put into.
+/// The sending end.
 pub(crate) struct LaneSender {
     messages: mpsc::Sender<PeerMessage>,
     load: Arc<Load>,
 }
 
 impl LaneSender {
-    /// Queues a message; false when the lane is not connected or full.
+    /// Queues a message; false if the lane is not connected or is full.
     pub(crate) fn send(&self, message: PeerMessage) -> bool {
         let size = message.size_bytes();
         if !self.load.connected.load(Ordering::Relaxed) || self.load.bytes.load(Ordering::Relaxed) > LANE_BYTES_MAX {
@@ -48,10 +49,11 @@ impl LaneSender {
     }
 }
 
-/// The end that frames are taken out of.
+/// The receiving end.
 ///
 /// # Invariants
-/// * Messages come out in the order in which they went in.
+/// * Messages leave in the order in which they were queued.
+///
 /// * `drained[framed..]` was taken from the queue and is in no frame yet.
 pub(crate) struct LaneReceiver {
     messages: mpsc::Receiver<PeerMessage>,
@@ -61,7 +63,7 @@ pub(crate) struct LaneReceiver {
 }
 
 impl LaneReceiver {
-    /// A new connection begins: what waited for the old one is lost with it.
+    /// A new connection begins: messages queued for the old one are dropped.
     pub(crate) fn connected(&mut self) {
         self.forget(self.framed);
         self.drained.clear();
@@ -72,8 +74,8 @@ impl LaneReceiver {
         self.load.connected.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for messages and gives the next frame of everything that waits, as far as it fits; none when the lane was closed.
-    /// A call that is dropped while it waits loses nothing.
+    /// Waits for messages and returns as many as fit a frame; none when the lane was closed.
+    /// Cancelling a call while it waits loses nothing.
     pub(crate) async fn next_frame(&mut self) -> Option<Vec<u8>> {
         if self.framed == self.drained.len() {
             self.drained.clear();
@@ -96,7 +98,7 @@ impl LaneReceiver {
         Some(encode_frame(&self.drained[start..self.framed]))
     }
 
-    /// A handle to say that the connection is gone, from where the receiver is not at hand.
+    /// A handle that can mark the lane as disconnected without the receiver.
     pub(crate) fn status(&self) -> LaneStatus {
         LaneStatus(self.load.clone())
     }
@@ -112,7 +114,7 @@ impl LaneReceiver {
 pub(crate) struct LaneStatus(Arc<Load>);
 
 impl LaneStatus {
-    /// The connection is gone: from here on nothing is queued.
+    /// The connection is gone: nothing is queued until the next one.
     pub(crate) fn disconnected(&self) {
         self.0.connected.store(false, Ordering::Relaxed);
     }
@@ -145,7 +147,8 @@ mod tests {
         decode_frame(frame).unwrap().into_iter().map(sequence).collect()
     }
 
-    /// What waits becomes one frame, of many groups and in order; a new frame begins where the size would be exceeded.
+    /// Waiting messages of many groups become one frame, in order; a new frame begins where the
+    /// size would be exceeded.
     #[tokio::test]
     async fn what_waits_becomes_one_frame_up_to_its_size() {
         let (sender, mut receiver) = lane();
@@ -182,7 +185,8 @@ mod tests {
         assert!(!sender.send(message(2, 0)));
     }
 
-    /// What was queued on a lost connection is lost with it, also what was drained for a frame that was never taken.
+    /// Messages queued on a lost connection are dropped with it, even those drained for a frame
+    /// that was never taken.
     #[tokio::test]
     async fn a_new_connection_starts_with_an_empty_lane() {
         let (sender, mut receiver) = lane();

@@ -1,4 +1,4 @@
-//! One lane's connection to one node: made, kept, and made again for as long as the node is known.
+//! Keeps one lane connected to one node.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,33 +16,35 @@ use tracing::{debug, info};
 use super::connection::{connect, describe};
 use super::lane::{LaneReceiver, LaneStatus};
 
-/// The pause after the first failure.
+/// The back-off after the first failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// The longest pause: a node that comes back is found within about this time.
+/// The longest back-off: a node that returns is found within about this time.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// A connection that lasted so long was a good one: the next pause is a short one again.
+/// A connection that lasted this long resets the back-off.
 const STEADY: Duration = Duration::from_secs(5);
 
-/// One lane's connection to one node.
+/// Keeps one lane connected to one node.
 pub(crate) struct Link {
-    /// The node.
+    /// The node to connect to.
     pub(crate) to: NodeId,
-    /// For the log.
+    /// The lane's name in log lines.
     pub(crate) lane: &'static str,
-    /// Said first on every connection.
+    /// The first message on every connection.
     pub(crate) hello: Hello,
-    /// Where the node is; a change starts a new connection.
+    /// The node's address; a change starts a new connection.
     pub(crate) address: watch::Receiver<String>,
     /// Ends the link.
     pub(crate) stopping: CancellationToken,
 }
 
 impl Link {
-    /// Keeps the lane connected until the node is forgotten or this one stops. Never gives up.
+    /// Keeps the lane connected until the node leaves the topology or this one stops. Never gives
+    /// up.
     pub(crate) async fn run(self, receiver: LaneReceiver) {
         let mut addresses = self.address.clone();
         let status = receiver.status();
-        // The stream of frames belongs to the connection while there is one; the lock hands the receiver to the next.
+        // The stream of frames owns the receiver while the connection lasts; the lock passes it on
+        // to the next connection.
         let receiver = Arc::new(Mutex::new(receiver));
         let mut backoff = BACKOFF_MIN;
         loop {
@@ -74,7 +76,7 @@ impl Link {
         }
     }
 
-    /// Carries frames over one connection until it ends; says why it did.
+    /// Carries frames over one connection until it ends; returns the reason.
     async fn carry(&self, address: &str, receiver: &Arc<Mutex<LaneReceiver>>, status: &LaneStatus) -> String {
         let channel = match connect(address).await {
             Ok(channel) => channel,
@@ -93,7 +95,7 @@ impl Link {
     }
 }
 
-/// The hello, then everything that the lane has, for as long as it is open.
+/// The hello, then the frames of the lane until it closes.
 fn frames(hello: Hello, receiver: OwnedMutexGuard<LaneReceiver>) -> impl Stream<Item = Frame> + Send + 'static {
     stream::unfold((Some(hello), receiver), async |(hello, mut receiver)| {
         let frame = match hello {

@@ -1,4 +1,5 @@
-//! Receiving snapshots: the files are put together in a directory of their own and verified before anybody else sees them.
+//! Receives snapshots: the files are written to a directory of their own and verified before Raft
+//! sees them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,35 +13,37 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Snapshots that a node receives at the same time.
+/// Snapshots that a node receives concurrently.
 const RECEIVING_MAX: usize = 2;
-/// A transfer is given up when no chunk comes for so long.
+/// A transfer is cancelled if no chunk arrives for this long.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Files are synced piece by piece as they come: all of one at once would hold up every other sync of the disk.
+/// Files are synced in pieces while they arrive: one large sync would delay all other syncs of the
+/// disk.
 const SYNC_BYTES: usize = 4 << 20;
 
-/// Where snapshots are put together.
+/// The directory of incoming snapshots.
 pub(crate) struct Staging {
     dir: PathBuf,
     next: AtomicU64,
     permits: Arc<Semaphore>,
 }
 
-/// A snapshot that was received whole and verified; durable. Deleted when this is dropped, unless it was consumed before.
+/// A complete and verified snapshot, durable. Dropping it deletes its files, unless they were
+/// consumed.
 pub(crate) struct Staged {
     dir: PathBuf,
     files: Vec<PathBuf>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Why a snapshot was not received. The sender starts again from a fresh one.
+/// Why a snapshot was not received. The sender restarts from a fresh snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unstaged {
-    /// Others are being received.
+    /// Too many snapshots are being received.
     #[error("{RECEIVING_MAX} snapshots are being received already")]
     Busy,
-    /// It is not what its header says, it stopped coming, or it cannot be written.
+    /// The data differs from the header, the transfer ended early, or the disk failed.
     #[error("{0}")]
     Broken(String),
 }
@@ -51,11 +54,12 @@ impl Staging {
         Staging { dir, next: AtomicU64::new(0), permits: Arc::new(Semaphore::new(RECEIVING_MAX)) }
     }
 
-    /// Takes the bytes of all files, one after the other, and checks them against `expected`: length and crc32c of each.
+    /// Receives all files, one after the other, and checks them against `expected`: length and
+    /// crc32c of each.
     pub(crate) async fn receive(
         &self,
         expected: &[(u64, u32)],
-        chunks: impl Stream<Item = Result<Bytes, String>> + Send,
+        chunks: impl Stream<Item = Result<Bytes, Unstaged>> + Send,
     ) -> Result<Staged, Unstaged> {
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| Unstaged::Busy)?;
         let dir = self.dir.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
@@ -85,7 +89,7 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // What cannot be deleted now is deleted at the next start.
+        // A directory that cannot be deleted now is deleted at the next start.
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             tracing::warn!(%error, dir = %self.dir.display(), "staged snapshot not deleted");
         }
@@ -97,7 +101,7 @@ async fn receive_file(
     length: u64,
     checksum: u32,
     rest: &mut Bytes,
-    chunks: &mut (impl Stream<Item = Result<Bytes, String>> + Unpin),
+    chunks: &mut (impl Stream<Item = Result<Bytes, Unstaged>> + Unpin),
 ) -> Result<(), Unstaged> {
     let file = File::create_new(path).map_err(|e| broken(path, e))?;
     let mut file = tokio::fs::File::from_std(file);
@@ -127,10 +131,10 @@ async fn receive_file(
     Ok(())
 }
 
-async fn next(chunks: &mut (impl Stream<Item = Result<Bytes, String>> + Unpin)) -> Result<Option<Bytes>, Unstaged> {
+async fn next(chunks: &mut (impl Stream<Item = Result<Bytes, Unstaged>> + Unpin)) -> Result<Option<Bytes>, Unstaged> {
     let chunk = timeout(PROGRESS_TIMEOUT, chunks.next()).await;
     let chunk = chunk.map_err(|_| Unstaged::Broken(format!("nothing came for {PROGRESS_TIMEOUT:?}")))?;
-    chunk.transpose().map_err(Unstaged::Broken)
+    chunk.transpose()
 }
 
 fn broken(path: &Path, error: std::io::Error) -> Unstaged {
@@ -150,8 +154,8 @@ mod tests {
         [FIRST, b"", SECOND].map(|file| (file.len() as u64, crc32c::crc32c(file))).to_vec()
     }
 
-    /// The files' bytes in chunks of `size`, which do not care where a file ends.
-    fn chunks(bytes: &[u8], size: usize) -> Vec<Result<Bytes, String>> {
+    /// The files' bytes in chunks of `size`, which ignore file boundaries.
+    fn chunks(bytes: &[u8], size: usize) -> Vec<Result<Bytes, Unstaged>> {
         bytes.chunks(size).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect()
     }
 
@@ -178,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Every way in which the bytes can differ from the header is noticed, and nothing stays behind.
+    /// Every difference between the data and the header is noticed, and no file stays behind.
     #[tokio::test]
     async fn a_corrupted_file_is_rejected() {
         let (dir, staging) = staging();
@@ -188,7 +192,7 @@ mod tests {
             bytes[20] ^= 1;
             bytes
         };
-        let lost = Err("connection reset".to_owned());
+        let lost = Err(Unstaged::Broken("connection reset".to_owned()));
         let cases = [
             (chunks(&flipped, 7), "checksum"),
             (chunks(&whole[..whole.len() - 1], 7), "before the end"),

@@ -1,10 +1,12 @@
-//! Sending snapshots: a header, then the files' bytes in chunks, paced, on a connection of its own.
+//! Sends snapshots: a header, then the files in chunks, rate-limited, on a connection of its own.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use quorate_control::PeerError;
+use quorate_control::throttle::{RATE_BURST, RATE_MAX};
 use quorate_machine::rate_limiter::RateLimiter;
 use quorate_proto::peer::peer_client::PeerClient;
 use quorate_proto::peer::{Hello, SnapshotChunk};
@@ -18,15 +20,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::info;
 
 use super::connection::{connect, describe};
-use crate::throttle::{RATE_BURST, RATE_MAX};
 
-/// Snapshots that a node sends at the same time; more would only make each of them slower.
+/// Snapshots that a node sends concurrently; more would slow each of them down.
 const SENDING_MAX: usize = 2;
 /// Bytes of a chunk.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks that may wait for the connection.
 const CHUNKS_AHEAD: usize = 4;
-/// A transfer is given up when the receiver takes no chunk for so long.
+/// A transfer is cancelled if the receiver takes no chunk for this long.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the receiver may take to verify and install a snapshot after the last chunk.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -46,36 +47,37 @@ impl Default for SnapshotSender {
 }
 
 impl SnapshotSender {
-    /// How fast all snapshots together are sent.
-    pub(crate) fn rate_limiter(&self) -> &RateLimiter {
-        &self.rate_limiter
+    /// The limiter of all snapshots that this node sends.
+    pub(crate) fn rate_limiter(&self) -> Arc<RateLimiter> {
+        self.rate_limiter.clone()
     }
 
-    /// Sends a snapshot and waits until it is installed; gives the receiver's vote. Dropping the future cancels the transfer.
+    /// Sends a snapshot and waits until it is installed; returns the receiver's vote. Dropping the
+    /// future cancels the transfer.
     pub(crate) async fn send(
         &self,
         address: &str,
         hello: Hello,
         header: SnapshotHeader,
         files: Vec<PathBuf>,
-    ) -> Result<Vote, String> {
-        let _permit = self.permits.acquire().await.map_err(|e| e.to_string())?;
+    ) -> Result<Vote, PeerError> {
+        let _permit = self.permits.acquire().await.map_err(|e| unsent(e.to_string()))?;
         let started = Instant::now();
         let bytes: u64 = header.files.iter().map(|(length, _)| length).sum();
-        let channel = connect(address).await.map_err(|e| describe(&e))?;
+        let channel = connect(address).await.map_err(|e| unsent(describe(&e)))?;
         let mut client = PeerClient::new(channel);
         let (chunks, body) = mpsc::channel(CHUNKS_AHEAD);
         let call = client.snapshot(ReceiverStream::new(body));
         tokio::pin!(call);
         let produced = tokio::select! {
-            // The receiver refuses before it has everything.
+            // The receiver may refuse before the last chunk.
             reply = &mut call => return vote(reply),
             produced = self.produce(chunks, hello, &header, &files) => produced,
         };
-        // Once the body has ended the receiver's own answer says more than ours: it knows why it took no more.
+        // After the body has ended, the receiver's answer is better than ours: it names its reason.
         let reply = timeout(INSTALL_TIMEOUT, call).await;
         produced?;
-        let vote = vote(reply.map_err(|_| "the receiver does not answer".to_owned())?)?;
+        let vote = vote(reply.map_err(|_| unsent("the receiver does not answer"))?)?;
         info!(group = %header.group, replica = %header.to, bytes, elapsed = ?started.elapsed(), "snapshot sent");
         Ok(vote)
     }
@@ -86,7 +88,7 @@ impl SnapshotSender {
         hello: Hello,
         header: &SnapshotHeader,
         files: &[PathBuf],
-    ) -> Result<(), String> {
+    ) -> Result<(), PeerError> {
         let header = codec::encode(Kind::SnapshotHeader, header).into();
         put(&chunks, SnapshotChunk { hello: Some(hello), header, data: Bytes::new() }).await?;
         for path in files {
@@ -95,8 +97,8 @@ impl SnapshotSender {
         Ok(())
     }
 
-    async fn produce_file(&self, chunks: &mpsc::Sender<SnapshotChunk>, path: &Path) -> Result<(), String> {
-        let unreadable = |e: std::io::Error| format!("{}: {e}", path.display());
+    async fn produce_file(&self, chunks: &mpsc::Sender<SnapshotChunk>, path: &Path) -> Result<(), PeerError> {
+        let unreadable = |e: std::io::Error| unsent(format!("{}: {e}", path.display()));
         let mut file = tokio::fs::File::open(path).await.map_err(unreadable)?;
         file.set_max_buf_size(CHUNK_BYTES);
         loop {
@@ -110,14 +112,18 @@ impl SnapshotSender {
     }
 }
 
-async fn put(chunks: &mpsc::Sender<SnapshotChunk>, chunk: SnapshotChunk) -> Result<(), String> {
+async fn put(chunks: &mpsc::Sender<SnapshotChunk>, chunk: SnapshotChunk) -> Result<(), PeerError> {
     match timeout(PROGRESS_TIMEOUT, chunks.send(chunk)).await {
-        Ok(sent) => sent.map_err(|_| "the connection was lost".to_owned()),
-        Err(_) => Err(format!("the receiver took nothing for {PROGRESS_TIMEOUT:?}")),
+        Ok(sent) => sent.map_err(|_| unsent("the connection was lost")),
+        Err(_) => Err(unsent(format!("the receiver took nothing for {PROGRESS_TIMEOUT:?}"))),
     }
 }
 
-fn vote(reply: Result<tonic::Response<quorate_proto::peer::SnapshotReply>, tonic::Status>) -> Result<Vote, String> {
-    let reply = reply.map_err(|status| describe(&status))?.into_inner();
-    codec::decode(Kind::Vote, &reply.vote).map_err(|e| e.to_string())
+fn vote(reply: Result<tonic::Response<quorate_proto::peer::SnapshotReply>, tonic::Status>) -> Result<Vote, PeerError> {
+    let reply = reply.map_err(|status| unsent(describe(&status)))?.into_inner();
+    codec::decode(Kind::Vote, &reply.vote).map_err(|e| unsent(e.to_string()))
+}
+
+fn unsent(reason: impl Into<String>) -> PeerError {
+    PeerError::Unanswered(reason.into())
 }

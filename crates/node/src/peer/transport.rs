@@ -1,4 +1,4 @@
-//! Raft's transport over gRPC: who the peers are, and which queue a message goes into.
+//! Raft's transport over gRPC: the table of peers, and the choice of the queue for a message.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub(crate) struct PeerTransport {
     stopping: CancellationToken,
 }
 
-/// A node that messages are sent to. Dropping it ends its connections.
+/// A node that receives messages. Dropping it ends its connections.
 struct Peer {
     address: watch::Sender<String>,
     control: LaneSender,
@@ -37,7 +37,7 @@ struct Peer {
 }
 
 impl PeerTransport {
-    /// A transport of this node that knows nobody yet.
+    /// A transport of this node without peers.
     pub(crate) fn new(own: Identity) -> Self {
         PeerTransport {
             own,
@@ -48,13 +48,14 @@ impl PeerTransport {
         }
     }
 
-    /// How fast all snapshots together are sent from here.
-    pub(crate) fn snapshot_rate(&self) -> &RateLimiter {
+    /// The limiter of all snapshots that this node sends.
+    pub(crate) fn snapshot_rate(&self) -> Arc<RateLimiter> {
         self.snapshots.rate_limiter()
     }
 
-    /// Takes note of the cluster's nodes: connects to new ones, again to those whose address changed, and no more to removed
-    /// ones; to nobody if this node was removed itself, as all would refuse it. Called by one task at a time, inside a tokio runtime.
+    /// Adopts the nodes of the topology: connects to new nodes, reconnects to nodes whose address
+    /// changed, and disconnects from removed ones; from all nodes if this one was removed, as all
+    /// would refuse it. Called by one task at a time, inside a tokio runtime.
     pub(crate) fn update(&self, nodes: &[NodeInfo]) {
         let known = self.peers.load();
         let is_removed = nodes.iter().any(|node| node.id == self.own.node && node.state == NodeState::Removed);
@@ -123,7 +124,7 @@ impl Transport for PeerTransport {
         let snapshots = self.snapshots.clone();
         Box::pin(async move {
             let address = address.ok_or_else(|| SnapshotUnsent(format!("node {to} is not known")))?;
-            snapshots.send(&address, hello, header, files).await.map_err(SnapshotUnsent)
+            snapshots.send(&address, hello, header, files).await.map_err(|error| SnapshotUnsent(error.to_string()))
         })
     }
 }
@@ -134,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// A node that was removed connected to everybody several times a second, to be refused every time.
+    /// A removed node used to reconnect to all nodes several times a second, only to be refused.
     #[tokio::test]
     async fn a_removed_node_connected_again_and_again() {
         let own = Identity { cluster: ClusterId(1), node: NodeId(1) };

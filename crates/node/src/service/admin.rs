@@ -1,4 +1,4 @@
-//! The Admin service: the cluster, this node, and what operators ask of it.
+//! The Admin service: the topology, this node's status, and operators' requests.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl AdminService {
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn get_topology(&self, _: Request<GetTopologyRequest>) -> Result<Response<Topology>, Status> {
-        let map = self.member()?.feed.latest().ok_or(Refusal::NoCluster)?;
+        let map = self.member()?.store().feed.latest().ok_or(Refusal::NoCluster)?;
         Ok(Response::new(Topology::from((*map.topology).clone())))
     }
 
@@ -54,20 +54,21 @@ impl Admin for AdminService {
             peer_address: node.addresses.peer.clone(),
             ops_address: node.addresses.ops.clone(),
             version: crate::VERSION.to_owned(),
-            uptime_ms: node.uptime_ms(),
+            uptime_ms: node.life.uptime_ms(),
             disk_free_bytes: node.disk.free_bytes(),
             zone: node.config.zone.clone(),
             weight: node.config.weight,
             ..NodeStatus::default()
         };
         let Some(member) = node.member() else {
-            // One that opens its data still says who it is: it must not be taken for one that has lost it.
+            // A node that is opening its data still reports its identity: it must not look like a
+            // node that lost it.
             let identity = node.data.identity().ok().flatten();
             let (id, cluster_id) = identity.map(|own| (own.node.0, own.cluster.to_string())).unwrap_or_default();
             return Ok(Response::new(NodeStatus { id, cluster_id, ..alone }));
         };
-        let (statuses, state) = (member.groups.statuses(), member.storage.state.clone());
-        // Looks into indexes that may be on disk.
+        let (statuses, state) = (member.store().groups.statuses(), member.store().state.clone());
+        // Reads indexes that may be on disk.
         let replicas = tokio::task::spawn_blocking(move || {
             let sized = |status: quorate_raft::ReplicaStatus| {
                 let data_bytes = state.approximate_bytes(status.replica);
@@ -76,8 +77,8 @@ impl Admin for AdminService {
             statuses.into_iter().map(sized).collect()
         });
         Ok(Response::new(NodeStatus {
-            id: member.identity.node.0,
-            cluster_id: member.identity.cluster.to_string(),
+            id: member.store().identity.node.0,
+            cluster_id: member.store().identity.cluster.to_string(),
             replicas: replicas.await.map_err(|error| Refusal::Unavailable(error.to_string()))?,
             ..alone
         }))
@@ -94,8 +95,8 @@ impl Admin for AdminService {
         let shard = ShardId(request.into_inner().shard);
         let member = self.member()?;
         let absent = || Refusal::NotFound(format!("this node has no replica of shard {shard}"));
-        let replica = member.shards.get(shard).ok_or_else(absent)?.replica().id();
-        let state = member.storage.state.clone();
+        let replica = member.store().shards.get(shard).ok_or_else(absent)?.replica().id();
+        let state = member.store().state.clone();
         let hashed = tokio::task::spawn_blocking(move || {
             let mut hash = None;
             state.view(&mut |view| {
@@ -121,7 +122,7 @@ impl Admin for AdminService {
     }
 
     async fn compact_logs(&self, _: Request<CompactLogsRequest>) -> Result<Response<CompactLogsResponse>, Status> {
-        let purged_entries = self.member()?.groups.compact().await.map_err(|_| Refusal::Stopping)?;
+        let purged_entries = self.member()?.store().groups.compact().await.map_err(|_| Refusal::Stopping)?;
         Ok(Response::new(CompactLogsResponse { purged_entries }))
     }
 

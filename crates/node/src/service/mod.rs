@@ -1,10 +1,12 @@
-//! The client port. Wire types end here.
+//! The gRPC services of a node: this is where wire types end.
 
 mod admin;
 mod kv;
-mod parts;
+mod metrics;
+mod pages;
+mod peer;
 mod replies;
-mod serve;
 
 pub(crate) use admin::AdminService;
 pub(crate) use kv::KvService;
+pub(crate) use peer::PeerService;

@@ -1,4 +1,4 @@
-//! The queue of replies of one stream: what waits becomes one frame.
+//! The queue of replies of one stream: all waiting replies become one frame.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Parts whose replies may wait for the connection.
 const QUEUED_MAX: usize = 256;
-/// A frame is closed before its replies take more bytes than this; a single larger reply is a frame of its own.
+/// Bytes of a frame. A single reply larger than this is a frame of its own.
 const FRAME_BYTES_MAX: usize = 512 << 10;
 
-/// Bytes of values that one stream's replies may have, for reads from before they are read until they are written.
+/// Bytes of values in one stream's replies, counted from before the read until they are written.
 const VALUES_BYTES_MAX: usize = 64 << 20;
-/// Room for bytes is counted in such portions.
+/// The unit in which room for bytes is counted.
 const PORTION_BYTES: usize = 1 << 10;
 
 /// A new queue.
@@ -23,18 +23,18 @@ pub(crate) fn reply_queue() -> (ReplyQueue, Replies) {
     (ReplyQueue { sender, bytes }, Replies { receiver, waiting: Vec::new(), rooms: Vec::new() })
 }
 
-/// Some replies, and the room that is free again when they are written: of the requests that they answer, and of bytes read.
+/// Replies, with the room that is freed when they are written.
 #[derive(Debug)]
 pub(crate) struct Batch {
     /// The replies.
     pub(crate) replies: Vec<Reply>,
-    /// The room of the requests.
+    /// The room of the requests that they answer.
     pub(crate) requests: Option<OwnedSemaphorePermit>,
-    /// The room of the bytes.
+    /// The room of the values in them.
     pub(crate) bytes: Option<OwnedSemaphorePermit>,
 }
 
-/// The end that replies are put into. Cheap to clone.
+/// The sending end. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct ReplyQueue {
     sender: mpsc::Sender<Batch>,
@@ -42,14 +42,14 @@ pub(crate) struct ReplyQueue {
 }
 
 impl ReplyQueue {
-    /// Queues replies; waits while the queue is full. Nothing happens when the client is gone.
+    /// Queues replies; waits while the queue is full. Does nothing if the client is gone.
     pub(crate) async fn send(&self, batch: Batch) {
-        // An error says that the client is gone: nobody waits for the replies any more.
+        // An error means that the client is gone.
         let _ = self.sender.send(batch).await;
     }
 
-    /// Room for the records that refused writes carry, which are read already. Where there is none, the replies go without
-    /// them: a client that wants to know reads.
+    /// Reserves room for the records in refused writes, which are already in memory. Without room
+    /// the records are dropped from the replies: a client can read them.
     pub(crate) fn reserve_refused(&self, replies: &mut [Reply]) -> Option<OwnedSemaphorePermit> {
         let bytes = replies.iter().filter_map(refused_record).map(|record| record.value.len()).sum();
         if bytes == 0 {
@@ -66,8 +66,9 @@ impl ReplyQueue {
         room
     }
 
-    /// Waits until the stream has room for so many bytes that are about to be read: a client that does not read its replies
-    /// waits here. Whoever holds room goes on to [`send`](Self::send) and waits for nothing else meanwhile.
+    /// Waits until the stream has room for this many bytes that are about to be read: reads of a
+    /// client that does not read its replies wait here. A task that holds room must
+    /// [`send`](Self::send) before it waits for anything else.
     pub(crate) async fn reserve(&self, bytes: usize) -> Room {
         let all = self.bytes.clone().acquire_many_owned(portions(bytes)).await;
         Room(Some(all.expect("the semaphore is never closed")))
@@ -78,7 +79,7 @@ impl ReplyQueue {
 pub(crate) struct Room(Option<OwnedSemaphorePermit>);
 
 impl Room {
-    /// Keeps room for so many bytes, at most what was reserved, and gives the rest back.
+    /// Keeps room for this many bytes, at most the reserved ones, and frees the rest.
     pub(crate) fn keep(&mut self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let mut all = self.0.take()?;
         let kept = (portions(bytes) as usize).min(all.num_permits());
@@ -90,17 +91,17 @@ fn portions(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(PORTION_BYTES)).expect("what is read at once is far below the bound of a stream")
 }
 
-/// The end that frames are taken out of.
+/// The receiving end.
 pub(crate) struct Replies {
     receiver: mpsc::Receiver<Batch>,
-    /// Taken from the queue and in no frame yet, in reverse order.
+    /// Replies taken from the queue that are in no frame yet, in reverse order.
     waiting: Vec<Reply>,
-    /// The room that `waiting` takes; given back when all of it is in frames.
+    /// The room of `waiting`; freed when all of it is in frames.
     rooms: Vec<OwnedSemaphorePermit>,
 }
 
 impl Replies {
-    /// Waits for replies and gives everything that waits, as far as it fits a frame; none when nobody can put anything in.
+    /// Waits for replies and returns as many as fit a frame; none when all senders are gone.
     pub(crate) async fn next_frame(&mut self) -> Option<Vec<Reply>> {
         if self.waiting.is_empty() {
             self.rooms.clear();
@@ -138,7 +139,7 @@ fn refused_record(reply: &Reply) -> Option<&Record> {
     }
 }
 
-/// About how many bytes a reply takes in a frame.
+/// The approximate size of a reply in a frame, in bytes.
 fn size_bytes(reply: &Reply) -> usize {
     const OVERHEAD_BYTES: usize = 64;
     let record = match &reply.result {
@@ -192,7 +193,8 @@ mod tests {
         assert_eq!(ids(replies.next_frame().await), [5]);
     }
 
-    /// Requests count as in flight until their replies are written: that is what stops a client that does not read.
+    /// Requests count as in flight until their replies are written: that stops a client that does
+    /// not read.
     #[tokio::test]
     async fn room_is_given_back_when_all_replies_are_in_frames() {
         let room = Arc::new(Semaphore::new(2));
@@ -207,7 +209,7 @@ mod tests {
         assert_eq!(room.available_permits(), 2);
     }
 
-    /// What is read for a client that does not read its replies is bounded.
+    /// Bytes read for a client that does not read its replies are bounded.
     #[tokio::test]
     async fn room_for_bytes_is_given_back_when_they_are_written() {
         let (queue, mut replies) = reply_queue();

@@ -1,4 +1,4 @@
-//! The peer port: what other nodes ask of this one.
+//! The peer service: calls and streams from other nodes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
+use quorate_control::orders::{execute, own_report};
+use quorate_control::proposer::propose_here;
+use quorate_control::watch;
 use quorate_proto::peer::peer_server::Peer;
 use quorate_proto::peer::{
     BootstrapRequest, BootstrapResponse, ExecuteRequest, ExecuteResponse, Frame, FramesEnd, Hello,
@@ -18,31 +21,26 @@ use quorate_types::NodeId;
 use quorate_types::codec::{self, Kind};
 use quorate_types::peer::{SnapshotHeader, decode_frame};
 use quorate_types::report::Order;
-use quorate_types::topology::{Bootstrap, Command, Outcome};
+use quorate_types::topology::{Bootstrap, Command};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info, warn};
 
-use super::client::Proposed;
-use super::snapshots_in::Unstaged;
 use crate::bootstrap;
 use crate::handshake::check_peer;
 use crate::member::Member;
 use crate::node::Node;
+use crate::peer::{Unstaged, proposed_to_wire};
 use crate::refusal::Refusal;
-use crate::{propose, reconciler};
 
-/// How long a question for a newer topology waits for one.
-pub(crate) const WATCH_WAIT: Duration = Duration::from_secs(5);
-
-/// A peer that is refused comes again and again: why is said so often.
+/// A refused peer reconnects soon: the reason is logged this often.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
-/// Reasons that are remembered to have been said. Beyond that all are forgotten.
+/// Reasons that are remembered as logged. With more, all are forgotten.
 const SAID_MAX: usize = 64;
 
 /// Serves the peer port.
 pub(crate) struct PeerService {
     node: Arc<Node>,
-    /// When peers were last said to be refused, by the reason.
+    /// When each reason for refusing a peer was last logged.
     said: Mutex<HashMap<String, Instant>>,
 }
 
@@ -52,7 +50,7 @@ impl PeerService {
         PeerService { node, said: Mutex::default() }
     }
 
-    /// Says why a peer is refused, unless that was said a moment ago.
+    /// Logs why a peer is refused, unless the same reason was logged a moment ago.
     fn say_refused(&self, refusal: &Refusal) {
         let reason = refusal.to_string();
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,10 +64,10 @@ impl PeerService {
         said.insert(reason, Instant::now());
     }
 
-    /// As [`greet`](Self::greet), and refuses a node that was removed: it may only ask what became of the cluster.
+    /// Like [`greet`](Self::greet), but refuses removed nodes: they may only watch the topology.
     fn greet_living(&self, hello: Option<Hello>) -> Result<(Arc<Member>, NodeId), Refusal> {
         let (member, from) = self.greet(hello)?;
-        if member.feed.latest().is_some_and(|map| map.topology.is_removed(from)) {
+        if member.store().feed.latest().is_some_and(|map| map.topology.is_removed(from)) {
             return Err(Refusal::Handshake(format!(
                 "node {from} was removed from this cluster; start it again with an empty data directory and --join"
             )));
@@ -77,10 +75,10 @@ impl PeerService {
         Ok((member, from))
     }
 
-    /// Checks who calls; gives the member that this node is, and the caller's id.
+    /// Checks the caller's hello. Returns this node's membership and the caller's id.
     fn greet(&self, hello: Option<Hello>) -> Result<(Arc<Member>, NodeId), Refusal> {
         let member = self.node.require_member()?;
-        let from = check_peer(hello, member.identity)?;
+        let from = check_peer(hello, member.store().identity)?;
         Ok((member, from))
     }
 }
@@ -95,12 +93,12 @@ impl Peer for PeerService {
         loop {
             let frame = tokio::select! {
                 frame = frames.message() => frame?,
-                () = self.node.closed() => None,
+                () = self.node.life.closed() => None,
             };
             let Some(frame) = frame else { return Ok(Response::new(FramesEnd {})) };
             let messages = decode_frame(&frame.messages).map_err(|e| Refusal::Invalid(e.to_string()))?;
             for message in messages {
-                member.groups.receive(from, message);
+                member.store().groups.receive(from, message);
             }
         }
     }
@@ -121,9 +119,9 @@ impl Peer for PeerService {
             }
         })?;
         fail_point("snapshot-staged");
-        let groups = member.groups.clone();
+        let groups = member.store().groups.clone();
         let received = Received::new(staged.files().to_vec(), staged);
-        // Goes on when the sender hangs up: Raft installs what it was once given.
+        // Continues if the sender disconnects: Raft completes an installation that it has begun.
         let install = tokio::spawn(async move { groups.receive_snapshot(header, received).await });
         let installed = install.await.map_err(|e| Refusal::Unavailable(e.to_string()))?;
         let vote = installed.map_err(|error| Refusal::Unavailable(error.to_string()))?;
@@ -145,11 +143,12 @@ impl Peer for PeerService {
         let WatchTopologyRequest { hello, revision } = request.into_inner();
         let (member, _) = self.greet(hello)?;
         let newer = tokio::select! {
-            map = member.feed.newer_than(revision) => map.topology.encode(),
-            () = tokio::time::sleep(WATCH_WAIT) => Vec::new(),
-            () = self.node.closed() => return Err(Refusal::Stopping.into()),
+            newer = watch::answer(&member.store().feed, revision) => newer,
+            () = self.node.life.closed() => return Err(Refusal::Stopping.into()),
         };
-        Ok(Response::new(WatchTopologyResponse { topology: newer.into() }))
+        Ok(Response::new(WatchTopologyResponse {
+            topology: newer.map(|newer| newer.encode()).unwrap_or_default().into(),
+        }))
     }
 
     async fn propose_topology(
@@ -160,27 +159,13 @@ impl Peer for PeerService {
         let (member, from) = self.greet_living(hello)?;
         let command = Command::decode(&command).map_err(|e| Refusal::Invalid(e.to_string()))?;
         info!(%from, ?command, "topology command");
-        Ok(Response::new(match propose::here(&member, &command).await? {
-            Proposed::NotLeader(leader) => ProposeTopologyResponse {
-                is_not_leader: true,
-                not_leader: leader.map_or(0, |NodeId(node)| node),
-                ..Default::default()
-            },
-            Proposed::Outcome(outcome) => match outcome {
-                Outcome::Done => ProposeTopologyResponse::default(),
-                Outcome::Node(node) => ProposeTopologyResponse { id: node.0, ..Default::default() },
-                Outcome::Operation { id, already } => {
-                    ProposeTopologyResponse { id: id.0, already, ..Default::default() }
-                }
-                Outcome::Move(_) => ProposeTopologyResponse::default(),
-                Outcome::Refused(refused) => ProposeTopologyResponse { refused, ..Default::default() },
-            },
-        }))
+        let proposed = propose_here(member.store(), &command).await.map_err(Refusal::from)?;
+        Ok(Response::new(proposed_to_wire(proposed)))
     }
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
         let (member, _) = self.greet_living(request.into_inner().hello)?;
-        let report = reconciler::own_report(&self.node, &member);
+        let report = own_report(&member.plane);
         Ok(Response::new(ReportResponse { report: report.encode().into() }))
     }
 
@@ -189,14 +174,14 @@ impl Peer for PeerService {
         let (member, from) = self.greet_living(hello)?;
         let order = Order::decode(&order).map_err(|e| Refusal::Invalid(e.to_string()))?;
         info!(%from, ?order, "order of the reconciler");
-        let refused = reconciler::execute(&member, &order).await.err().unwrap_or_default();
+        let refused = execute(&member.plane, &order).await.err().map_or_else(String::new, |error| error.to_string());
         Ok(Response::new(ExecuteResponse { refused }))
     }
 }
 
-fn data_of(chunks: Streaming<SnapshotChunk>) -> impl Stream<Item = Result<Bytes, String>> + Send {
+fn data_of(chunks: Streaming<SnapshotChunk>) -> impl Stream<Item = Result<Bytes, Unstaged>> + Send {
     stream::unfold(chunks, async |mut chunks| {
-        let chunk = chunks.message().await.map_err(|status| status.to_string()).transpose()?;
+        let chunk = chunks.message().await.map_err(|status| Unstaged::Broken(status.to_string())).transpose()?;
         Some((chunk.map(|chunk| chunk.data), chunks))
     })
 }

@@ -1,4 +1,5 @@
-//! The latest topology that this node knows of, wherever it came from.
+//! The newest topology that this node knows, from its own replica of the topology group or from
+//! another node.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,11 +9,11 @@ use quorate_types::{ClusterId, ShardId};
 use tokio::sync::watch;
 use tracing::{error, info};
 
-/// A topology with what requests look up in it.
+/// A topology with an index of its shards.
 #[derive(Debug)]
-pub(crate) struct ClusterMap {
+pub struct ClusterMap {
     /// The topology.
-    pub(crate) topology: Arc<Topology>,
+    pub topology: Arc<Topology>,
     places: HashMap<ShardId, usize>,
 }
 
@@ -22,30 +23,31 @@ impl ClusterMap {
         ClusterMap { topology, places }
     }
 
-    /// The shard of that id.
-    pub(crate) fn shard(&self, id: ShardId) -> Option<&ShardInfo> {
+    /// The shard with this id.
+    pub fn shard(&self, id: ShardId) -> Option<&ShardInfo> {
         self.places.get(&id).map(|&place| &self.topology.shards[place])
     }
 }
 
-/// The latest topology that this node knows of. Its replica of group 0 offers what it applies; a node without one offers what
-/// others tell it.
+/// The newest topology that this node knows. The node's replica of the topology group offers each
+/// topology that it applies; other topologies come from other nodes.
 ///
 /// # Invariants
 /// * The revision only grows, and the cluster is always the node's own.
-pub(crate) struct TopologyFeed {
+pub struct TopologyFeed {
     cluster: ClusterId,
     latest: watch::Sender<Option<Arc<ClusterMap>>>,
 }
 
 impl TopologyFeed {
-    /// A feed that knows nothing yet.
-    pub(crate) fn new(cluster: ClusterId) -> Self {
+    /// An empty feed.
+    pub fn new(cluster: ClusterId) -> Self {
         TopologyFeed { cluster, latest: watch::Sender::new(None) }
     }
 
-    /// Takes a topology if it is newer. Short: it is called while entries are applied.
-    pub(crate) fn offer(&self, topology: Arc<Topology>) {
+    /// Takes a topology if it is newer than the latest one. Never blocks: it is called while
+    /// entries are applied.
+    pub fn offer(&self, topology: Arc<Topology>) {
         if topology.cluster.id != self.cluster {
             error!(own = %self.cluster, other = %topology.cluster.id, "topology of another cluster ignored");
             return;
@@ -60,26 +62,26 @@ impl TopologyFeed {
         });
     }
 
-    /// The latest one; none while the cluster is being bootstrapped.
-    pub(crate) fn latest(&self) -> Option<Arc<ClusterMap>> {
+    /// The latest topology; none while the cluster is being bootstrapped.
+    pub fn latest(&self) -> Option<Arc<ClusterMap>> {
         self.latest.borrow().clone()
     }
 
-    /// Told of every newer one.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Arc<ClusterMap>>> {
+    /// A receiver of every newer topology.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<ClusterMap>>> {
         self.latest.subscribe()
     }
 
-    /// Waits for one that is newer than `revision`.
-    pub(crate) async fn newer_than(&self, revision: u64) -> Arc<ClusterMap> {
+    /// Waits for a topology newer than `revision`.
+    pub async fn newer_than(&self, revision: u64) -> Arc<ClusterMap> {
         let mut changes = self.latest.subscribe();
         let newer = |map: &Option<Arc<ClusterMap>>| map.as_ref().is_some_and(|map| map.topology.revision > revision);
         let map = changes.wait_for(newer).await.expect("the feed that is borrowed here holds the sender");
         map.clone().expect("the condition just held")
     }
 
-    /// Waits for the first one.
-    pub(crate) async fn first(&self) -> Arc<ClusterMap> {
+    /// Waits for the first topology.
+    pub async fn first(&self) -> Arc<ClusterMap> {
         let mut changes = self.latest.subscribe();
         let map = changes.wait_for(Option::is_some).await.expect("the feed that is borrowed here holds the sender");
         map.clone().expect("the condition just held")
