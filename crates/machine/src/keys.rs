@@ -48,9 +48,9 @@ pub const LOG_SPACES: [LogSpace; 6] =
     [LogSpace::Committed, LogSpace::Entry, LogSpace::Purged, LogSpace::Replica, LogSpace::Tombstone, LogSpace::Vote];
 
 /// Length of a log key without an index, in bytes.
-pub const LOG_KEY_BYTES: usize = 9;
+const LOG_KEY_BYTES: usize = 9;
 /// Length of an entry's key, in bytes.
-pub const LOG_ENTRY_KEY_BYTES: usize = 17;
+const LOG_ENTRY_KEY_BYTES: usize = 17;
 
 /// A log key without an index: a key of any space but [`LogSpace::Entry`], or the common prefix of
 /// a replica's entry keys.
@@ -98,12 +98,12 @@ pub enum Space {
 }
 
 /// The key of the [`quorate_types::state::Head`], in [`Space::Meta`].
-pub const HEAD: &[u8] = b"h";
+pub(crate) const HEAD: &[u8] = b"h";
 /// The key of the membership, in [`Space::Meta`].
-pub const MEMBERSHIP: &[u8] = b"m";
+pub(crate) const MEMBERSHIP: &[u8] = b"m";
 
 /// First byte of a session key, in [`Space::Table`].
-pub const SESSION: u8 = b'S';
+pub(crate) const SESSION: u8 = b'S';
 /// Length of the prefix (replica and space) of a state key, in bytes.
 pub const STATE_PREFIX_BYTES: usize = 9;
 
@@ -151,7 +151,7 @@ pub fn session_key(session: SessionId, index: u64) -> Vec<u8> {
 const SESSION_KEY_BYTES: usize = 17;
 
 /// Parses a [`session_key`]. None if the bytes are not one.
-pub fn parse_session_key(key: &[u8]) -> Option<(SessionId, u64)> {
+pub(crate) fn parse_session_key(key: &[u8]) -> Option<(SessionId, u64)> {
     if key.len() != SESSION_KEY_BYTES || key[0] != SESSION {
         return None;
     }

@@ -65,7 +65,7 @@ fn play(line: &str, shard: &mut Shard) -> String {
         ["flush"] => shard.store.state.flush().unwrap(),
         ["restart"] => shard.restart(),
         ["snapshot", id] => shard.move_to(ReplicaId(id.parse().unwrap())),
-        ["crash"] => return format!("applied {} entries again, with the same outcomes\n", shard.crash()),
+        ["crash"] => return format!("replayed {} entries with the same outcomes\n", shard.crash()),
         ["read", name] => {
             return match &read(&*shard.store.state, shard.replica, &[key(name)])[0] {
                 Some(record) => format!("v{} {}\n", record.version, record.value.as_bytes().escape_ascii()),
@@ -143,7 +143,7 @@ fn show(outcome: &Outcome) -> String {
         Outcome::SessionUnknown => "session unknown".into(),
         Outcome::SequenceForgotten => "sequence forgotten".into(),
         Outcome::SequenceTooFar => "sequence too far".into(),
-        Outcome::WrongEpoch { epoch } => format!("wrong epoch, the shard's is {epoch}"),
+        Outcome::WrongEpoch { epoch } => format!("wrong epoch: the shard's is {epoch}"),
         Outcome::Done => "done".into(),
     }
 }
