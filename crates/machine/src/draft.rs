@@ -13,8 +13,9 @@ use crate::state::{Batch, StateError, View, Visit, meta};
 /// overlaid with the batch's changes so far. Becomes one [`Batch`].
 ///
 /// # Invariants
-/// * No change is visible outside before the whole batch is written.
-/// * `put` and `delete` read nothing.
+/// * No change is visible outside before the whole batch is written (held by the test
+///   `head_and_records_come_from_one_point_in_time`).
+/// * `put` and `delete` read nothing (held by the test `unconditional_put_reads_nothing`).
 pub struct Draft<'a> {
     base: &'a dyn View,
     replica: ReplicaId,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   parent                                  child (this test binary, run again)
-//!     │ ◄── "do R n …"  before each call ──── threads: append, vote, truncate, purge, create, destroy
+//!     │ ◄── "do R n …"  before each call ──── threads: append, vote, truncate, purge, …
 //!     │ ◄── "ok R n"    from each Done ────── writer
 //!     │ ─── SIGKILL at a random moment ─────► ✗
 //!     └ opens the log: every replica R must equal the model after some n ≥ its last "ok"

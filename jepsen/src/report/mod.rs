@@ -2,9 +2,9 @@
 //! the terminal.
 //!
 //! ```text
-//!   history.jsonl ─ operations ─┬─ availability ─ longest gaps, failovers ─┐
-//!                               ├─ series ─ latency, rate                  ├─ Results ─ json, summary
-//!   nemesis.jsonl ─ faults ─────┴──────────────────────────────────────────┴─ html ─ svg, timeline
+//!   history.jsonl ─ operations ─┬─ availability ─ gaps, failovers ──┐
+//!                               ├─ series ─ latency, rate           ├─ Results ─ json, summary
+//!   nemesis.jsonl ─ faults ─────┴───────────────────────────────────┴─ html ─ svg, timeline
 //! ```
 
 pub mod availability;

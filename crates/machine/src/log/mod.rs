@@ -84,11 +84,12 @@ pub struct LogState {
 ///
 /// # Invariants
 /// * The changes of one replica become durable in call order: votes, appends and truncations are
-///   never reordered. So a `done` also confirms all earlier changes of its replica.
+///   never reordered. So a `done` also confirms all earlier changes of its replica. (Asserted where
+///   the writer completes an operation.)
 /// * A replica's entries have no holes: `purged.index + 1 ..= last.index`. (The first entry of a
-///   log that was never purged may have any index.)
+///   log that was never purged may have any index.) [`Extent`] asserts this, and both logs use it.
 /// * After a crash, each replica has exactly a prefix of its changes. The prefix contains every
-///   change whose `done` was called.
+///   change whose `done` was called (held by the test `acknowledged_changes_survive_sigkill`).
 ///
 /// # To be correct
 /// Calls for one replica come from one task at a time; calls for different replicas are concurrent.

@@ -2,7 +2,6 @@
 //! changes since the last flush.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -141,8 +140,7 @@ impl View for MemoryView {
 
     fn scan(&self, replica: ReplicaId, space: Space, prefix: &[u8], visit: Visit<'_>) -> Result<(), StateError> {
         let Some(keys) = self.0.get(&replica) else { return Ok(()) };
-        let from = Bound::Included((space, prefix.to_vec()));
-        for ((found, key), value) in keys.range((from, Bound::Unbounded)) {
+        for ((found, key), value) in keys.range((space, prefix.to_vec())..) {
             if *found != space || !key.starts_with(prefix) || visit(key, value).is_break() {
                 break;
             }

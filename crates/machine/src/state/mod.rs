@@ -95,9 +95,10 @@ pub trait Pinned: Send + Sync {
 /// The state of all replicas of a node.
 ///
 /// # Invariants
-/// * A batch is visible as a whole to all later views, and invisible to all earlier ones.
+/// * A batch is visible as a whole to all later views, and invisible to all earlier ones (held by
+///   the test `head_and_records_come_from_one_point_in_time`).
 /// * After a crash, each replica's state is its state after some batch, no earlier than the last
-///   flush.
+///   flush (held by the test `killed_node_has_a_prefix_of_its_entries`).
 pub trait State: Send + Sync + 'static {
     /// Calls `read` once with a view of the current state. Keep it short: a view pins everything
     /// that it can see.

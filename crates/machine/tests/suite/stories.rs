@@ -8,7 +8,7 @@
 //!   > open | del | bootstrap EPOCH | tick       commands; ` ; ` puts several into one entry
 //!   > time MS                                   sets the leader's clock
 //!   > read KEY | head | sessions N              reads; opens N sessions
-//!   > flush | crash | restart | snapshot ID     a crash reverts to the last flush and replays the log
+//!   > flush | crash | restart | snapshot ID     a crash reverts to the last flush, then replays
 //! ```
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -43,8 +43,10 @@ impl Item {
 /// The writer's queue.
 ///
 /// # Invariants
-/// * Items leave in the order of arrival.
-/// * No item enters after the queue has ended; late items get the reason.
+/// * Items leave in the order of arrival. (The tail asserts that each replica's operations are
+///   written in order.)
+/// * No item enters after the queue has ended; late items get the reason (held by the tests
+///   `closed_log_refuses_calls` and `failed_write_ends_acknowledgements`).
 pub(super) struct Queue {
     inner: Mutex<Inner>,
     filled: Condvar,

@@ -38,8 +38,10 @@ pub use options::StateOptions;
 /// The state of all replicas of a node, on disk.
 ///
 /// # Invariants
-/// * No write goes through the write-ahead log; only flushed and ingested data is durable.
-/// * Each key starts with a replica and a space ([`quorate_machine::keys`]).
+/// * No write goes through the write-ahead log; only flushed and ingested data is durable (held by
+///   the tests of `state_crash` and `snapshots`).
+/// * Each key starts with a replica and a space ([`quorate_machine::keys`]); `state_key_into`
+///   builds all of them.
 pub struct RocksState {
     db: Arc<DB>,
     options: StateOptions,
