@@ -1,14 +1,16 @@
-//! The partition-testing harness: it starts a real cluster, writes and reads while it breaks the cluster's network, disks,
-//! clocks and processes, records what every client saw, and checks the record against what Quorate promises.
+//! The fault-injection harness. It starts a real cluster, writes and reads while it injects faults
+//! into the network, disks, clocks and processes, records every operation with its result, and
+//! checks the record against Quorate's promises.
 //!
-//! It knows the store only from outside: the client library, the command line and the processes.
+//! It knows the store only from outside: through the client library, the command line and the
+//! processes.
 //!
 //! ```text
 //!   suite ─► run ─┬─ cluster    real processes, networks and disks
-//!                 ├─ nemesis    faults, by a schedule
-//!                 ├─ workload   what clients do, and what must be true of it
-//!                 ├─ history    what they saw ─► check    linearizability, replay
-//!                 └─ report     numbers and pictures
+//!                 ├─ nemesis    faults on a schedule
+//!                 ├─ workload   operations of the clients, and their rules
+//!                 ├─ history    operations with results ─► check    linearizability, replay
+//!                 └─ report     numbers and plots
 //! ```
 //!
 //! Read `history` next, then `run`.

@@ -1,4 +1,4 @@
-//! `quorate-jepsen`: see the library's documentation and `jepsen/README.md`.
+//! `quorate-jepsen`: see the documentation of the library, and `jepsen/README.md`.
 
 mod command;
 

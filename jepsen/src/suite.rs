@@ -1,31 +1,33 @@
-//! The tables of runs: what CI and a release test.
+//! The suites: tables of runs for CI and for a release.
 //!
-//! A run that is added is a row here. Each says what it must have reached; without that it fails.
+//! Each row is a run with its required coverage; a run that misses it fails. A new run is a new
+//! row.
 
 use std::path::Path;
 
-use crate::run::{Options, Pace, Required};
+use crate::run::{ClusterOptions, FaultOptions, LoadOptions, Loop, Options, Required};
 
-/// Which table.
+/// A table of runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
-    /// Some eight minutes on two cores: every family of faults once.
+    /// About eight minutes on two cores: every family of faults once.
     Ci,
-    /// Some sixty minutes: every family longer and faster, then half an hour with all of them at once.
+    /// About sixty minutes: every family longer and faster, then half an hour of all faults
+    /// together.
     Release,
 }
 
-/// One run of a table.
+/// A run of a table.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// Its name, and that of its directory.
+    /// The name of the run and of its directory.
     pub name: &'static str,
-    /// What it is for.
+    /// The purpose of the run.
     pub what: &'static str,
     workloads: &'static [&'static str],
     nemeses: &'static [&'static str],
     time_limit: u64,
-    pace: Pace,
+    pace: Loop,
     log_retained_bytes: Option<u64>,
     interval: f64,
     overlap: bool,
@@ -34,7 +36,7 @@ pub struct Entry {
 }
 
 impl Suite {
-    /// Its runs.
+    /// The runs of the suite.
     pub fn entries(self) -> &'static [Entry] {
         match self {
             Suite::Ci => CI,
@@ -44,32 +46,38 @@ impl Suite {
 }
 
 impl Entry {
-    /// The run, with its directory below `out`.
+    /// The options of the run, with its directory below `out`.
     pub fn options(&self, out: &Path, seed: u64) -> Options {
         let (rate, concurrency) = match self.pace {
-            Pace::Open { rate } => (Some(rate), None),
-            Pace::Closed { concurrency } => (None, Some(concurrency)),
+            Loop::Open { rate } => (Some(rate), None),
+            Loop::Closed { concurrency } => (None, Some(concurrency)),
         };
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         Options {
-            workload: owned(self.workloads),
-            nemesis: owned(self.nemeses),
-            time_limit: self.time_limit,
-            rate,
-            concurrency,
-            log_retained_bytes: self.log_retained_bytes,
-            interval: self.interval,
-            overlap: self.overlap,
-            pin: self.pin,
+            load: LoadOptions {
+                workload: owned(self.workloads),
+                time_limit: self.time_limit,
+                rate,
+                concurrency,
+                pin: self.pin,
+                ..LoadOptions::default()
+            },
+            faults: FaultOptions {
+                nemesis: owned(self.nemeses),
+                interval: self.interval,
+                overlap: self.overlap,
+                bug: None,
+            },
+            cluster: ClusterOptions { log_retained_bytes: self.log_retained_bytes, ..ClusterOptions::default() },
             seed: Some(seed),
             out: Some(out.join(self.name)),
+            no_history: false,
             required: self.required,
-            ..Options::default()
         }
     }
 }
 
-/// The least that a run must have reached.
+/// The required coverage of a run.
 const fn required(faults: u64, elections: u64, leaders_hit: u64, snapshots: u64) -> Required {
     Required {
         require_faults: faults,
@@ -82,7 +90,7 @@ const fn required(faults: u64, elections: u64, leaders_hit: u64, snapshots: u64)
 const CI: &[Entry] = &[
     Entry {
         name: "partitions",
-        what: "the network is cut in every shape",
+        what: "network partitions of every shape",
         workloads: &["register", "set"],
         nemeses: &["partition"],
         required: required(4, 3, 2, 0),
@@ -90,7 +98,7 @@ const CI: &[Entry] = &[
     },
     Entry {
         name: "kill-power",
-        what: "processes die, and power is cut: what was not synced is gone",
+        what: "processes are killed, and power cuts lose unsynced data",
         workloads: &["register", "set"],
         nemeses: &["kill", "power-cut"],
         required: required(2, 3, 2, 0),
@@ -98,7 +106,7 @@ const CI: &[Entry] = &[
     },
     Entry {
         name: "pause-clock",
-        what: "leaders stop and go on, clocks jump",
+        what: "leaders pause and resume, clocks jump",
         workloads: &["register", "counter"],
         nemeses: &["pause-leaders", "clock-jump"],
         required: required(2, 2, 2, 0),
@@ -106,7 +114,7 @@ const CI: &[Entry] = &[
     },
     Entry {
         name: "membership",
-        what: "leaders hand over, replicas move, nodes come and go",
+        what: "leaderships are transferred, replicas move, nodes join and leave",
         workloads: &["register", "append"],
         nemeses: &["purge-logs", "transfer-leaders", "move-shard", "churn"],
         required: required(1, 2, 0, 1),
@@ -114,7 +122,7 @@ const CI: &[Entry] = &[
     },
     Entry {
         name: "disks",
-        what: "disks are full, slow, hang, fail to sync",
+        what: "disks are full, slow or hung, or fail to sync",
         workloads: &["register", "counter"],
         nemeses: &["disk-full", "sync-fails", "slow-disk", "hung-disk"],
         required: required(1, 1, 1, 0),
@@ -122,7 +130,7 @@ const CI: &[Entry] = &[
     },
     Entry {
         name: "shortener",
-        what: "short links while nodes die, are cut off, and logs are purged",
+        what: "short links while nodes are killed or partitioned, and logs are purged",
         workloads: &["shortener", "set"],
         nemeses: &["kill-one", "partition-leader", "purge-logs"],
         required: required(1, 2, 1, 0),
@@ -130,14 +138,14 @@ const CI: &[Entry] = &[
     },
 ];
 
-/// What the runs of CI have in common.
+/// The defaults of the CI runs.
 const CI_RUN: Entry = Entry {
     name: "",
     what: "",
     workloads: &[],
     nemeses: &[],
     time_limit: 45,
-    pace: Pace::Open { rate: 300.0 },
+    pace: Loop::Open { rate: 300.0 },
     log_retained_bytes: None,
     interval: 4.0,
     overlap: false,
@@ -162,7 +170,7 @@ const RELEASE: &[Entry] = &[
     },
     Entry {
         name: "pinned",
-        what: "every client talks to one node only, and goes on asking leaders that were cut off or stopped",
+        what: "every client is pinned to one node, and keeps asking partitioned or paused leaders",
         workloads: &["register", "counter"],
         nemeses: &["partition-leader", "partition-one-way", "partition-minority", "pause-leaders"],
         pin: true,
@@ -237,13 +245,13 @@ const RELEASE: &[Entry] = &[
     },
     Entry {
         name: "everything",
-        what: "half an hour of everything at once, as fast as the cluster goes, with logs so short that snapshots never end",
+        what: "half an hour of all faults together at full speed, with logs so short that snapshots are frequent",
         workloads: &["register", "append", "set"],
         nemeses: &["network", "process", "clock-jump", "disk", "log", "membership"],
         time_limit: 1_800,
-        pace: Pace::Closed { concurrency: 64 },
+        pace: Loop::Closed { concurrency: 64 },
         log_retained_bytes: Some(64 << 10),
-        // Of six classes at once: the cluster must have moments in which it works fast.
+        // Six classes overlap: a longer interval leaves times of undisturbed work.
         interval: 6.0,
         overlap: true,
         pin: false,
@@ -251,11 +259,11 @@ const RELEASE: &[Entry] = &[
     },
 ];
 
-/// What the runs of a release have in common.
+/// The defaults of the release runs.
 const RELEASE_RUN: Entry = Entry {
-    what: "a minute and a half of it, or two and a half where mending takes long",
+    what: "a minute and a half, or two and a half for faults that heal slowly",
     time_limit: 90,
-    pace: Pace::Open { rate: 500.0 },
+    pace: Loop::Open { rate: 500.0 },
     ..CI_RUN
 };
 
@@ -265,13 +273,14 @@ mod tests {
     use crate::nemesis::Fault;
     use crate::workload::{Setting, by_name};
 
-    /// Seconds that starting, healing, final reads and checking add to a run, as measured on two cores.
+    /// The seconds that starting, healing, final reads and checking add to a run, measured on two
+    /// cores.
     const OVERHEAD: u64 = 40;
 
-    /// Every row names workloads and faults that there are, asks for something, has its own directory, and the table is done in
-    /// the time that it has.
+    /// Every row names known workloads and faults, requires coverage, and has its own directory;
+    /// each suite fits its time.
     #[test]
-    fn the_tables_can_be_run() {
+    fn suites_are_valid_and_fit_their_time() {
         let setting = Setting { seed: 1, keys: 1, prefix: "", urls: None };
         for (suite, minutes) in [(Suite::Ci, 12), (Suite::Release, 75)] {
             let mut names = std::collections::HashSet::new();
@@ -280,8 +289,8 @@ mod tests {
                 assert!(names.insert(entry.name), "{}", entry.name);
                 let options = entry.options(Path::new("out"), 1);
                 options.check().unwrap();
-                assert!(options.workload.iter().all(|name| by_name(name, &setting).is_ok()), "{}", entry.name);
-                assert!(options.nemesis.iter().all(|name| Fault::parse_list(name).is_ok()), "{}", entry.name);
+                assert!(options.load.workload.iter().all(|name| by_name(name, &setting).is_ok()), "{}", entry.name);
+                assert!(options.faults.nemesis.iter().all(|name| Fault::parse_list(name).is_ok()), "{}", entry.name);
                 assert!(options.required.require_faults > 0);
                 seconds += entry.time_limit + OVERHEAD;
             }

@@ -1,30 +1,37 @@
-//! A whole run, small and without privileges: a cluster on loopback, two workloads, processes that die and stop.
+//! A small run without privileges: a cluster on loopback, two workloads, killed and paused
+//! processes.
 
 use quorate_jepsen::report::{Outcome, PAGE, RESULTS, Results};
-use quorate_jepsen::run::{self, HISTORY, NEMESIS, NetworkChoice, Options, Required};
+use quorate_jepsen::run::{
+    self, ClusterOptions, FaultOptions, HISTORY, LoadOptions, NEMESIS, NetworkChoice, Options, Required,
+};
 use tokio_util::sync::CancellationToken;
 
 fn options(out: &std::path::Path) -> Options {
     Options {
-        workload: vec!["register".to_owned(), "append".to_owned()],
-        nemesis: vec!["kill-one".to_owned(), "pause-leaders".to_owned()],
-        nodes: 3,
-        shards: 4,
-        time_limit: 12,
-        rate: Some(150.0),
-        interval: 3.0,
+        load: LoadOptions {
+            workload: vec!["register".to_owned(), "append".to_owned()],
+            time_limit: 12,
+            rate: Some(150.0),
+            ..LoadOptions::default()
+        },
+        faults: FaultOptions {
+            nemesis: vec!["kill-one".to_owned(), "pause-leaders".to_owned()],
+            interval: 3.0,
+            ..FaultOptions::default()
+        },
+        cluster: ClusterOptions { nodes: 3, shards: 4, network: NetworkChoice::Loopback, ..ClusterOptions::default() },
         seed: Some(7),
         out: Some(out.to_owned()),
-        network: NetworkChoice::Loopback,
         required: Required { require_faults: 1, require_elections: 1, ..Required::default() },
         ..Options::default()
     }
 }
 
-/// The run passes, having reached what it had to, and leaves everything that it promises to leave; a directory that holds a run
+/// The run passes, reaches its required coverage, and writes all its files. A directory with a run
 /// is not used again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_keeps_its_promises_while_nodes_die_and_stop() -> anyhow::Result<()> {
+async fn run_passes_while_nodes_are_killed_and_paused() -> anyhow::Result<()> {
     if let Err(error) = quorate_jepsen::cluster::binary() {
         println!("skipped: {error}");
         return Ok(());
@@ -46,9 +53,9 @@ async fn a_cluster_keeps_its_promises_while_nodes_die_and_stop() -> anyhow::Resu
     Ok(())
 }
 
-/// Whoever ends a run by hand gets its history, checked, and no verdict on what it did not come to.
+/// An interrupted run checks its history, and its outcome is unknown.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_was_interrupted_said_that_the_harness_failed() -> anyhow::Result<()> {
+async fn interrupted_run_is_unknown() -> anyhow::Result<()> {
     if let Err(error) = quorate_jepsen::cluster::binary() {
         println!("skipped: {error}");
         return Ok(());
@@ -62,7 +69,8 @@ async fn a_run_that_was_interrupted_said_that_the_harness_failed() -> anyhow::Re
         }
         interrupt.cancel();
     };
-    let options = Options { time_limit: 600, ..options(&out) };
+    let mut options = options(&out);
+    options.load.time_limit = 600;
     let (results, ()) = tokio::join!(run::run(&options, false, &interrupt), watch);
     let results = results?.0;
     assert_eq!(results.outcome, Outcome::Unknown, "{:?}", results.checks);
@@ -70,13 +78,14 @@ async fn a_run_that_was_interrupted_said_that_the_harness_failed() -> anyhow::Re
     Ok(())
 }
 
-/// What cannot be meant is refused before anything is started, and says what there is.
+/// An unknown name is refused before a cluster is started, and the error lists the known names.
 #[tokio::test]
-async fn an_unknown_workload_or_fault_is_refused() {
+async fn unknown_workload_or_fault_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let never = CancellationToken::new();
-    let workload = Options { workload: vec!["bank".to_owned()], ..options(&dir.path().join("a")) };
-    let fault = Options { nemesis: vec!["earthquake".to_owned()], ..options(&dir.path().join("b")) };
+    let (mut workload, mut fault) = (options(&dir.path().join("a")), options(&dir.path().join("b")));
+    workload.load.workload = vec!["bank".to_owned()];
+    fault.faults.nemesis = vec!["earthquake".to_owned()];
     let refused =
         async |options: Options| format!("{:#}", run::run(&options, false, &never).await.map(drop).unwrap_err());
     assert!(refused(workload).await.contains("register"));

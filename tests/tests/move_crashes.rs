@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use quorate_client::admin;
 use quorate_proto::admin::{CompactLogsRequest, NodeStatus};
+use quorate_testpoints::FailPoint;
 use quorate_tests::{Cluster, ClusterOptions, eventually, run_cli};
 use serde_json::Value;
 
@@ -33,29 +34,92 @@ enum Victim {
 }
 
 /// The crashes: a node and a step.
-const STEPS: &[(Victim, &str)] = &[
-    (Victim::Reconciler, "start-move-planned"),
-    (Victim::Reconciler, "start-move-done"),
-    (Victim::Reconciler, "add-learner-planned"),
-    (Victim::Leader, "add-learner-received"),
-    (Victim::Leader, "add-learner-done"),
-    (Victim::Target, "replica-made"),
-    (Victim::Target, "snapshot-staged"),
-    (Victim::Target, "snapshot-installed"),
-    (Victim::Leader, "transfer-leader-received"),
-    (Victim::Leader, "transfer-leader-done"),
-    (Victim::Reconciler, "change-voters-planned"),
-    (Victim::Leader, "change-voters-received"),
-    (Victim::Leader, "joint-change-applied"),
-    (Victim::Target, "joint-change-applied"),
-    (Victim::Leader, "change-voters-done"),
-    (Victim::Reconciler, "finish-move-planned"),
-    (Victim::Reconciler, "finish-move-done"),
-    (Victim::Source, "replica-leaves"),
-    (Victim::Source, "tombstone-written"),
-    (Victim::Reconciler, "finish-operation-planned"),
-    (Victim::Reconciler, "finish-operation-done"),
+const STEPS: &[(Victim, FailPoint)] = &[
+    (Victim::Reconciler, FailPoint::StartMovePlanned),
+    (Victim::Reconciler, FailPoint::StartMoveDone),
+    (Victim::Reconciler, FailPoint::AddLearnerPlanned),
+    (Victim::Leader, FailPoint::AddLearnerReceived),
+    (Victim::Leader, FailPoint::AddLearnerDone),
+    (Victim::Target, FailPoint::ReplicaMade),
+    (Victim::Target, FailPoint::SnapshotStaged),
+    (Victim::Target, FailPoint::SnapshotInstalled),
+    (Victim::Leader, FailPoint::TransferLeaderReceived),
+    (Victim::Leader, FailPoint::TransferLeaderDone),
+    (Victim::Reconciler, FailPoint::ChangeVotersPlanned),
+    (Victim::Leader, FailPoint::ChangeVotersReceived),
+    (Victim::Leader, FailPoint::JointChangeApplied),
+    (Victim::Target, FailPoint::JointChangeApplied),
+    (Victim::Leader, FailPoint::ChangeVotersDone),
+    (Victim::Reconciler, FailPoint::FinishMovePlanned),
+    (Victim::Reconciler, FailPoint::FinishMoveDone),
+    (Victim::Source, FailPoint::ReplicaLeaves),
+    (Victim::Source, FailPoint::TombstoneWritten),
+    (Victim::Reconciler, FailPoint::FinishOperationPlanned),
+    (Victim::Reconciler, FailPoint::FinishOperationDone),
 ];
+
+/// Steps that a move does not reach reliably, and the steps of every write. A new fail point must be
+/// added here or to the table.
+fn is_excluded(point: FailPoint) -> bool {
+    use FailPoint::*;
+    match point {
+        CancelMovePlanned
+        | CancelMoveDone
+        | FinishCancelledMovePlanned
+        | FinishCancelledMoveDone
+        | CommandPlanned
+        | CommandDone
+        | RemoveLearnerPlanned
+        | RemoveLearnerReceived
+        | RemoveLearnerDone
+        | FinishJointPlanned
+        | FinishJointReceived
+        | FinishJointDone
+        | TransferLeaderPlanned
+        | ConfirmAbsentPlanned
+        | ConfirmAbsentReceived
+        | ConfirmAbsentDone
+        | SnapshotWritten
+        | AppendUnwritten
+        | AppendWritten
+        | EntriesUnapplied
+        | EntriesApplied
+        | VoteUnwritten
+        | VoteWritten
+        | VoteSaved
+        | StateFlushed
+        | PurgeUnwritten
+        | PurgeWritten => true,
+        StartMovePlanned
+        | StartMoveDone
+        | FinishMovePlanned
+        | FinishMoveDone
+        | FinishOperationPlanned
+        | FinishOperationDone
+        | AddLearnerPlanned
+        | AddLearnerReceived
+        | AddLearnerDone
+        | ChangeVotersPlanned
+        | ChangeVotersReceived
+        | ChangeVotersDone
+        | TransferLeaderReceived
+        | TransferLeaderDone
+        | ReplicaMade
+        | ReplicaLeaves
+        | TombstoneWritten
+        | SnapshotStaged
+        | SnapshotInstalled
+        | JointChangeApplied => false,
+    }
+}
+
+#[test]
+fn every_fail_point_is_in_the_table_or_excluded() {
+    for point in FailPoint::ALL {
+        let listed = STEPS.iter().any(|(_, step)| step == point);
+        assert_ne!(listed, is_excluded(*point), "{point}");
+    }
+}
 
 struct Lab {
     cluster: Cluster,
@@ -136,13 +200,13 @@ impl Lab {
 
     /// Moves a replica of shard 1 and crashes the victim at the step. Returns whether the step was
     /// reached.
-    async fn run(&mut self, victim: Victim, step: &str) -> anyhow::Result<bool> {
+    async fn run(&mut self, victim: Victim, step: FailPoint) -> anyhow::Result<bool> {
         let has = self.replicas().await?;
         let target = (1..=4).find(|id| !has.contains(id)).context("one node has no replica")?;
         let (leader, reconciler) = (self.leader(1).await?, self.leader(0).await?);
         // A leader that leaves transfers its leadership first. In the other steps it must crash as
         // the leader.
-        let leaves = step.starts_with("transfer-leader");
+        let leaves = step.name().starts_with("transfer-leader");
         let source = *has.iter().find(|id| (**id == leader) == leaves).context("a shard has three replicas")?;
         let victim_id = match victim {
             Victim::Reconciler => reconciler,
@@ -224,7 +288,7 @@ async fn move_completes_after_a_crash_at_every_step() -> anyhow::Result<()> {
     lab.write(0).await?;
     let mut missed = Vec::new();
     for (round, (victim, step)) in STEPS.iter().enumerate() {
-        let died = lab.run(*victim, step).await.with_context(|| format!("{victim:?} crashes at {step}"))?;
+        let died = lab.run(*victim, *step).await.with_context(|| format!("{victim:?} crashes at {step}"))?;
         lab.write(round + 1).await.with_context(|| format!("writes after {victim:?} crashed at {step}"))?;
         lab.check().await.with_context(|| format!("after {victim:?} crashed at {step}"))?;
         println!("{victim:?} at {step}: {}", if died { "crashed" } else { "step not reached" });
@@ -247,7 +311,7 @@ async fn move_to_a_dead_node_is_planned_again() -> anyhow::Result<()> {
     let before: Vec<BTreeSet<u64>> = vec![first, lab.replicas_of(2).await?];
     let number = lab.numbered(new).await?;
     let pid = lab.cluster.pid(number).context("the new node is running")?;
-    std::fs::write(&lab.points, format!("{pid} replica-made"))?;
+    std::fs::write(&lab.points, format!("{pid} {}", FailPoint::ReplicaMade))?;
     let arguments = ["node", "replace", &old.to_string(), "--with", &new.to_string(), "--yes", "--no-wait"];
     let started = run_cli(&lab.cluster.endpoints(), &arguments).await?;
     ensure!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));

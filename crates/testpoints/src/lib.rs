@@ -7,7 +7,7 @@ mod bug;
 mod fail_point;
 
 pub use bug::Bug;
-pub use fail_point::fail_point;
+pub use fail_point::{FailPoint, fail_point};
 
 /// Whether this build has seeded defects and crash points at all.
 pub const ENABLED: bool = cfg!(feature = "bugs");

@@ -1,6 +1,6 @@
-//! Links that hold packets back: packets for a delayed link leave the sender's stack through a queue of the kernel (NFQUEUE),
-//! where a thread in the sender's namespace lets each go when its time has come. Existing connections are delayed at once, and
-//! with jitter packets overtake each other.
+//! Delayed links. Packets for a delayed link leave the sender's network stack through a kernel
+//! queue (NFQUEUE). A thread in the sender's namespace releases each packet when its delay is over.
+//! The delay also affects existing connections, and jitter reorders packets.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -16,18 +16,19 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::links::Delay;
+use super::unsupported::Unsupported;
 use super::{threads, tool};
 
-/// The number of the queue; every namespace has its own.
+/// The number of the queue. Every namespace has its own queues.
 const QUEUE: u16 = 7;
-/// Packets that one node holds back at most. More go through at once.
+/// The most packets that one node delays at a time. Further packets pass without delay.
 const PACKETS_MAX: u32 = 20_000;
-/// How much of a packet is looked at: the addresses.
+/// The bytes of a packet that are copied to the thread: enough for the addresses.
 const HEADER_BYTES: u16 = 20;
-/// How exactly a delay is kept.
+/// The precision of a delay.
 const TICK: Duration = Duration::from_millis(1);
 
-/// The delays of what one node sends.
+/// The delays of the packets that one node sends.
 pub(crate) struct Delays {
     namespace: PathBuf,
     shared: Arc<Shared>,
@@ -49,25 +50,25 @@ impl Shared {
     }
 }
 
-/// Whether packets can be held back; the error says what to install.
-pub(crate) fn possible() -> Result<(), String> {
+/// Checks that packets can be delayed.
+pub(crate) fn supported() -> Result<(), Unsupported> {
     tool::find("iptables-restore")
 }
 
 impl Delays {
-    /// Nothing is held back yet.
+    /// No delays yet.
     pub(crate) fn new(namespace: PathBuf) -> Self {
         Delays { namespace, shared: Arc::default(), thread: None }
     }
 
-    /// Holds back what is sent to these addresses from now on.
+    /// Delays packets to these addresses from now on.
     pub(crate) async fn set(&mut self, delays: BTreeMap<Ipv4Addr, Delay>) -> anyhow::Result<()> {
         if delays.is_empty() && self.thread.is_none() {
             return Ok(());
         }
         let mut rules = "*filter\n:OUTPUT ACCEPT [0:0]\n".to_owned();
         for address in delays.keys() {
-            // Where nobody listens any more, packets pass.
+            // `--queue-bypass`: packets pass if no thread listens to the queue any longer.
             rules += &format!("-A OUTPUT -d {address} -j NFQUEUE --queue-num {QUEUE} --queue-bypass\n");
         }
         rules += "COMMIT\n";
@@ -95,12 +96,12 @@ impl Delays {
         Ok(())
     }
 
-    /// Packets that were held back so far.
+    /// Packets delayed so far.
     pub(crate) fn held(&self) -> u64 {
         self.shared.held.load(Ordering::Relaxed)
     }
 
-    /// Lets everything go and waits for the thread, which takes a tick.
+    /// Releases all packets and waits for the thread, which takes one tick.
     fn end(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take()
@@ -127,7 +128,7 @@ fn open() -> std::io::Result<Queue> {
     Ok(queue)
 }
 
-/// A packet and when it goes on, ordered by that.
+/// A packet and its release time. The order is by release time.
 struct Held {
     due: Instant,
     number: u64,
@@ -156,7 +157,7 @@ fn carry(mut queue: Queue, shared: &Shared) {
     let mut held: BinaryHeap<Reverse<Held>> = BinaryHeap::new();
     loop {
         let stop = shared.stop.load(Ordering::Relaxed);
-        // An error here is a queue that has nothing, or that overflowed: then packets passed at once.
+        // An error means an empty queue, or one that overflowed: its packets passed without delay.
         while let Ok(packet) = queue.recv() {
             let delay = shared.delay_of(packet.get_payload());
             let ms = delay.base_ms + rng.random_range(0..=delay.jitter_ms);
@@ -166,7 +167,7 @@ fn carry(mut queue: Queue, shared: &Shared) {
         while held.peek().is_some_and(|Reverse(next)| stop || next.due <= Instant::now()) {
             let Some(Reverse(Held { mut packet, .. })) = held.pop() else { break };
             packet.set_verdict(Verdict::Accept);
-            // A packet that cannot be let go is one that is lost; TCP knows what to do.
+            // A packet that cannot be released is lost; TCP sends it again.
             let _ = queue.verdict(packet);
         }
         if stop {

@@ -1,14 +1,19 @@
-//! The nodes' disks: an ext4 file system each, on a loop device, on an image in a tmpfs of its own.
+//! The nodes' disks. Each is an ext4 file system on a loop device, on an image in a tmpfs of its
+//! own.
 //!
-//! * Power is cut with the file system's shutdown request (`XFS_IOC_SHUTDOWN`, which ext4 knows too), without flushing its
-//!   journal: what was not synced is gone, as on a real machine. `xfs_io` from xfsprogs sends it: it is in every distribution,
-//!   is what the kernel's own test suite uses for this, and needs no unsafe code of ours.
-//! * A sync fails when the tmpfs below the image is full: the device reports that it has no space to a file system that
-//!   believes there is some. For that the image has holes wherever the file system is free, and none in its journal. A loop device
-//!   takes a write that was only begun for one that succeeded (`lo_complete_rq` in the kernel's `drivers/block/loop.c`): a
-//!   disk that lies about what it synced, which is not what this is to show. So a block of the file system is a page of
-//!   the tmpfs, and while the space is taken a request is one of them: it is written or it fails.
-//! * A disk is slow by the block controller's throttle on the loop device, and hangs when the file system is frozen.
+//! * **Power cut**: the file system's shutdown request (`XFS_IOC_SHUTDOWN`, which ext4 also
+//!   supports), without flushing the journal. Data that was not synced is lost, as on a real
+//!   machine. `xfs_io` from xfsprogs sends the request: every distribution has it, the kernel's own
+//!   test suite uses it, and it needs no unsafe code here.
+//! * **Failing sync**: the tmpfs below the image is full, so the device reports "no space" to a
+//!   file system that has free blocks. This needs an image with holes in the free blocks and
+//!   without holes in the journal. A loop device reports success for a write that was only partly
+//!   done (`lo_complete_rq` in the kernel's `drivers/block/loop.c`). That would be a disk that lies
+//!   about syncs, which is another fault. Therefore a block of the file system is a page of the
+//!   tmpfs, and requests are limited to one block while the tmpfs is full: a request is either
+//!   written or fails.
+//! * **Slow disk**: the block controller's throttle on the loop device.
+//! * **Hung disk**: the file system is frozen.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,23 +22,24 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use rustix::fs::{FallocateFlags, fallocate, major, minor, statvfs};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
 use super::scratch::{BLKIO, mounts_below, unmount};
 use super::tool;
+use super::unsupported::Unsupported;
 
-/// The smallest image that holds a node and its journal.
-pub(crate) const IMAGE_MIB_MIN: u32 = 64;
-/// What the tmpfs holds beside the image.
+/// The smallest image that holds a node's data and its journal.
+const IMAGE_MIB_MIN: u32 = 64;
+/// The free space of the tmpfs beside the image.
 const SLACK_MIB: u32 = 8;
-/// How long an unmount may take.
+/// The longest time for an unmount.
 const UNMOUNT_MAX: Duration = Duration::from_secs(10);
-/// A ballast that leaves less than this leaves nothing.
+/// The precision of filling a disk, in bytes: one block.
 const BALLAST_STEP: u64 = 4096;
-/// A block of the file system, and a page of the tmpfs.
+/// The size of a block of the file system, which is also the size of a tmpfs page.
 const BLOCK_KIB: u32 = 4;
-/// What the kernel lets a request be unless it is told otherwise (`BLK_DEF_MAX_SECTORS_CAP`).
+/// The kernel's default limit of a request (`BLK_DEF_MAX_SECTORS_CAP`).
 const REQUEST_KIB: u32 = 1280;
 
 /// The disk of one node.
@@ -44,29 +50,29 @@ pub struct Disk {
     dir: PathBuf,
 }
 
-/// Which layer is filled.
+/// The layer that is filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ballast {
-    /// The node's own file system: it sees that the disk is full.
+    /// The node's own file system: the node sees a full disk.
     FileSystem,
-    /// What is below it: syncing fails although there seems to be space.
+    /// The tmpfs below it: syncs fail although the file system shows free space.
     Device,
 }
 
-/// Whether this process may make disks; the error says what is missing.
-pub(crate) fn possible() -> Result<(), String> {
+/// Checks that this process may create disks.
+pub(crate) fn supported() -> Result<(), Unsupported> {
     if !rustix::process::geteuid().is_root() {
-        return Err("not root: mounting disk images needs it".to_owned());
+        return Err(Unsupported::NotRoot("mounting disk images"));
     }
     if !Path::new("/dev/loop-control").exists() {
-        return Err("no loop devices: /dev/loop-control is missing".to_owned());
+        return Err(Unsupported::LoopDevicesMissing);
     }
     ["mkfs.ext4", "mount", "umount", "fstrim", "fsfreeze", "xfs_io"].iter().try_for_each(|program| tool::find(program))
 }
 
-/// Makes an image that all disks of a run are copies of.
+/// Creates the image that all disks of a run are copied from.
 pub(crate) async fn template(dir: &Path, mib: u32) -> anyhow::Result<PathBuf> {
-    ensure!(mib >= IMAGE_MIB_MIN, "a disk image needs {IMAGE_MIB_MIN} MiB at least, not {mib}");
+    ensure!(mib >= IMAGE_MIB_MIN, "a disk image needs at least {IMAGE_MIB_MIN} MiB, not {mib}");
     let image = dir.join("template");
     File::create(&image)?.set_len(u64::from(mib) << 20)?;
     let block = (BLOCK_KIB << 10).to_string();
@@ -77,7 +83,7 @@ pub(crate) async fn template(dir: &Path, mib: u32) -> anyhow::Result<PathBuf> {
 }
 
 impl Disk {
-    /// Makes and mounts a disk from the template.
+    /// Creates a disk from the template and mounts it.
     pub(crate) async fn create(dir: &Path, tag: &str, number: usize, template: &Path) -> anyhow::Result<Self> {
         let disk = Disk { tag: tag.to_owned(), number, dir: dir.to_owned() };
         std::fs::create_dir_all(disk.mount_point())?;
@@ -92,13 +98,13 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Punches holes into the image where the file system is free.
+    /// Punches holes into the image at the free blocks of the file system.
     pub(crate) async fn trim(&self) -> anyhow::Result<()> {
         tool::run("fstrim", &[&self.mount_text()]).await?;
         Ok(())
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn mount_point(&self) -> PathBuf {
         self.dir.join(format!("n{}", self.number))
     }
@@ -107,7 +113,7 @@ impl Disk {
         self.mount_point().display().to_string()
     }
 
-    /// The tmpfs that holds the image.
+    /// The tmpfs that contains the image.
     fn below(&self) -> PathBuf {
         self.dir.join(format!("n{}.below", self.number))
     }
@@ -120,14 +126,14 @@ impl Disk {
         self.below().join("image")
     }
 
-    /// Mounts it; the file system replays its journal.
+    /// Mounts the disk; the file system replays its journal.
     pub(crate) async fn mount(&self) -> anyhow::Result<()> {
         tool::run("mount", &["-o", "loop", &self.image().display().to_string(), &self.mount_text()]).await?;
-        // The device remembers what its last user wanted.
+        // The loop device keeps the limit of its last user.
         self.limit_requests(REQUEST_KIB)
     }
 
-    /// Sets how large a request to the device may be.
+    /// Limits the size of a request to the device.
     fn limit_requests(&self, kib: u32) -> anyhow::Result<()> {
         ensure!(self.is_mounted()?, "node {}'s disk is not mounted", self.number);
         let queue = Path::new("/sys/dev/block").join(self.device()?).join("queue");
@@ -136,27 +142,28 @@ impl Disk {
             .context("the size of the device's requests")
     }
 
-    /// Unmounts it. Nothing may run on it.
+    /// Unmounts the disk. No process may use it.
     pub(crate) async fn unmount(&self) -> anyhow::Result<()> {
         unmount(&self.mount_text(), Instant::now() + UNMOUNT_MAX).await
     }
 
-    /// Whether it is mounted.
+    /// Whether the disk is mounted.
     pub fn is_mounted(&self) -> anyhow::Result<bool> {
         Ok(mounts_below(&self.mount_point())?.iter().any(|point| *point == self.mount_text()))
     }
 
-    /// Cuts the power: nothing reaches the disk any more, not even the journal. Checks that it is so.
+    /// Cuts the power: no write reaches the disk from now on, not even the journal. Checks this
+    /// with a write.
     pub(crate) async fn shut_down(&self) -> anyhow::Result<()> {
         tool::run("xfs_io", &["-x", "-c", "shutdown", &self.mount_text()]).await?;
         match File::create(self.mount_point().join("dead")) {
             Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => Ok(()),
-            Err(error) => Err(error).context("the disk was to answer with an input/output error"),
-            Ok(_) => bail!("node {}'s disk takes writes after its power was cut", self.number),
+            Err(error) => Err(error).context("expected an input/output error from a disk without power"),
+            Ok(_) => bail!("node {}'s disk accepts writes after its power was cut", self.number),
         }
     }
 
-    /// Power comes back: the file system is mounted anew.
+    /// Restores the power: mounts the file system again.
     pub(crate) async fn power_up(&self) -> anyhow::Result<()> {
         self.unmount().await?;
         self.mount().await
@@ -169,7 +176,7 @@ impl Disk {
         }
     }
 
-    /// Takes all free space of a layer; gives the bytes.
+    /// Takes all free space of a layer; returns the number of bytes.
     pub(crate) fn fill(&self, layer: Ballast) -> anyhow::Result<u64> {
         if layer == Ballast::Device {
             self.limit_requests(BLOCK_KIB)?;
@@ -188,7 +195,7 @@ impl Disk {
         Ok(taken)
     }
 
-    /// Gives the space back. Harmless when none was taken.
+    /// Releases the space taken by [`Disk::fill`]. Does nothing if no space was taken.
     pub(crate) fn release(&self, layer: Ballast) -> anyhow::Result<()> {
         match std::fs::remove_file(self.ballast(layer)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -197,27 +204,27 @@ impl Disk {
         if layer == Ballast::Device && self.is_mounted()? { self.limit_requests(REQUEST_KIB) } else { Ok(()) }
     }
 
-    /// Whether its file system's space was taken, and not given back.
+    /// Whether the file system's free space is taken.
     pub(crate) fn is_full(&self) -> bool {
         self.ballast(Ballast::FileSystem).exists()
     }
 
-    /// Free bytes of a layer.
+    /// The free bytes of a layer.
     pub(crate) fn free(&self, layer: Ballast) -> anyhow::Result<u64> {
         let dir = if layer == Ballast::FileSystem { self.mount_point() } else { self.below() };
         let free = statvfs(&dir)?;
         Ok(free.f_bavail * free.f_frsize)
     }
 
-    /// Freezes it: whoever writes waits, and cannot be killed, until it thaws.
+    /// Freezes the disk: writers wait until the thaw, and cannot be killed while they wait.
     pub(crate) async fn freeze(&self) -> anyhow::Result<()> {
         tool::run("fsfreeze", &["-f", &self.mount_text()]).await?;
-        // A frozen file system says so when it is to be frozen again.
+        // Freezing a frozen file system fails.
         ensure!(tool::run("fsfreeze", &["-f", &self.mount_text()]).await.is_err(), "the disk is not frozen");
         Ok(())
     }
 
-    /// Thaws it.
+    /// Thaws the disk.
     pub(crate) async fn thaw(&self) -> anyhow::Result<()> {
         tool::run("fsfreeze", &["-u", &self.mount_text()]).await?;
         ensure!(tool::run("fsfreeze", &["-u", &self.mount_text()]).await.is_err(), "the disk is still frozen");
@@ -231,34 +238,34 @@ impl Disk {
     /// The loop device, as `major:minor`.
     fn device(&self) -> anyhow::Result<String> {
         let device = std::fs::metadata(self.mount_point())?.dev();
-        Ok(format!("{}:{}", major(device), minor(device)))
+        Ok(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)))
     }
 
-    /// Lets a process write only so often a second.
+    /// Limits the writes per second of a process.
     pub(crate) fn throttle(&self, pid: u32, writes_per_second: u32) -> anyhow::Result<()> {
         std::fs::create_dir_all(self.group())?;
         let limit = self.group().join("blkio.throttle.write_iops_device");
         std::fs::write(&limit, format!("{} {writes_per_second}", self.device()?))?;
         std::fs::write(self.group().join("cgroup.procs"), pid.to_string())?;
         let said = std::fs::read_to_string(&limit)?;
-        ensure!(said.contains(&self.device()?), "the throttle is not there: {said:?}");
+        ensure!(said.contains(&self.device()?), "the kernel did not accept the throttle: {said:?}");
         Ok(())
     }
 
-    /// Lets everybody write as they please again.
+    /// Removes the limit.
     pub(crate) fn unthrottle(&self) -> anyhow::Result<()> {
         if !self.group().exists() {
             return Ok(());
         }
         for pid in std::fs::read_to_string(self.group().join("cgroup.procs"))?.lines() {
-            // It may have ended meanwhile.
+            // The process may have ended since.
             let _ = std::fs::write(Path::new(BLKIO).join("cgroup.procs"), pid);
         }
         std::fs::remove_dir(self.group()).context("the throttle's control group")
     }
 }
 
-/// Copies without leaving holes, whatever the original has: the journal must never need space.
+/// Copies a file without holes, so that the journal never needs new space.
 fn copy_densely(from: &Path, to: &Path) -> anyhow::Result<()> {
     let (mut from, mut to) = (File::open(from)?, File::create(to)?);
     let mut chunk = vec![0; 1 << 20];

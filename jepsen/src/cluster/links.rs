@@ -1,4 +1,5 @@
-//! What the network between the nodes is to do, without saying how: directed links that are cut, lose, delay, or are narrow.
+//! The rules of the network between the nodes, independent of their implementation: directed links
+//! that are cut, lose packets, delay packets, or have a bandwidth limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,46 +8,41 @@ use serde::Serialize;
 /// One direction between two nodes, which are numbered from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Link {
-    /// Who sends.
+    /// The sender.
     pub from: usize,
-    /// Who receives.
+    /// The receiver.
     pub to: usize,
 }
 
-/// How long packets of a link are held back.
+/// The delay of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Delay {
-    /// Every packet, in milliseconds.
+    /// The delay of every packet, in milliseconds.
     pub base_ms: u64,
-    /// And up to so many milliseconds more, by chance: packets overtake each other.
+    /// The largest additional random delay, in milliseconds. It reorders packets.
     pub jitter_ms: u64,
 }
 
-/// What is wrong with the network. Where several faults say something of one link, the worst holds.
+/// The faults of the network. If several faults affect one link, the worst value holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Rules {
     /// Links that carry nothing.
     pub cut: BTreeSet<Link>,
-    /// Of a hundred packets, how many a link loses.
+    /// The percentage of packets that a link loses.
     pub loss_percent: BTreeMap<Link, u8>,
-    /// How long a link holds packets back.
+    /// The delay of a link.
     pub delay: BTreeMap<Link, Delay>,
-    /// How many kilobits a second may reach a node, whoever sends them.
+    /// The bandwidth towards a node, in kilobits a second, over all senders.
     pub rate_kbit: BTreeMap<usize, u32>,
 }
 
 impl Rules {
-    /// Links that are cut and nothing else.
-    pub fn cutting(cut: impl IntoIterator<Item = Link>) -> Self {
-        Rules { cut: cut.into_iter().collect(), ..Rules::default() }
-    }
-
-    /// Whether the network is whole.
+    /// Whether the network has no faults.
     pub fn is_empty(&self) -> bool {
         *self == Rules::default()
     }
 
-    /// Adds what another fault asks for.
+    /// Adds the rules of another fault.
     pub(crate) fn merge(&mut self, other: &Rules) {
         self.cut.extend(&other.cut);
         for (link, percent) in &other.loss_percent {
@@ -69,12 +65,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_of_two_faults_holds() {
+    fn worst_of_two_faults_holds() {
         let (forth, back) = (Link { from: 1, to: 2 }, Link { from: 2, to: 1 });
-        let mut all = Rules::cutting([forth]);
+        let mut all = Rules { cut: BTreeSet::from([forth]), ..Rules::default() };
         all.loss_percent.insert(forth, 10);
         all.rate_kbit.insert(1, 100);
-        let mut more = Rules::cutting([back]);
+        let mut more = Rules { cut: BTreeSet::from([back]), ..Rules::default() };
         more.loss_percent.insert(forth, 30);
         more.rate_kbit.insert(1, 500);
         all.merge(&more);

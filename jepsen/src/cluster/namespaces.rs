@@ -1,14 +1,16 @@
-//! The network with privilege: every node, the clients and the harness itself have a network namespace each, all on one bridge
-//! in a router's namespace, where nftables drops what is cut and loses what is lossy.
+//! The network with privilege: every node, the clients and the harness have one network namespace
+//! each. All are connected by a bridge in a router namespace, where nftables drops the packets of
+//! cut links and a percentage of the packets of lossy links.
 //!
 //! ```text
-//!   TAG-n1 ─ eth0 ══ n1 ┐                    table bridge quorate:  cut   { 10.87.0.1 . 10.87.0.2 → drop, counted per pair }
-//!   TAG-n2 ─ eth0 ══ n2 ┤ br0 in TAG-router                         loss  { 10.87.0.1 . 10.87.0.3 → a chain that drops at random }
-//!   TAG-clients ════ c  ┤
-//!   TAG-control ════ x  ┘   the harness's own questions; nothing is ever cut here
+//!   TAG-n1 ─ eth0 ══ n1 ┐                  table bridge quorate:
+//!   TAG-n2 ─ eth0 ══ n2 ┤ br0 in             cut   { 10.87.0.1 . 10.87.0.2 → drop, with a counter }
+//!   TAG-clients ════ c  ┤ TAG-router         loss  { 10.87.0.1 . 10.87.0.3 → drop at random }
+//!   TAG-control ════ x  ┘ the harness's own requests; never cut
 //! ```
 //!
-//! A change of several links is one transaction of `nft`: the whole cluster sees it at one instant.
+//! A change of several links is one transaction of `nft`: it affects the whole cluster at one
+//! instant.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -20,14 +22,15 @@ use serde_json::Value;
 use super::delays::Delays;
 use super::links::{Link, Rules};
 use super::scratch::NAMESPACES;
+use super::unsupported::Unsupported;
 use super::{threads, tool};
 
-/// Hosts beyond the nodes.
+/// The host numbers of the clients and of the harness.
 const CLIENTS: u8 = 250;
 const CONTROL: u8 = 251;
-/// A port where nobody listens.
+/// A port on which no process listens.
 const DISCARD: u16 = 9;
-/// Nodes that have an address.
+/// The most nodes that have an address.
 pub(crate) const NODES_MAX: usize = 200;
 
 const TABLE: &str = "
@@ -50,25 +53,25 @@ table bridge quorate {
 /// The namespaces of a run.
 pub(crate) struct Namespaces {
     tag: String,
-    /// What each node's sending is delayed by; the first node's first.
+    /// The delays of each node's packets, the first node's first.
     delays: tokio::sync::Mutex<Vec<Delays>>,
 }
 
-/// The address of a node (numbered from 1).
+/// The address of a node, numbered from 1.
 pub(crate) fn node_address(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 87, 0, u8::try_from(number).expect("at most NODES_MAX nodes"))
 }
 
-impl Namespaces {
-    /// Whether this process may make them; the error says what is missing.
-    pub(crate) fn possible() -> Result<(), String> {
-        if !rustix::process::geteuid().is_root() {
-            return Err("not root: network namespaces need it".to_owned());
-        }
-        tool::find("ip").and_then(|()| tool::find("nft")).and_then(|()| tool::find("nsenter"))
+/// Checks that this process may create network namespaces.
+pub(crate) fn supported() -> Result<(), Unsupported> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Unsupported::NotRoot("creating network namespaces"));
     }
+    tool::find("ip").and_then(|()| tool::find("nft")).and_then(|()| tool::find("nsenter"))
+}
 
-    /// Makes them all.
+impl Namespaces {
+    /// Creates all namespaces, the bridge, and the tables for cut and lossy links.
     pub(crate) async fn create(tag: &str, nodes: usize) -> anyhow::Result<Self> {
         let delays = tokio::sync::Mutex::new(vec![]);
         let this = Namespaces { tag: tag.to_owned(), delays };
@@ -119,7 +122,7 @@ impl Namespaces {
         tool::feed("nsenter", &[&net, "nft", "-f", "-"], input).await
     }
 
-    /// Makes the network do what `new` says, where it did what `old` says. Links that stay cut keep their counters.
+    /// Changes the network's rules from `old` to `new`. Links that stay cut keep their counters.
     pub(crate) async fn change(&self, old: &Rules, new: &Rules) -> anyhow::Result<()> {
         let mut batch = String::new();
         for link in old.cut.difference(&new.cut) {
@@ -135,7 +138,7 @@ impl Namespaces {
         }
         for (link, percent) in &new.loss_percent {
             if old.loss_percent.get(link) != Some(percent) {
-                // A chain may be there from an earlier fault; its counter goes on.
+                // The chain may exist from an earlier fault; its counter continues.
                 let chain = format!("lose{percent}");
                 batch += &format!("add chain bridge quorate {chain}\nflush chain bridge quorate {chain}\n");
                 batch += &format!("add rule bridge quorate {chain} numgen random mod 100 < {percent} counter drop\n");
@@ -154,12 +157,12 @@ impl Namespaces {
         self.change_rates(old, new).await
     }
 
-    /// How many packets were held back so far.
+    /// Packets delayed so far.
     pub(crate) async fn delayed(&self) -> u64 {
         self.delays.lock().await.iter().map(Delays::held).sum()
     }
 
-    /// Narrows what reaches a node: a token bucket on the bridge's port towards it.
+    /// Limits the bandwidth towards a node: a token bucket on the bridge's port towards it.
     async fn change_rates(&self, old: &Rules, new: &Rules) -> anyhow::Result<()> {
         let router = format!("{}-router", self.tag);
         for node in old.rate_kbit.keys().filter(|node| !new.rate_kbit.contains_key(node)) {
@@ -176,7 +179,7 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Sends a packet over a link, from one node's namespace to the other's address.
+    /// Sends a packet over a link, from one node's namespace to the other node's address.
     pub(crate) async fn probe(&self, link: Link) -> anyhow::Result<()> {
         let to = (node_address(link.to), DISCARD);
         let probe = move || std::net::UdpSocket::bind("0.0.0.0:0")?.send_to(b"jepsen", to);
@@ -184,7 +187,7 @@ impl Namespaces {
         Ok(())
     }
 
-    /// How many packets were dropped on each link that is cut now, since it was cut.
+    /// Packets dropped on each link that is cut now, since it was cut.
     pub(crate) async fn dropped(&self) -> anyhow::Result<BTreeMap<Link, u64>> {
         let net = format!("--net={}", self.path("router").display());
         let list = ["nft", "-j", "list", "set", "bridge", "quorate", "cut"];
@@ -204,7 +207,7 @@ impl Namespaces {
         Ok(dropped)
     }
 
-    /// How many packets were lost at random, on all lossy links together.
+    /// Packets lost at random, on all lossy links together.
     pub(crate) async fn lost(&self) -> anyhow::Result<u64> {
         let net = format!("--net={}", self.path("router").display());
         let list = ["nft", "-j", "list", "table", "bridge", "quorate"];
@@ -215,8 +218,9 @@ impl Namespaces {
         Ok(rules.filter_map(|expression| expression["counter"]["packets"].as_u64()).sum())
     }
 
-    /// How many packets had to wait for the narrow port of a node, and how many did not get through; none where it is not narrow.
-    pub(crate) async fn narrowed(&self, number: usize) -> anyhow::Result<Option<u64>> {
+    /// Packets that were delayed or dropped by the bandwidth limit of a node. `None` without a
+    /// limit.
+    pub(crate) async fn rate_limited(&self, number: usize) -> anyhow::Result<Option<u64>> {
         let router = format!("{}-router", self.tag);
         let show = ["-n", &router, "-s", "-j", "qdisc", "show", "dev", &format!("n{number}")];
         let listed: Value = serde_json::from_str(&tool::run("tc", &show).await?)?;

@@ -1,4 +1,4 @@
-//! One node: where it listens, where its data and its log are, and its process while it runs.
+//! One node: its addresses, data directory, log file, and its process while it runs.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -8,14 +8,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::Serialize;
 use tokio::process::Child;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::clock;
-use super::options::Clocks;
+use super::clock::{self, ClockState, Clocks, Skew};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -26,20 +25,21 @@ pub struct Ended {
     pub signal: Option<i32>,
 }
 
-/// How long the threads of a stopped process may take until they are.
+/// The longest time until every thread of a stopped process is stopped.
 const STOPPED_MAX: Duration = Duration::from_secs(5);
-/// What a Rust program exits with after a panic.
+/// The exit code of a Rust program after a panic.
 const PANICKED: i32 = 101;
-/// What a node ends with when its disk failed (EX_IOERR of sysexits.h).
+/// The exit code of a node whose disk failed (EX_IOERR of sysexits.h).
 const DISK_FAILED: i32 = 74;
 
 impl Ended {
-    /// Whether it ended as a node does whose disk failed.
+    /// Whether the exit code reports a failed disk.
     pub(crate) fn is_disk_failure(self) -> bool {
         self.code == Some(DISK_FAILED)
     }
 
-    /// Whether it panicked or broke a rule of the processor: no fault of ours explains that, only a bug.
+    /// Whether the process panicked or violated a processor rule. No fault explains that; it is a
+    /// bug.
     pub(crate) fn is_crash(self) -> bool {
         let signals =
             [Signal::ILL, Signal::ABORT, Signal::BUS, Signal::FPE, Signal::SEGV].map(|signal| Some(signal.as_raw()));
@@ -57,13 +57,13 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// A place for a node: its addresses, disk and log stay the same through all its lives.
+/// A place for a node. Its addresses, disk and log file outlive the processes that use them.
 #[derive(Debug)]
 pub struct Node {
     pub(crate) number: usize,
     pub(crate) client: String,
     pub(crate) peer: String,
-    /// What it tells the others: the proxy before its peer port, where there is one.
+    /// The peer address that the node announces: its proxy's, if it has one.
     pub(crate) advertised_peer: String,
     pub(crate) ops: String,
     pub(crate) data_dir: PathBuf,
@@ -71,10 +71,10 @@ pub struct Node {
     pub(crate) state: Mutex<State>,
 }
 
-/// What changes.
+/// The mutable part of a place.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// Its id in the cluster, once it said so. Another one after its disk was wiped.
+    /// The node's id in the cluster, once known. A wiped disk means a new node and a new id.
     id: Option<u64>,
     process: Option<Process>,
 }
@@ -82,82 +82,84 @@ pub(crate) struct State {
 #[derive(Debug)]
 struct Process {
     pid: u32,
-    /// Signals go here: a process id may be another's by now, this cannot.
+    /// Signals go to this handle: the process id may have been reused, the handle cannot.
     handle: OwnedFd,
     ended: watch::Receiver<Option<Ended>>,
-    /// We ended it, or asked it to end.
-    asked: bool,
+    /// The harness killed the process.
+    killed: bool,
     since: Instant,
-    clock: clock::Pace,
+    clock: ClockState,
 }
 
 impl Node {
-    /// Its number, from 1. Not its id: that is the cluster's business, and changes when its disk is wiped.
+    /// The number of the place, from 1. It is not the node's id, which changes when the disk is
+    /// wiped.
     pub fn number(&self) -> usize {
         self.number
     }
 
-    /// Its id in the cluster, as it was last heard.
+    /// The node's last known id in the cluster.
     pub fn id(&self) -> Option<u64> {
         self.lock().id
     }
 
-    /// Where clients reach it.
+    /// The address for clients.
     pub fn client_address(&self) -> &str {
         &self.client
     }
 
-    /// Where it listens for other nodes.
+    /// The address for other nodes.
     pub fn peer_address(&self) -> &str {
         &self.peer
     }
 
-    /// Where operators reach it.
+    /// The address of the metrics and health pages.
     pub fn ops_address(&self) -> &str {
         &self.ops
     }
 
-    /// Its data.
+    /// The data directory.
     pub fn data_dir(&self) -> &std::path::Path {
         &self.data_dir
     }
 
-    /// What it has said in all its lives.
+    /// The log file of all processes that ran here.
     pub fn log(&self) -> &std::path::Path {
         &self.log
     }
 
-    /// Its process, while it runs (or is paused).
+    /// The id of the process, if it runs or is paused.
     pub fn pid(&self) -> Option<u32> {
         self.lock().running().map(|process| process.pid)
     }
 
-    /// Whether its process is there.
+    /// Whether the process exists.
     pub fn is_running(&self) -> bool {
         self.pid().is_some()
     }
 
-    /// How its process ended by itself. None while it runs, and after an end that the harness brought about.
+    /// The exit status of a process that ended by itself. `None` while it runs, and if the harness
+    /// ended it.
     pub fn died(&self) -> Option<Ended> {
         let state = self.lock();
-        let process = state.process.as_ref().filter(|process| !process.asked)?;
+        let process = state.process.as_ref().filter(|process| !process.killed)?;
         *process.ended.borrow()
     }
 
-    /// The state of its process as the kernel names it: R, S, D, T (stopped), Z.
+    /// The process state as the kernel names it: R, S, D, T (stopped), Z.
     pub fn process_state(&self) -> Option<char> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()?)).ok()?;
-        // The name in parentheses may hold anything.
+        // The name in parentheses may contain any character.
         stat.rsplit_once(") ")?.1.chars().next()
     }
 
-    /// Waits until every thread of a process that was stopped (SIGSTOP) is, too: one that was in the kernel comes to the end of that
-    /// call first.
+    /// Waits until every thread of a process that received SIGSTOP is stopped. A thread inside a
+    /// system call stops when the call returns.
     pub(crate) async fn wait_until_all_stopped(&self) -> anyhow::Result<()> {
-        let pid = self.pid().with_context(|| format!("node {} does not run", self.number))?;
+        let pid = self.pid().with_context(|| format!("node {} is not running", self.number))?;
         let deadline = Instant::now() + STOPPED_MAX;
         let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
-            // A thread that has ended meanwhile does nothing either.
+            // A thread that has ended since counts as stopped.
             let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
             stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
         };
@@ -176,33 +178,34 @@ impl Node {
         format!("node {}:\n{}", self.number, lines[lines.len().saturating_sub(LINES)..].join("\n"))
     }
 
-    /// Whether its last life said that a fail point ended it: that was asked for, also where it came late. (Its other threads may
-    /// say more in the moment until they are gone.)
+    /// Whether the log of the last process says that a fail point ended it, even if that happened
+    /// after the fault was healed. Other threads may log more before the process is gone.
     pub(crate) fn died_at_fail_point(&self) -> bool {
-        self.last_life_said(|line| line.starts_with("fail point ") && line.ends_with(": dies"))
+        self.last_life_logged(|line| line.starts_with("fail point ") && line.ends_with(": dies"))
     }
 
-    /// Whether its last life ended by itself as a node does whose disk failed, and said that there was no space on it.
+    /// Whether the last process ended by itself with the exit code of a failed disk, and logged
+    /// that the disk had no space left.
     pub(crate) fn died_for_lack_of_space(&self) -> bool {
         self.died().is_some_and(Ended::is_disk_failure)
-            && self.last_life_said(|line| line.contains("No space left on device"))
+            && self.last_life_logged(|line| line.contains("No space left on device"))
     }
 
-    fn last_life_said(&self, what: impl Fn(&str) -> bool) -> bool {
+    fn last_life_logged(&self, is_it: impl Fn(&str) -> bool) -> bool {
         let log = std::fs::read(&self.log).unwrap_or_default();
-        last_life(&String::from_utf8_lossy(&log)).any(what)
+        last_life(&String::from_utf8_lossy(&log)).any(is_it)
     }
 
-    /// How the clock of its process goes after it was set.
-    pub(crate) fn set_clock(&self, clocks: Clocks, skew: clock::Skew) -> clock::Pace {
+    /// Changes the clock of the process; returns its new state.
+    pub(crate) fn set_clock(&self, clocks: Clocks, skew: Skew) -> ClockState {
         let mut state = self.lock();
-        let Some(process) = state.process.as_mut() else { return clock::Pace::RIGHT };
+        let Some(process) = state.process.as_mut() else { return ClockState::RIGHT };
         process.clock = process.clock.set(clocks, skew, process.since.elapsed().as_secs_f64());
         process.clock
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        // Every change is one assignment: a panic leaves nothing half done.
+        // Every change is a single assignment, so a panic cannot leave it half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -210,11 +213,12 @@ impl Node {
         self.lock().id = id;
     }
 
-    /// Takes a process over that was just started. It is reaped by a task of `runtime`, and dies with that.
+    /// Adopts a process that was just started. A task of `runtime` reaps it; it dies with the
+    /// runtime.
     pub(crate) fn adopt(&self, mut child: Child, runtime: &Handle) -> anyhow::Result<u32> {
-        let pid = child.id().context("it was not waited for yet")?;
+        let pid = child.id().context("the process was already reaped")?;
         let raw = Pid::from_raw(i32::try_from(pid)?).context("a process has an id")?;
-        let handle = pidfd_open(raw, PidfdFlags::empty())?;
+        let handle = rustix::process::pidfd_open(raw, PidfdFlags::empty())?;
         let (tell, ended) = watch::channel(None);
         runtime.spawn(async move {
             let status = child.wait().await.unwrap_or(ExitStatus::from_raw(0));
@@ -222,32 +226,32 @@ impl Node {
             let _ = tell.send(Some(Ended { code: status.code(), signal: status.signal() }));
         });
         self.lock().process =
-            Some(Process { pid, handle, ended, asked: false, since: Instant::now(), clock: clock::Pace::RIGHT });
+            Some(Process { pid, handle, ended, killed: false, since: Instant::now(), clock: ClockState::RIGHT });
         Ok(pid)
     }
 
-    /// Sends a signal to its process.
+    /// Sends a signal to the process.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let mut state = self.lock();
         let process = state.process.as_mut().filter(|process| process.ended.borrow().is_none());
-        let process = process.with_context(|| format!("node {} does not run", self.number))?;
-        if signal == Signal::KILL || signal == Signal::TERM {
-            process.asked = true;
+        let process = process.with_context(|| format!("node {} is not running", self.number))?;
+        if signal == Signal::KILL {
+            process.killed = true;
         }
-        match pidfd_send_signal(&process.handle, signal) {
-            // It ended a moment ago; whoever waits for that will see it.
+        match rustix::process::pidfd_send_signal(&process.handle, signal) {
+            // The process ended a moment ago; tasks that wait for its end will see it.
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Waits until its process is gone, however it ends.
-    pub(crate) async fn gone(&self, within: Duration) -> anyhow::Result<Ended> {
+    /// Waits until the process is gone, for any reason.
+    pub(crate) async fn wait_until_gone(&self, within: Duration) -> anyhow::Result<Ended> {
         let ended = self.lock().process.as_ref().map(|process| process.ended.clone());
         let mut ended = ended.with_context(|| format!("node {} was never started", self.number))?;
         let end = tokio::time::timeout(within, ended.wait_for(Option::is_some)).await;
         let end = end.with_context(|| format!("node {} does not end", self.number))??;
-        end.context("just seen")
+        end.context("the watch returned because an exit status was there")
     }
 }
 
@@ -257,7 +261,7 @@ impl State {
     }
 }
 
-/// The lines of a log since the node started last, the newest first.
+/// The log lines since the node's last start, newest first.
 fn last_life(log: &str) -> impl Iterator<Item = &str> {
     log.lines().rev().take_while(|line| !line.contains(" node starts "))
 }
@@ -267,7 +271,7 @@ mod tests {
     use super::last_life;
 
     #[test]
-    fn a_life_is_what_was_said_since_the_start() {
+    fn last_life_begins_at_the_last_start() {
         let log = "x node starts cluster=1\nfull\nx node starts cluster=1\none\ntwo\n";
         assert_eq!(last_life(log).collect::<Vec<_>>(), ["two", "one"]);
         assert_eq!(last_life("one\ntwo").count(), 2);

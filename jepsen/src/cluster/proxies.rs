@@ -1,10 +1,11 @@
-//! The network without privilege: a proxy before every node's peer port. Nodes tell each other the proxy's address, so that every
-//! connection between two nodes passes the proxy of the one that accepts it.
+//! The network without privilege: a proxy in front of every node's peer port. Nodes announce the
+//! proxy's address, so every connection between two nodes passes the proxy of the accepting node.
 //!
-//! Who connects is found out by asking the kernel which process has the other end of the connection. So links are directed and
-//! may be cut and delayed in any shape, but only as far as TCP goes: bytes are held back instead of dropped (what was cut off
-//! arrives when the cut heals, as if TCP had tried again all the time), a connection is accepted though nobody answers, and
-//! nothing is lost at random or narrow.
+//! A proxy identifies the connecting node by asking the kernel which process owns the other end of
+//! the connection. So links are directed, and any combination of them can be cut or delayed, within
+//! the limits of TCP: bytes are delayed instead of dropped (they arrive when the cut heals, as if
+//! TCP had retransmitted all the time), connections are accepted although the node does not answer,
+//! and there is no random loss and no bandwidth limit.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,8 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, tcp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -22,11 +22,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::links::{Link, Rules};
 
-/// Read at a time.
+/// The size of one read.
 const CHUNK_BYTES: usize = 16 << 10;
-/// Chunks of a connection that are held back at most; beyond that the sender waits.
+/// The most chunks of a connection that are delayed at a time; beyond that the sender waits.
 const CHUNKS_MAX: usize = 1024;
-/// Connections that wait to be accepted by a proxy's task at most are the kernel's business; this many are carried.
+/// The most connections of one proxy. Connections that are not yet accepted wait in the kernel.
 const CONNECTIONS_MAX: usize = 10_000;
 
 /// The proxies of a run.
@@ -38,7 +38,7 @@ pub(crate) struct Proxies {
 
 struct Shared {
     rules: watch::Sender<Rules>,
-    /// Which node a process is.
+    /// The node that a process belongs to.
     processes: Mutex<BTreeMap<u32, usize>>,
     /// How often bytes of a link had to wait.
     waited: Mutex<BTreeMap<Link, u64>>,
@@ -46,7 +46,7 @@ struct Shared {
 }
 
 impl Proxies {
-    /// Starts a proxy before each of these peer ports. Must run on the runtime that is to carry them.
+    /// Starts a proxy for each of these peer ports, on the current runtime.
     pub(crate) async fn start(targets: Vec<String>) -> anyhow::Result<Self> {
         let shared = Arc::new(Shared {
             rules: watch::Sender::new(Rules::default()),
@@ -64,28 +64,28 @@ impl Proxies {
         Ok(Proxies { shared, _accepting: accepting, addresses })
     }
 
-    /// What a node tells the others.
+    /// The peer address that a node announces.
     pub(crate) fn address(&self, number: usize) -> String {
         self.addresses[number - 1].to_string()
     }
 
-    /// A node has a new process.
-    pub(crate) fn is_node(&self, pid: u32, number: usize) {
+    /// Registers the new process of a node.
+    pub(crate) fn add_process(&self, pid: u32, number: usize) {
         lock(&self.shared.processes).insert(pid, number);
     }
 
-    /// Does what the rules say from now on.
+    /// Follows these rules from now on.
     pub(crate) fn change(&self, rules: &Rules) {
         lock(&self.shared.waited).retain(|link, _| rules.cut.contains(link));
         self.shared.rules.send_replace(rules.clone());
     }
 
-    /// How often bytes had to wait on each link that is cut.
+    /// How often bytes had to wait on each cut link.
     pub(crate) fn waited(&self) -> BTreeMap<Link, u64> {
         lock(&self.shared.waited).clone()
     }
 
-    /// How many chunks were delayed.
+    /// The number of delayed chunks.
     pub(crate) fn held(&self) -> u64 {
         self.shared.held.load(Ordering::Relaxed)
     }
@@ -108,33 +108,34 @@ async fn accept(listener: TcpListener, to: usize, target: String, shared: Arc<Sh
 async fn carry(caller: TcpStream, address: SocketAddr, to: usize, target: String, shared: Arc<Shared>) {
     let processes = lock(&shared.processes).clone();
     let from = tokio::task::spawn_blocking(move || owner(address, &processes)).await.ok().flatten();
-    // Who is no node is never cut off.
+    // Connections from other processes, such as the harness, are never cut.
     let forth = from.map(|from| Link { from, to });
     let back = from.map(|from| Link { from: to, to: from });
-    // Nothing comes of a connection before packets go both ways.
+    // A connection makes no progress until packets pass in both directions.
     open(forth, &shared).await;
     open(back, &shared).await;
     let Ok(server) = TcpStream::connect(target).await else { return };
-    // Failing to switch the delay off only makes it slower.
+    // Without TCP_NODELAY the connection is only slower.
     let _ = (caller.set_nodelay(true), server.set_nodelay(true));
     let (from_caller, to_caller) = caller.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::join!(pump(from_caller, to_server, forth, &shared), pump(from_server, to_caller, back, &shared));
 }
 
-/// Waits until a link is not cut.
+/// Waits until a link is open.
 async fn open(link: Option<Link>, shared: &Shared) {
     let Some(link) = link else { return };
     let mut rules = shared.rules.subscribe();
     if rules.borrow().cut.contains(&link) {
         *lock(&shared.waited).entry(link).or_default() += 1;
-        // The sender lives as long as we do.
+        // The sender cannot be dropped: `shared` owns it.
         let _ = rules.wait_for(|rules| !rules.cut.contains(&link)).await;
     }
 }
 
-/// Carries bytes one way: each chunk when its delay is over and the link is open. The end of the stream is carried like a chunk.
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, link: Option<Link>, shared: &Shared) {
+/// Copies bytes in one direction. Each chunk leaves when its delay is over and the link is open. An
+/// empty chunk stands for the end of the stream.
+async fn pump(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, link: Option<Link>, shared: &Shared) {
     let (hold, mut held) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS_MAX);
     let read = async move {
         loop {
@@ -160,15 +161,15 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, link: Option<Link
                 break;
             }
         }
-        // Not to shut down is what dropping does too; the other side sees the end either way.
+        // Dropping the socket would end the stream too.
         let _ = to.shutdown().await;
     };
     tokio::join!(read, write);
 }
 
-/// Which of these processes has the socket with that address of loopback.
+/// The node whose process owns the loopback socket with this address.
 fn owner(address: SocketAddr, processes: &BTreeMap<u32, usize>) -> Option<usize> {
-    // 127.0.0.1 in the byte order of the machine, as the kernel prints it.
+    // 127.0.0.1 in the machine's byte order, as the kernel prints it.
     let local = format!("{:08X}:{:04X}", u32::from_ne_bytes([127, 0, 0, 1]), address.port());
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
     let line = table.lines().find(|line| line.split_whitespace().nth(1) == Some(&local))?;

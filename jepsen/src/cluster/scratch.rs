@@ -1,9 +1,12 @@
-//! What a run leaves on the machine while it lives, found by its owner's mark, and how it is taken away.
+//! Everything that a run creates on the machine, how it is marked with its owner, and how it is
+//! removed.
 //!
-//! Every run has a *tag*, `qj` + the owner's process id + a serial number. Its namespaces and control groups are named
-//! `TAG-…`, its mounts and images are below `/tmp/quorate-jepsen-UID/TAG`, its processes have `QUORATE_JEPSEN=TAG` in their
-//! environment. The owner holds a lock on `TAG.lock` beside that directory: the kernel gives it up when the owner dies,
-//! however it dies, so that a lock that can be had means leftovers. (A process id alone would say nothing once it is reused.)
+//! Every run has a *tag*: `qj`, the owner's process id, and a serial number. Its namespaces and
+//! control groups are named `TAG-…`, its mounts and images are below `/tmp/quorate-jepsen-UID/TAG`,
+//! and its processes have `QUORATE_JEPSEN=TAG` in their environment. The owner holds a lock on
+//! `TAG.lock` beside that directory. The kernel releases the lock when the owner dies for any
+//! reason, so a lock that is free means leftovers. (A process id alone proves nothing once it is
+//! reused.)
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,22 +19,22 @@ use super::{clock, tool};
 
 /// The variable that marks the processes of a run.
 pub(crate) const MARK: &str = "QUORATE_JEPSEN";
-/// How long the processes of a dead run may take to go, and its mounts with them.
+/// The longest time for the processes of a dead run to disappear, and its mounts with them.
 const GONE_MAX: Duration = Duration::from_secs(10);
-/// Runs of one process at the same time.
+/// The most runs of one process at a time.
 const RUNS_MAX: u32 = 100;
-/// Where the kernel lists named network namespaces.
+/// The directory in which the kernel lists named network namespaces.
 pub(crate) const NAMESPACES: &str = "/run/netns";
-/// Where control groups of version 1 throttle disks.
+/// The directory of the version 1 control groups that throttle disks.
 pub(crate) const BLKIO: &str = "/sys/fs/cgroup/blkio";
 
-/// The place of one run. It must be erased before it is dropped; what is not is found by the next [`sweep`].
+/// The resources of one run. Erase it before dropping it; the next [`sweep`] finds leftovers.
 pub(crate) struct Scratch {
-    /// The mark of everything that the run makes.
+    /// The mark of everything that the run creates.
     pub(crate) tag: String,
-    /// A directory of its own.
+    /// The run's own directory.
     pub(crate) dir: PathBuf,
-    /// Says that the owner lives.
+    /// Held until the owner ends.
     _lock: File,
 }
 
@@ -41,7 +44,8 @@ fn root() -> anyhow::Result<PathBuf> {
     Ok(root)
 }
 
-/// Keeps claims and sweeps apart: between making a lock and taking it, it looks like that of a dead owner.
+/// Serializes claims and sweeps: a lock file that exists but is not locked yet looks like
+/// leftovers.
 fn turn() -> anyhow::Result<File> {
     let turn = File::create(root()?.join("turn"))?;
     turn.lock()?;
@@ -49,7 +53,7 @@ fn turn() -> anyhow::Result<File> {
 }
 
 impl Scratch {
-    /// Makes a place for a run of this process.
+    /// Claims a tag and a directory for a run of this process.
     pub(crate) fn claim() -> anyhow::Result<Self> {
         let _turn = turn()?;
         let root = root()?;
@@ -66,16 +70,16 @@ impl Scratch {
             std::fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
             return Ok(Scratch { tag, dir, _lock: lock });
         }
-        anyhow::bail!("{} holds the places of {RUNS_MAX} runs of this process: remove it", root.display())
+        anyhow::bail!("{} contains the leftovers of {RUNS_MAX} runs of this process: remove it", root.display())
     }
 
-    /// Takes away everything that the run has left on the machine.
+    /// Removes everything that the run created on the machine.
     pub(crate) async fn erase(&self) -> anyhow::Result<()> {
         erase(&self.tag, &self.dir).await
     }
 }
 
-/// Takes away what runs have left whose owner is dead; gives their tags. Never touches those of a live one.
+/// Removes the leftovers of runs whose owner is dead; returns their tags. Never touches a live run.
 pub async fn sweep() -> anyhow::Result<Vec<String>> {
     let _turn = turn()?;
     let root = root()?;
@@ -90,7 +94,7 @@ pub async fn sweep() -> anyhow::Result<Vec<String>> {
         }
         let dir = root.join(tag);
         if dir.exists() {
-            erase(tag, &dir).await.with_context(|| format!("what the dead run {tag} left"))?;
+            erase(tag, &dir).await.with_context(|| format!("removing the leftovers of the dead run {tag}"))?;
             swept.push(tag.to_owned());
         }
         if path.exists() {
@@ -101,7 +105,7 @@ pub async fn sweep() -> anyhow::Result<Vec<String>> {
 }
 
 async fn erase(tag: &str, dir: &Path) -> anyhow::Result<()> {
-    // A process that waits for a frozen file system does not die before it thaws.
+    // A process that waits for a frozen file system cannot die before the thaw.
     for mount in mounts_below(dir)? {
         let _ = tool::run("fsfreeze", &["-u", &mount]).await;
     }
@@ -120,14 +124,14 @@ async fn erase(tag: &str, dir: &Path) -> anyhow::Result<()> {
         std::fs::remove_dir(Path::new(BLKIO).join(name))?;
     }
     std::fs::remove_dir_all(dir).with_context(|| dir.display().to_string())?;
-    // The lock itself: whoever holds it still holds it, and nobody needs to find it any more.
+    // The owner keeps its lock on the open file; the file name is no longer needed.
     match std::fs::remove_file(dir.with_extension("lock")) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-/// Unmounts; a loop device that was made for the mount goes with it. Busy for a moment after its last process died.
+/// Unmounts a file system and frees its loop device. Retries while a dying process keeps it busy.
 pub(crate) async fn unmount(mount: &str, deadline: Instant) -> anyhow::Result<()> {
     loop {
         match tool::run("umount", &[mount]).await {
@@ -151,7 +155,7 @@ fn names_in(dir: &Path, tag: &str) -> Vec<String> {
     names.filter(|name| name.strip_prefix(tag).is_some_and(|rest| rest.starts_with('-'))).collect()
 }
 
-/// Sends SIGKILL to the processes of a run; how many there were.
+/// Sends SIGKILL to the processes of a run; returns their number.
 fn kill_marked(tag: &str) -> anyhow::Result<usize> {
     let mark = format!("{MARK}={tag}");
     let mut killed = 0;
@@ -159,7 +163,7 @@ fn kill_marked(tag: &str) -> anyhow::Result<usize> {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
             continue;
         };
-        // Processes of others cannot be read, and those that are gone neither.
+        // The environments of other users' processes, and of ended processes, cannot be read.
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         if environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
             killed += 1;

@@ -1,5 +1,5 @@
-//! Threads that live in a network namespace. (A namespace belongs to a thread: a socket is made in that of its thread, and stays
-//! there whoever uses it.)
+//! Threads in a network namespace. A namespace belongs to a thread: a socket belongs to the
+//! namespace of the thread that opened it, and stays there even if another thread uses it.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -9,34 +9,32 @@ use anyhow::Context;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::runtime::{Builder, Runtime};
 
-/// A runtime whose threads are in the namespace that the file names, or where this thread is.
+/// A runtime whose threads are in a network namespace, given by its file, or in this thread's own.
 pub(crate) fn runtime(name: &str, threads: usize, namespace: Option<PathBuf>) -> anyhow::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(threads).thread_name(name).enable_all();
     if let Some(path) = namespace {
-        // Going on elsewhere would test the wrong network.
+        // A thread in another namespace would test the wrong network.
         builder.on_thread_start(move || enter(&path).unwrap_or_else(|error| panic!("{error:#}")));
     }
     Ok(builder.build()?)
 }
 
-/// A runtime of clients. It may be dropped anywhere; what still runs on it is not waited for.
+/// A runtime for clients. Dropping it is allowed in asynchronous code too, and does not wait for
+/// tasks.
 pub struct ClientRuntime(Option<Runtime>);
 
 impl ClientRuntime {
     pub(crate) fn new(runtime: Runtime) -> Self {
         ClientRuntime(Some(runtime))
     }
-
-    /// Ends it without waiting for what still runs, as dropping it does.
-    pub fn shutdown_background(self) {}
 }
 
 impl std::ops::Deref for ClientRuntime {
     type Target = Runtime;
 
     fn deref(&self) -> &Runtime {
-        self.0.as_ref().expect("there until it is dropped")
+        self.0.as_ref().expect("present until the runtime is dropped")
     }
 }
 
@@ -48,14 +46,15 @@ impl Drop for ClientRuntime {
     }
 }
 
-/// Moves this thread into the namespace that the file names.
+/// Moves this thread into a network namespace, given by its file.
 pub(crate) fn enter(path: &Path) -> anyhow::Result<()> {
     let shown = || format!("cannot enter {}", path.display());
     let namespace = File::open(path).with_context(shown)?;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).with_context(shown)
 }
 
-/// Runs something in the namespace that the file names, on a thread of its own, which ends: it could not leave again.
+/// Runs a closure in a network namespace, on a thread that ends afterwards: it could not leave the
+/// namespace.
 pub(crate) async fn visit<T, F>(path: PathBuf, work: F) -> anyhow::Result<T>
 where
     T: Send + 'static,

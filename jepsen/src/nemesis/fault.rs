@@ -1,114 +1,135 @@
-//! The faults by name.
+//! The faults and their names.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// A way to break a cluster. The names are those of `--nemesis`, in kebab-case.
+/// A fault that can be injected into a cluster. The command line (`--nemesis`) and the journal use
+/// the names in kebab-case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
-    /// A node that leads is cut off from all others.
+    /// One leader is cut off from all other nodes.
     PartitionLeader,
-    /// A minority is cut off from the others.
+    /// A minority is cut off from the majority.
     PartitionMinority,
-    /// Two halves do not see each other.
+    /// Two halves are cut off from each other.
     PartitionHalves,
-    /// Two halves see each other only through one node, which sees everybody.
+    /// Two halves are cut off from each other, except for one node that reaches both.
     PartitionBridge,
-    /// Everybody sees a majority, and no two the same.
+    /// Every node reaches a majority, and no two nodes reach the same one.
     PartitionRing,
-    /// A node hears nobody, or nobody hears it.
+    /// One node receives nothing from the others, or the others receive nothing from it.
     PartitionOneWay,
-    /// All nodes see only one.
+    /// Every node reaches only one common node.
     PartitionOnlyOne,
-    /// A minority is cut off and comes back, again and again.
+    /// A minority is cut off and reconnected repeatedly.
     PartitionFlapping,
     /// Links lose packets at random.
     Loss,
-    /// Links hold packets back, each for another time.
+    /// Links delay packets, each by another time.
     Latency,
-    /// Few bytes a second reach some nodes.
+    /// The bandwidth towards some nodes is low.
     Bandwidth,
     /// One node is killed with SIGKILL.
     KillOne,
-    /// A majority is.
+    /// A majority is killed with SIGKILL.
     KillMajority,
-    /// All nodes are.
+    /// All nodes are killed with SIGKILL.
     KillAll,
-    /// Nodes that lead are stopped for 1 to 3 election time-outs, and go on as if nothing had been.
+    /// One or two leaders are paused for 1 to 3 election time-outs, and then resumed.
     PauseLeaders,
-    /// One node loses its power, and with it what it had not synced.
+    /// One node loses its power, and with it the data that was not synced.
     PowerCutOne,
-    /// A majority does.
+    /// A majority loses its power.
     PowerCutMajority,
-    /// All nodes do.
+    /// All nodes lose their power.
     PowerCutAll,
-    /// A node votes, and loses its power before it can do anything else. Needs a build with seeded bugs.
+    /// A node votes, and loses its power before it does anything else. Needs a build with seeded
+    /// bugs.
     PowerCutVote,
-    /// A node dies at a named step of a membership change, a snapshot or a move. Needs a build with seeded bugs.
+    /// A node dies at a named step of a membership change, a snapshot or a move. Needs a build with
+    /// seeded bugs.
     FailPoint,
     /// The clocks of some nodes jump.
     ClockJump,
-    /// The clocks of some nodes go too fast or too slowly.
+    /// The clocks of some nodes are too fast or too slow.
     ClockDrift,
     /// A disk is full.
     DiskFull,
-    /// Syncing a disk fails, and would succeed again if it were tried again.
+    /// Syncing a disk fails; a retry would succeed.
     SyncFails,
-    /// A disk answers everything with an error.
+    /// A disk answers every request with an error.
     DiskDies,
-    /// Disks take only a few writes a second.
+    /// Disks accept only a few writes per second.
     SlowDisk,
     /// A disk does not answer.
     HungDisk,
-    /// A bit of a node's log is flipped while it is down.
+    /// A bit of a node's log is flipped while the node is down.
     BitFlipLog,
-    /// A bit of its state is.
+    /// A bit of a node's state is flipped while the node is down.
     BitFlipState,
-    /// A bit of a snapshot on its way to it is.
+    /// A bit of a snapshot is flipped during its transfer.
     BitFlipSnapshot,
-    /// A node comes back under its identity without its data, which must be refused, and then as a new node.
+    /// A node restarts with its identity but without its data, which it must refuse. A new node
+    /// then takes its place.
     WipedDisk,
-    /// All logs are purged to their tips, so that whoever is behind needs a snapshot.
+    /// All logs are purged to their tips, so that a lagging follower needs a snapshot.
     PurgeLogs,
-    /// Leaders hand over.
+    /// Leaderships are transferred.
     TransferLeaders,
     /// A replica moves to another node.
     MoveShard,
-    /// A node joins, another one is drained, removed, and comes back as a new one.
+    /// A node joins; another one is drained, removed, and replaced by a new one.
     Churn,
 }
 
-/// Faults of one class share a resource: two of them are never active at once.
+/// The resource that a fault affects. Each class has its own lane of an overlapping schedule, so
+/// two faults of one class are never active at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
-    /// What carries the messages.
+    /// Links between nodes.
     Network,
     /// Processes.
     Process,
     /// Clocks.
     Clock,
-    /// Disks, and what is on them.
+    /// Disks and the files on them.
     Disk,
-    /// Logs that are purged.
+    /// Log retention.
     Log,
-    /// Who leads, and where replicas are.
+    /// Leadership and the placement of replicas.
     Membership,
 }
 
+/// A name that is neither a fault, nor a prefix of one, nor a class.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no fault is named '{name}'; faults: {}; groups of faults: all, none, network, process, clock, disk, log, \
+     membership, or a common prefix",
+    known()
+)]
+pub struct UnknownFault {
+    name: String,
+}
+
+fn known() -> String {
+    let names: Vec<String> = Fault::all().iter().map(|fault| fault.name()).collect();
+    names.join(", ")
+}
+
 impl Fault {
-    /// Every fault.
+    /// All faults.
     pub fn all() -> &'static [Fault] {
         Fault::value_variants()
     }
 
-    /// Its name.
+    /// The name in kebab-case.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).expect("no fault is hidden")
     }
 
-    /// What it shares with others.
+    /// The resource that it affects.
     pub fn class(self) -> Class {
         use Fault::*;
         match self {
@@ -125,29 +146,24 @@ impl Fault {
         }
     }
 
-    /// Whether what it breaks stays broken until the cluster has made it anew elsewhere. Two of them at once may destroy what
-    /// a majority held, which no system survives.
+    /// Whether the damage stays until the cluster has created the data elsewhere. Two such faults
+    /// at a time may destroy the data of a majority, which no system survives.
     pub fn destroys(self) -> bool {
         use Fault::*;
         matches!(self, SyncFails | DiskDies | BitFlipLog | BitFlipState | BitFlipSnapshot | WipedDisk | Churn)
     }
 
-    /// The faults that a list names: `kill-one,partition,clock`. Where no fault has a name, it stands for all that begin with
-    /// it (`partition`, `kill`, `power-cut`, `bit-flip`) or, as the name of a class (`network`, `disk`, `membership`, …), for
-    /// all of it; `all` stands for all, `none` for none.
-    pub fn parse_list(list: &str) -> Result<Vec<Fault>, String> {
+    /// The faults that a list such as `kill-one,partition,clock` names. A name that is not a fault
+    /// stands for all faults with that prefix (`partition`, `kill`, `power-cut`, `bit-flip`) or of
+    /// that class (`network`, `disk`, `membership`, …). `all` stands for all faults, `none` for no
+    /// fault.
+    pub fn parse_list(list: &str) -> Result<Vec<Fault>, UnknownFault> {
         let mut faults = Vec::new();
         for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             let meant = Fault::meant(name);
             if meant.is_empty() && name != "none" {
-                let known: Vec<String> = Fault::all().iter().map(|fault| fault.name()).collect();
-                return Err(format!(
-                    "no fault is called '{name}'; there are: {}; for several at once: all, none, network, process, clock, \
-                     disk, log, membership, or how their names begin",
-                    known.join(", ")
-                ));
+                return Err(UnknownFault { name: name.to_owned() });
             }
-            faults.extend(meant);
         }
         faults.sort_unstable();
         faults.dedup();
@@ -196,11 +212,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_stand_for_many() {
+    fn a_name_can_stand_for_many_faults() {
         let count = |list| Fault::parse_list(list).map(|faults| faults.len());
         assert_eq!(count("all"), Ok(Fault::all().len()));
         assert_eq!((count("partition"), count("kill"), count("power-cut, kill-all")), (Ok(8), Ok(3), Ok(5)));
         assert_eq!((count("none"), count("clock"), count("kill,kill-one")), (Ok(0), Ok(2), Ok(3)));
-        assert!(Fault::parse_list("kil").unwrap_err().contains("no fault is called 'kil'"));
+        assert!(Fault::parse_list("kil").unwrap_err().to_string().contains("no fault is named 'kil'"));
     }
 }

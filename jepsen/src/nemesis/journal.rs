@@ -1,4 +1,4 @@
-//! `nemesis.jsonl`: what was broken when, a line for every phase of every fault.
+//! `nemesis.jsonl`: one line for every phase of every fault.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,51 +10,55 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How far a fault is.
+/// The phase of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Is about to be made.
+    /// The injection begins.
     Install,
-    /// Is there, and was seen to be.
+    /// The fault is installed, and its effect was verified.
     Installed,
-    /// Could not be made then; nothing happened.
+    /// The fault was not possible at that time; nothing happened.
     Skipped,
-    /// Cannot be made on this machine, or with the binary under test; nothing happened.
+    /// The fault is never possible on this machine, or with the binary under test; nothing
+    /// happened.
     Unable,
-    /// Went wrong while it was made: it may have been there for a while. It was healed as far as it was there.
+    /// The injection or the healing failed halfway: the fault may have been present for a while.
+    /// The harness undid its effects.
     Indeterminate,
-    /// Is about to be taken away.
+    /// The healing begins.
     Heal,
-    /// Is gone, and was seen to be.
+    /// The fault is healed, and its absence was verified.
     Healed,
-    /// A node did what no fault explains, such as ending by itself: a bug.
+    /// A node did something that no fault explains, such as ending by itself: a bug.
     Finding,
 }
 
-/// A line.
+/// A line of the journal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Line {
-    /// Nanoseconds since the run began.
+    /// Nanoseconds since the start of the run.
     pub time: u64,
-    /// Which fault of the run: the same number in all its lines.
+    /// The number of the fault, the same in all its lines.
     pub id: u64,
-    /// Its name, or `none` for what belongs to no fault.
+    /// The name of the fault, or `none` for a finding.
     pub fault: String,
-    /// How far it is.
+    /// The phase.
     pub phase: Phase,
-    /// The nodes that it hits, by their places.
+    /// The affected nodes, by their places.
     pub targets: Vec<usize>,
-    /// The ids of the nodes that were at these places, which is what replies name; a place whose node left has a new one.
+    /// The ids of the nodes at these places, as replies name them. A new node at a place has a new
+    /// id.
     #[serde(default)]
     pub nodes: Vec<u64>,
-    /// Whether one of them led a shard when it was made.
+    /// Whether one of the targets led a shard at the installation.
     pub leaders_hit: bool,
-    /// What was done and seen.
+    /// Parameters and evidence.
     pub detail: Value,
 }
 
-/// Writes the lines, and keeps them.
+/// Writes the lines to a file, and keeps them in memory.
 pub struct Journal {
     start: Instant,
     state: Mutex<State>,
@@ -66,15 +70,10 @@ struct State {
 }
 
 impl Journal {
-    /// A journal in a file. `start` is the beginning of the run: that of the history's clock too.
+    /// A journal in a new file. `start` is the start of the run, as in the history.
     pub fn create(path: &Path, start: Instant) -> anyhow::Result<Self> {
         let file = File::create(path).with_context(|| path.display().to_string())?;
         Ok(Journal { start, state: Mutex::new(State { file: Some(file), lines: vec![] }) })
-    }
-
-    /// A journal that is only kept in memory.
-    pub fn in_memory(start: Instant) -> Self {
-        Journal { start, state: Mutex::new(State { file: None, lines: vec![] }) }
     }
 
     /// All lines so far.
@@ -82,10 +81,10 @@ impl Journal {
         self.lock().lines.clone()
     }
 
-    /// Writes a line, with the time of now.
+    /// Writes a line with the present time.
     pub(crate) fn write(&self, mut line: Line) {
         let mut state = self.lock();
-        // Under the lock: lines are in the order of their times.
+        // Under the lock, so that lines are ordered by time.
         line.time = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         if let Some(file) = &mut state.file {
             let mut text = serde_json::to_vec(&line).expect("a line is JSON");

@@ -1,4 +1,4 @@
-//! The shapes of partitions: which directed links are cut. Pure.
+//! The shapes of partitions as sets of directed links to cut. Pure.
 
 use std::collections::BTreeSet;
 
@@ -12,13 +12,13 @@ use crate::cluster::Link;
 /// A partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Partition {
-    /// The links that are cut.
+    /// The links to cut.
     pub(crate) cut: BTreeSet<Link>,
-    /// The nodes that see no majority.
+    /// The nodes that reach no majority.
     pub(crate) alone: BTreeSet<usize>,
 }
 
-/// The links to cut for a shape; none where there are too few nodes, or no leader to cut off.
+/// A partition of a shape. `None` if there are too few nodes, or no leader to cut off.
 pub(crate) fn partition(
     shape: Fault,
     nodes: &[usize],
@@ -39,7 +39,7 @@ pub(crate) fn partition(
             between(&order[..size], &order[size..])
         }
         Fault::PartitionHalves => between(&order[..count / 2], &order[count / 2..]),
-        // The first node of the greater half sees both.
+        // The first node of the larger half reaches both halves.
         Fault::PartitionBridge => between(&order[..count / 2], &order[count / 2 + 1..]),
         Fault::PartitionRing => {
             let reach = majority.div_ceil(2);
@@ -61,12 +61,12 @@ pub(crate) fn partition(
         }
         _ => return None,
     };
-    let alone = nodes.iter().copied().filter(|node| sees(*node, nodes, &cut) < majority).collect();
+    let alone = nodes.iter().copied().filter(|node| reached(*node, nodes, &cut) < majority).collect();
     (!cut.is_empty()).then_some(Partition { cut, alone })
 }
 
-/// How many nodes exchange messages both ways with this one, itself included.
-fn sees(node: usize, nodes: &[usize], cut: &BTreeSet<Link>) -> usize {
+/// The number of nodes that exchange messages with this one in both directions, itself included.
+fn reached(node: usize, nodes: &[usize], cut: &BTreeSet<Link>) -> usize {
     let open = |other: &&usize| {
         !cut.contains(&Link { from: node, to: **other }) && !cut.contains(&Link { from: **other, to: node })
     };
@@ -77,7 +77,7 @@ fn without(nodes: &[usize], one: usize) -> Vec<usize> {
     nodes.iter().copied().filter(|node| *node != one).collect()
 }
 
-/// Both directions between two sides.
+/// The links between two sides, in both directions.
 fn between(one: &[usize], other: &[usize]) -> BTreeSet<Link> {
     let pairs = one.iter().flat_map(|a| other.iter().map(move |b| (*a, *b)));
     pairs.flat_map(|(a, b)| [Link { from: a, to: b }, Link { from: b, to: a }]).collect()
@@ -96,31 +96,32 @@ mod tests {
         (0..50).map(|seed| partition(shape, &NODES, &leaders, &mut StdRng::seed_from_u64(seed)).unwrap()).collect()
     }
 
-    fn sights(partition: &Partition) -> Vec<usize> {
-        let mut sights: Vec<usize> = NODES.iter().map(|node| sees(*node, &NODES, &partition.cut)).collect();
-        sights.sort_unstable();
-        sights
+    /// How many nodes each node reaches, in ascending order.
+    fn reach(partition: &Partition) -> Vec<usize> {
+        let mut reach: Vec<usize> = NODES.iter().map(|node| reached(*node, &NODES, &partition.cut)).collect();
+        reach.sort_unstable();
+        reach
     }
 
     #[test]
-    fn every_shape_is_what_it_is_called() {
+    fn shapes_match_their_names() {
         for partition in all(Fault::PartitionLeader) {
-            assert_eq!((sights(&partition), partition.cut.len()), (vec![1, 4, 4, 4, 4], 8));
+            assert_eq!((reach(&partition), partition.cut.len()), (vec![1, 4, 4, 4, 4], 8));
             assert!(partition.alone.iter().all(|node| [2, 4].contains(node)));
         }
         for partition in all(Fault::PartitionMinority) {
-            assert!([vec![1, 4, 4, 4, 4], vec![2, 2, 3, 3, 3]].contains(&sights(&partition)));
+            assert!([vec![1, 4, 4, 4, 4], vec![2, 2, 3, 3, 3]].contains(&reach(&partition)));
             assert!(partition.alone.len() <= 2);
         }
-        assert!(all(Fault::PartitionHalves).iter().all(|partition| sights(partition) == [2, 2, 3, 3, 3]));
-        assert!(all(Fault::PartitionBridge).iter().all(|partition| sights(partition) == [3, 3, 3, 3, 5]));
-        assert!(all(Fault::PartitionOnlyOne).iter().all(|partition| sights(partition) == [2, 2, 2, 2, 5]));
+        assert!(all(Fault::PartitionHalves).iter().all(|partition| reach(partition) == [2, 2, 3, 3, 3]));
+        assert!(all(Fault::PartitionBridge).iter().all(|partition| reach(partition) == [3, 3, 3, 3, 5]));
+        assert!(all(Fault::PartitionOnlyOne).iter().all(|partition| reach(partition) == [2, 2, 2, 2, 5]));
     }
 
     #[test]
-    fn in_a_ring_everybody_sees_another_majority() {
+    fn every_node_of_a_ring_reaches_another_majority() {
         for partition in all(Fault::PartitionRing) {
-            assert_eq!(sights(&partition), [3, 3, 3, 3, 3]);
+            assert_eq!(reach(&partition), [3, 3, 3, 3, 3]);
             let seen = |node: usize| -> BTreeSet<usize> {
                 NODES.iter().copied().filter(|to| !partition.cut.contains(&Link { from: node, to: *to })).collect()
             };
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn one_way_is_one_way() {
+    fn one_way_partition_cuts_one_direction() {
         for partition in all(Fault::PartitionOneWay) {
             let back = |link: &Link| partition.cut.contains(&Link { from: link.to, to: link.from });
             assert!(partition.cut.len() == 4 && !partition.cut.iter().any(back));
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_leads_and_too_few_nodes() {
+    fn no_partition_without_a_leader_or_with_too_few_nodes() {
         let rng = &mut StdRng::seed_from_u64(1);
         assert_eq!(partition(Fault::PartitionLeader, &NODES, &BTreeSet::new(), rng), None);
         assert_eq!(partition(Fault::PartitionHalves, &[1], &BTreeSet::new(), rng), None);

@@ -1,4 +1,5 @@
-//! Which fault when: one after the other, or one of each class at the same time; by a seed.
+//! The schedule of faults, chosen by a seed: one fault after the other, or one of each class at a
+//! time.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,43 +13,47 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Class, Fault, Nemesis, Outcome};
+use super::fault::{Class, Fault};
+use super::lifecycle::{Nemesis, Outcome};
 
-/// The longest time for which faults together may leave shards without a quorum.
+/// The pause between two looks for nodes that ended by themselves.
+const POLL: Duration = Duration::from_millis(200);
+/// The longest time for which overlapping faults may leave shards without a quorum.
 const QUORUM_LOST_MAX: Duration = Duration::from_secs(3);
 
-/// Which faults a run has, and how often.
+/// The faults of a run and their timing.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// Each comes by once in a random order, then again in another.
+    /// The faults. Each is installed once in a random order, then once more in another order, and
+    /// so on.
     pub faults: Vec<Fault>,
-    /// How long the cluster is left alone after a fault was healed.
+    /// The pause after a fault was healed.
     pub gap: Range<Duration>,
-    /// How long a fault lasts.
+    /// The duration of a fault.
     pub hold: Range<Duration>,
-    /// Whatever is chosen is chosen by this. (What the cluster does in between is not: the same seed gives the same faults, not
-    /// the same run.)
+    /// The seed of every choice. It determines the faults, but not the behaviour of the cluster:
+    /// two runs of one seed differ.
     pub seed: u64,
-    /// Faults of different classes at the same time, each class at its own pace.
+    /// Whether faults of different classes overlap. Each class then has its own sequence of faults.
     pub overlap: bool,
 }
 
-/// What a schedule has done, by the names of the faults.
+/// The results of a schedule, by the names of the faults.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Summary {
-    /// How often each was there.
+    /// How often each fault was installed.
     pub installed: BTreeMap<String, u64>,
-    /// How often each could not be made, and the last reason.
+    /// How often each fault was skipped or unable, and the last reason.
     pub skipped: BTreeMap<String, (u64, String)>,
-    /// How often each went wrong half way, and the last reason.
+    /// How often each injection failed halfway, and the last error.
     pub indeterminate: BTreeMap<String, (u64, String)>,
-    /// What could not be taken away. Not empty means that the harness has failed.
+    /// The errors of healing. Any error is a failure of the harness.
     pub not_healed: Vec<String>,
 }
 
 impl Schedule {
-    /// Breaks the cluster until it is told to stop, then takes away what is there. It does not wait until the cluster is well
-    /// again: that is [`Nemesis::settle`].
+    /// Installs and heals faults until `stop` is cancelled; heals the active ones then. Does not
+    /// wait until the cluster is healthy: [`Nemesis::settle`] does.
     pub async fn run(self, nemesis: Arc<Nemesis>, stop: CancellationToken) -> Summary {
         let mut lanes: BTreeMap<Option<Class>, Vec<Fault>> = BTreeMap::new();
         for fault in &self.faults {
@@ -59,7 +64,7 @@ impl Schedule {
             let rng = StdRng::seed_from_u64(self.seed.wrapping_add(number));
             running.spawn(lane(nemesis.clone(), self.clone(), faults, rng, stop.clone()));
         }
-        let tending = tokio::spawn(tend(nemesis, stop));
+        let restarting = tokio::spawn(restart_fallen(nemesis, stop));
         let mut summary = Summary::default();
         while let Some(lane) = running.join_next().await {
             match lane {
@@ -67,23 +72,23 @@ impl Schedule {
                 Err(error) => summary.not_healed.push(format!("a schedule ended: {error}")),
             }
         }
-        if let Err(error) = tending.await {
-            summary.not_healed.push(format!("nobody looks after the nodes: {error}"));
+        if let Err(error) = restarting.await {
+            summary.not_healed.push(format!("the task that restarts nodes ended: {error}"));
         }
         summary
     }
 }
 
-/// Starts nodes that died, now and then.
-async fn tend(nemesis: Arc<Nemesis>, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(super::LOOK)).await.is_some() {
-        if let Err(error) = nemesis.tend().await {
+/// Restarts nodes that ended by themselves, until `stop` is cancelled.
+async fn restart_fallen(nemesis: Arc<Nemesis>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some() {
+        if let Err(error) = nemesis.restart_fallen().await {
             eprintln!("nemesis: {error:#}");
         }
     }
 }
 
-/// One fault after the other.
+/// Installs and heals one fault after the other.
 async fn lane(
     nemesis: Arc<Nemesis>,
     schedule: Schedule,
@@ -100,12 +105,13 @@ async fn lane(
         }
         let Some(fault) = left.pop() else { break };
         let hold = within(&schedule.hold, &mut rng);
-        // Each fault draws from its own numbers: what one draws does not depend on how another one went.
+        // Each fault has its own random numbers, so that its plan does not depend on the fate of
+        // earlier faults.
         let mut own = StdRng::seed_from_u64(rng.random());
         match nemesis.install(fault, &mut own).await {
             Outcome::Installed(active) => {
                 *summary.installed.entry(fault.name()).or_default() += 1;
-                let hold = active.lasts().unwrap_or(hold);
+                let hold = active.duration().unwrap_or(hold);
                 let hold = if schedule.overlap && active.quorum_lost() { hold.min(QUORUM_LOST_MAX) } else { hold };
                 stop.run_until_cancelled(tokio::time::sleep(hold)).await;
                 if let Err(error) = nemesis.heal(active).await {

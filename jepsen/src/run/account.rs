@@ -1,4 +1,4 @@
-//! The numbers of a run, from its history, its faults and what was observed.
+//! The numbers of a run, computed from its history, its faults and the nodes' metrics.
 
 use std::collections::BTreeMap;
 
@@ -10,25 +10,25 @@ use crate::report::results::{Ended, Failover, Unavailable};
 use crate::report::{Outcome, Results};
 use crate::workload::Done;
 
-/// What the account needs beside the operations.
+/// The input of [`account`] beside the operations.
 pub(super) struct Facts<'a> {
     /// The faults.
     pub faults: &'a Faults,
-    /// What the nodes' metrics said.
+    /// The counts from the nodes' metrics.
     pub counts: Counts,
-    /// The load's beginning and end.
+    /// The begin and end of the load.
     pub load: (u64, u64),
-    /// Operations that were not begun.
+    /// Operations that were not started because too many were in flight.
     pub shed: u64,
-    /// Repeats the run.
+    /// The command that repeats the run.
     pub command: String,
     /// The seed.
     pub seed: u64,
-    /// How the nodes were connected.
+    /// The kinds of network and disks.
     pub network: String,
 }
 
-/// The results, still without checks.
+/// The results without checks.
 pub(super) fn account(operations: &[Done<'_>], facts: Facts<'_>) -> Results {
     let mut by_name: BTreeMap<String, Ended> = BTreeMap::new();
     let mut under_load: BTreeMap<String, Ended> = BTreeMap::new();
@@ -80,12 +80,12 @@ fn count(ended: &mut Ended, done: &Done<'_>) {
     ended.refused += u64::from(done.completion.is_some_and(|completion| completion.refused));
 }
 
-/// The name of an operation's workload, with which its key begins.
+/// The name of an operation's workload: the prefix of its key.
 fn workload<'a>(done: &Done<'a>) -> &'a str {
     done.invoke.key.as_deref().and_then(|key| key.split('/').next()).unwrap_or_default()
 }
 
-/// An operation's workload and action, and its level if that is eventual.
+/// The workload and action of an operation, and its read level if that is eventual.
 fn name(done: &Done<'_>) -> String {
     let workload = workload(done);
     let action =

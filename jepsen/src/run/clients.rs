@@ -1,5 +1,6 @@
-//! The clients: they plan, begin, perform and record operations, in a closed loop (as fast as they are answered) or an open one
-//! (at a rate, whatever the answers).
+//! The clients: they plan, perform and record operations, in a closed loop (the next operation
+//! starts when the last one is answered) or an open loop (operations start at a rate, regardless of
+//! answers).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,32 +16,35 @@ use super::recorder::Recorder;
 use crate::history::EventKind;
 use crate::workload::{Access, Completion, Http, Op, Workload, rng};
 
-/// Operations that an open loop may have under way. More would hide that the cluster does not keep up: they are counted as shed.
+/// The most operations of an open loop in flight. Further ones are counted as shed: queueing them
+/// would hide that the cluster cannot keep up.
 const IN_FLIGHT_MAX: usize = 1_000;
-/// How long a client of a closed loop waits after a failure: one that cannot reach anybody must not spin.
+/// The pause of a closed loop's client after a failure, so that a client without a reachable node
+/// does not spin.
 const FAILURE_PAUSE: Duration = Duration::from_millis(20);
-/// Longer than any operation may take: what has not ended then stays open in the history.
+/// Longer than any operation may take. An operation that has not ended then stays open in the
+/// history.
 const LAST_OPERATION_MAX: Duration = Duration::from_secs(20);
 
-/// How fast operations come.
+/// The loop that generates operations.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Pace {
-    /// So many clients, each with one operation at a time.
+pub enum Loop {
+    /// A number of clients with one operation at a time each.
     Closed {
-        /// Clients.
+        /// The number of clients.
         concurrency: usize,
     },
-    /// So many operations a second, at random intervals, whether earlier ones have ended or not.
+    /// A number of operations per second at random intervals, regardless of earlier ones.
     Open {
-        /// Operations a second.
+        /// Operations per second.
         rate: f64,
     },
 }
 
-/// Counted while the clients work.
+/// Counters of the clients' operations.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Planned, which is also the number of the next operation.
+    /// Planned; also the number of the next operation.
     pub planned: AtomicU64,
     /// Ended as `ok`.
     pub ok: AtomicU64,
@@ -48,42 +52,43 @@ pub(super) struct Tally {
     pub fail: AtomicU64,
     /// Ended as `info`.
     pub info: AtomicU64,
-    /// Not begun, because too many were under way.
+    /// Not started, because too many were in flight.
     pub shed: AtomicU64,
-    /// Ended in a panic: of ours or of the client library.
+    /// Ended in a panic of the harness or the client library.
     pub panicked: AtomicU64,
 }
 
-/// What clients need to do their work.
+/// The shared state of all clients.
 pub(super) struct Clients {
-    /// The workloads; operations go to them in turn.
+    /// The workloads; operations alternate between them.
     pub workloads: Vec<Arc<dyn Workload>>,
     /// The run's seed.
     pub seed: u64,
-    /// Where events go.
+    /// The recorder of the history.
     pub recorder: Recorder,
-    /// What the load goes through: each connected by way of another node, or pinned to it.
+    /// The connections for the load, each through another node, or pinned to it.
     pub load: Vec<Client>,
-    /// What is read with when everything is healed. The first knows every endpoint, each of the others only one node's.
+    /// The connections for the final reads. The first knows every endpoint, each of the others one
+    /// node.
     pub connections: Vec<Client>,
-    /// How long an operation may take.
+    /// The deadline of an operation.
     pub deadline: Duration,
-    /// The shorteners' addresses; they are other ones at the end of the run.
+    /// The addresses of the shorteners, which are restarted for the final reads.
     pub shorteners: Mutex<Arc<[String]>>,
-    /// For HTTP.
+    /// The HTTP client.
     pub http: Http,
-    /// The numbers of processes; one whose operation is in doubt is not used again.
+    /// The next process number. A process whose operation has an unknown outcome is not used again.
     pub processes: AtomicU64,
-    /// What happened so far.
+    /// The counters.
     pub tally: Tally,
 }
 
 impl Clients {
-    /// Works at that pace until it is told to stop, and then until what is under way has ended.
-    pub(super) async fn work(self: &Arc<Self>, pace: Pace, stop: &CancellationToken) {
+    /// Generates operations until `stop` is cancelled, and waits for those in flight.
+    pub(super) async fn work(self: &Arc<Self>, pace: Loop, stop: &CancellationToken) {
         match pace {
-            Pace::Closed { concurrency } => self.closed(concurrency, stop).await,
-            Pace::Open { rate } => self.open(rate, stop).await,
+            Loop::Closed { concurrency } => self.closed(concurrency, stop).await,
+            Loop::Open { rate } => self.open(rate, stop).await,
         }
     }
 
@@ -142,7 +147,7 @@ impl Clients {
         }
     }
 
-    /// Waits for what is under way; what does not end in time is given up, and stays open in the history.
+    /// Waits for the operations in flight. Those that do not end in time stay open in the history.
     async fn drain(&self, mut tasks: JoinSet<()>) {
         let all = async {
             while let Some(ended) = tasks.join_next().await {
@@ -154,17 +159,17 @@ impl Clients {
         }
     }
 
-    /// A process number that nobody has.
+    /// A new process number.
     pub(super) fn new_process(&self) -> u64 {
         self.processes.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// How many operations each workload has planned so far.
+    /// The number of operations that each workload has planned so far.
     pub(super) fn planned_each(&self) -> u64 {
         self.tally.planned.load(Ordering::Relaxed).div_ceil(self.workloads.len() as u64)
     }
 
-    /// The next operation of all, by a process.
+    /// Plans and performs the next operation.
     async fn next(&self, process: u64) -> EventKind {
         let turn = self.tally.planned.fetch_add(1, Ordering::Relaxed);
         let workloads = self.workloads.len() as u64;
@@ -182,12 +187,13 @@ impl Clients {
         completion.kind
     }
 
-    /// Performs one operation through one of the connections that are never pinned, and records both of its events.
+    /// Performs one operation through a connection that is not pinned, and records both of its
+    /// events.
     pub(super) async fn perform(&self, workload: &dyn Workload, process: u64, op: &Op) -> Completion {
         self.perform_by(&self.connections, workload, process, op).await
     }
 
-    /// Processes take the connections in turn; each has its own for good.
+    /// Performs and records one operation. Each process always uses the same connection.
     async fn perform_by(&self, by: &[Client], workload: &dyn Workload, process: u64, op: &Op) -> Completion {
         let place = usize::try_from(process).unwrap_or(0) % by.len();
         let access = Access {

@@ -1,4 +1,4 @@
-//! The faults of a run: the harness's nemesis, started with what the run was asked for, and what it has to say at the end.
+//! The faults of a run: the schedule that its options ask for, and the checks of its end.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,31 +6,31 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::options::Options;
+use super::options::FaultOptions;
 use crate::cluster::Cluster;
 use crate::nemesis::{Fault, Journal, Nemesis, Schedule};
 use crate::report::{Check, Outcome};
 
-/// A fault lasts between these parts of the interval, and the pause after it too: together about one interval.
+/// The shortest and longest duration of a fault, and of the pause after it, as parts of the
+/// interval: together about one interval.
 const HOLD: (f64, f64) = (0.4, 0.8);
 const GAP: (f64, f64) = (0.2, 0.6);
 
-/// The faults that a list of names means, each name with what it stands for.
+/// The faults that each name stands for.
 ///
 /// # Errors
 ///
-/// A name that no fault has, with those that there are.
+/// A name is unknown. The message lists the known names.
 pub(super) fn named(names: &[String]) -> anyhow::Result<Vec<(String, Vec<Fault>)>> {
-    let parse =
-        |name: &String| Fault::parse_list(name).map(|faults| (name.clone(), faults)).map_err(anyhow::Error::msg);
-    names.iter().map(parse).collect()
+    names.iter().map(|name| Ok((name.clone(), Fault::parse_list(name)?))).collect()
 }
 
-/// Breaks the cluster until it is told to stop, then mends it and waits until it is well. The checks say what went wrong: with
-/// the faults, or with a node that did what no fault explains.
+/// Installs and heals faults until `stop` is cancelled, then waits until the cluster is healthy.
+/// The checks report failed healing, a failed recovery, and behaviour of nodes that no fault
+/// explains.
 pub(super) async fn run(
     cluster: &Arc<Cluster>,
-    options: &Options,
+    options: &FaultOptions,
     seed: u64,
     started: Instant,
     path: &Path,
@@ -62,7 +62,7 @@ pub(super) async fn run(
             .iter()
             .map(|finding| format!("node {}: {}\n{}", finding.node, finding.what, finding.log))
             .collect();
-        checks.push(Check::new("what no fault explains", Outcome::Violation, said.join("\n")));
+        checks.push(Check::new("unexplained behaviour", Outcome::Violation, said.join("\n")));
     }
     Ok(checks)
 }

@@ -1,5 +1,5 @@
-//! The end of a run, after everything is healed: every shard serves, every key is read once more, replicas converge, and their
-//! state hashes are equal.
+//! Checks of a healed cluster: every shard serves, every key can be read, replicas converge, and
+//! their state hashes are equal.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -16,32 +16,33 @@ use super::clients::Clients;
 use crate::history::EventKind;
 use crate::workload::{Op, Workload};
 
-/// How long after healing every shard must take writes again: many times what a failover and a replay of the log need.
+/// The longest time from healing until every shard accepts writes: many times a failover and a
+/// replay of the log.
 pub(super) const SERVING_MAX: Duration = Duration::from_secs(90);
-/// How long the replicas may take to become equal.
+/// The longest time until the replicas are equal.
 const CONVERGING_MAX: Duration = Duration::from_secs(60);
-/// Reads under way at a time at the end.
+/// Concurrent final reads.
 const READS_AT_A_TIME: usize = 64;
-/// How often one final read is tried.
+/// The attempts of one final read.
 const READ_TRIES_MAX: usize = 20;
-/// Keys that are read from every connection to see whether they converge; the hashes cover all of them.
+/// Keys that are read through every connection to check convergence. The hashes cover all keys.
 const CONVERGING_KEYS_MAX: usize = 300;
-/// Keys that are written for each shard: so many that surely each shard gets some.
+/// Keys written per shard, enough that every shard gets at least one.
 const PROBES_PER_SHARD: u32 = 8;
-/// Between two questions.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Waits until every shard takes writes.
+/// Waits until every shard accepts writes.
 ///
 /// # Errors
 ///
-/// One does not, after [`SERVING_MAX`]: healed, and yet not available.
+/// A shard accepts no writes after [`SERVING_MAX`]: healed, but not available.
 pub(super) async fn serving(client: &Client, within: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + within;
     let topology = loop {
         match client.router().refresh(Duration::from_secs(2)).await {
             Ok(topology) => break topology,
-            Err(error) if Instant::now() > deadline => return Err(error).context("nobody tells the cluster's map"),
+            Err(error) if Instant::now() > deadline => return Err(error).context("no node returns the cluster's map"),
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     };
@@ -52,7 +53,7 @@ pub(super) async fn serving(client: &Client, within: Duration) -> anyhow::Result
             match client.put(format!("probe/{probe}"), "serving").deadline(left).await {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() > deadline => return Err(error),
-                // A doubt does not matter here: the same value is written.
+                // An unknown outcome is fine: the retry writes the same value.
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
@@ -60,20 +61,20 @@ pub(super) async fn serving(client: &Client, within: Duration) -> anyhow::Result
     let done: Vec<Result<(), quorate_client::Error>> = probes.buffer_unordered(READS_AT_A_TIME).collect().await;
     let failed = done.iter().filter_map(|done| done.as_ref().err()).next();
     failed.map_or(Ok(()), |error| {
-        Err(anyhow::anyhow!("a shard takes no writes {} s after healing: {error}", within.as_secs()))
+        Err(anyhow::anyhow!("a shard accepts no writes {} s after healing: {error}", within.as_secs()))
     })
 }
 
-/// What the final reads found: how many keys there were, and which could not be read.
+/// The results of the final reads.
 #[derive(Debug, Default)]
 pub(super) struct FinalReads {
-    /// Keys that were read.
+    /// The number of keys that were read.
     pub read: usize,
-    /// Keys that nobody would read.
+    /// The keys that could not be read.
     pub unread: Vec<String>,
 }
 
-/// Reads every key of every workload, strongly and in the history.
+/// Reads every key of every workload with a strong read, which the history records.
 pub(super) async fn final_reads(clients: &Arc<Clients>) -> FinalReads {
     let planned = clients.planned_each();
     let mut reads = FinalReads::default();
@@ -89,7 +90,7 @@ pub(super) async fn final_reads(clients: &Arc<Clients>) -> FinalReads {
     reads
 }
 
-/// Reads one key until it is answered.
+/// Reads one key, with retries.
 async fn read(clients: &Arc<Clients>, workload: &Arc<dyn Workload>, op: &Op) -> Option<Value> {
     for _ in 0..READ_TRIES_MAX {
         let completion = clients.perform(workload.as_ref(), clients.new_process(), op).await;
@@ -101,8 +102,8 @@ async fn read(clients: &Arc<Clients>, workload: &Arc<dyn Workload>, op: &Op) -> 
     None
 }
 
-/// Reads keys eventually from every connection until each answers what a strong read answers. Gives the keys that do not
-/// converge, with what is read.
+/// Reads keys eventually through every connection, until each read returns the value of a strong
+/// read. Returns the keys that do not converge, with the values read.
 pub(super) async fn converge(clients: &Arc<Clients>) -> Vec<String> {
     let deadline = Instant::now() + CONVERGING_MAX;
     let mut apart = Vec::new();
@@ -123,7 +124,8 @@ async fn converged(clients: &Arc<Clients>, workload: &Arc<dyn Workload>, op: &Op
     loop {
         let strong = read(clients, workload, op).await;
         let mut differs = None;
-        // Processes take the connections in turn: so many reads go through each of them.
+        // Processes alternate between the connections, so each connection performs one of these
+        // reads.
         for _ in 0..clients.connections.len() {
             let completion = clients.perform(workload.as_ref(), clients.new_process(), &eventual).await;
             if completion.kind != EventKind::Ok || Some(&completion.value) != strong.as_ref() {
@@ -154,22 +156,23 @@ struct Shard {
     hashes: serde_json::Map<String, Value>,
 }
 
-/// What `quorate shard verify` says of the replicas of all shards.
+/// The result of `quorate shard verify`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Hashes {
-    /// All are equal; so many shards.
+    /// All replicas are equal; the number of shards.
     Equal(usize),
-    /// Some replicas have other states at the same index: which.
+    /// Some replicas have different states at the same index; which.
     Differ(String),
-    /// Not every replica could be asked, until the end.
+    /// A replica did not answer until the time-out.
     Unknown(String),
 }
 
-/// Compares the states of all replicas of every shard at one index, again until no replica is missing.
+/// Compares the states of all replicas of every shard at one log index. Retries while a replica is
+/// missing.
 ///
 /// # Errors
 ///
-/// The command cannot be run at all.
+/// The command cannot be run.
 pub(super) async fn hashes(
     command: impl Fn() -> anyhow::Result<Command>,
     endpoints: &[String],
@@ -179,7 +182,8 @@ pub(super) async fn hashes(
         let mut command = command()?;
         command.args(["shard", "verify", "-o", "json", "--deadline", "20s", "--endpoints", &endpoints.join(",")]);
         command.stdin(Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(CONVERGING_MAX, command.output()).await.context("'shard verify' hangs")?;
+        let output =
+            tokio::time::timeout(CONVERGING_MAX, command.output()).await.context("'shard verify' timed out")?;
         let output = output.context("running the binary")?;
         let verdict = match serde_json::from_slice(&output.stdout) {
             Ok(verification) => compare(verification),
@@ -201,7 +205,7 @@ fn compare(verification: Verification) -> Hashes {
         let mut hashes: Vec<_> = shard.hashes.values().map(Value::to_string).collect();
         hashes.sort_unstable();
         hashes.dedup();
-        // Where a replica is missing, the others may have been asked at other indices.
+        // If a replica is missing, the others may have been compared at different indexes.
         shard.verdict == "different" || (shard.verdict == "equal" && hashes.len() > 1)
     };
     if let Some(shard) = shards.iter().find(differs) {
@@ -214,7 +218,7 @@ fn compare(verification: Verification) -> Hashes {
     }
 }
 
-/// Lines of a node's log that no run may produce.
+/// The panics in a node's log.
 pub(super) fn panics(log: &str) -> Vec<String> {
     log.lines().filter(|line| line.contains("panicked at")).map(|line| line.chars().take(400).collect()).collect()
 }
@@ -226,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_equal_different_or_not_known() {
+    fn hashes_are_equal_different_or_unknown() {
         let verdict = |verdict: &str, one: &str, two: &str| {
             let items = json!({"items": [{"shard": "1", "verdict": verdict, "hashes": {"1": one, "2": two}}]});
             compare(serde_json::from_value(items).unwrap())
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_found_in_a_log() {
+    fn panics_are_found_in_logs() {
         let log = "INFO serves\nthread 'main' panicked at src/x.rs:1:2:\nINFO goes on\n";
         assert_eq!(panics(log), vec!["thread 'main' panicked at src/x.rs:1:2:"]);
     }

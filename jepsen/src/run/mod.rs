@@ -1,36 +1,34 @@
-//! A run: a cluster, clients that work on it, faults that break it, and then the question whether it kept its promises.
+//! A run: start a cluster, put load on it, inject faults, heal them, and check the promises.
 //!
 //! ```text
-//!   start ── load + nemesis ── heal ── load goes on ── final reads ── convergence ── state hashes ── dismantle ── check ── report
-//!              │    │                                     │
-//!              │    └ nemesis.jsonl                       │
-//!              └───────────── history.jsonl ──────────────┘
+//!   start ─ load + nemesis ─ heal ─ load ─ final reads ─ convergence ─ state hashes ─ dismantle
+//!             │    └ nemesis.jsonl ────┐        │                                        │
+//!             └────── history.jsonl ───┴────────┘                        check ─ report ◄┘
 //! ```
 //!
-//! Read `phases` next, then `clients`.
+//! Read `phases` next, then `collect`, `clients` and `finish`.
 
 mod account;
 mod clients;
+mod collect;
 mod coverage;
+mod failure;
 mod faults;
+mod files;
 mod finale;
+mod finish;
 mod observed;
 mod options;
 mod phases;
+mod progress;
 mod recorder;
 mod shorteners;
 mod subject;
 mod verdict;
 mod votes;
 
-pub use clients::Pace;
+pub use clients::Loop;
+pub use files::{HISTORY, LOGS, NEMESIS};
 pub use observed::Counts;
-pub use options::{NetworkChoice, Options, Required};
+pub use options::{ClusterOptions, FaultOptions, LoadOptions, NetworkChoice, Options, Required};
 pub use phases::run;
-
-/// The file of events.
-pub const HISTORY: &str = "history.jsonl";
-/// The file of faults.
-pub const NEMESIS: &str = "nemesis.jsonl";
-/// The directory of the nodes' logs.
-pub const LOGS: &str = "logs";

@@ -1,8 +1,9 @@
-//! What a run learns from the nodes' metrics while it lasts: elections, snapshots, logs that were purged to their end.
+//! Counts from the nodes' metrics during a run: elections and snapshots.
 //!
-//! Every node's ops port is asked once in [`EVERY`]. Elections are counted in terms: how much the highest term that any replica
-//! of a group has ever shown rises. (A term that a candidate began and nobody won counts, too; how often the leader changed for
-//! clients is counted in the history.) Snapshots are the installations that a node counts since its start, added over its lives.
+//! Every node's ops port is polled once per [`EVERY`]. An election is a rise of the highest term
+//! that any replica of a group has reported. It also counts terms whose candidate did not win;
+//! leader changes as seen by clients are counted in the history. Snapshots are the installations
+//! that each node counts since its start, summed over its restarts.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,34 +14,34 @@ use tokio_util::sync::CancellationToken;
 
 use crate::workload::Http;
 
-/// How often the nodes are asked.
+/// The pause between two polls.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long a node may take to answer: a stopped one does not.
+/// The time-out of a poll. Paused nodes do not answer.
 const ANSWER_MAX: Duration = Duration::from_millis(700);
 
-/// What was counted.
+/// The counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Terms that were begun after the first look.
+    /// Terms that began after the first poll.
     pub elections: u64,
     /// Snapshots that replicas installed.
     pub snapshots: u64,
-    /// Answers of nodes; none means that nothing was seen.
+    /// Answers of nodes. Without any, the other counts mean nothing.
     pub answers: u64,
 }
 
-/// Adds up what the nodes say.
+/// The state of the counting.
 #[derive(Debug, Default)]
 pub(super) struct Observed {
-    /// Of each group: the first and the highest term that was seen.
+    /// For each group, the first and the highest term reported.
     terms: HashMap<String, (u64, u64)>,
-    /// Of each node and group: snapshots in its present life, and in earlier ones.
+    /// For each node and group, the snapshots since the node's last start, and before it.
     snapshots: HashMap<(String, String), (u64, u64)>,
     answers: u64,
 }
 
 impl Observed {
-    /// Asks the nodes at these ops addresses again and again, until it is told to stop.
+    /// Polls the nodes at these ops addresses until `stop` is cancelled.
     pub(super) async fn watch(ops: Vec<String>, http: Http, stop: CancellationToken) -> Counts {
         let mut observed = Observed::default();
         loop {
@@ -70,7 +71,7 @@ impl Observed {
             } else if sample.starts_with("quorate_group_snapshots_installed{") {
                 let (now, before) = self.snapshots.entry((node, group)).or_default();
                 if value < *now {
-                    // It counts from its start, and has been started again.
+                    // The node was restarted, and counts from zero again.
                     *before += *now;
                 }
                 *now = value;
@@ -97,7 +98,7 @@ fn label(sample: &str, name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Terms rise from where they were first seen, by the highest replica; snapshots survive the restart of their counter.
+    /// Elections count from the first reported term; snapshots are summed over restarts.
     #[test]
     fn elections_and_snapshots_add_up() {
         let mut observed = Observed::default();

@@ -1,98 +1,125 @@
-//! What a run is asked to do.
+//! The options of a run.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
-use super::clients::Pace;
+use super::clients::Loop;
 
-/// How long a run may last, in seconds: a week.
+/// The duration of a run, in seconds: at most a week.
 const TIME_LIMIT: RangeInclusive<u64> = 1..=604_800;
-/// Operations a second. With fewer, the next one may be further away than clocks reach.
+/// Operations per second. With a lower rate, the next operation may be further away than clocks
+/// reach.
 const RATE: RangeInclusive<f64> = 0.001..=1_000_000.0;
-/// Seconds from one fault to the next: a day at most.
+/// Seconds from one fault to the next: at most a day.
 const INTERVAL: RangeInclusive<f64> = 0.001..=86_400.0;
-/// How long one operation may take, in milliseconds: an hour at most.
+/// The deadline of an operation, in milliseconds: at most an hour.
 const DEADLINE_MS: RangeInclusive<u64> = 1..=3_600_000;
-/// Clients of a closed loop, where nothing is said.
+/// The default number of clients of a closed loop.
 const CONCURRENCY_DEFAULT: usize = 20;
 
-/// What a run is asked to do: the arguments of `quorate-jepsen run`.
+/// The options of a run: the arguments of `quorate-jepsen run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// What the clients do: register, append, counter, set, shortener; several are done at the same time
-    #[arg(long, value_name = "W[,W]", value_delimiter = ',', default_value = "register")]
-    pub workload: Vec<String>,
-    /// What breaks, one fault after the other in random order: names of faults, of their classes, or how names begin (kill,
-    /// partition, pause-leaders, power-cut, clock, disk, membership, …)
-    #[arg(long, value_name = "N[,N]", value_delimiter = ',')]
-    pub nemesis: Vec<String>,
-    /// Nodes of the cluster that is started
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub nodes: usize,
-    /// Its shards; each has three replicas
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    pub shards: u32,
-    /// How long the load and the faults last, in seconds; starting, healing and checking come on top
-    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(TIME_LIMIT))]
-    pub time_limit: u64,
-    /// Operations a second, whatever the answers (an open loop)
-    #[arg(long, value_name = "N", value_parser = |text: &str| number(text, &RATE))]
-    pub rate: Option<f64>,
-    /// Clients, each with one operation at a time (a closed loop); 20 where no rate is given either
-    #[arg(long, value_name = "N", conflicts_with = "rate")]
-    pub concurrency: Option<usize>,
-    /// Plans operations and faults; by default another one each time, which the results name
+    /// The load of the clients
+    #[command(flatten)]
+    pub load: LoadOptions,
+    /// The faults
+    #[command(flatten)]
+    pub faults: FaultOptions,
+    /// The cluster under test
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Seed of operations and faults; by default a random one, which the results name
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
-    /// Where history, results, report and logs go: a directory that does not exist or is empty
+    /// Directory for history, results, report and logs; it must be empty or not exist
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Test this running cluster, without faults of our own, instead of starting one
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with_all = ["nemesis", "bug", "nodes", "shards"])]
-    pub endpoints: Vec<String>,
-    /// Each client talks to one node only, whatever the map says: it goes on asking a leader that was cut off, and a replica that
-    /// is behind. What its node does not serve fails
+    /// Record no history and give no verdict, to measure the cost of recording
+    #[arg(long)]
+    pub no_history: bool,
+    /// The required coverage
+    #[command(flatten)]
+    pub required: Required,
+}
+
+/// The load of the clients.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LoadOptions {
+    /// Workloads, which run concurrently: register, append, counter, set, shortener
+    #[arg(long, value_name = "W[,W]", value_delimiter = ',', default_value = "register")]
+    pub workload: Vec<String>,
+    /// Duration of the load and the faults, in seconds; starting, healing and checking take extra
+    /// time
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(TIME_LIMIT))]
+    pub time_limit: u64,
+    /// Operations per second, independent of the answers (an open loop)
+    #[arg(long, value_name = "N", value_parser = |text: &str| number(text, &RATE))]
+    pub rate: Option<f64>,
+    /// Clients with one operation at a time each (a closed loop); 20 unless --rate is given
+    #[arg(long, value_name = "N", conflicts_with = "rate")]
+    pub concurrency: Option<usize>,
+    /// Pin each client to one node, regardless of the map: it keeps asking deposed leaders and
+    /// lagging replicas. Operations that its node does not serve fail
     #[arg(long)]
     pub pin: bool,
-    /// How long one operation may take, in milliseconds
+    /// Deadline of an operation, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(DEADLINE_MS))]
     pub deadline_ms: u64,
     /// Keys that a workload uses at a time
     #[arg(long, value_name = "N", default_value_t = 40)]
     pub keys: u64,
-    /// Seconds from one fault to the next, about
-    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = |text: &str| number(text, &INTERVAL))]
-    pub interval: f64,
-    /// Faults of different classes at the same time
-    #[arg(long)]
-    pub overlap: bool,
-    /// Switch on a seeded bug in every node (only builds for tests have them)
-    #[arg(long, value_name = "NAME")]
-    pub bug: Option<String>,
-    /// How much log a shard keeps, in bytes: the less, the more often a replica that was away gets a snapshot
-    #[arg(long, value_name = "BYTES", conflicts_with = "endpoints")]
-    pub log_retained_bytes: Option<u64>,
-    /// How nodes are connected and where they store: 'auto' takes what this machine allows
-    #[arg(long, value_name = "HOW", default_value = "auto")]
-    pub network: NetworkChoice,
-    /// URLs for the shortener, one a line
+    /// File of URLs for the shortener, one per line
     #[arg(long, value_name = "FILE")]
     pub urls: Option<PathBuf>,
-    /// Keep no history and give no verdict: only to measure what recording costs
-    #[arg(long)]
-    pub no_history: bool,
-    /// What the run must have reached to count
-    #[command(flatten)]
-    pub required: Required,
 }
 
-/// How nodes are connected and where they store.
+/// The faults of a run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FaultOptions {
+    /// Faults, one after the other in random order: names of faults or classes, or common prefixes
+    /// (kill, partition, pause-leaders, power-cut, clock, disk, membership, …)
+    #[arg(long, value_name = "N[,N]", value_delimiter = ',')]
+    pub nemesis: Vec<String>,
+    /// Approximate seconds from one fault to the next
+    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = |text: &str| number(text, &INTERVAL))]
+    pub interval: f64,
+    /// Overlap faults of different classes
+    #[arg(long)]
+    pub overlap: bool,
+    /// Enable a seeded bug in every node (test builds only)
+    #[arg(long, value_name = "NAME")]
+    pub bug: Option<String>,
+}
+
+/// The cluster under test.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ClusterOptions {
+    /// Nodes of the cluster
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub nodes: usize,
+    /// Shards of the cluster, with three replicas each
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub shards: u32,
+    /// Test this running cluster without faults, instead of starting one
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with_all = ["nemesis", "bug", "nodes", "shards"])]
+    pub endpoints: Vec<String>,
+    /// Log bytes that a shard retains: fewer bytes mean more snapshots for lagging replicas
+    #[arg(long, value_name = "BYTES", conflicts_with = "endpoints")]
+    pub log_retained_bytes: Option<u64>,
+    /// Kind of network and disks; 'auto' selects the best that this machine supports
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub network: NetworkChoice,
+}
+
+/// The kind of network and disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum NetworkChoice {
-    /// Namespaces and disk images where this machine allows them, else loopback and directories.
+    /// Namespaces and disk images if this machine supports them, otherwise loopback and
+    /// directories.
     Auto,
     /// A network namespace and a disk image for each node.
     Namespaces,
@@ -100,19 +127,19 @@ pub enum NetworkChoice {
     Loopback,
 }
 
-/// What a run must have reached: one that missed it tested less than it claims, and fails.
+/// The required coverage: a run that misses it tested less than it claims, and fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct Required {
-    /// At least so many elections
+    /// Minimum number of elections
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub require_elections: u64,
-    /// At least so many snapshots installed
+    /// Minimum number of installed snapshots
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub require_snapshots: u64,
-    /// For each name that --nemesis lists, at least so many faults installed
+    /// Minimum number of installed faults for each name in --nemesis
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub require_faults: u64,
-    /// At least so many faults that hit the leader of some shard
+    /// Minimum number of faults that affect the leader of a shard
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub require_leaders_hit: u64,
 }
@@ -120,97 +147,120 @@ pub struct Required {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            workload: vec!["register".to_owned()],
-            nemesis: vec![],
-            nodes: 5,
-            shards: 8,
-            time_limit: 60,
-            rate: None,
-            concurrency: None,
+            load: LoadOptions::default(),
+            faults: FaultOptions::default(),
+            cluster: ClusterOptions::default(),
             seed: None,
             out: None,
-            endpoints: vec![],
-            pin: false,
-            deadline_ms: 2_000,
-            keys: 40,
-            interval: 5.0,
-            overlap: false,
-            bug: None,
-            log_retained_bytes: None,
-            network: NetworkChoice::Auto,
-            urls: None,
             no_history: false,
             required: Required { require_faults: 1, ..Required::default() },
         }
     }
 }
 
-impl Options {
-    /// How fast operations come.
-    pub fn pace(&self) -> Pace {
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions {
+            workload: vec!["register".to_owned()],
+            time_limit: 60,
+            rate: None,
+            concurrency: None,
+            pin: false,
+            deadline_ms: 2_000,
+            keys: 40,
+            urls: None,
+        }
+    }
+}
+
+impl Default for FaultOptions {
+    fn default() -> Self {
+        FaultOptions { nemesis: vec![], interval: 5.0, overlap: false, bug: None }
+    }
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        ClusterOptions {
+            nodes: 5,
+            shards: 8,
+            endpoints: vec![],
+            log_retained_bytes: None,
+            network: NetworkChoice::Auto,
+        }
+    }
+}
+
+impl LoadOptions {
+    /// The loop that generates operations.
+    pub fn pace(&self) -> Loop {
         match self.rate {
-            Some(rate) => Pace::Open { rate },
-            None => Pace::Closed { concurrency: self.concurrency.unwrap_or(CONCURRENCY_DEFAULT) },
+            Some(rate) => Loop::Open { rate },
+            None => Loop::Closed { concurrency: self.concurrency.unwrap_or(CONCURRENCY_DEFAULT) },
         }
     }
 
-    /// How long one operation may take.
+    /// The deadline of an operation.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms)
     }
+}
 
-    /// Refuses what cannot be meant.
+impl Options {
+    /// Checks the options.
     ///
     /// # Errors
     ///
-    /// Which argument is wrong, and why.
+    /// An option is missing or out of range; the message names it and its range.
     pub fn check(&self) -> anyhow::Result<()> {
-        ensure!(!self.workload.is_empty(), "there is no workload");
-        ensure!(TIME_LIMIT.contains(&self.time_limit), "--time-limit must be in {TIME_LIMIT:?} seconds");
-        ensure!(self.rate.is_none_or(|rate| RATE.contains(&rate)), "--rate must be in {RATE:?}");
-        ensure!(DEADLINE_MS.contains(&self.deadline_ms), "--deadline-ms must be in {DEADLINE_MS:?}");
-        ensure!(self.concurrency != Some(0), "--concurrency must be at least 1");
-        ensure!(self.keys > 0, "--keys must be at least 1");
-        ensure!(self.nodes > 0 && self.shards > 0, "a cluster has at least one node and one shard");
-        ensure!(INTERVAL.contains(&self.interval), "--interval must be in {INTERVAL:?} seconds");
+        let Options { load, faults, cluster, .. } = self;
+        ensure!(!load.workload.is_empty(), "--workload must name at least one workload");
+        ensure!(TIME_LIMIT.contains(&load.time_limit), "--time-limit must be in {TIME_LIMIT:?} seconds");
+        ensure!(load.rate.is_none_or(|rate| RATE.contains(&rate)), "--rate must be in {RATE:?}");
+        ensure!(DEADLINE_MS.contains(&load.deadline_ms), "--deadline-ms must be in {DEADLINE_MS:?}");
+        ensure!(load.concurrency != Some(0), "--concurrency must be at least 1");
+        ensure!(load.keys > 0, "--keys must be at least 1");
+        ensure!(cluster.nodes > 0 && cluster.shards > 0, "--nodes and --shards must be at least 1");
+        ensure!(INTERVAL.contains(&faults.interval), "--interval must be in {INTERVAL:?} seconds");
         Ok(())
     }
 
-    /// The command that does it again.
+    /// The command that repeats the run.
     pub fn command(&self, seed: u64) -> String {
-        let mut words = vec!["quorate-jepsen run".to_owned(), format!("--workload {}", self.workload.join(","))];
+        let Options { load, faults, cluster, .. } = self;
+        let mut words = vec!["quorate-jepsen run".to_owned(), format!("--workload {}", load.workload.join(","))];
         let mut add = |word: String| words.push(word);
-        if self.endpoints.is_empty() {
-            if !self.nemesis.is_empty() {
-                add(format!("--nemesis {} --interval {}", self.nemesis.join(","), self.interval));
-                if self.overlap {
+        if cluster.endpoints.is_empty() {
+            if !faults.nemesis.is_empty() {
+                add(format!("--nemesis {} --interval {}", faults.nemesis.join(","), faults.interval));
+                if faults.overlap {
                     add("--overlap".to_owned());
                 }
             }
-            add(format!("--nodes {} --shards {}", self.nodes, self.shards));
+            add(format!("--nodes {} --shards {}", cluster.nodes, cluster.shards));
         } else {
-            add(format!("--endpoints {}", self.endpoints.join(",")));
+            add(format!("--endpoints {}", cluster.endpoints.join(",")));
         }
-        match self.pace() {
-            Pace::Open { rate } => add(format!("--rate {rate}")),
-            Pace::Closed { concurrency } => add(format!("--concurrency {concurrency}")),
+        match load.pace() {
+            Loop::Open { rate } => add(format!("--rate {rate}")),
+            Loop::Closed { concurrency } => add(format!("--concurrency {concurrency}")),
         }
-        add(format!("--time-limit {} --keys {} --deadline-ms {}", self.time_limit, self.keys, self.deadline_ms));
-        if self.pin {
+        add(format!("--time-limit {} --keys {} --deadline-ms {}", load.time_limit, load.keys, load.deadline_ms));
+        if load.pin {
             add("--pin".to_owned());
         }
-        match self.network {
+        match cluster.network {
             NetworkChoice::Auto => {}
             NetworkChoice::Namespaces => add("--network namespaces".to_owned()),
             NetworkChoice::Loopback => add("--network loopback".to_owned()),
         }
-        if let Some(urls) = &self.urls {
+        if let Some(urls) = &load.urls {
             add(format!("--urls {}", urls.display()));
         }
-        if let Some(bytes) = self.log_retained_bytes {
+        if let Some(bytes) = cluster.log_retained_bytes {
             add(format!("--log-retained-bytes {bytes}"));
         }
-        if let Some(bug) = &self.bug {
+        if let Some(bug) = &faults.bug {
             add(format!("--bug {bug}"));
         }
         if self.no_history {
@@ -225,10 +275,10 @@ impl Options {
     }
 }
 
-/// A number within its range.
-fn number(text: &str, range: &RangeInclusive<f64>) -> Result<f64, String> {
+/// Parses a number within a range.
+fn number(text: &str, range: &RangeInclusive<f64>) -> anyhow::Result<f64> {
     let within = text.parse().ok().filter(|number| range.contains(number));
-    within.ok_or_else(|| format!("not a number in {range:?}"))
+    within.with_context(|| format!("not a number in {range:?}"))
 }
 
 impl Required {
@@ -262,9 +312,9 @@ mod tests {
         try_parse(line).unwrap()
     }
 
-    /// The command that a run prints is the run.
+    /// The printed command has the options of the run.
     #[test]
-    fn the_command_repeats_the_run() {
+    fn printed_command_repeats_the_run() {
         let line = "run --workload register,set --nemesis kill,pause --nodes 3 --shards 4 --time-limit 9 --rate 500 --bug x \
                     --network loopback --require-elections 2 --keys 7 --interval 2.5 --overlap --pin";
         let options = parse(line);
@@ -273,33 +323,34 @@ mod tests {
         assert_eq!(format!("{:?}", Options { seed: None, ..again }), format!("{options:?}"));
     }
 
-    /// A fault need not have been installed, and no history was kept; the command that was printed asked for both.
+    /// The printed command once lacked options that ask for less than the default.
     #[test]
-    fn the_command_dropped_what_was_asked_to_be_less_than_usual() {
+    fn printed_command_keeps_options_below_the_default() {
         let command = parse("run --nemesis kill --require-faults 0 --no-history").command(1);
         assert!(command.contains("--require-faults 0") && command.contains("--no-history"), "{command}");
         assert!(!parse("run").command(1).contains("--require"), "{command}");
     }
 
     #[test]
-    fn defaults_are_those_of_the_command_line() {
+    fn defaults_match_the_command_line() {
         assert_eq!(format!("{:?}", parse("run")), format!("{:?}", Options::default()));
-        assert_eq!(Options::default().pace(), Pace::Closed { concurrency: CONCURRENCY_DEFAULT });
+        assert_eq!(Options::default().load.pace(), Loop::Closed { concurrency: CONCURRENCY_DEFAULT });
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_options_are_refused() {
         for wrong in ["run --rate 0", "run --rate nan", "run --concurrency 0", "run --time-limit 0", "run --keys 0"] {
             assert!(try_parse(wrong).is_err() || parse(wrong).check().is_err(), "{wrong}");
         }
         assert!(try_parse("run --endpoints a:1 --nemesis kill").is_err());
-        assert!(Options { rate: Some(f64::NAN), ..Options::default() }.check().is_err());
-        assert!(Options { time_limit: 0, ..Options::default() }.check().is_err());
+        let with = |load| Options { load, ..Options::default() };
+        assert!(with(LoadOptions { rate: Some(f64::NAN), ..LoadOptions::default() }).check().is_err());
+        assert!(with(LoadOptions { time_limit: 0, ..LoadOptions::default() }).check().is_err());
     }
 
-    /// Times that no clock reaches ended the run in a panic.
+    /// Times beyond the range of clocks once caused a panic.
     #[test]
-    fn a_time_beyond_all_clocks_was_a_panic() {
+    fn times_beyond_the_range_of_clocks_are_refused() {
         for (wrong, allowed) in [
             ("run --interval 1e20", "0.001..=86400"),
             ("run --rate 1e-300", "0.001..=1000000"),

@@ -1,9 +1,9 @@
-//! Records what the clients do: events go through a bounded channel to a thread that numbers them and writes them to
-//! `history.jsonl`.
+//! Recording the history: clients send events through a bounded channel to a thread that numbers
+//! them and writes them to `history.jsonl`.
 //!
-//! An invocation is in the channel before its operation begins, and a completion goes in after it ended, so the channel's order
-//! is an order of real time. Two clients may take their times in one order and reach the channel in the other: the writer then
-//! takes the later time for both, so that times and places agree.
+//! An invocation is sent before its operation starts, a completion after it ended, so the order of
+//! the channel is a real-time order. Two clients may read the clock in one order and send in the
+//! other; the writer then uses the later time for both, so that numbers and times agree.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -19,31 +19,31 @@ use tokio::sync::mpsc;
 use crate::history::{Event, EventKind};
 use crate::workload::{Completion, Op};
 
-/// Events on their way to the writer. When it is behind, clients wait: a run never grows without bound.
+/// The capacity of the channel. When it is full, clients wait, so memory is bounded.
 const QUEUE_MAX: usize = 64 << 10;
-/// Bytes of the writer's buffer.
+/// The size of the writer's buffer.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// What clients record with. Cheap to clone.
+/// The clients' handle. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Recorder {
     started: Instant,
-    /// None: nothing is kept, to measure what recording costs.
+    /// `None` records nothing, to measure the cost of recording.
     events: Option<mpsc::Sender<Event>>,
 }
 
-/// The thread that writes.
+/// The thread that writes the file.
 #[derive(Debug)]
 pub(super) struct Writer {
     thread: JoinHandle<std::io::Result<u64>>,
 }
 
 impl Recorder {
-    /// Begins a history in a new file. Time counts from `started`.
+    /// Starts a history in a new file. Times count from `started`.
     ///
     /// # Errors
     ///
-    /// The file cannot be made.
+    /// The file cannot be created.
     pub(super) fn create(path: &Path, started: Instant) -> anyhow::Result<(Self, Writer)> {
         let file = File::create_new(path).with_context(|| format!("making {}", path.display()))?;
         let (events, received) = mpsc::channel(QUEUE_MAX);
@@ -51,7 +51,7 @@ impl Recorder {
         Ok((Recorder { started, events: Some(events) }, Writer { thread }))
     }
 
-    /// A recorder that keeps nothing.
+    /// A recorder that discards all events.
     pub(super) fn none(started: Instant) -> Self {
         Recorder { started, events: None }
     }
@@ -61,14 +61,14 @@ impl Recorder {
         nanos(self.started.elapsed())
     }
 
-    /// A process begins an operation. When this returns, it may.
+    /// Records an invocation. The operation may start when this returns.
     pub(super) async fn invoke(&self, process: u64, op: &Op) {
         let Some(events) = &self.events else { return };
-        // The writer ends only when every recorder is gone.
+        // The writer ends only when all recorders are dropped, so the channel is open.
         _ = events.send(event(self.now(), process, EventKind::Invoke, op, op.value.clone())).await;
     }
 
-    /// A process's operation ended.
+    /// Records the completion of an operation.
     pub(super) async fn complete(&self, process: u64, op: &Op, completion: &Completion) {
         let Some(events) = &self.events else { return };
         let by = completion.by;
@@ -88,11 +88,12 @@ impl Recorder {
 }
 
 impl Writer {
-    /// Waits until everything that was recorded is in the file; every [`Recorder`] must be gone. Gives the number of events.
+    /// Waits until all events are in the file; returns their number. All [`Recorder`]s must be
+    /// dropped.
     ///
     /// # Errors
     ///
-    /// Writing failed: the history is not complete.
+    /// Writing failed: the history is incomplete.
     pub(super) fn finish(self) -> anyhow::Result<u64> {
         let written = self.thread.join().map_err(|_| anyhow::anyhow!("the history's writer panicked"))?;
         written.context("writing the history")
@@ -105,7 +106,7 @@ pub(crate) fn nanos(duration: std::time::Duration) -> u64 {
 }
 
 fn event(time: u64, process: u64, kind: EventKind, op: &Op, value: Value) -> Event {
-    // The writer numbers them.
+    // The writer assigns the index.
     Event {
         time,
         key: Some(op.key.clone()),
@@ -124,7 +125,7 @@ fn write(file: File, mut events: mpsc::Receiver<Event>) -> std::io::Result<u64> 
         file.write_all(b"\n")?;
         index += 1;
         if events.is_empty() {
-            // What is on disk is what there is, also when the run is killed.
+            // Flushes whenever the channel is empty, so that a killed run leaves its history too.
             file.flush()?;
         }
     }
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
     use crate::history::Action;
 
-    /// Every event gets a place and a time that agree, and nothing is lost between the clients and the file.
+    /// Numbers and times of events agree, and no event is lost.
     #[tokio::test(flavor = "multi_thread")]
     async fn the_file_has_every_event_in_order() {
         let dir = tempfile::tempdir().unwrap();
@@ -168,7 +169,7 @@ mod tests {
         assert!(of_one.chunks(2).all(|pair| pair == [EventKind::Invoke, EventKind::Ok]));
     }
 
-    /// A history is never written over.
+    /// A history is never overwritten.
     #[test]
     fn an_existing_history_is_refused() {
         let dir = tempfile::tempdir().unwrap();

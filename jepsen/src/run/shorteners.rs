@@ -1,7 +1,7 @@
-//! Shortener processes beside the cluster, where its clients are.
+//! Shortener processes in the clients' namespace.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,21 +10,26 @@ use anyhow::{Context as _, ensure};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
-/// How long a shortener may take until it listens.
-const LISTEN_MAX: Duration = Duration::from_secs(30);
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(20);
+use super::files::LOGS;
+use super::subject::Subject;
+use crate::workload::Workload;
 
-/// Processes that end when this is dropped.
+/// The longest time until a shortener listens.
+const LISTEN_MAX: Duration = Duration::from_secs(30);
+/// The pause between two attempts to connect.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Running shorteners. Dropping this kills them.
 #[derive(Default)]
 pub(super) struct Shorteners {
-    /// Where they listen.
+    /// The addresses on which they listen.
     pub(super) addresses: Arc<[String]>,
     processes: Vec<Child>,
 }
 
 impl Shorteners {
-    /// Starts so many. `command` makes a command of the binary that runs where the clients do, whose runtime is `clients`.
+    /// Starts `count` shorteners. `command` returns a command of the binary in the clients'
+    /// namespace, and `clients` is a runtime there.
     pub(super) async fn start(
         count: usize,
         command: impl Fn() -> anyhow::Result<Command>,
@@ -51,23 +56,39 @@ impl Shorteners {
         Ok(Shorteners { addresses: addresses.into(), processes })
     }
 
-    /// Those that ended, and how. No fault is meant for them: each is a bug.
+    /// The exit status of shorteners that ended by themselves. No fault affects them, so each is a
+    /// bug.
     pub(super) fn ended(&mut self) -> Vec<String> {
         let ended = self.processes.iter_mut().filter_map(|process| process.try_wait().ok().flatten());
         ended.map(|status| format!("a shortener ended by itself: {status}")).collect()
     }
 }
 
+/// Starts as many shorteners as the most demanding workload needs.
+pub(super) async fn for_workloads(
+    subject: &Subject,
+    workloads: &[Arc<dyn Workload>],
+    dir: &Path,
+) -> anyhow::Result<Shorteners> {
+    let count = workloads.iter().map(|workload| workload.shorteners()).max().unwrap_or(0);
+    Shorteners::start(count, || subject.command(), &subject.endpoints, &log_file(dir), subject.clients()).await
+}
+
+/// The log of all shorteners of a run.
+pub(super) fn log_file(dir: &Path) -> PathBuf {
+    dir.join(LOGS).join("shortener.log")
+}
+
 async fn listening(address: String) -> anyhow::Result<()> {
     let deadline = Instant::now() + LISTEN_MAX;
     while tokio::net::TcpStream::connect(&address).await.is_err() {
         ensure!(Instant::now() < deadline, "the shortener at {address} does not listen; see its log");
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL).await;
     }
     Ok(())
 }
 
-/// An address of loopback that was free a moment ago.
+/// A loopback address that was free a moment ago.
 fn free_address() -> std::io::Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }

@@ -1,5 +1,5 @@
-//! The checks of a run that need only its history: linearizability key by key, the replay of the shards' order, and what each
-//! workload knows of itself.
+//! The checks of a run's history: linearizability per key, replay of the shards' order, and the
+//! rules of each workload.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,15 +13,17 @@ use crate::history::{Event, Operation};
 use crate::report::{Check, Outcome};
 use crate::workload::Workload;
 
-/// How long the search in one key may take; a key of a run has some 150 operations, and is done in milliseconds.
+/// The time-out of the search in one key. A key of a run has about 150 operations and takes
+/// milliseconds.
 const SEARCH_MAX: Duration = Duration::from_secs(20);
-/// How long the search in all keys of a workload may take.
+/// The time-out of the searches in all keys of a workload.
 const SEARCHES_MAX: Duration = Duration::from_secs(240);
-/// Findings of one workload that are reported; one is enough to fail.
+/// The most findings of one workload in the report; one is enough to fail.
 const FINDINGS_MAX: usize = 20;
 
-/// Reads a history back from its file: what is checked is what was kept. Gives the events up to the first line that is none, and
-/// why it reads no further: what happened until then is a history too.
+/// Reads the history back from its file, so that the checks see the recorded events. Returns the
+/// events before the first invalid line, and the error of that line: the events before it are still
+/// a history.
 pub(super) fn read(path: &Path) -> (Vec<Event>, Option<anyhow::Error>) {
     let mut events = Vec::new();
     let mut read = || {
@@ -36,7 +38,7 @@ pub(super) fn read(path: &Path) -> (Vec<Event>, Option<anyhow::Error>) {
     (events, ended)
 }
 
-/// Every check of every workload.
+/// All checks of all workloads.
 pub(super) fn check(workloads: &[Arc<dyn Workload>], events: &[Event]) -> Vec<Check> {
     workloads.iter().flat_map(|workload| check_one(workload.as_ref(), events)).collect()
 }
@@ -85,7 +87,7 @@ fn linearizable(name: &str, model: &str, operations: &[Operation], events: &[Eve
     };
     let strong = operations.iter().filter(|operation| operation.is_strong()).count();
     let held = format!("{strong} strong operations, {} eventual reads", operations.len() - strong);
-    said(
+    as_check(
         title,
         held,
         check::check(model, operations, &Limits { timeout: SEARCH_MAX, total: SEARCHES_MAX, ..Limits::default() }),
@@ -97,11 +99,11 @@ fn linearizable(name: &str, model: &str, operations: &[Operation], events: &[Eve
 fn replayed(name: &str, operations: &[Operation], events: &[Event]) -> Check {
     let replay = check::replay::replay(operations);
     let held = format!("{} operations placed, {} without a place", replay.placed, replay.left_out);
-    said(format!("{name}: replay of the shards' order"), held, replay.verdict, operations, events)
+    as_check(format!("{name}: replay of the shards' order"), held, replay.verdict, operations, events)
 }
 
-/// A verdict as a check of the run, its operations named by their events.
-fn said(name: String, held: String, verdict: Verdict, operations: &[Operation], events: &[Event]) -> Check {
+/// Converts a verdict into a check of the run, with the events of the operations.
+fn as_check(name: String, held: String, verdict: Verdict, operations: &[Operation], events: &[Event]) -> Check {
     match verdict {
         Verdict::Valid => Check::pass(name, held),
         Verdict::Unknown(why) => Check::new(name, Outcome::Unknown, why),
@@ -112,7 +114,7 @@ fn said(name: String, held: String, verdict: Verdict, operations: &[Operation], 
     }
 }
 
-/// The events of the operation that has no place, or else of the window.
+/// The events of the operation that fits nowhere, or of the window if there is no such operation.
 fn shown(violation: &Violation, operations: &[Operation], events: &[Event]) -> Vec<u64> {
     let places = violation.operation.map_or_else(|| violation.window.clone(), |operation| vec![operation]);
     let positions = places

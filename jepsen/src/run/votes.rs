@@ -1,28 +1,29 @@
-//! Whether the nodes kept their votes. A replica that forgets for whom it voted may vote for another one in the same term, and then
-//! two may lead; clients see that only where much more comes together. So what every replica said that it had saved is compared
-//! with what it found at its next start. Both are in the nodes' logs, at level debug.
+//! Checks that nodes keep their votes. A replica that forgets its vote may vote for another
+//! candidate in the same term, and then two leaders are possible; clients notice that only under
+//! further conditions. This check compares the votes that replicas logged as saved with the votes
+//! that they logged at the next start. Both log lines have the level debug.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::report::{Check, Outcome};
 
-/// What a node says when a vote is durable, and of the vote that it starts with.
+/// The beginnings of the log lines for a durable vote, and for the vote found at a start.
 const SAVED: &str = "vote saved ";
 const FOUND: &str = "vote found ";
-/// Votes that were lost, as far as they are told.
+/// The most lost votes in the report.
 const TOLD_MAX: usize = 10;
 
-/// A term, and the candidate who was voted for. A later one may only be greater.
+/// The term and the candidate of a vote. A replica's votes only increase.
 type Vote = (u64, u64);
 
-/// The check, of the logs that nodes wrote over all their lives.
+/// Checks the logs of all nodes.
 pub(super) fn check(logs: &[PathBuf]) -> Check {
     let (mut lost, mut saved, mut found) = (Vec::new(), 0, 0);
     for log in logs {
         let text = match std::fs::read(log) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            // No node ever ran in this place.
+            // No node ever ran at this place.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Check::new(NAME, Outcome::HarnessFailure, format!("{}: {error}", log.display())),
         };
@@ -37,14 +38,14 @@ pub(super) fn check(logs: &[PathBuf]) -> Check {
         return Check::new(NAME, Outcome::Violation, lost.join("; "));
     }
     if saved == 0 {
-        return Check::new(NAME, Outcome::HarnessFailure, "no log tells of a vote: nothing was compared");
+        return Check::new(NAME, Outcome::HarnessFailure, "no log contains a vote: nothing was compared");
     }
-    Check::pass(NAME, format!("{saved} votes saved, {found} found at starts, none of them older"))
+    Check::pass(NAME, format!("{saved} votes saved, {found} votes found at starts, none older"))
 }
 
 const NAME: &str = "votes are kept";
 
-/// What a log tells.
+/// The votes in a log.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Votes {
     saved: usize,
@@ -56,29 +57,29 @@ fn read(log: &str) -> Votes {
     let mut votes = Votes::default();
     let mut latest: HashMap<u64, Vote> = HashMap::new();
     for line in log.lines() {
-        if let Some((replica, vote)) = said(line, SAVED) {
+        if let Some((replica, vote)) = logged(line, SAVED) {
             votes.saved += 1;
             let latest = latest.entry(replica).or_default();
             *latest = vote.max(*latest);
-        } else if let Some((replica, vote)) = said(line, FOUND) {
+        } else if let Some((replica, vote)) = logged(line, FOUND) {
             votes.found += 1;
             let kept = latest.entry(replica).or_default();
             if vote < *kept {
-                let ((term, candidate), (then, whom)) = (vote, *kept);
+                let ((term, candidate), (then, old)) = (vote, *kept);
                 votes.lost.push(format!(
-                    "replica {replica} had voted for {whom} in term {then}, and came back with a vote for {candidate} in term {term}"
+                    "replica {replica} voted for {old} in term {then}, and restarted with a vote for {candidate} in term {term}"
                 ));
             }
-            // It may have been saved by a life that ended before it said so.
+            // The node may have ended between saving and logging a vote.
             *kept = vote.max(*kept);
         }
     }
     votes
 }
 
-/// The replica and the vote of a line that says so.
-fn said(line: &str, what: &str) -> Option<(u64, Vote)> {
-    let (_, fields) = line.split_once(what)?;
+/// The replica and the vote of a log line with the given beginning.
+fn logged(line: &str, beginning: &str) -> Option<(u64, Vote)> {
+    let (_, fields) = line.split_once(beginning)?;
     let field = |name: &str| {
         let fields = fields.split_whitespace().filter_map(|field| field.split_once('='));
         fields.into_iter().find(|(key, _)| *key == name)?.1.parse().ok()
@@ -98,7 +99,7 @@ mod tests {
 ";
 
     #[test]
-    fn a_vote_that_is_found_again_or_a_later_one_is_fine() {
+    fn same_or_later_vote_passes() {
         for again in ["replica=7 term=2 candidate=8", "replica=7 term=2 candidate=9", "replica=7 term=3 candidate=1"] {
             let votes = read(&format!("{LIVES}DEBUG quorate_raft::log_store: vote found {again}\n"));
             assert_eq!(votes, Votes { saved: 2, found: 2, lost: vec![] });
@@ -106,10 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn a_vote_that_is_forgotten_is_noticed() {
+    fn forgotten_vote_is_a_violation() {
         let found = format!("{LIVES}DEBUG quorate_raft::log_store: vote found replica=7 term=5 candidate=8\n");
         let votes = read(&format!("{found}DEBUG quorate_raft::log_store: vote found replica=7 term=4 candidate=9\n"));
-        assert_eq!(votes.lost.len(), 1, "found once, and lost later");
+        assert_eq!(votes.lost.len(), 1, "found at one start, lost at the next");
         for other in ["replica=7 term=0 candidate=0", "replica=7 term=1 candidate=9", "replica=7 term=2 candidate=7"] {
             let votes = read(&format!("{LIVES}DEBUG quorate_raft::log_store: vote found {other}\n"));
             assert_eq!(votes.lost.len(), 1, "{other}");
@@ -117,12 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn logs_that_tell_of_no_votes_are_no_proof() {
+    fn logs_without_votes_prove_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("n1.log");
         std::fs::write(&log, "2026-01-01T00:00:02Z  INFO quorate_node: ready\n").unwrap();
         assert_eq!(check(std::slice::from_ref(&log)).outcome, Outcome::HarnessFailure);
         std::fs::write(&log, LIVES).unwrap();
-        assert_eq!(check(&[log, dir.path().join("n2.log")]).outcome, Outcome::Pass, "nobody ran in the second place");
+        assert_eq!(check(&[log, dir.path().join("n2.log")]).outcome, Outcome::Pass, "no node ran at the second place");
     }
 }

@@ -1,6 +1,6 @@
-//! `append`: elements are appended to lists by compare-and-set with retries. An acknowledged element stands in its list exactly
-//! once, one whose outcome is unknown at most once, and a failed one never: what a retry that is applied twice, or a lost
-//! write, would break.
+//! `append`: elements are appended to lists by compare-and-set with retries. A list contains an
+//! acknowledged element exactly once, an element with an unknown outcome at most once, and a failed
+//! element never. Lost writes and retries that are applied twice violate this.
 
 use std::collections::HashMap;
 
@@ -10,11 +10,15 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
-use super::check::{Done, by_key, operations};
-use super::{Access, Completion, Finding, Op, Rotation, Setting, Workload, retry};
-use crate::history::{Action, Event, EventKind};
+use super::check::{Done, operations_by_key};
+use super::contract::{Finding, Setting, Workload};
+use super::op::{Access, Completion, Op};
+use super::rotation::Rotation;
+use super::{retry, store};
+use crate::history::{Action, Event};
 
-/// Operations on a list before it is let go: lists stay short, because every append sends the whole list.
+/// Operations on a list before it is replaced. Every append sends the whole list, so lists must
+/// stay short.
 const OPERATIONS_PER_KEY: u64 = 150;
 
 pub(super) struct Append {
@@ -34,7 +38,7 @@ impl Workload for Append {
 
     fn plan(&self, n: u64, rng: &mut StdRng) -> Op {
         let key = self.keys.key(rng.random_range(0..self.keys.slots), n);
-        // An element ends with a comma, so that a list is its elements one after the other.
+        // Every element ends with a comma, so that a list is the concatenation of its elements.
         let append = rng.random_ratio(7, 10);
         if append { Op::new(Action::Append, key, format!("{n},")) } else { Op::read(key, ReadLevel::Strong) }
     }
@@ -42,7 +46,7 @@ impl Workload for Append {
     fn perform(&self, access: Access, op: Op) -> BoxFuture<'_, Completion> {
         Box::pin(async move {
             if op.f == Action::Read {
-                return as_list(super::store::perform(access, op).await);
+                return as_list(store::perform(access, op).await);
             }
             let element = op.value.as_str().unwrap_or_default().to_owned();
             let longer =
@@ -60,11 +64,11 @@ impl Workload for Append {
     }
 
     fn check(&self, events: &[Event]) -> Vec<Finding> {
-        by_key(&operations(events)).iter().flat_map(|(key, operations)| check_list(key, operations)).collect()
+        operations_by_key(events).iter().flat_map(|(key, operations)| check_list(key, operations)).collect()
     }
 }
 
-/// A list is a text, also while it looks like a number.
+/// Converts the value of a read to text: a list of one element looks like a number.
 fn as_list(read: Completion) -> Completion {
     let value = match &read.value {
         Value::Number(number) => json!(number.to_string()),
@@ -73,7 +77,7 @@ fn as_list(read: Completion) -> Completion {
     Completion { value, ..read }
 }
 
-/// Every read of a list against the appends to it.
+/// Compares every read of a list with the appends to it.
 fn check_list(key: &str, operations: &[Done<'_>]) -> Vec<Finding> {
     let appends: HashMap<&str, &Done<'_>> = operations
         .iter()
@@ -92,11 +96,11 @@ fn check_list(key: &str, operations: &[Done<'_>]) -> Vec<Finding> {
             let events =
                 || [appends.get(element).map(|done| done.events()).unwrap_or_default(), read.events()].concat();
             match appends.get(element) {
-                None => found(format!("{key} holds {element}, which nobody appended"), events()),
-                Some(append) if append.kind() == EventKind::Fail => {
-                    found(format!("{key} holds {element}, whose append failed"), events());
+                None => found(format!("{key} contains {element}, which no operation appended"), events()),
+                Some(append) if append.has_failed() => {
+                    found(format!("{key} contains {element}, whose append failed"), events());
                 }
-                Some(_) if *times > 1 => found(format!("{key} holds {element} {times} times"), events()),
+                Some(_) if *times > 1 => found(format!("{key} contains {element} {times} times"), events()),
                 Some(_) => {}
             }
         }
@@ -131,16 +135,16 @@ mod tests {
             event(6, 1, "invoke", "read", Value::Null),
             event(7, 1, "ok", "read", json!(list)),
         ];
-        by_key(&operations(&history)).iter().flat_map(|(key, operations)| check_list(key, operations)).collect()
+        operations_by_key(&history).iter().flat_map(|(key, operations)| check_list(key, operations)).collect()
     }
 
     #[test]
-    fn each_element_stands_there_exactly_once() {
+    fn each_element_is_in_the_list_exactly_once() {
         assert_eq!(findings("1,"), vec![]);
         assert_eq!(findings("1,2,"), vec![]);
         assert!(findings("2,")[0].what.contains("lost 1"));
         assert!(findings("1,1,")[0].what.contains("2 times"));
         assert!(findings("1,3,")[0].what.contains("failed"));
-        assert!(findings("1,4,")[0].what.contains("nobody"));
+        assert!(findings("1,4,")[0].what.contains("no operation"));
     }
 }

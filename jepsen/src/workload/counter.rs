@@ -1,5 +1,6 @@
-//! `counter`: numbers are added to counters by compare-and-set with retries. At the end a counter holds at least what was
-//! acknowledged, and at most that and what is unknown: every addition counted once.
+//! `counter`: numbers are added to counters by compare-and-set with retries. The final value of a
+//! counter is at least the sum of the acknowledged additions, and at most that plus the additions
+//! with an unknown outcome.
 
 use futures::future::BoxFuture;
 use quorate_client::ReadLevel;
@@ -7,13 +8,16 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use serde_json::json;
 
-use super::check::{Done, by_key, operations};
-use super::{Access, Completion, Finding, Op, Rotation, Setting, Workload, retry, store};
+use super::check::{Done, operations_by_key};
+use super::contract::{Finding, Setting, Workload};
+use super::op::{Access, Completion, Op};
+use super::rotation::Rotation;
+use super::{retry, store};
 use crate::history::{Action, Event};
 
-/// Operations on a counter before it is let go.
+/// Operations on a counter before it is replaced.
 const OPERATIONS_PER_KEY: u64 = 150;
-/// The largest number that is added at once.
+/// The largest addend.
 const ADDED_MAX: u64 = 5;
 
 pub(super) struct Counter {
@@ -55,7 +59,7 @@ impl Workload for Counter {
     }
 
     fn is_replayable(&self) -> bool {
-        // An addition says what it adds, not what the key holds then.
+        // An event of an addition has the addend, not the resulting value.
         false
     }
 
@@ -64,17 +68,17 @@ impl Workload for Counter {
     }
 
     fn check(&self, events: &[Event]) -> Vec<Finding> {
-        by_key(&operations(events)).iter().filter_map(|(key, operations)| check_counter(key, operations)).collect()
+        operations_by_key(events).iter().filter_map(|(key, operations)| check_counter(key, operations)).collect()
     }
 }
 
-/// An absent counter counts from 0.
+/// Converts the value of a read: an absent counter is 0.
 fn from_zero(read: Completion) -> Completion {
     let value = if read.value.is_null() && read.error.is_none() { json!(0) } else { read.value.clone() };
     Completion { value, ..read }
 }
 
-/// The last read of a counter, if it began after every addition that was acknowledged.
+/// Checks the last read of a counter, if it began after all acknowledged additions.
 fn check_counter(key: &str, operations: &[Done<'_>]) -> Option<Finding> {
     let additions = || operations.iter().filter(|done| done.invoke.f == Action::Add);
     let sum = |which: &dyn Fn(&Done<'_>) -> bool| -> u64 {
@@ -87,7 +91,7 @@ fn check_counter(key: &str, operations: &[Done<'_>]) -> Option<Finding> {
     let right = !settled || held.is_some_and(|held| (least..=most).contains(&held));
     (!right).then(|| Finding {
         what: format!(
-            "{key} holds {} at the end; acknowledged were {least}, and with the unknown {most}",
+            "{key} is {} at the end; acknowledged additions are {least}, with unknown ones {most}",
             last.result()
         ),
         events: last.events(),
@@ -106,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_ends_between_what_was_acknowledged_and_what_may_be() {
+    fn counter_ends_between_acknowledged_and_possible_sums() {
         let ends = |held: u64| {
             let history = [
                 event(0, 0, "invoke", "add", json!(3)),
@@ -116,11 +120,11 @@ mod tests {
                 event(4, 1, "invoke", "read", Value::Null),
                 event(5, 1, "ok", "read", json!(held)),
             ];
-            by_key(&operations(&history)).iter().find_map(|(key, operations)| check_counter(key, operations))
+            operations_by_key(&history).iter().find_map(|(key, operations)| check_counter(key, operations))
         };
         assert_eq!(ends(3), None);
         assert_eq!(ends(7), None);
-        assert!(ends(2).unwrap().what.contains("holds 2"));
+        assert!(ends(2).unwrap().what.contains("is 2"));
         assert!(ends(10).is_some(), "an addition counted twice");
     }
 }

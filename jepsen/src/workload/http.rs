@@ -1,4 +1,4 @@
-//! HTTP requests with a deadline: for the shortener, and for the nodes' metrics.
+//! HTTP requests with a time-out, for the shortener and for the nodes' metrics.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-/// The largest answer that is read.
+/// The largest body that is read.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// A client that keeps its connections. Cheap to clone.
+/// A client with persistent connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Http {
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug)]
 pub struct Reply {
     /// The status code.
@@ -30,13 +30,13 @@ pub struct Reply {
     pub body: String,
 }
 
-/// Why there is no answer.
+/// The error of a request without a response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HttpError {
-    /// There was no connection, so that nothing was sent.
+    /// There was no connection, so the request was not sent.
     #[error("no connection: {0}")]
     NotSent(String),
-    /// Something may have been sent, and no answer came.
+    /// The request may have been sent, but no response arrived.
     #[error("no answer: {0}")]
     NoAnswer(String),
 }
@@ -52,7 +52,7 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// No answer within that time, or one that cannot be read.
+    /// No response arrived in time, or it cannot be read.
     pub async fn get(&self, url: &str, within: Duration) -> Result<Reply, HttpError> {
         self.send(Request::get(url).body(Full::default()), within).await
     }
@@ -61,7 +61,7 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// As for [`Http::get`].
+    /// No response arrived in time, or it cannot be read.
     pub async fn post(&self, url: &str, json: String, within: Duration) -> Result<Reply, HttpError> {
         let request = Request::post(url).header(CONTENT_TYPE, "application/json");
         self.send(request.body(Full::from(json)), within).await

@@ -1,5 +1,6 @@
-//! `register`: reads, writes and compare-and-sets of single keys, every written value unique. Strong reads are checked for
-//! linearizability, eventual ones for what they promise.
+//! `register`: reads, writes and compare-and-sets of single keys. Every written value is unique.
+//! Strong operations are checked for linearizability, eventual reads for returning a value that was
+//! written.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -9,15 +10,18 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
-use super::{Completion, Op, Rotation, Setting, Workload};
+use super::contract::{Setting, Workload};
+use super::op::{Completion, Op};
+use super::rotation::Rotation;
 use crate::history::{Action, EventKind};
 
-/// Operations on a key before it is let go: enough to see much, few enough that a search over them ends.
+/// Operations on a key before it is replaced: enough for many interleavings, few enough for the
+/// search.
 const OPERATIONS_PER_KEY: u64 = 150;
-/// What is remembered of keys, so that conditional writes have a chance; forgotten keys only make them fail more often.
+/// The most remembered keys. Conditional writes use them; without them, the writes fail more often.
 const SEEN_MAX: usize = 10_000;
 
-/// The last value and version that some client saw of each key.
+/// The last value and version of each key in any completion.
 type Seen = HashMap<String, (Value, u64)>;
 
 pub(super) struct Register {

@@ -1,17 +1,17 @@
-//! Read, change, compare-and-set by version, and again when somebody was faster: how a client of the store changes what it
-//! must first have read.
+//! Read-modify-write: read, change, compare-and-set by version, and retry after a conflict.
 
 use quorate_client::Error;
 use serde_json::Value;
 
+use super::op::{Access, Completion};
 use super::store::{encode, failed, written};
-use super::{Access, Completion};
 
-/// How often an operation may lose to others before it gives up; nothing was applied then.
+/// The most attempts of an operation. After that many conflicts it fails without an effect.
 const TRIES_MAX: usize = 30;
 
-/// Changes a key's bytes (none where it is absent) to what `change` makes of them. The completion is that of `value`, the
-/// operation's argument. A doubt ends it: what may have been applied is not tried again.
+/// Replaces a key's value with the result of `change`, whose argument is `None` for an absent key.
+/// The completion carries `value`, the operation's argument. An unknown outcome is not retried: the
+/// write may have taken effect.
 pub(super) async fn update(
     access: &Access,
     key: &str,
@@ -23,7 +23,7 @@ pub(super) async fn update(
     for _ in 0..TRIES_MAX {
         let left = ends.saturating_duration_since(tokio::time::Instant::now());
         if left.is_zero() {
-            return Completion::fail("others were faster until the deadline");
+            return Completion::fail("conflicts with other clients until the deadline");
         }
         let read = match client.get(key).deadline(left).await {
             Ok(read) => read,
@@ -37,5 +37,5 @@ pub(super) async fn update(
             outcome => return written(outcome, value),
         }
     }
-    Completion::fail(format!("others were faster {TRIES_MAX} times"))
+    Completion::fail(format!("{TRIES_MAX} conflicts with other clients"))
 }

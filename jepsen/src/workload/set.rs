@@ -1,18 +1,20 @@
-//! `set`: a set of elements, one key for each, written once and never changed. No acknowledged element is ever missing.
+//! `set`: a set of elements with one key each, written once and never changed. No acknowledged
+//! element may be missing.
 //!
-//! One key per element rather than one key that holds the set: so the elements are spread over all shards, and adding one costs
-//! the same at the end of a long run as at its beginning. (`append` has the shape of many elements in one key.)
+//! One key per element spreads the elements over all shards, and an addition costs the same at the
+//! end of a long run as at its beginning. `append` has many elements in one key.
 
 use quorate_client::ReadLevel;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use serde_json::json;
 
-use super::check::{by_key, operations};
-use super::{Finding, Op, Setting, Workload};
+use super::check::operations_by_key;
+use super::contract::{Finding, Setting, Workload};
+use super::op::Op;
 use crate::history::{Action, Event};
 
-/// Among the last so many elements a read chooses one: some that are old, and some that were just written.
+/// A read chooses one of this many latest elements, so that both old and new elements are read.
 const READ_BACK: u64 = 2_000;
 
 pub(super) struct Set {
@@ -53,10 +55,10 @@ impl Workload for Set {
 
     fn check(&self, events: &[Event]) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for (key, operations) in by_key(&operations(events)) {
+        for (key, operations) in operations_by_key(events) {
             let Some(add) = operations.iter().find(|done| done.invoke.f == Action::Cas) else { continue };
             if add.completion.is_some_and(|completion| completion.refused) {
-                let what = format!("{key} was refused as taken, but nobody else writes it");
+                let what = format!("{key} was refused as present, but no other operation writes it");
                 findings.push(Finding { what, events: add.events() });
             }
             let missing = operations.iter().filter(|done| {
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledged_element_is_never_missing() {
+    fn missing_acknowledged_element_is_found() {
         let history = |added: &str, read: Value| {
             let events = [
                 event(0, "invoke", "cas", json!([null, 5])),

@@ -1,8 +1,8 @@
-//! `shortener`: short links are made and followed over HTTP, through several shortener processes before the cluster. An
-//! acknowledged code always redirects to its URL, and no code is given twice.
+//! `shortener`: short links are created and followed over HTTP, through several shortener
+//! processes. An acknowledged code always redirects to its URL, and no code is assigned twice.
 //!
-//! In the history, making a link is an `add` of its URL that gives back its code, on the key `shortener`; following one is a
-//! `read` of the key `shortener/CODE` that gives back the URL.
+//! In the history, creating a link is an `add` of its URL on the key `shortener/` that returns the
+//! code. Following a link is a `read` of the key `shortener/CODE` that returns the URL.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,20 +17,21 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use super::check::{Done, operations};
+use super::contract::{Finding, Setting, Workload};
 use super::http::{HttpError, Reply};
-use super::{Access, Completion, Finding, Op, Setting, Workload};
+use super::op::{Access, Completion, Op};
 use crate::history::{Action, Event, EventKind};
 
-/// Processes beside the cluster: links are made by one and followed through another.
+/// The shortener processes: links are created by one and followed through another.
 const PROCESSES: usize = 2;
-/// Longer than a shortener tries to make a link, so that mostly it says itself how that ended.
+/// The time-out of creating a link: longer than the shortener's own, so that it usually answers.
 const CREATE_DEADLINE: Duration = Duration::from_secs(12);
-/// Where links are made, in the history.
+/// The key of link creations in the history.
 const CREATE_KEY: &str = "shortener/";
 
 pub(super) struct Shortener {
     urls: Vec<String>,
-    /// Codes that were acknowledged, in the order in which clients heard of them.
+    /// The acknowledged codes, in the order of their completions.
     codes: Mutex<Vec<String>>,
 }
 
@@ -42,7 +43,8 @@ impl Shortener {
 
     fn url(&self, n: u64) -> String {
         match usize::try_from(n).ok().and_then(|n| self.urls.get(n % self.urls.len().max(1))) {
-            // The number makes every URL different, so that a link tells which request made it.
+            // The number makes every URL unique, so that it identifies the request that created the
+            // link.
             Some(url) if url.contains('#') => format!("{url}-{n}"),
             Some(url) => format!("{url}#{n}"),
             None => format!("https://example.org/page/{n}"),
@@ -83,7 +85,7 @@ impl Workload for Shortener {
         Box::pin(async move {
             let turn = usize::try_from(access.turn).unwrap_or(0);
             let Some(shortener) = access.shorteners.get(turn % access.shorteners.len().max(1)) else {
-                return Completion::fail("there is no shortener");
+                return Completion::fail("no shortener is running");
             };
             match op.f {
                 Action::Add => {
@@ -127,8 +129,9 @@ impl Workload for Shortener {
     }
 }
 
-/// What an answer to a new link means. Only a refusal of the request itself, or a shortener that says that nothing was stored,
-/// is a failure: an earlier code of the same request may always be in doubt, but that is a link that nobody knows.
+/// The completion of a link creation. It is a failure only if the request was refused, or the
+/// shortener reports that nothing was stored. An earlier code of the same request may exist, but no
+/// client knows it.
 fn created(reply: Result<Reply, HttpError>) -> Completion {
     match reply {
         Ok(Reply { status: 201, body, .. }) => {
@@ -145,7 +148,7 @@ fn created(reply: Result<Reply, HttpError>) -> Completion {
     }
 }
 
-/// What an answer to a followed link means: a place to go, or that there is no such link.
+/// The completion of following a link: the URL, or null if there is no such link.
 fn followed(reply: Result<Reply, HttpError>) -> Completion {
     match reply {
         Ok(Reply { status: 302, location: Some(url), .. }) => Completion::ok(json!(url)),
@@ -162,7 +165,7 @@ fn check(events: &[Event]) -> Vec<Finding> {
     for done in operations.iter().filter(|done| done.invoke.f == Action::Add && done.is_acknowledged()) {
         let code = done.result().as_str().unwrap_or_default();
         if let Some(before) = made.insert(code.to_owned(), *done) {
-            let what = format!("code {code} was given for {} and for {}", before.invoke.value, done.invoke.value);
+            let what = format!("code {code} was assigned to {} and to {}", before.invoke.value, done.invoke.value);
             findings.push(Finding { what, events: [before.events(), done.events()].concat() });
         }
     }
@@ -186,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_keep_their_meaning() {
+    fn responses_become_completions() {
         assert_eq!(created(reply(201, None, r#"{"code":"abc"}"#)), Completion::ok(json!("abc")));
         assert_eq!(created(reply(503, None, "")).kind, EventKind::Fail);
         assert_eq!(created(reply(504, None, "")).kind, EventKind::Info);
@@ -215,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn a_code_leads_to_its_url_and_is_given_once() {
+    fn code_leads_to_its_url_and_is_assigned_once() {
         let good = [link(0, "http://a/", "A"), follow(2, "A", json!("http://a/"))].concat();
         assert_eq!(check(&good), vec![]);
         let lost = [link(0, "http://a/", "A"), follow(2, "A", Value::Null)].concat();
         assert!(check(&lost)[0].what.contains("leads to null"));
         let twice = [link(0, "http://a/", "A"), link(2, "http://b/", "A")].concat();
-        assert!(check(&twice)[0].what.contains("was given"));
+        assert!(check(&twice)[0].what.contains("was assigned"));
         let early = [follow(0, "A", Value::Null), link(2, "http://a/", "A")].concat();
         assert_eq!(check(&early), vec![]);
     }

@@ -1,10 +1,11 @@
-//! One operation on the store: sent by the client library, and its outcome put into the words of a history.
+//! One operation on the store, performed by the client library, and its outcome in the terms of a
+//! history.
 
 use bytes::Bytes;
 use quorate_client::{Error, Served, Written};
 use serde_json::{Value, json};
 
-use super::{Access, Completion, Op};
+use super::op::{Access, Completion, Op};
 use crate::history::Action;
 
 /// Performs a read, write, compare-and-set or delete of one key.
@@ -24,7 +25,9 @@ pub(super) async fn perform(access: Access, op: Op) -> Completion {
         (Action::Cas, Some([Value::Null, new])) => written(put(new).if_absent().await, &op.value),
         (Action::Cas, Some([expected, new])) => written(put(new).if_value(encode(expected)).await, &op.value),
         (Action::CasVersion, Some([expected, new])) => {
-            let Some(version) = expected.as_u64() else { return Completion::fail("the expected version is no number") };
+            let Some(version) = expected.as_u64() else {
+                return Completion::fail("the expected version is not a number");
+            };
             written(put(new).if_version(version).await, &op.value)
         }
         (Action::Delete, _) => written(client.delete(&op.key).deadline(deadline).await, &Value::Null),
@@ -32,7 +35,7 @@ pub(super) async fn perform(access: Access, op: Op) -> Completion {
     }
 }
 
-/// How a write ended: a refusal is an observation, and a doubt stays one.
+/// The completion of a write. A refusal is an observation; an unknown outcome stays unknown.
 pub(super) fn written(result: Result<Served<Written>, Error>, value: &Value) -> Completion {
     match result {
         Ok(done) => {
@@ -41,7 +44,8 @@ pub(super) fn written(result: Result<Served<Written>, Error>, value: &Value) -> 
         Err(Error::Refused { version, current }) => {
             let found = match current {
                 Some(record) => Some(decode(record.value.as_bytes())),
-                // Version 0 says that the key was absent; any other, that the reply does not carry the record.
+                // Version 0 means an absent key. With any other version, the reply lacks the
+                // record.
                 None => (version == 0).then_some(Value::Null),
             };
             Completion { refused: true, found, version: Some(version), ..Completion::ok(value.clone()) }
@@ -50,12 +54,12 @@ pub(super) fn written(result: Result<Served<Written>, Error>, value: &Value) -> 
     }
 }
 
-/// How an operation ended that did not succeed.
+/// The completion of an operation that returned an error.
 pub(super) fn failed(error: &Error) -> Completion {
     if error.may_have_applied() { Completion::info(error.to_string()) } else { Completion::fail(error.to_string()) }
 }
 
-/// A value as the store holds it: numbers in decimal, texts as they are.
+/// The encoding of a value in the store: numbers in decimal, texts verbatim.
 pub(super) fn encode(value: &Value) -> Bytes {
     match value {
         Value::String(text) => Bytes::copy_from_slice(text.as_bytes()),
@@ -63,7 +67,7 @@ pub(super) fn encode(value: &Value) -> Bytes {
     }
 }
 
-/// A value as the history has it.
+/// The value of a history for bytes of the store.
 pub(super) fn decode(bytes: &[u8]) -> Value {
     let text = String::from_utf8_lossy(bytes);
     text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number))
@@ -80,9 +84,9 @@ mod tests {
         "because".to_owned()
     }
 
-    /// Only a doubt is a doubt; every other error promises that nothing was applied.
+    /// Only an unknown outcome is `Info`; every other error promises that the write had no effect.
     #[test]
-    fn outcomes_keep_their_meaning() {
+    fn only_unknown_outcomes_are_info() {
         let kind = |error| written(Err(error), &json!(1)).kind;
         assert_eq!(kind(Error::Unknown { reason: because() }), EventKind::Info);
         assert_eq!(kind(Error::Unreachable { reason: because() }), EventKind::Fail);
@@ -91,9 +95,9 @@ mod tests {
         assert_eq!(kind(Error::Invalid { reason: because() }), EventKind::Fail);
     }
 
-    /// A refused write saw something, and says what: a record, an absent key, or a version alone.
+    /// A refused write reports a record, an absent key, or only a version.
     #[test]
-    fn a_refusal_is_an_observation() {
+    fn refusal_is_an_observation() {
         let refused = |version, current| written(Err(Error::Refused { version, current }), &json!([1, 2]));
         let record =
             Record { version: 9, value: quorate_client::Value::new(b"17".to_vec()).unwrap(), expires_at_ms: None };
@@ -105,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_says_who_served_it() {
+    fn completed_write_names_its_server() {
         let by = ServedBy {
             level: ReadLevel::Strong,
             node: NodeId(2),
@@ -120,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn values_come_back_as_they_went() {
+    fn values_round_trip() {
         for value in [json!(0), json!(18_446_744_073_709_551_615_u64), json!("a,b"), json!("")] {
             assert_eq!(decode(&encode(&value)), value);
         }
