@@ -25,6 +25,7 @@ pub mod kv;
 pub mod log;
 mod machine;
 pub mod rate_limiter;
+mod record;
 mod replica;
 mod sessions;
 pub mod state;

@@ -16,16 +16,17 @@ use std::sync::Arc;
 
 use quorate_types::ReplicaId;
 use quorate_types::peer::SnapshotMeta;
-use rocksdb::{DB, DBRawIterator, FlushOptions, Range, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{DB, FlushOptions, Range, WriteOptions};
 
 use self::error::io;
 use self::pinned::RocksPinned;
 use self::view::RocksView;
 use crate::wal_repair;
-use quorate_machine::keys::{Space, is_put_once, state_key_into, state_key_replica, state_range};
+use quorate_machine::keys::state_range;
 use quorate_machine::state::{Batch, Pinned, State, StateError, View};
 use quorate_testpoints::Bug;
 
+mod batch;
 mod error;
 mod export;
 mod ingest;
@@ -57,22 +58,6 @@ impl RocksState {
         unlogged.disable_wal(true);
         Ok(RocksState { db: Arc::new(db), options, unlogged })
     }
-
-    /// The seeded bug `AppliedBeforeData`: a flush between the two writes and a crash after it lose
-    /// data that the head claims.
-    fn write_head_first(&self, replica: ReplicaId, batch: &Batch) -> Result<(), StateError> {
-        let mut head = WriteBatch::default();
-        let mut full_key = Vec::new();
-        for (space, key, value) in batch.operations.iter().filter(|(space, ..)| *space == Space::Meta) {
-            state_key_into(&mut full_key, replica, *space, key);
-            if let Some(value) = value {
-                head.put(&full_key, value);
-            }
-        }
-        self.db.write_opt(head, &self.unlogged).map_err(io)?;
-        std::thread::sleep(std::time::Duration::from_millis(2));
-        Ok(())
-    }
 }
 
 impl State for RocksState {
@@ -81,20 +66,12 @@ impl State for RocksState {
     }
 
     fn write(&self, replica: ReplicaId, batch: Batch) -> Result<(), StateError> {
-        let mut writes = WriteBatch::default();
-        let mut full_key = Vec::new();
         if Bug::AppliedBeforeData.is_on() {
-            self.write_head_first(replica, &batch)?;
+            // A flush between the two writes and a crash after it lose data that the head claims.
+            self.db.write_opt(batch::encode_head(replica, &batch), &self.unlogged).map_err(io)?;
+            std::thread::sleep(std::time::Duration::from_millis(2));
         }
-        for (space, key, value) in &batch.operations {
-            state_key_into(&mut full_key, replica, *space, key);
-            match value {
-                Some(value) => writes.put(&full_key, value),
-                None if is_put_once(*space, key) => writes.single_delete(&full_key),
-                None => writes.delete(&full_key),
-            }
-        }
-        self.db.write_opt(writes, &self.unlogged).map_err(io)
+        self.db.write_opt(batch::encode(replica, &batch), &self.unlogged).map_err(io)
     }
 
     fn flush(&self) -> Result<(), StateError> {
@@ -113,10 +90,7 @@ impl State for RocksState {
     }
 
     fn destroy(&self, replica: ReplicaId) -> Result<(), StateError> {
-        let (start, end) = state_range(replica);
-        let mut writes = WriteBatch::default();
-        writes.delete_range(start, end);
-        self.db.write_opt(writes, &self.unlogged).map_err(io)
+        self.db.write_opt(batch::deletion(replica), &self.unlogged).map_err(io)
     }
 
     /// Size of the replica's keys in files: compressed, and without the memtables.
@@ -125,19 +99,8 @@ impl State for RocksState {
         self.db.get_approximate_sizes(&[Range::new(&start, &end)]).into_iter().sum()
     }
 
-    /// Skips from one replica's first key to the next one's, with one seek per replica.
     fn replicas(&self) -> Result<Vec<ReplicaId>, StateError> {
-        let mut replicas = Vec::new();
-        let mut keys: DBRawIterator<'_> = self.db.raw_iterator_opt(ReadOptions::default());
-        keys.seek_to_first();
-        while let Some(key) = keys.key() {
-            let replica = state_key_replica(key)
-                .ok_or_else(|| io(format!("the state database has a key of no replica: {}", key.escape_ascii())))?;
-            replicas.push(replica);
-            keys.seek(state_range(replica).1);
-        }
-        keys.status().map_err(io)?;
-        Ok(replicas)
+        view::replicas(&self.db)
     }
 }
 
@@ -150,7 +113,7 @@ mod tests {
     use quorate_types::SessionId;
 
     use super::*;
-    use quorate_machine::keys::session_key;
+    use quorate_machine::keys::{Space, session_key};
 
     const REPLICA: ReplicaId = ReplicaId(1);
 

@@ -6,7 +6,9 @@ use quorate_types::ReplicaId;
 use rocksdb::{DB, DBRawIterator, ReadOptions, Snapshot};
 
 use super::error::io;
-use quorate_machine::keys::{STATE_PREFIX_BYTES, Space, prefix_end, state_key, state_key_into, state_range};
+use quorate_machine::keys::{
+    STATE_PREFIX_BYTES, Space, prefix_end, state_key, state_key_into, state_key_replica, state_range,
+};
 use quorate_machine::state::{StateError, View, Visit};
 
 /// The state at the view's first read.
@@ -100,4 +102,20 @@ impl View for RocksView<'_> {
         }
         keys.status().map_err(io)
     }
+}
+
+/// The replicas with any state. Skips from one replica's first key to the next one's, with one seek
+/// per replica.
+pub(super) fn replicas(db: &DB) -> Result<Vec<ReplicaId>, StateError> {
+    let mut replicas = Vec::new();
+    let mut keys: DBRawIterator<'_> = db.raw_iterator_opt(ReadOptions::default());
+    keys.seek_to_first();
+    while let Some(key) = keys.key() {
+        let replica = state_key_replica(key)
+            .ok_or_else(|| io(format!("the state database has a key without a replica: {}", key.escape_ascii())))?;
+        replicas.push(replica);
+        keys.seek(state_range(replica).1);
+    }
+    keys.status().map_err(io)?;
+    Ok(replicas)
 }
