@@ -7,7 +7,7 @@ use quorate_types::{Command, LogId, Outcome, Proposal, ReplicaId, SessionStamp, 
 
 use crate::draft::Draft;
 use crate::machine::{Machine, Reply};
-use crate::record::{apply_write, current};
+use crate::record;
 use crate::sessions::{Admission, Sessions};
 use crate::state::{StateError, View};
 use quorate_testpoints::Bug;
@@ -59,7 +59,7 @@ impl KvMachine {
                 return Ok(Outcome::Written { version, replaced });
             }
             Admission::Done(Remembered::Refused { version }) => {
-                let current = current(draft, &write.key)?.filter(|record| record.version == version);
+                let current = record::current(draft, &write.key)?.filter(|record| record.version == version);
                 return Ok(Outcome::Refused { version, current });
             }
             Admission::TooFar | Admission::New => {}
@@ -70,7 +70,7 @@ impl KvMachine {
         if admission == Admission::TooFar {
             return Ok(Outcome::SequenceTooFar);
         }
-        let outcome = apply_write(draft, write)?;
+        let outcome = record::apply_write(draft, write)?;
         if self.deduplicate {
             let remembered = match &outcome {
                 Outcome::Written { version, replaced } => {

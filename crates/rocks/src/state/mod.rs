@@ -16,13 +16,12 @@ use std::sync::Arc;
 
 use quorate_types::ReplicaId;
 use quorate_types::peer::SnapshotMeta;
-use rocksdb::{DB, FlushOptions, Range, WriteOptions};
+use rocksdb::{DB, FlushOptions, WriteOptions};
 
 use self::error::io;
 use self::pinned::RocksPinned;
 use self::view::RocksView;
 use crate::wal_repair;
-use quorate_machine::keys::state_range;
 use quorate_machine::state::{Batch, Pinned, State, StateError, View};
 use quorate_testpoints::Bug;
 
@@ -93,10 +92,8 @@ impl State for RocksState {
         self.db.write_opt(batch::deletion(replica), &self.unlogged).map_err(io)
     }
 
-    /// Size of the replica's keys in files: compressed, and without the memtables.
     fn approximate_bytes(&self, replica: ReplicaId) -> u64 {
-        let (start, end) = state_range(replica);
-        self.db.get_approximate_sizes(&[Range::new(&start, &end)]).into_iter().sum()
+        view::approximate_bytes(&self.db, replica)
     }
 
     fn replicas(&self) -> Result<Vec<ReplicaId>, StateError> {

@@ -3,7 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 
 use quorate_types::ReplicaId;
-use rocksdb::{DB, DBRawIterator, ReadOptions, Snapshot};
+use rocksdb::{DB, DBRawIterator, Range, ReadOptions, Snapshot};
 
 use super::error::io;
 use quorate_machine::keys::{
@@ -118,4 +118,10 @@ pub(super) fn replicas(db: &DB) -> Result<Vec<ReplicaId>, StateError> {
     }
     keys.status().map_err(io)?;
     Ok(replicas)
+}
+
+/// Size of the replica's keys in files: compressed, and without the memtables.
+pub(super) fn approximate_bytes(db: &DB, replica: ReplicaId) -> u64 {
+    let (start, end) = state_range(replica);
+    db.get_approximate_sizes(&[Range::new(&start, &end)]).into_iter().sum()
 }
