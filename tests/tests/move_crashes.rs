@@ -58,8 +58,8 @@ const STEPS: &[(Victim, FailPoint)] = &[
     (Victim::Reconciler, FailPoint::FinishOperationDone),
 ];
 
-/// Steps that a move does not reach reliably, and the steps of every write. A new fail point must be
-/// added here or to the table.
+/// Steps that a move does not reach reliably, and the steps of every write. A new fail point must
+/// be added here or to the table.
 fn is_excluded(point: FailPoint) -> bool {
     use FailPoint::*;
     match point {

@@ -29,6 +29,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sim", &["types", "testpoints", "ring", "machine", "raft", "topology", "control", "router"]),
     ("jepsen", &["types", "testpoints", "proto", "router", "client", "sim"]),
     ("tests", &["proto", "router", "client"]),
+    // Documentation only: it links to all of these.
+    ("guide", &["types", "machine", "rocks", "raft", "topology", "control", "router", "node", "client"]),
 ];
 
 /// Which crates may use an outside library.

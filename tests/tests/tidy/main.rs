@@ -5,6 +5,7 @@
 //! layers ──── cargo metadata: imports between crates, and the owner of each outside library
 //! documents ─ *.md: relative links lead to files, the README stays short
 //! places ──── sources as text: one place for encoding, one for the clock, a header in each file
+//! walks  ──── crates/guide: the walks name files and functions that exist, and are short
 //! maxima ──── tests/tidy/maxima.txt: one number for each crate and each measure below
 //!   ├─ words     flagged words in comments       ├─ width    fields and methods of a type
 //!   ├─ lines     long comment lines, open docs   ├─ imports  imported names for each file
@@ -30,6 +31,7 @@ mod maxima;
 mod measures;
 mod places;
 mod source;
+mod walks;
 mod width;
 mod words;
 
