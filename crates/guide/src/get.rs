@@ -29,8 +29,8 @@
 //! 10. `crates/raft/src/replica.rs` (`confirm_with`, `try_confirm`):
 //!     [`Replica::confirm`](quorate_raft::Replica::confirm) runs ReadIndex of openraft, and waits
 //!     for the apply.
-//! 11. `crates/machine/src/kv.rs` (`read`): [`kv::read`](quorate_machine::kv::read) takes head and
-//!     records from one view.
+//! 11. `crates/machine/src/record.rs` (`read`): [`kv::read`](quorate_machine::kv::read) takes head
+//!     and records from one view.
 //! 12. `crates/rocks/src/state/view.rs` (`get_with`): [`View`](quorate_machine::state::View) on
 //!     RocksDB.
 //!
