@@ -1,4 +1,4 @@
-//! The documents: relative links lead to files, and the README stays short.
+//! The documents: links and paths lead to files, and the README stays short.
 
 use std::path::{Path, PathBuf};
 
@@ -24,16 +24,30 @@ fn targets(text: &str) -> Vec<&str> {
     files.map(|target| target.split('#').next().unwrap_or(target)).collect()
 }
 
+/// The parts of `text` in backticks that are paths of this repository.
+fn paths_in_backticks(text: &str) -> Vec<&str> {
+    let folders = ["crates/", "tests/", "jepsen/", "docs/", "cluster/"];
+    let is_path = |part: &&str| {
+        let plain = part.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+        plain && folders.iter().any(|folder| part.starts_with(folder))
+    };
+    text.split('`').skip(1).step_by(2).filter(is_path).collect()
+}
+
 #[test]
-fn links_in_documents_lead_to_files() -> anyhow::Result<()> {
+fn links_and_paths_in_documents_lead_to_files() -> anyhow::Result<()> {
     let mut paths = Vec::new();
     documents(&crate::root(), &mut paths)?;
     ensure!(paths.len() >= 4, "only {} documents were found", paths.len());
     for path in paths {
         let text = std::fs::read_to_string(&path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
         for target in targets(&text) {
-            let file = path.parent().unwrap_or(Path::new("")).join(target);
-            ensure!(file.exists(), "{}: the link to '{target}' leads nowhere", path.display());
+            ensure!(folder.join(target).exists(), "{}: the link to '{target}' leads nowhere", path.display());
+        }
+        for file in paths_in_backticks(&text) {
+            let exists = folder.join(file).exists() || crate::root().join(file).exists();
+            ensure!(exists, "{}: there is no '{file}'", path.display());
         }
     }
     Ok(())
@@ -49,7 +63,9 @@ fn readme_stays_short() -> anyhow::Result<()> {
 }
 
 #[test]
-fn link_targets_are_found() {
+fn links_and_paths_are_found() {
     let text = "[a](docs/tour.md#top), [b](https://example.org), [c](#here) and ![d](e.svg)";
     assert_eq!(targets(text), ["docs/tour.md", "e.svg"]);
+    let text = "`crates/raft/src/lib.rs`, `cargo doc`, `tests/run --full`, `crates/*/tests` and `types/codec.rs`";
+    assert_eq!(paths_in_backticks(text), ["crates/raft/src/lib.rs"]);
 }

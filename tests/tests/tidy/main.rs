@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! layers ──── cargo metadata: imports between crates, and the owner of each outside library
-//! documents ─ *.md: relative links lead to files, the README stays short
+//! documents ─ *.md: links and paths lead to files, the README stays short
 //! places ──── sources as text: one place for encoding, one for the clock, a header in each file
 //! walks  ──── crates/guide: the walks name files and functions that exist, and are short
 //! maxima ──── tests/tidy/maxima.txt: one number for each crate and each measure below
