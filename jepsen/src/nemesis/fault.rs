@@ -164,6 +164,7 @@ impl Fault {
             if meant.is_empty() && name != "none" {
                 return Err(UnknownFault { name: name.to_owned() });
             }
+            faults.extend(meant);
         }
         faults.sort_unstable();
         faults.dedup();
