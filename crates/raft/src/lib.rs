@@ -15,9 +15,9 @@
 
 mod shard;
 
+mod batch;
 mod batch_delay;
 mod read_rounds;
-mod submission;
 
 mod replica;
 
@@ -29,8 +29,10 @@ mod purge;
 mod soft_state;
 
 mod log_store;
+mod snapshot_data;
 mod state_machine;
 
+mod append_receive;
 mod append_stream;
 mod calls;
 mod inbound;
@@ -46,6 +48,7 @@ mod campaigner;
 mod config;
 mod election;
 mod heartbeat;
+mod opening;
 mod replicas;
 mod retention;
 mod tasks;
@@ -56,6 +59,7 @@ mod memory_transport;
 mod openraft_types;
 mod runtime;
 
+pub use batch::Written;
 pub use config::{LOG_RETAINED_ENTRIES, Options, Timing};
 pub use error::{InstallError, OpenError, OrderError, Stopped};
 pub use groups::Groups;
@@ -63,8 +67,7 @@ pub use memory_transport::MemoryNetwork;
 pub use replica::{Applied, Confirmed, Replica, ReplicaStatus};
 pub use runtime::simulate;
 pub use shard::{ReadReply, Shard};
-pub use state_machine::Received;
-pub use submission::Written;
+pub use snapshot_data::Received;
 pub use transport::{Lane, SnapshotUnsent, Transport, Unsent};
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use quorate_types::peer::{PeerMessage, SnapshotHeader};
 use quorate_types::{NodeId, Vote};
 
 use crate::groups::Groups;
-use crate::state_machine::Received;
+use crate::snapshot_data::Received;
 use crate::transport::{Lane, SnapshotUnsent, Transport, Unsent};
 
 /// A network of nodes in one process. Cheap to clone.

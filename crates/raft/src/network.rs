@@ -27,8 +27,8 @@ use crate::append_stream::AppendStream;
 use crate::convert;
 use crate::link::Link;
 use crate::openraft_types::{self as raft, AppendRequest, NodeRef, TypeConfig};
+use crate::snapshot_data::SnapshotData;
 use crate::snapshot_send::SnapshotsOut;
-use crate::state_machine::SnapshotData;
 use crate::wire::Wire;
 
 /// Pause before an unreachable peer is tried again.

@@ -25,8 +25,8 @@ use crate::inbound::Inbound;
 use crate::membership::Members;
 use crate::openraft_types::{Command, Fatal, NodeRef, Responder, TypeConfig};
 use crate::purge::{Keep, purge_below};
+use crate::snapshot_data::Received;
 use crate::soft_state::{Declined, LEADER_WAIT_MAX, SoftStateCell};
-use crate::state_machine::Received;
 
 /// The result of a proposal that was applied.
 #[derive(Clone, Debug)]
@@ -115,10 +115,6 @@ impl Replica {
     /// Whether it believes that it leads. Only a quorum can confirm that: [`Replica::confirm`].
     pub fn is_leader(&self) -> bool {
         self.soft_state.lock().leads()
-    }
-
-    fn term(&self) -> u64 {
-        self.soft_state.lock().term
     }
 
     /// The node of the leader, as far as it knows.
@@ -214,7 +210,8 @@ impl Replica {
     }
 
     async fn try_propose(&self, proposal: Bytes, deadline: Instant) -> Result<Applied, Declined> {
-        let span = debug_span!("propose", node = %self.core.node, group = %self.group(), term = self.term());
+        let span =
+            debug_span!("propose", node = %self.core.node, group = %self.group(), term = self.soft_state.lock().term);
         let within = deadline.saturating_duration_since(Instant::now());
         let (responder, applied) = Responder::pair();
         let proposed = async {
@@ -351,25 +348,21 @@ impl Replica {
         let _ = self.core.raft.trigger().elect(true).await;
     }
 
-    fn members(&self) -> Members<'_> {
-        Members::new(&self.core, &self.soft_state)
-    }
-
     /// Its report to the reconciler; a leader reports its followers too.
     pub(crate) fn report(&self) -> ReplicaReport {
-        self.members().report()
+        Members::new(&self.core, &self.soft_state).report()
     }
 
     /// Executes an order of the reconciler, at most `within`.
     pub(crate) async fn execute(&self, order: OrderKind, within: Duration) -> Result<(), OrderError> {
-        let span = info_span!("order", node = %self.core.node, group = %self.group(), replica = %self.id(), term = self.term());
-        self.members().execute(order, within).instrument(span).await
+        let span = info_span!("order", node = %self.core.node, group = %self.group(), replica = %self.id(), term = self.soft_state.lock().term);
+        Members::new(&self.core, &self.soft_state).execute(order, within).instrument(span).await
     }
 
     /// Transfers leadership to a voter that has every entry, if there is one. Returns whether this replica does not lead
     /// afterwards.
     pub(crate) async fn give_up_leadership(&self, within: Duration) -> bool {
-        self.members().give_up_leadership(within).await
+        Members::new(&self.core, &self.soft_state).give_up_leadership(within).await
     }
 
     /// The last entry and membership applied.

@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 use crate::blocking;
 use crate::config::Options;
 use crate::error::Stopped;
+use crate::opening::Opener;
 use crate::purge::Keep;
 use crate::replica::Replica;
 use crate::replicas::Replicas;
@@ -34,14 +35,15 @@ pub(crate) struct Retention {
 }
 
 impl Retention {
-    pub(crate) fn new(
-        options: Options,
-        state: Arc<dyn State>,
-        replicas: Arc<Replicas>,
-        snapshots: Arc<SnapshotsOut>,
-        tasks: Tasks,
-    ) -> Self {
-        Retention { options, state, replicas, snapshots, tasks, turn: tokio::sync::Mutex::default() }
+    pub(crate) fn new(opener: &Opener, replicas: Arc<Replicas>, tasks: Tasks) -> Self {
+        Retention {
+            options: opener.options.clone(),
+            state: opener.state.clone(),
+            replicas,
+            snapshots: opener.snapshots.clone(),
+            tasks,
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Measures the logs every second and purges those that are too long by a quarter.

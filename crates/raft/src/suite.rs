@@ -20,7 +20,8 @@ use crate::convert;
 use crate::log_store::LogStore;
 use crate::openraft_types::{self as raft, LogId, SnapshotMeta, TypeConfig};
 use crate::progress::Progress;
-use crate::state_machine::{Received, SnapshotData, StateMachine};
+use crate::snapshot_data::{Received, SnapshotData};
+use crate::state_machine::StateMachine;
 
 const REPLICA: ReplicaId = ReplicaId(7);
 
