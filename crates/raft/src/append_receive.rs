@@ -1,8 +1,9 @@
 //! The receiving side of append streams and heartbeats.
 //!
-//! The requests of one stream go to openraft in order, through one task. A request of the bulk lane may arrive after a later one
-//! of the control lane, so early requests wait for the missing ones. A new stream of a leader does not end the previous one:
-//! late requests of that must not reach openraft through the new one.
+//! The requests of one stream go to openraft in order, through one task. A request of the bulk lane
+//! may arrive after a later one of the control lane, so early requests wait for the missing ones. A
+//! new stream of a leader does not end the previous one: late requests of that must not reach
+//! openraft through the new one.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -20,11 +21,13 @@ use crate::openraft_types::{AppendRequest, TypeConfig};
 use crate::state_machine::Raft;
 use crate::wire::ReplyTo;
 
-/// Requests of one stream that may wait here. The sender has fewer in flight, so a full queue means a broken sender.
+/// Requests of one stream that may wait here. The sender has fewer in flight, so a full queue means
+/// a broken sender.
 const APPENDS_QUEUED_MAX: usize = 256;
 /// Streams kept per leader: the current one, and earlier ones whose last requests may still arrive.
 const STREAMS_PER_LEADER_MAX: usize = 3;
-/// Heartbeats that wait for openraft: they pile up while a write hangs. One more is dropped like a lost message.
+/// Heartbeats that wait for openraft: they pile up while a write hangs. One more is dropped like a
+/// lost message.
 const HEARTBEATS_MAX: usize = 4;
 
 /// The receiver of one replica's appends.
@@ -42,7 +45,8 @@ impl AppendReceiver {
         AppendReceiver { raft, election, heartbeats, streams: Mutex::default() }
     }
 
-    /// Accepts a request of a stream. If the stream is broken, drops it and reports the replica as unreachable.
+    /// Accepts a request of a stream. If the stream is broken, drops it and reports the replica as
+    /// unreachable.
     pub(crate) fn append(&self, to: ReplyTo, stream: u64, sequence: u64, request: peer::AppendRequest) {
         let request = convert::append_request(request);
         let mut all = self.streams.lock().expect("no code panics while it holds this lock");
@@ -65,7 +69,8 @@ impl AppendReceiver {
         }
     }
 
-    /// Feeds the requests of a stream to openraft and answers each in order, until the stream is replaced or broken.
+    /// Feeds the requests of a stream to openraft and answers each in order, until the stream is
+    /// replaced or broken.
     fn serve_stream(&self, to: ReplyTo, stream: u64, requests: mpsc::Receiver<AppendRequest>) {
         let election = self.election.clone();
         let requests = futures::stream::unfold(requests, |mut requests| async {
@@ -145,7 +150,8 @@ impl InboundStream {
     }
 }
 
-/// Records a contact with the leader. The sender of an append leads, unless this replica answered with a higher vote.
+/// Records a contact with the leader. The sender of an append leads, unless this replica answered
+/// with a higher vote.
 fn note_contact(election: &Election, reply: &AppendReply) {
     if !matches!(reply, AppendReply::HigherVote(_)) {
         election.contact(Instant::now());

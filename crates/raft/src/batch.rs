@@ -1,4 +1,5 @@
-//! Commands of clients on their way into an entry: counted while they wait, claimed once, answered together.
+//! Commands of clients on their way into an entry: counted while they wait, claimed once, answered
+//! together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -22,7 +23,8 @@ const ENTRY_BYTES_MAX: usize = 4 << 20;
 pub struct Written {
     /// One outcome per command, in order.
     pub outcomes: Vec<Outcome>,
-    /// The head of the state after the batch that held the commands: `revision` and `applied` are at least theirs.
+    /// The head of the state after the batch that held the commands: `revision` and `applied` are
+    /// at least theirs.
     pub head: Head,
 }
 
@@ -62,7 +64,8 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Waits for the result until the deadline. Gives the commands up if they are in no entry by then.
+    /// Waits for the result until the deadline. Gives the commands up if they are in no entry by
+    /// then.
     pub(crate) async fn result(self, deadline: Instant) -> Result<Written, Rejection> {
         let outcome = tokio::time::timeout_at(deadline, self.answered).await;
         if let Ok(Ok(result)) = outcome {
@@ -80,8 +83,9 @@ impl Pending {
     }
 }
 
-/// Decides once between the proposer, which takes commands into an entry, and the client, which gives them up. Only one of them
-/// wins, so a client that wins knows for certain that nothing was proposed.
+/// Decides once between the proposer, which takes commands into an entry, and the client, which
+/// gives them up. Only one of them wins, so a client that wins knows for certain that nothing was
+/// proposed.
 #[derive(Clone, Default)]
 struct Claim(Arc<AtomicU8>);
 
@@ -106,7 +110,8 @@ impl Claim {
 pub(crate) struct Queued(Arc<AtomicUsize>);
 
 impl Queued {
-    /// Reserves room, released when it is dropped; none if too many bytes wait. Into an empty queue anything fits.
+    /// Reserves room, released when it is dropped; none if too many bytes wait. Into an empty queue
+    /// anything fits.
     pub(crate) fn reserve(&self, bytes: usize) -> Option<Room> {
         let before = self.0.fetch_add(bytes, Ordering::Relaxed);
         let room = Room { queued: self.clone(), bytes };
@@ -130,8 +135,9 @@ impl Drop for Room {
 /// Submissions that share an entry.
 ///
 /// # Invariants
-/// * Its commands are claimed: their clients cannot give them up any more.
-/// * An entry has at most [`ENTRY_COMMANDS_MAX`] commands and [`ENTRY_BYTES_MAX`] bytes, or is one submission alone.
+/// * Its commands are claimed: their clients can no longer give them up.
+/// * An entry has at most [`ENTRY_COMMANDS_MAX`] commands and [`ENTRY_BYTES_MAX`] bytes, or is one
+///   submission alone.
 #[derive(Default)]
 pub(crate) struct Batch {
     commands: Vec<Command>,
@@ -168,8 +174,8 @@ impl Batch {
         self.next
     }
 
-    /// Claims queued submissions in their order, until one does not fit or the queue is empty. Skips those whose clients have
-    /// given up.
+    /// Claims queued submissions in their order, until one does not fit or the queue is empty.
+    /// Skips those whose clients have given up.
     pub(crate) fn fill(&mut self, queue: &mut mpsc::Receiver<Submission>) {
         while let Some(submission) = self.next.take().or_else(|| queue.try_recv().ok()) {
             if !self.fits(&submission) {
@@ -192,11 +198,14 @@ impl Batch {
 
     /// The encoded entry; none without commands.
     pub(crate) fn entry(&mut self, time_ms: u64) -> Option<Bytes> {
+        let awaited: usize = self.waiters.iter().map(|waiter| waiter.commands).sum();
+        assert_eq!(awaited, self.commands.len(), "a client waits for every command of an entry");
         let commands = std::mem::take(&mut self.commands);
         (!commands.is_empty()).then(|| Proposal { time_ms, commands }.encode().into())
     }
 
-    /// Sends every client its outcomes. A client that has given up has reported its outcome as unknown.
+    /// Sends every client its outcomes. A client that has given up has reported its outcome as
+    /// unknown.
     pub(crate) fn deliver(&mut self, applied: Applied) {
         let Applied { reply, head } = applied;
         let mut outcomes = reply.into_shard().into_iter();

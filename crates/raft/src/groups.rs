@@ -1,4 +1,5 @@
-//! The Raft groups of a node: opens and destroys replicas, dispatches messages to them, runs the node-wide tasks.
+//! The Raft groups of a node: opens and destroys replicas, dispatches messages to them, runs the
+//! node-wide tasks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,8 +73,8 @@ impl Groups {
         Ok(Shard::new(replica, self.shared.opener.state.clone(), self.shared.clock.clone()))
     }
 
-    /// Opens a replica and starts its Raft core; creates its log if it is new. `open_machine` reads the machine from the
-    /// replica's state, now and after every installed snapshot.
+    /// Opens a replica and starts its Raft core; creates its log if it is new. `open_machine` reads
+    /// the machine from the replica's state, now and after every installed snapshot.
     pub async fn open<M: Machine>(
         &self,
         group: GroupId,
@@ -125,7 +126,8 @@ impl Groups {
         }
     }
 
-    /// Installs a received snapshot. Returns the replica's vote. After an error the installation may still be running.
+    /// Installs a received snapshot. Returns the replica's vote. After an error the installation
+    /// may still be running.
     pub async fn receive_snapshot(&self, header: SnapshotHeader, received: Received) -> Result<Vote, InstallError> {
         let SnapshotHeader { group, from, to: replica, vote, .. } = header;
         let Some(receiver) = self.shared.replicas.find(replica, group) else {
@@ -163,8 +165,8 @@ impl Groups {
         }
     }
 
-    /// Stops a replica and destroys its stored data; durable on return. Its id can never be opened here again. A replica that is
-    /// not open here is recorded as destroyed too.
+    /// Stops a replica and destroys its stored data; durable on return. Its id can never be opened
+    /// here again. A replica that is not open here is recorded as destroyed too.
     pub async fn destroy(&self, replica: ReplicaId) -> Result<(), OpenError> {
         if let Some(open) = self.shared.replicas.remove(replica) {
             open.shutdown().await;
@@ -180,19 +182,22 @@ impl Groups {
         })
     }
 
-    /// Flushes the state and purges as much of all logs as is safe. Returns the number of entries purged.
+    /// Flushes the state and purges as much of all logs as is safe. Returns the number of entries
+    /// purged.
     pub async fn compact(&self) -> Result<u64, Stopped> {
         self.shared.retention.compact_all().await
     }
 
-    /// Transfers every leadership to a voter that has every entry. Returns the number of groups that are still led here.
+    /// Transfers every leadership to a voter that has every entry. Returns the number of groups
+    /// that are still led here.
     pub async fn transfer_leaderships(&self, within: Duration) -> usize {
         let led: Vec<_> = self.shared.replicas.all().into_iter().filter(|replica| replica.is_leader()).collect();
         let given_up = join_all(led.iter().map(|replica| replica.give_up_leadership(within))).await;
         given_up.into_iter().filter(|given_up| !given_up).count()
     }
 
-    /// Stops all groups. The log and the state stay open; their owner flushes and closes them afterwards.
+    /// Stops all groups. The log and the state stay open; their owner flushes and closes them
+    /// afterwards.
     pub async fn shutdown(&self) {
         self.shared.tasks.stop();
         let replicas = self.shared.replicas.all();
@@ -201,7 +206,8 @@ impl Groups {
     }
 }
 
-/// Follows a replica's Raft core. If it dies, the process ends: clients would wait for the core for ever.
+/// Follows a replica's Raft core. If it dies, the process ends: otherwise clients would wait for
+/// the core until they time out.
 async fn supervise(shared: Arc<Shared>, replica: Arc<Replica>) {
     if let Some(reason) = replica.supervise().await
         && !shared.tasks.is_stopping()

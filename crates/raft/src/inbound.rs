@@ -1,4 +1,5 @@
-//! Requests of other replicas to one replica: appends, heartbeats, votes, leader transfers, snapshots.
+//! Requests of other replicas to one replica: appends, heartbeats, votes, leader transfers,
+//! snapshots.
 
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ pub(crate) struct Inbound {
     wire: Wire,
     election: Arc<Election>,
     appends: AppendReceiver,
-    /// Held while a snapshot is installed: openraft fails on a second one during a slow installation.
+    /// Held while a snapshot is installed: openraft fails on a second one during a slow
+    /// installation.
     installing: tokio::sync::Mutex<()>,
 }
 

@@ -1,17 +1,21 @@
-//! Raft groups of a node, on openraft. The only crate that knows openraft; it knows neither tonic nor RocksDB.
+//! Raft groups of a node, on openraft. The only crate that knows openraft; it knows neither tonic
+//! nor RocksDB.
 //!
 //! ```text
 //!   Shard      a shard's replica for its clients: write, read barrier, read
-//!     │          shard: commands that arrive while an entry is in flight become the next entry
+//!     │          batch: commands that arrive while an entry is in flight become the next entry
 //!     │          read_rounds: reads that arrive during a round of the quorum join the next one
 //!   Replica    one replica of one Raft group: propose, confirm, status, membership, messages
 //!     │
-//!   Groups     all replicas of a node: open, destroy, dispatch messages; heartbeats, elections, purges, supervision
-//!     │
-//!   openraft ── log_store ──→ machine::Log       state_machine ──→ machine::Replica       network ──→ Transport (trait)
+//!   Groups     all replicas of a node: open, destroy, dispatch messages, supervise;
+//!     │          heartbeats, elections and purges of all of them together
+//!   openraft ─┬─ log_store ──────→ machine::Log
+//!             ├─ state_machine ──→ machine::Replica
+//!             └─ network ────────→ Transport (trait)
 //! ```
 //!
-//! Read `shard` and `replica` next: they are the path of a put. Then `log_store`, `state_machine`, `network`, `groups`.
+//! Read `shard` and `replica` next: they are the path of a put. Then `log_store`, `state_machine`,
+//! `network`, `groups`.
 
 mod shard;
 

@@ -69,7 +69,8 @@ impl Opener {
         core.map_err(|fatal| OpenError::Raft(fatal.to_string()))
     }
 
-    /// A replica that existed before the node started waits with its votes; a new one has promised nothing to any leader.
+    /// A replica that existed before the node started waits with its votes; a new one has promised
+    /// nothing to any leader.
     fn election(&self, group: GroupId, replica: ReplicaId, existed: bool) -> Election {
         let Options { node, timing, .. } = self.options;
         let freeze = if existed { timing.vote_freeze() } else { Duration::ZERO };

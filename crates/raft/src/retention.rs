@@ -1,6 +1,8 @@
-//! Bounds the logs: flushes the state of all groups together, then purges the entries that the flush made superfluous.
+//! Bounds the logs: flushes the state of all groups together, then purges the entries that the
+//! flush made superfluous.
 //!
-//! The order makes it safe: entries applied *before* the flush began are durable after it, and only those are purged.
+//! The order makes it safe: entries applied *before* the flush began are durable after it, and only
+//! those are purged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +65,8 @@ impl Retention {
         }
     }
 
-    /// Bytes that each of `replicas` logs may keep: the bound of one group, or its share of the node's bound if that is less.
+    /// Bytes that each of `replicas` logs may keep: the bound of one group, or its share of the
+    /// node's bound if that is less.
     fn keep_bytes(&self, replicas: usize) -> u64 {
         let share = self.options.log_retained_bytes_per_node / (replicas as u64).max(1);
         share.min(self.options.log_retained_bytes_per_group)

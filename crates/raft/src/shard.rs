@@ -1,8 +1,9 @@
 //! A shard's replica, as the shard's clients use it: batches of commands, read barriers, reads.
 //!
-//! Commands that arrive while an entry is in flight become the next entry. A round of a group costs the same however many
-//! commands it carries, so full rounds are the source of throughput. A lone command never waits; after an entry that carried
-//! commands of several clients the next one waits briefly for the clients just answered (`batch_delay`).
+//! Commands that arrive while an entry is in flight become the next entry. A round of a group costs
+//! the same however many commands it carries, so full rounds are the source of throughput. A lone
+//! command never waits; after an entry that carried commands of several clients the next one waits
+//! briefly for the clients just answered (`batch_delay`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,8 +73,8 @@ impl Shard {
         &self.replica
     }
 
-    /// Proposes commands, all in one entry, and waits until they are applied here, at most `within`. See [`Replica::propose`]
-    /// for the meaning of a rejection.
+    /// Proposes commands, all in one entry, and waits until they are applied here, at most
+    /// `within`. See [`Replica::propose`] for the meaning of a rejection.
     pub async fn write(&self, commands: Vec<Command>, within: Duration) -> Result<Written, Rejection> {
         let now = Instant::now();
         let (deadline, leader_deadline) = (now + within, now + within.min(LEADER_WAIT_MAX));
@@ -85,9 +86,10 @@ impl Shard {
         pending.result(deadline).await
     }
 
-    /// Waits, at most `within`, until [`read`](Self::read) is as fresh as its level promises. `Strong`: a quorum confirmed, after
-    /// this call began, that this replica leads, and every entry committed by then is applied here. `Eventual`: the replica has
-    /// caught up once since it started.
+    /// Waits, at most `within`, until [`read`](Self::read) is as fresh as its level promises.
+    /// `Strong`: a quorum confirmed, after this call began, that this replica leads, and every
+    /// entry committed by then is applied here. `Eventual`: the replica has caught up once since it
+    /// started.
     pub async fn read_barrier(&self, level: ReadLevel, within: Duration) -> Result<(), Rejection> {
         if let Some(skipped) = self.seeded_defect(level) {
             return skipped;
@@ -113,9 +115,9 @@ impl Shard {
         }
     }
 
-    /// Reads keys from the replica's state as it is now, all from one view. Stops after the key whose value brings the total to
-    /// `bytes_max` bytes; the first key is always read. A point read of warm data takes microseconds, less than a switch to
-    /// another thread.
+    /// Reads keys from the replica's state as it is now, all from one view. Stops after the key
+    /// whose value brings the total to `bytes_max` bytes; the first key is always read. A point
+    /// read of warm data takes microseconds, less than a switch to another thread.
     pub fn read(&self, keys: &[Key], bytes_max: usize) -> Result<ReadReply, Rejection> {
         let mut found = None;
         let head_before = Bug::HeadBeforeRead.is_on().then(|| self.replica.head());
@@ -126,6 +128,7 @@ impl Shard {
             })
             .map_err(|error| Rejection::Unavailable { reason: error.to_string() })?;
         let (head, records) = found.expect("the view called back, or the error was returned");
+        assert!(records.len() <= keys.len(), "there is at most one record per key");
         let head = head_before.unwrap_or(head);
         Ok(ReadReply { head, role: self.replica.role(), records })
     }

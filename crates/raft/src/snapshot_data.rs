@@ -30,8 +30,9 @@ pub struct Received {
 }
 
 impl Received {
-    /// A snapshot of these files. `keep` is dropped when the installation has ended or will not happen. That can be later than
-    /// the end of the call that started it: an installation outlives its call when the replica is destroyed meanwhile.
+    /// A snapshot of these files. `keep` is dropped when the installation has ended or will not
+    /// happen. That can be later than the end of the call that started it: an installation outlives
+    /// its call when the replica is destroyed meanwhile.
     pub fn new(files: Vec<PathBuf>, keep: impl Any + Send + Sync) -> Self {
         Received { files, _keep: Box::new(keep) }
     }

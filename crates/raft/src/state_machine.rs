@@ -1,12 +1,13 @@
-//! The state machine of a replica, as openraft sees it: applies committed entries, reports durable state, produces and installs
-//! snapshots.
+//! The state machine of a replica, as openraft sees it: applies committed entries, reports durable
+//! state, produces and installs snapshots.
 //!
 //! ```text
-//!   durable mark   openraft purges the log only below its last *snapshot*. The state store has no log of its own, so a flush
-//!                  is what makes a purge safe: after a flush, `retention` records the flushed entry in `Progress` and asks
-//!                  openraft for a "snapshot", which is that mark and holds no data.
-//!   transfer       when a follower needs purged entries, openraft asks for the current snapshot: the pinned state. Its files
-//!                  are written when the network sends them.
+//!   durable mark   openraft purges the log only below its last *snapshot*. The state store has no
+//!                  log of its own, so only a flush makes a purge safe: after it,
+//!                  `retention` records the flushed entry in `Progress` and asks openraft for a
+//!                  "snapshot", which is that mark and holds no data.
+//!   transfer       when a follower needs purged entries, openraft asks for the current snapshot:
+//!                  the pinned state. Its files are written when the network sends them.
 //! ```
 
 use std::io;
@@ -34,7 +35,8 @@ pub(crate) type OpenMachine = Box<dyn Fn(ReplicaId, &dyn View) -> Result<Box<dyn
 /// Ends the process, with the reason.
 pub(crate) type OnFatal = Arc<dyn Fn(String) + Send + Sync>;
 
-/// Bounds of one batch to the state store: large enough to share its cost, small enough not to delay readers and other groups.
+/// Bounds of one batch to the state store: large enough to share its cost, small enough not to
+/// delay readers and other groups.
 const APPLY_ENTRIES_MAX: usize = 256;
 const APPLY_BYTES_MAX: usize = 4 << 20;
 
@@ -162,7 +164,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             return Err(io::Error::other("only a received snapshot can be installed"));
         };
         let meta = convert::our_snapshot_meta(meta);
-        // Ingestion flushes overlapping memtables, which blocks: the other tasks of this thread move to another one.
+        // Ingestion flushes overlapping memtables, which blocks: the other tasks of this thread
+        // move to another one.
         let installed = blocking::in_place(|| {
             let _permit = self.progress.write_permit()?;
             Ok::<_, io::Error>(self.replica.install(received.files(), &meta))

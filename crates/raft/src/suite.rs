@@ -49,8 +49,9 @@ impl StoreBuilder<TypeConfig, LogStore, SuiteMachine, TempDir> for Builder {
     }
 }
 
-/// Our state machine, bent to two things that the suite does and openraft never does: entries that were skipped are applied
-/// as blank ones, and a snapshot can be installed without a network between, so its files are written on the spot.
+/// Our state machine, bent to two things that the suite does and openraft never does: entries that
+/// were skipped are applied as blank ones, and a snapshot can be installed without a network
+/// between, so its files are written on the spot.
 struct SuiteMachine {
     machine: StateMachine,
     state: Arc<dyn State>,

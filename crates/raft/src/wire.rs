@@ -1,4 +1,5 @@
-//! A node's connection to the other nodes, shared by all its replicas: the transport, and the calls that wait for answers.
+//! A node's connection to the other nodes, shared by all its replicas: the transport, and the calls
+//! that wait for answers.
 
 use std::sync::Arc;
 
