@@ -1,17 +1,15 @@
-//! The wire: the generated code of `proto/`, and its conversions to and from the vocabulary of
-//! `types`.
+//! The wire: generated code of `proto/`, and the conversions between it and the vocabulary of `types`.
 //!
 //! ```text
-//!   convert    levels, roles, records, conditions: the common parts of requests and replies
+//!   convert    levels, roles, records, conditions: what requests and replies share
 //!   request    KvRequest <-> kv::Request
 //!   reply      Result<Served<KvAnswer>, Rejection> <-> kv::Reply
 //!   map        shards, nodes, Topology <-> kv::Shard, admin::Topology
 //!   operation  Intent, Operation, ReplicaMove <-> admin::…
-//!   wrong_port a connection to a port that is no node's client port
+//!   wrong_port what it looks like when somebody else answers
 //! ```
 //!
-//! Wire types stay in the services (`node`) and in the connections (`client`); all code between
-//! them uses `types`.
+//! Wire types stop at the services (`node`) and at the connections (`router`): everything between speaks `types`.
 
 /// The client protocol, `quorate.kv.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
@@ -24,7 +22,7 @@ pub mod kv {
     }
 }
 
-/// Administration and the map, `quorate.admin.v1`.
+/// What operators and clients ask of a node beside data, `quorate.admin.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod admin {
     pub use v1::*;
@@ -35,7 +33,7 @@ pub mod admin {
     }
 }
 
-/// The protocol between nodes, `quorate.peer.v1`.
+/// What nodes say to each other, `quorate.peer.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod peer {
     pub use v1::*;
@@ -67,12 +65,10 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// The only version of the client and peer protocols so far.
 pub const WIRE_VERSION: u32 = 1;
 
-/// The wire version for a client that speaks versions `min` to `max`; none: there is no common one,
-/// and the client is refused.
+/// The wire version to answer a client that speaks `min` to `max`; none: there is no common one, and the client is refused.
 pub fn negotiate(min: u32, max: u32) -> Option<u32> {
     (min..=max).contains(&WIRE_VERSION).then_some(WIRE_VERSION)
 }
 
-/// The largest gRPC message that either side accepts, in bytes. A frame of the largest values stays
-/// below it.
+/// The largest gRPC message that either side accepts, in bytes: a frame of the largest values stays below it.
 pub const MESSAGE_BYTES_MAX: usize = 32 << 20;

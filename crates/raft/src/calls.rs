@@ -1,4 +1,4 @@
-//! Open requests to other replicas, matched with their answers by number.
+//! Who waits for which answer: requests to other replicas, matched with their replies by number.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::runtime;
 
-/// The answer of another replica.
+/// What another replica answered.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Append {
@@ -21,13 +21,13 @@ pub(crate) enum Answer {
     Transfer {
         accepted: bool,
     },
-    /// The replica is not open there, or its Raft core has stopped.
+    /// It cannot handle requests.
     Unreachable,
 }
 
 enum Waiting {
     Call(oneshot::Sender<Answer>),
-    /// Bounded by the requests in flight of the stream: each gets at most one answer.
+    /// Bounded by the requests in flight of the stream: each is answered at most once.
     Stream(mpsc::UnboundedSender<Answer>),
 }
 
@@ -42,20 +42,20 @@ struct Table {
 
 impl Default for Calls {
     fn default() -> Self {
-        // Random, so that no call of this process gets an answer meant for an earlier one.
+        // Starts at random, so that an answer to an earlier life of this process finds nobody.
         let start = runtime::random().next_u64() >> 1;
         Calls(Arc::new(Table { waiting: Mutex::default(), next: AtomicU64::new(start) }))
     }
 }
 
 impl Calls {
-    /// Opens a call with one answer.
+    /// A call whose answer is awaited.
     pub(crate) fn open(&self) -> Call {
         let (sender, receiver) = oneshot::channel();
         Call { number: self.insert(Waiting::Call(sender)), answer: receiver }
     }
 
-    /// Opens a stream; its answers arrive at the receiver until the stream is dropped.
+    /// A stream whose answers arrive at the receiver until the stream is dropped.
     pub(crate) fn open_stream(&self) -> (OpenStream, mpsc::UnboundedReceiver<Answer>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (OpenStream(self.insert(Waiting::Stream(sender))), receiver)
@@ -63,12 +63,11 @@ impl Calls {
 
     fn insert(&self, waiting: Waiting) -> Number {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let previous = self.table().insert(id, waiting);
-        assert!(previous.is_none(), "call numbers are unique");
+        self.table().insert(id, waiting);
         Number { id, calls: self.clone() }
     }
 
-    /// Delivers an answer; drops it if its call has timed out.
+    /// Hands an answer to whoever waits for it. Nobody does after a time-out.
     pub(crate) fn answer(&self, id: u64, answer: Answer) {
         let mut table = self.table();
         let Some(waiting) = table.remove(&id) else { return };
@@ -84,11 +83,11 @@ impl Calls {
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
-        self.0.waiting.lock().expect("no code panics while it holds this lock")
+        self.0.waiting.lock().expect("nobody panics while holding this lock")
     }
 }
 
-/// The number of an open call; closes the call when dropped.
+/// An open number; dropping it forgets whoever waited.
 struct Number {
     id: u64,
     calls: Calls,
@@ -100,7 +99,7 @@ impl Drop for Number {
     }
 }
 
-/// An open call with one answer.
+/// A call whose answer is awaited.
 pub(crate) struct Call {
     number: Number,
     answer: oneshot::Receiver<Answer>,
@@ -111,14 +110,14 @@ impl Call {
         self.number.id
     }
 
-    /// Waits for the answer; none if the table was dropped.
+    /// The answer; none if the table was dropped.
     pub(crate) async fn answer(self) -> Option<Answer> {
         let Call { number: _open, answer } = self;
         answer.await.ok()
     }
 }
 
-/// An open stream of calls.
+/// A stream of calls.
 pub(crate) struct OpenStream(Number);
 
 impl OpenStream {

@@ -1,5 +1,4 @@
-//! The Raft core of one replica, with its log and its applied state: the part that every operation
-//! on a replica needs.
+//! The Raft core of one replica, with its log and its applied state: the part that every operation on a replica needs.
 
 use std::sync::Arc;
 

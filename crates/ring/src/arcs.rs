@@ -1,31 +1,30 @@
-//! The table of arcs: finds the shard that owns a token.
+//! The table of arcs: which shard owns a token.
 
 use std::collections::BTreeSet;
 
 use quorate_types::{ShardId, Token, TokenArc};
 
-/// The tokens of every shard.
+/// Which shard owns which tokens.
 ///
 /// # Invariants
 /// * There is at least one shard, and no shard twice.
-/// * Starts are strictly increasing, and every arc ends where the next one starts (the last one
-///   where the first one starts): the arcs cover the ring exactly once. They may differ in length.
+/// * Starts are strictly increasing, and every arc ends where the next one starts (the last one where the first one starts):
+///   the arcs cover the ring exactly once. They need not be equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArcTable {
-    /// The starts alone, so that a look-up touches few cache lines.
+    /// Starts alone, so that a lookup touches few cache lines.
     starts: Vec<Token>,
     shards: Vec<ShardId>,
 }
 
-/// The reason why arcs are no table: a token would have no shard, or two. Such a map is wrong; no
-/// retry helps.
+/// Why arcs are not a table: they would give a token no shard, or two. A map that says so is wrong; no retry helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArcError {
     /// There is no arc.
     #[error("there are no shards")]
     Empty,
     /// A shard has two arcs.
-    #[error("shard {0} has two arcs")]
+    #[error("shard {0} is there twice")]
     DuplicateShard(ShardId),
     /// An arc does not end where the next one starts.
     #[error("the arc {arc} of shard {shard} does not end at the start {:016x} of the next one, of shard {next}", next_start.0)]
@@ -36,14 +35,13 @@ pub enum ArcError {
         arc: TokenArc,
         /// The shard whose arc comes next on the ring.
         next: ShardId,
-        /// The start of that arc.
+        /// Where that one starts.
         next_start: Token,
     },
 }
 
 impl ArcTable {
-    /// Builds the table from arcs in any order. Refuses arcs that do not cover the ring exactly
-    /// once.
+    /// Makes the table, from arcs in any order. Refuses arcs that do not cover the ring exactly once.
     pub fn new(arcs: impl IntoIterator<Item = (ShardId, TokenArc)>) -> Result<Self, ArcError> {
         let mut arcs: Vec<(ShardId, TokenArc)> = arcs.into_iter().collect();
         arcs.sort_by_key(|&(shard, arc)| (arc.start, shard));
@@ -53,7 +51,7 @@ impl ArcTable {
         }
         for (i, &(shard, arc)) in arcs.iter().enumerate() {
             let (next, next_arc) = arcs[(i + 1) % arcs.len()];
-            // Two arcs of the whole ring also end where the other one starts.
+            // Two whole rings also end where the other one starts.
             let twice = next != shard && next_arc.start == arc.start;
             if twice || arc.end != next_arc.start {
                 return Err(ArcError::Mismatch { shard, arc, next, next_start: next_arc.start });
@@ -73,7 +71,7 @@ impl ArcTable {
         self.shards[after.checked_sub(1).unwrap_or(self.shards.len() - 1)]
     }
 
-    /// The shards and their arcs, by the starts of the arcs.
+    /// Every shard and its arc, by the arcs' starts.
     pub fn iter(&self) -> impl Iterator<Item = (ShardId, TokenArc)> {
         let ends = self.starts.iter().cycle().skip(1);
         self.shards
@@ -82,7 +80,7 @@ impl ArcTable {
             .map(|(&shard, (&start, &end))| (shard, TokenArc { start, end }))
     }
 
-    /// The number of shards, at least one.
+    /// How many shards there are; at least one.
     pub fn shards(&self) -> usize {
         self.shards.len()
     }
@@ -102,7 +100,7 @@ mod tests {
             ArcTable::new(arcs.iter().map(|&(shard, arc)| (ShardId(shard), arc))).unwrap_err().to_string()
         };
         assert_eq!(refusal(&[]), "there are no shards");
-        assert_eq!(refusal(&[(1, arc(0, 5)), (1, arc(5, 0))]), "shard 1 has two arcs");
+        assert_eq!(refusal(&[(1, arc(0, 5)), (1, arc(5, 0))]), "shard 1 is there twice");
         for arcs in [
             &[(1, arc(0, 5))][..],
             &[(1, arc(0, 5)), (2, arc(6, 0))],

@@ -1,68 +1,63 @@
-//! Plans the moves that a map needs: first the replicas that must leave a node, then those that
-//! balance the rest.
+//! The moves that a map needs, from the map as it is: what must leave a node, then what balances the rest.
 //!
 //! ```text
-//!   1 leave    replicas on nodes that may hold none         → the nearest node below its bound
-//!   2 zones    shards with avoidable neighbours in a zone    → a node of another zone
-//!   3 fill     nodes far below their share (new ones) take   ← the nearest shards of fuller nodes
-//!   4 bound    nodes over their load bound give              → the nearest node below its bound
-//!              3 and 4 again, until neither finds a move
+//!   1 leave    replicas on nodes that may have none           → the nearest node with room
+//!   2 zones    shards with avoidable neighbours in a zone     → a node of another zone
+//!   3 fill     nodes far under their share (new ones) take    ← the nearest shards of nodes over theirs
+//!   4 bound    nodes over their load bound give               → the nearest node with room
+//!              3 and 4 again, until neither finds anything
 //! ```
 //!
-//! A fresh placement would be a little more even, and would move everything in which the map has
-//! drifted from it. Here each move has one of these four reasons. "Near" is the distance on the
-//! ring of the nodes' points, so the result depends on nodes and shards and not on the order in
-//! which they joined.
+//! A fresh placement would be a little more even, and would move more: whatever a map has drifted from it. Here nothing moves
+//! without one of these four reasons. "Near" is the distance on the ring of the nodes' points, so that who gets what depends
+//! on nodes and shards and not on the order in which they came.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_types::{NodeId, ShardId, Token};
 
 use crate::assign::Limit;
-use crate::candidate::Candidate;
-use crate::place::{PlacementError, PlacementRequest, eligible, limits};
+use crate::place::{Candidate, PlacementError, PlacementRequest, eligible, limits};
 use crate::points::Points;
 use crate::zones::ZoneRule;
 
-/// A node below this part of its share, in percent, is filled up to its share. A node a little
-/// below its share stays as it is.
+/// A node is filled up to its share once it has less than this part of it, in percent: a node that is a little under is left
+/// alone.
 const FILL_BELOW_PERCENT: u128 = 90;
 
-/// A planned move of one replica.
+/// One replica that should be elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Move {
     /// The shard.
     pub shard: ShardId,
-    /// The node that the replica leaves.
+    /// The node that has the replica.
     pub from: NodeId,
-    /// The node that gets the new replica; it has no other replica of the shard.
+    /// The node that should have it; it has no other replica of the shard.
     pub to: NodeId,
-    /// The reason of the move.
+    /// What it is good for.
     pub reason: MoveReason,
 }
 
-/// The reason of a move.
+/// Why a replica should be elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MoveReason {
-    /// The old node may hold no replicas.
+    /// The node that has it may have none.
     Leaves,
-    /// The move spreads the shard over more zones.
+    /// The shard's replicas would be in more zones.
     Zones,
-    /// The move balances the load.
+    /// The load would be more even.
     Load,
 }
 
-/// Plans the moves from `current`, which has the nodes of every shard of the request, to a map with
-/// these properties:
+/// Plans the moves from `current`, which has the nodes of every shard of the request, to a map in which
 ///
-/// * No shard has a replica on a node outside the request or of weight 0.
-/// * The replicas of a shard are spread over the zones as by [`place`](crate::place()).
-/// * No node has more than ceil(1.1 × its share by weight), as far as zones allow.
-/// * No node has less than nine tenths of its share, as far as nodes over their share can give.
+/// * no shard has a replica on a node that is not among the request's (with a weight above 0),
+/// * the replicas of a shard are spread over the zones as [`place`](crate::place()) would,
+/// * no node has more than ceil(1.1 × its share by weight), as far as zones allow,
+/// * no node has less than nine tenths of its share, as far as nodes over theirs have something to give.
 ///
-/// A map with these properties needs no move, and the map after the moves has them. Moves of one
-/// shard must be made one after the other, in any order. The result is sorted by shard and does not
-/// depend on the order of the input.
+/// A map that is like this already needs no move, and the map after the moves is like this. Moves of one shard must be made one
+/// after the other, in any order. The answer is sorted by shard and does not depend on the order of what is given.
 ///
 /// Takes about a second for 1,000 nodes and 100,000 shards.
 pub fn rebalance(
@@ -83,9 +78,8 @@ pub fn rebalance(
     let unzoned: Vec<bool> = (0..plan.shards.len()).map(|shard| !plan.is_zoned(shard)).collect();
     plan.leave();
     plan.keep_zones();
-    // A node may be able to take a replica only after another one gave it away for its bound. The
-    // loop ends: every replica that these two move lessens the shortfalls from shares or the
-    // excesses over bounds, and none adds to either.
+    // What a node gives for its bound can be what another one could not take before. Ends: every replica that these two move
+    // lessens what nodes lack of their shares or have over their bounds, and none adds to either.
     while plan.fill() | plan.keep_bounds() {}
 
     let mut moves = Vec::new();
@@ -95,7 +89,7 @@ pub fn rebalance(
         let mut new: Vec<NodeId> = after.difference(&before).copied().collect();
         let zone = |node: &NodeId| place_of(node).ok().map(|node| plan.zones.zone(node));
         let mut old: Vec<NodeId> = before.difference(&after).copied().collect();
-        // Within a zone if possible, so that the zone rule also holds between two moves of a shard.
+        // Within a zone where possible, so that the zones hold also between two moves of a shard.
         old.sort_by_key(|from| !new.iter().any(|to| zone(to) == zone(from)));
         for from in old {
             let at = new.iter().position(|to| zone(to) == zone(&from)).unwrap_or(0);
@@ -110,7 +104,7 @@ pub fn rebalance(
     Ok(moves)
 }
 
-/// A shard during planning. Nodes are indexes of candidates.
+/// A shard while it is planned. Nodes are places among the candidates.
 struct Shard {
     start: Token,
     nodes: Vec<usize>,
@@ -122,8 +116,7 @@ struct Plan {
     shards: Vec<Shard>,
     loads: Vec<usize>,
     limits: Vec<Limit>,
-    /// The share of each node, times all weights. A node may give if its load times all weights is
-    /// larger.
+    /// What each node should have, rounded down, and whether it may give: its load times all weights is over this.
     shares: Vec<u128>,
     weights: u128,
     zones: ZoneRule,
@@ -147,7 +140,7 @@ impl Plan {
         }
     }
 
-    /// Gives every replica that must leave to the nearest possible node.
+    /// Gives every replica that must leave the nearest node that it can have.
     fn leave(&mut self) {
         for shard in 0..self.shards.len() {
             while self.shards[shard].leaving > 0 {
@@ -161,7 +154,7 @@ impl Plan {
     /// Moves replicas out of zones that have too many of a shard.
     fn keep_zones(&mut self) {
         for shard in 0..self.shards.len() {
-            // Every iteration takes one replica out of a zone that has too many.
+            // Every turn takes one replica out of a zone that has too many.
             for _ in 0..self.shards[shard].nodes.len() {
                 if self.is_zoned(shard) {
                     break;
@@ -177,7 +170,7 @@ impl Plan {
         self.zones.allows(&self.zones.counts(self.shards[shard].nodes.iter().copied()))
     }
 
-    /// A replica in the most crowded zone, on the fullest node there, and its target.
+    /// A replica in the most crowded zone, of the fullest node there, and where it can go.
     fn to_better_zone(&self, shard: usize) -> Option<(usize, usize)> {
         let nodes = &self.shards[shard].nodes;
         let in_zone_of = |node: usize| nodes.iter().filter(|&&n| self.zones.zone(n) == self.zones.zone(node)).count();
@@ -191,11 +184,10 @@ impl Plan {
         };
         let walk = self.points.walk(self.shards[shard].start);
         let targets = walk.iter().map(|step| step.node).filter(better);
-        targets.min_by_key(|&node| (crowd(node).count(), !self.is_below_bound(node))).map(|to| (from, to))
+        targets.min_by_key(|&node| (crowd(node).count(), !self.has_room(node))).map(|to| (from, to))
     }
 
-    /// Nodes over their bound give the replicas that are farthest from them. Returns whether a
-    /// replica moved.
+    /// Nodes over their bound give what is farthest from them. Says whether anything moved.
     fn keep_bounds(&mut self) -> bool {
         let mut moved = false;
         for node in 0..self.loads.len() {
@@ -207,7 +199,7 @@ impl Plan {
                     break;
                 }
                 let zoned = self.is_zoned(shard);
-                let Some(to) = self.nearest(shard, Some(node)).filter(|&to| self.is_below_bound(to)) else { continue };
+                let Some(to) = self.nearest(shard, Some(node)).filter(|&to| self.has_room(to)) else { continue };
                 self.take(shard, node);
                 self.put(shard, to);
                 if zoned && !self.is_zoned(shard) {
@@ -222,8 +214,7 @@ impl Plan {
         moved
     }
 
-    /// Nodes far below their share take the nearest replicas of nodes above theirs. Returns whether
-    /// a replica moved.
+    /// Nodes far under their share take what is nearest to them, from nodes over theirs. Says whether anything moved.
     fn fill(&mut self) -> bool {
         let mut moved = false;
         for node in 0..self.loads.len() {
@@ -245,8 +236,7 @@ impl Plan {
         moved
     }
 
-    /// The node that gives its replica of the shard to this one: the node with the largest excess
-    /// over its share.
+    /// Which node should hand its replica of the shard to this one: the one that is most over its share.
     fn giver(&self, shard: usize, to: usize) -> Option<usize> {
         let nodes = &self.shards[shard].nodes;
         let counts = self.zones.counts(nodes.iter().copied());
@@ -255,9 +245,8 @@ impl Plan {
         nodes.iter().copied().filter(gives).max_by_key(|node| (over(node), *node))
     }
 
-    /// The nearest node for one more replica of the shard, once the one on `instead_of` is gone: in
-    /// a free zone, then below its bound, then with the lowest load for its bound. None if every
-    /// node has a replica.
+    /// The nearest node that the shard can have one more replica on, after one on `instead_of` is gone: in a zone that is
+    /// free, then with room, then with the lowest load for its bound. None where every node has one.
     fn nearest(&self, shard: usize, instead_of: Option<usize>) -> Option<usize> {
         let Shard { start, nodes, .. } = &self.shards[shard];
         let counts = self.zones.counts(nodes.iter().copied());
@@ -269,17 +258,17 @@ impl Plan {
         let free = walk.iter().map(|step| step.node).filter(|node| !nodes.contains(node));
         free.min_by_key(|&node| {
             let crowd = if self.zones.admits(&counts, node, released) { 0 } else { stays(self.zones.zone(node)) + 1 };
-            // Among nodes below their bound the walk decides; without any, the load.
-            let excess = if self.is_below_bound(node) { 0 } else { self.loads[node] + 1 - self.limits[node].bound };
+            // Among nodes with room the walk decides; without any, the load.
+            let excess = if self.has_room(node) { 0 } else { self.loads[node] + 1 - self.limits[node].bound };
             (crowd, excess)
         })
     }
 
-    fn is_below_bound(&self, node: usize) -> bool {
+    fn has_room(&self, node: usize) -> bool {
         self.loads[node] < self.limits[node].bound
     }
 
-    /// The shards whose nodes fulfil `wanted`, the nearest to the node first.
+    /// The shards whose nodes are as asked, the nearest to the node first.
     fn by_distance(&self, node: usize, wanted: impl Fn(&[usize]) -> bool) -> Vec<usize> {
         let points = self.points.of(node);
         let mut shards: Vec<usize> =

@@ -1,5 +1,4 @@
-//! Seeded defects, which tests switch on to show that they detect them. Only in builds with the
-//! feature `bugs`.
+//! Defects that a test switches on to show that it would notice them. Only in builds with the feature `bugs`.
 
 use std::cell::Cell;
 use std::sync::LazyLock;
@@ -19,22 +18,21 @@ pub enum Bug {
     HeadBeforeRead,
     /// The applied index is written first, and the data a moment later.
     AppliedBeforeData,
-    /// A snapshot's data is newer than its header.
+    /// A snapshot's data is newer than what it says of itself.
     SnapshotOlderThanData,
     /// Snapshots carry no session table.
     SessionsNotInSnapshot,
-    /// Retried writes are applied again.
+    /// Writes that are sent again are applied again.
     SessionTableOff,
     /// Conditions always hold.
     ConditionIgnored,
     /// The log is purged without a flush of the state.
     PurgePastFlush,
-    /// A node that lost its databases accepts empty ones as its own.
+    /// A node that lost its databases takes empty ones for its own.
     WipedKeepsIdentity,
-    /// The process speaks only the next release's wire version.
+    /// The process speaks the next release's wire version, and no other.
     NextWireVersion,
-    /// The router retries a write of unknown outcome with a new stamp, so that no session
-    /// recognises the retry.
+    /// The router retries a write of unknown outcome with a new stamp, so that no session recognises the retry.
     RetryWithNewStamp,
     /// The router reports a write that may have been applied as one that certainly was not.
     UnknownReportedAsFailed,
@@ -43,7 +41,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// All defects.
+    /// All of them.
     pub const ALL: [Bug; 16] = [
         Bug::AckBeforeSync,
         Bug::VoteNotSynced,
@@ -63,7 +61,7 @@ impl Bug {
         Bug::LostSessionIgnoresDoubt,
     ];
 
-    /// The name in `QUORATE_BUG`.
+    /// What `QUORATE_BUG` calls it.
     pub fn name(self) -> &'static str {
         match self {
             Bug::AckBeforeSync => "ack-before-sync",
@@ -85,14 +83,12 @@ impl Bug {
         }
     }
 
-    /// Whether this process or this thread has the defect. Never in a build without the feature
-    /// `bugs`.
+    /// Whether this process or this thread has the defect. Never in a build without the feature `bugs`.
     pub fn is_on(self) -> bool {
         crate::ENABLED && (*ON == Some(self) || ON_THREAD.get() == Some(self))
     }
 
-    /// Switches the defect on for the current thread until the thread ends. A simulation runs each
-    /// seed on a thread of its own.
+    /// Switches the defect on for the current thread until the thread ends. A simulation runs each seed on a thread of its own.
     ///
     /// # Panics
     ///
@@ -122,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_distinct_and_every_defect_is_off_by_default() {
+    fn names_are_distinct_and_no_defect_is_on_by_itself() {
         let names: std::collections::BTreeSet<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
         assert_eq!(names.len(), Bug::ALL.len());
         assert!(std::env::var_os("QUORATE_BUG").is_some() || Bug::ALL.iter().all(|bug| !bug.is_on()));

@@ -1,4 +1,4 @@
-//! The records of the topology group's state, and the changes that a command makes to them.
+//! The records that the topology group's state is made of, and the changes that a command makes to them.
 
 use bytes::Bytes;
 use quorate_types::codec::{self, CodecError, Kind};
@@ -8,11 +8,10 @@ use quorate_types::{GroupId, NodeId, ReplicaId};
 
 use crate::keys;
 
-/// The revision, and the last ids given out. They only grow.
+/// What only ever grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// The revision of the topology: grows with every change that a
-    /// [`quorate_types::topology::Topology`] shows.
+    /// The revision of the topology: grows with every change that a [`quorate_types::topology::Topology`] shows.
     pub revision: u64,
     /// The last node id given out.
     pub last_node: NodeId,
@@ -22,40 +21,40 @@ pub struct Counters {
     pub last_operation: OperationId,
 }
 
-/// A record of the topology group.
+/// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// The counters.
+    /// What only grows.
     Counters(Counters),
-    /// The order that bootstrapped the cluster, unchanged.
+    /// The order that bootstrapped the cluster, as it was.
     Bootstrap(Bootstrap),
-    /// The current record of a node.
+    /// A node as it is now.
     Node(NodeInfo),
-    /// The map's current entry of a shard.
+    /// A shard as the map has it now.
     Shard(ShardInfo),
-    /// The move of a group in motion.
+    /// The replica of a group that is in motion.
     Move(ReplicaMove),
-    /// The current record of an operation.
+    /// An operation as it is now.
     Operation(Operation),
-    /// Whether moves are paused.
+    /// Whether replicas do not start to move.
     Paused(bool),
-    /// The current replicas of the topology group.
+    /// Group 0's own replicas as they are now.
     TopologyReplicas(Vec<Placement>),
 }
 
 /// A change of the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Puts a record in place of the one with its key, if there is one.
+    /// The record is new or replaces the one with its key.
     Put(Record),
-    /// Removes the move of this group.
+    /// Nothing of this group is in motion any more.
     ForgetMove(GroupId),
-    /// Removes the record of an operation that ended long ago.
+    /// The operation ended long ago.
     ForgetOperation(OperationId),
 }
 
 impl Record {
-    /// The record's key in [`quorate_machine::keys::Space::Table`].
+    /// Where the record is kept, in [`quorate_machine::keys::Space::Table`].
     pub fn key(&self) -> Vec<u8> {
         match self {
             Record::Counters(_) => vec![keys::COUNTERS],
@@ -179,7 +178,7 @@ mod tests {
         }
     }
 
-    /// The payloads on disk, written out: a change of them breaks every data directory.
+    /// The payloads on disk, written out: whoever changes them breaks every data directory.
     #[test]
     fn the_bytes_of_records_are_frozen() {
         let hex = |record: &Record| {

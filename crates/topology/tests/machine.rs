@@ -1,5 +1,4 @@
-//! The machine over a state store: the records it writes and reads back, and the topologies it
-//! publishes.
+//! The machine over a state store: what is written, what is read back, and what is published when.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -73,16 +72,16 @@ fn stored(state: &MemoryState) -> Option<Topology> {
     topology
 }
 
-/// A published topology, and the list of published revisions.
+/// A published topology, and a list of the revisions that were told.
 fn publisher() -> (Arc<Published>, Arc<Mutex<Vec<u64>>>) {
     let told = Arc::new(Mutex::new(Vec::new()));
     let list = told.clone();
     (Published::new(move |topology| list.lock().unwrap().push(topology.revision)), told)
 }
 
-/// Replies and the stored topology do not depend on the batches.
+/// Whatever the batches, the replies and the stored topology are the same.
 #[test]
-fn batches_do_not_change_the_result() {
+fn batches_do_not_matter() {
     let mut results = Vec::new();
     for size in [1, 2, 3, 7] {
         let state = Arc::new(MemoryState::new());
@@ -105,7 +104,7 @@ fn batches_do_not_change_the_result() {
     assert!(results.iter().all(|result| result == &results[0]));
 }
 
-/// A topology is stored before it is published, each revision once, and never an older one.
+/// What is told is already stored, each revision once, and never an older one.
 #[test]
 fn a_change_is_published_after_it_is_stored() {
     let state = Arc::new(MemoryState::new());
@@ -113,7 +112,7 @@ fn a_change_is_published_after_it_is_stored() {
     let published = Published::new({
         let (state, told) = (state.clone(), told.clone());
         move |topology| {
-            assert_eq!(stored(&state).as_ref(), Some(&*topology), "the published topology is the stored one");
+            assert_eq!(stored(&state).as_ref(), Some(&*topology), "what is published is what is stored");
             told.lock().unwrap().push(topology.revision);
         }
     });
@@ -127,10 +126,9 @@ fn a_change_is_published_after_it_is_stored() {
     assert_eq!(replica.machine().cluster().topology(), stored(&state));
 }
 
-/// A restarted replica publishes its stored topology. After a crash it replays the unflushed
-/// entries and publishes nothing twice.
+/// A restarted replica says what it has. After a crash it replays what was not flushed and tells nothing twice.
 #[test]
-fn replay_publishes_nothing_twice() {
+fn a_restart_reads_the_state_and_a_replay_is_no_news() {
     let state = Arc::new(MemoryState::new());
     let (published, told) = publisher();
     let mut replica = open(&state, &published).unwrap();
@@ -155,21 +153,21 @@ fn replay_publishes_nothing_twice() {
     assert_eq!(*told.lock().unwrap(), [2, 5]);
 }
 
-/// The counters survive a restart: the id of a cancelled replica is not given out again.
+/// The counters survive a restart: an id that was given out and given up is not given out again.
 #[test]
-fn ids_are_given_out_once_across_restarts() {
+fn ids_are_never_given_out_again_after_a_restart() {
     let state = Arc::new(MemoryState::new());
     let (published, _) = publisher();
     open(&state, &published).unwrap().apply(&entries()[..5]).unwrap();
     let mut replica = open(&state, &published).unwrap();
-    let cancelled = Command::FinishCancelledMove(moving());
+    let taken_back = Command::FinishCancelledMove(moving());
     let Command::StartMove { .. } = &commands()[4] else { panic!("the fifth command starts a move") };
-    let replies = replica.apply(&[entry(5, &cancelled), entry(6, &commands()[4])]).unwrap();
+    let replies = replica.apply(&[entry(5, &taken_back), entry(6, &commands()[4])]).unwrap();
     let Some(Reply::Topology(Outcome::Move(again))) = &replies[1] else { panic!("{replies:?}") };
     assert_eq!(again.to.unwrap().replica, ReplicaId(11));
 }
 
-/// A corrupt proposal or record stops the replica.
+/// What cannot be read stops the replica: a proposal, and a record.
 #[test]
 fn corruption_stops_the_replica() {
     let state = Arc::new(MemoryState::new());

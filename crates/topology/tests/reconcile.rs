@@ -1,5 +1,4 @@
-//! The planner against a model of the groups: after any events, the cluster reaches the wanted
-//! state and comes to rest.
+//! The planner against a model of the groups: whatever happens in between, the cluster comes to rest where it should be.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -15,29 +14,28 @@ use quorate_types::state::StoredMembership;
 use quorate_types::topology::{Command, NodeState, Outcome, Placement, ShardInfo};
 use quorate_types::{GroupId, LogId, Membership, NodeId, ReplicaId, Role, ShardId};
 
-/// Rounds after which nothing may be left to do.
+/// Rounds after which everything must have come to rest.
 const ROUNDS_MAX: usize = 2_000;
 
-/// The state of a group in its own log.
+/// A group as it would be in its own log.
 struct Group {
     members: Membership,
     index: u64,
     leader: Option<ReplicaId>,
     term: u64,
-    /// Learners that have not caught up, and the rounds until they have.
+    /// Learners that have not caught up yet, and for how many rounds.
     behind: BTreeMap<ReplicaId, u64>,
 }
 
 struct Model {
     cluster: ClusterState,
     groups: BTreeMap<GroupId, Group>,
-    /// Replicas that their nodes have created.
+    /// Replicas that their nodes have made.
     made: BTreeSet<(GroupId, ReplicaId, NodeId)>,
     down: BTreeSet<NodeId>,
-    /// Nodes that are down for so long that the planner stops waiting for them.
+    /// Those that are down for so long that nobody waits for them.
     unresponsive: BTreeSet<NodeId>,
-    /// Nodes that were unresponsive. Moves that started beside moves to them continue beside these
-    /// when the nodes return.
+    /// Those that were so: what was started beside moves to them goes on beside these when they are back.
     lost: BTreeSet<NodeId>,
     full: BTreeSet<NodeId>,
     busy: BTreeMap<NodeId, Foreground>,
@@ -79,8 +77,7 @@ impl Model {
         model
     }
 
-    /// Nodes that are up create the replicas that the map has for them and destroy others; groups
-    /// with a majority elect a leader.
+    /// Nodes that are up make what the map has for them and destroy what it has not; groups with a majority elect.
     fn follow_map(&mut self) {
         let topology = self.cluster.topology().unwrap();
         let groups: Vec<GroupId> = self.groups.keys().copied().collect();
@@ -156,7 +153,7 @@ impl Model {
         }
     }
 
-    /// One round of the reconciler; true if it took a step. `lost` says which steps never arrive.
+    /// One round of the reconciler; whether it did anything. `lost` says which steps never arrive.
     fn round(&mut self, mut lost: impl FnMut() -> bool) -> bool {
         self.now_ms += 1;
         let moves = self.cluster.topology().unwrap().moves;
@@ -229,7 +226,7 @@ impl Model {
         }
     }
 
-    /// The invariants after every step.
+    /// What holds after every step.
     fn check(&self) {
         let topology = self.cluster.topology().unwrap();
         let (mut leaving, mut coming) = (BTreeMap::<NodeId, usize>::new(), BTreeMap::<NodeId, usize>::new());
@@ -241,7 +238,7 @@ impl Model {
         let most = leaving.values().chain(coming.values()).max().copied().unwrap_or_default();
         assert!(most <= MOVES_PER_NODE_MAX, "{most} moves of one node");
         for (group, state) in &self.groups {
-            // Every voter is in the map: no node destroys it.
+            // Whoever votes is in the map: nobody destroys it.
             for id in &state.members.voters[0] {
                 let at = Placement { replica: *id, node: state.members.nodes[id] };
                 assert!(
@@ -293,7 +290,7 @@ impl Model {
     }
 }
 
-/// A joining node gets its share of the replicas and of the leaders.
+/// A node that joins gets its share, of leaders too.
 #[test]
 fn a_new_node_gets_its_share() {
     let mut model = Model::new(3, 32);
@@ -307,7 +304,7 @@ fn a_new_node_gets_its_share() {
     assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
 }
 
-/// 3 → 5 → 4 → 3 nodes: the topology group follows, and a drained node holds nothing.
+/// 3 → 5 → 4 → 3 nodes: group 0 follows, and a drained node holds nothing.
 #[test]
 fn the_cluster_grows_and_shrinks() {
     let mut model = Model::new(3, 16);
@@ -329,7 +326,7 @@ fn the_cluster_grows_and_shrinks() {
     assert_eq!(model.voters(), [3, 4, 5]);
 }
 
-/// A node takes over all replicas of another node.
+/// A node takes over all of another's replicas.
 #[test]
 fn a_node_replaces_another() {
     let mut model = Model::new(3, 16);
@@ -341,9 +338,9 @@ fn a_node_replaces_another() {
     assert_eq!(model.cluster.topology().unwrap().node(NodeId(2)).unwrap().state, NodeState::Removed);
 }
 
-/// A blocked move has a reason, and continues when the reason is gone.
+/// What stands still says why, and goes on when that has changed.
 #[test]
-fn blocked_move_has_a_reason_and_continues_without_it() {
+fn what_stands_still_says_why() {
     let mut model = Model::new(4, 4);
     let shard = model.cluster.topology().unwrap().shards[0].clone();
     let free = (1..=4).map(NodeId).find(|node| !shard.replicas.iter().any(|at| at.node == *node)).unwrap();
@@ -361,9 +358,9 @@ fn blocked_move_has_a_reason_and_continues_without_it() {
     assert!(model.cluster.topology().unwrap().shard(shard.id).unwrap().replicas.iter().any(|at| at.node == free));
 }
 
-/// A drain that waits for the topology group's move shows its reason. It once said only "left 1".
+/// A drained node kept its replica of group 0 while the newcomer there did not catch up, and the drain said only "left 1".
 #[test]
-fn drain_shows_why_the_topology_group_waits() {
+fn a_drain_that_waited_for_group_0_did_not_say_so() {
     let mut model = Model::new(4, 4);
     let topology = model.cluster.topology().unwrap();
     let voter = topology.topology_replicas[0].node;
@@ -385,10 +382,10 @@ fn drain_shows_why_the_topology_group_waits() {
     assert!(waits[0].starts_with("the topology group: catching up on node "), "{waits:?}");
 }
 
-/// An operation counts a shard that moves for another operation, and names that operation. It once
-/// left the shard out, and then had nothing left to do and no reason not to be done.
+/// A shard that was in motion for one operation was left out of another one's account, which then had nothing left to do and no
+/// reason not to be done.
 #[test]
-fn operation_names_the_operation_that_moves_its_shard() {
+fn a_shard_in_motion_for_another_operation_was_not_spoken_of() {
     let mut model = Model::new(4, 1);
     let shard = model.cluster.topology().unwrap().shards[0].clone();
     let free = (1..=4).map(NodeId).find(|node| !shard.replicas.iter().any(|at| at.node == *node)).unwrap();
@@ -410,10 +407,9 @@ fn operation_names_the_operation_that_moves_its_shard() {
     assert_eq!(model.replicas_on(drained.0), 0);
 }
 
-/// A drain and a replacement move to another node if the planned target is out of disk space. They
-/// once waited for it.
+/// A target without space was waited for though another node had some: of a drain, and of a node that replaces another.
 #[test]
-fn full_target_is_exchanged() {
+fn a_target_without_space_was_not_exchanged() {
     let mut model = Model::new(5, 8);
     model.full.insert(NodeId(5));
     let before = model.replicas_on(5);
@@ -430,22 +426,21 @@ fn full_target_is_exchanged() {
     assert_eq!((model.replicas_on(2), model.replicas_on(5)), (0, before));
 }
 
-/// Blocked moves that hold every slot are named to the moves that wait. Two moves to a dead node
-/// once held the slots of all others without a word.
+/// Two moves to a node that had died held the places of all others, which said nothing.
 #[test]
-fn blocked_moves_that_hold_every_slot_are_named() {
+fn moves_that_hold_every_place_were_not_named() {
     let mut model = Model::new(5, 8);
     let Outcome::Operation { id, .. } = model.start(Intent::Drain { node: NodeId(1) }) else { panic!("it starts") };
     model.round(|| false);
     let progress = |model: &Model| plan(&model.cluster, &model.reports(), 0).progress[&id].clone();
     assert!(progress(&model).left > 0);
-    assert_eq!(progress(&model).waits, Vec::<String>::new(), "a move that makes progress needs no reason");
+    assert_eq!(progress(&model).waits, Vec::<String>::new(), "what goes on is no standstill");
     let moves = |model: &Model| model.cluster.topology().unwrap().moves;
     model.down = moves(&model).iter().filter_map(|moving| moving.to).map(|to| to.node).collect();
     for _ in 0..10 {
         model.round(|| false);
     }
-    // The voter waits too: with both targets down, too few voters would be left.
+    // Its voter waits as well: with both targets down, too few would be left.
     let name = |group: GroupId| group.shard().map_or("the topology group".into(), |shard| format!("shard {shard}"));
     let first: Vec<String> = moves(&model).iter().map(|moving| name(moving.group)).collect();
     assert!(first.len() >= MOVES_PER_NODE_MAX, "{first:?}");
@@ -454,10 +449,9 @@ fn blocked_moves_that_hold_every_slot_are_named() {
     assert!(waits.iter().any(|known| known.ends_with(&wait)), "{waits:?}");
 }
 
-/// A drain moves to other nodes if its target is unresponsive. It once waited for a dead target
-/// although other nodes could take the replicas.
+/// A drain waited for a target that had died, for ever, though other nodes could take the replicas.
 #[test]
-fn unresponsive_target_is_exchanged() {
+fn a_target_that_died_was_not_exchanged() {
     let mut model = Model::new(5, 8);
     assert!(matches!(model.start(Intent::Drain { node: NodeId(1) }), Outcome::Operation { .. }));
     model.round(|| false);
@@ -471,17 +465,16 @@ fn unresponsive_target_is_exchanged() {
         let moves = model.cluster.topology().unwrap().moves;
         moves.iter().filter(|moving| moving.to.is_some_and(|to| to.node == target)).count()
     };
-    assert!(stuck(&model) > 0, "the planner waits for a node that is away for a moment");
+    assert!(stuck(&model) > 0, "one that is away for a moment is waited for");
     model.unresponsive.insert(target);
     model.rest();
     assert_eq!((stuck(&model), model.replicas_on(1)), (0, 0));
     assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
 }
 
-/// Moves to an unresponsive new node do not delay a drain. They once held their shards until the
-/// node returned.
+/// The moves to a new node that died held their shards, and a drain of another node waited for them.
 #[test]
-fn unresponsive_new_node_does_not_delay_a_drain() {
+fn a_new_node_that_died_held_up_a_drain() {
     let mut model = Model::new(4, 8);
     model.register(5);
     let moves = |model: &Model| model.cluster.topology().unwrap().moves;
@@ -510,10 +503,9 @@ fn unresponsive_new_node_does_not_delay_a_drain() {
     assert!(model.replicas_on(5) > 0);
 }
 
-/// `rebalance plan` proposes only moves that `rebalance apply` accepts, also while a node is
-/// drained.
+/// `rebalance plan` proposed what `rebalance apply` refused, while a node was being drained.
 #[test]
-fn possible_moves_exclude_shards_of_running_operations() {
+fn a_plan_has_no_shard_that_an_operation_moves() {
     let mut model = Model::new(5, 16);
     model.start(Intent::Drain { node: NodeId(1) });
     model.rest();
@@ -528,10 +520,9 @@ fn possible_moves_exclude_shards_of_running_operations() {
     assert!(model.cluster.running_operations().next().is_none());
 }
 
-/// Two named moves wait for their unresponsive target without taking the slots of their source.
-/// They once held the slots of all other moves from that node.
+/// Two moves that were asked for by name wait for their target; they held the places of all others that leave the same node.
 #[test]
-fn moves_to_an_unresponsive_node_leave_slots_free() {
+fn moves_to_a_dead_node_held_every_place() {
     let mut model = Model::new(5, 16);
     let (from, target) = (NodeId(1), NodeId(5));
     let shards = model.cluster.topology().unwrap().shards;
@@ -563,7 +554,7 @@ fn moves_to_an_unresponsive_node_leave_slots_free() {
         model.round(|| false);
     }
     let runs = |model: &Model, id| model.cluster.running_operations().any(|running| running.id == id);
-    assert!(!runs(&model, id), "a slot is free for it");
+    assert!(!runs(&model, id), "it has a place");
     assert!(named.iter().all(|id| runs(&model, *id)));
     model.down.clear();
     model.rest();
@@ -571,8 +562,8 @@ fn moves_to_an_unresponsive_node_leave_slots_free() {
     assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
 }
 
-/// While a node serves users, one replica moves at a time, and a blocked move does not delay the
-/// others.
+/// While a node has users to serve, one replica moves at a time, to the end; and one that stands still is not what the others
+/// wait for.
 #[test]
 fn moves_give_way_to_users() {
     let mut model = Model::new(5, 8);
@@ -583,7 +574,7 @@ fn moves_give_way_to_users() {
         let shards = moves.iter().filter(|moving| moving.group != GroupId::TOPOLOGY);
         shards.filter_map(|moving| moving.to).map(|to| to.node).collect::<Vec<_>>()
     };
-    // The leaders leave first.
+    // First the leaderships leave.
     for _ in 0..20 {
         if moving(&model).is_empty() {
             model.round(|| false);
@@ -596,42 +587,41 @@ fn moves_give_way_to_users() {
         model.round(|| false);
         most = most.max(moving(&model).len());
     }
-    assert_eq!(most, MOVES_PER_NODE_MAX, "the first one is blocked");
+    assert_eq!(most, MOVES_PER_NODE_MAX, "the first one stands still");
     model.down.clear();
     for _ in 0..200 {
         model.round(|| false);
     }
-    assert!(model.cluster.running_operations().all(|running| running.id != id), "it is done");
+    assert!(model.cluster.running_operations().all(|running| running.id != id), "it comes to its end");
 }
 
-/// A recent transfer counts at its target and is not planned again. It once counted at its source,
-/// so another transfer made up for it and came back a moment later: one shard had three leaders
-/// within 170 ms of a drain.
+/// A leadership that was on its way counted where it came from, and one in motion nowhere: it was made up for by another, which
+/// came back a moment later. One shard was led by three nodes within 170 ms of a drain.
 #[test]
-fn recent_transfer_is_not_transferred_again() {
+fn what_was_handed_over_a_moment_ago_was_handed_on() {
     let mut model = Model::new(3, 8);
     model.rest();
     let transfers = |model: &Model| {
         let steps = plan(&model.cluster, &model.reports(), 0).steps;
-        let transfers = steps.into_iter().filter_map(|step| match step {
+        let handed = steps.into_iter().filter_map(|step| match step {
             Step::Order { group, what: OrderKind::TransferLeader(_), .. } => Some(group),
             _ => None,
         });
-        transfers.collect::<BTreeSet<GroupId>>()
+        handed.collect::<BTreeSet<GroupId>>()
     };
     assert_eq!(transfers(&model), BTreeSet::new());
-    // Node 1 leads every shard: two leaders leave it, and no other one while these are pending.
+    // Everything is led by node 1: two leave it, and while they are on their way no other does.
     for state in model.groups.values_mut() {
         state.leader = state.members.nodes.iter().find(|(_, node)| **node == NodeId(1)).map(|(id, _)| *id);
     }
     assert_eq!(transfers(&model).len(), 2);
     model.busy = BTreeMap::from([(NodeId(3), Foreground::Served)]);
-    assert_eq!(transfers(&model).len(), 1, "a node serves users");
+    assert_eq!(transfers(&model).len(), 1, "there are users to serve");
     model.busy.clear();
     let all = model.led_by(1);
     model.transfers = BTreeMap::from([(all[0], NodeId(2)), (all[1], NodeId(3))]);
     assert_eq!(transfers(&model), BTreeSet::new());
-    // The leaders are balanced, only the reports do not show it yet: no transfer is planned.
+    // Spread evenly but for what the reports do not show yet: nothing is handed on.
     model.transfers.clear();
     model.rest();
     let (from, to) = (model.led_by(1)[0], model.led_by(2)[0]);
@@ -642,16 +632,16 @@ fn recent_transfer_is_not_transferred_again() {
     assert_eq!(transfers(&model), BTreeSet::new());
 }
 
-/// While nodes serve users, no move starts beside a leader transfer. Otherwise the syncs of the
-/// election wait for the writes of the copy: a shard once took no write for 76 ms instead of 15.
+/// The first replica of a drain was copied while the leaderships left: the syncs of their elections waited for its writes, and a
+/// shard took no write for 76 ms instead of 15.
 #[test]
-fn no_move_starts_beside_a_leader_transfer() {
+fn replicas_moved_while_leaderships_did() {
     let mut model = Model::new(4, 8);
     model.rest();
     let draining = NodeId(2);
     let Outcome::Operation { .. } = model.start(Intent::Drain { node: draining }) else { panic!("it starts") };
-    let begun = |model: &Model, failed_transfers: BTreeSet<GroupId>| {
-        let steps = plan(&model.cluster, &Reports { failed_transfers, ..model.reports() }, 0).steps;
+    let begun = |model: &Model, kept: BTreeSet<GroupId>| {
+        let steps = plan(&model.cluster, &Reports { failed_transfers: kept, ..model.reports() }, 0).steps;
         let transfers: Vec<GroupId> = steps
             .iter()
             .filter_map(|step| match step {
@@ -665,11 +655,11 @@ fn no_move_starts_beside_a_leader_transfer() {
         (transfers, moves)
     };
     let (transfers, moves) = begun(&model, BTreeSet::new());
-    assert!(!transfers.is_empty() && moves > 0, "without users both start");
+    assert!(!transfers.is_empty() && moves > 0, "nobody minds");
     model.busy = (1..=4).map(|node| (NodeId(node), Foreground::Served)).collect();
     let (transfers, moves) = begun(&model, BTreeSet::new());
     assert_eq!((transfers.len(), moves), (1, 0));
-    // A failed transfer delays nothing: other transfers come first, and then the moves.
+    // One that cannot be handed over holds nothing up: the others come first, and then the replicas.
     let (others, moves) = begun(&model, transfers.iter().copied().collect());
     assert_ne!(others, transfers);
     assert_eq!(moves, 0);
@@ -686,10 +676,9 @@ fn no_move_starts_beside_a_leader_transfer() {
     assert!(transfers.is_empty() && moves > 0, "{transfers:?}, {moves}");
 }
 
-/// A snapshot that fails, or a target without disk space, is part of the reason. It once read
-/// "receiving a snapshot" every time.
+/// A snapshot that failed every time read "receiving a snapshot" for ever, and so did one for a disk without space.
 #[test]
-fn snapshot_failure_is_part_of_the_reason() {
+fn a_snapshot_that_fails_was_being_received_for_ever() {
     let mut model = Model::new(4, 1);
     let shard = model.cluster.topology().unwrap().shards[0].clone();
     let to = (1..=4).map(NodeId).find(|node| !shard.replicas.iter().any(|at| at.node == *node)).unwrap();
@@ -710,7 +699,7 @@ fn snapshot_failure_is_part_of_the_reason() {
 #[derive(Clone, Debug)]
 enum Event {
     Register(u64),
-    /// A node goes down; true if the planner stops waiting for it.
+    /// A node goes down; nobody waits for it any more.
     Kill(u64, bool),
     Revive,
     Drain(u64),
@@ -719,7 +708,7 @@ enum Event {
     Replace(u64, u64),
     Move(u32, u64, u64),
     Cancel(u64),
-    /// This many rounds; each n-th step is lost.
+    /// So many rounds; every so many-th step is lost.
     Rounds(usize, usize),
 }
 
@@ -727,7 +716,7 @@ fn event() -> impl Strategy<Value = Event> {
     let node = 1..8_u64;
     prop_oneof![
         2 => (4..7_u64).prop_map(Event::Register),
-        2 => (node.clone(), any::<bool>()).prop_map(|(node, unresponsive)| Event::Kill(node, unresponsive)),
+        2 => (node.clone(), any::<bool>()).prop_map(|(node, silent)| Event::Kill(node, silent)),
         2 => Just(Event::Revive),
         2 => node.clone().prop_map(Event::Drain),
         1 => node.clone().prop_map(Event::Undrain),
@@ -742,18 +731,18 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Nodes join, leave and die while steps are lost. In the end every shard has three voters, on
-    /// distinct nodes that take replicas, and no other members.
+    /// Nodes come, go and die while steps are lost. In the end every shard has three replicas that vote, on distinct nodes that
+    /// are to have some, and nothing else is left.
     #[test]
-    fn cluster_comes_to_rest_after_any_events(events in proptest::collection::vec(event(), 1..40)) {
+    fn whatever_happens_the_cluster_comes_to_rest(events in proptest::collection::vec(event(), 1..40)) {
         let mut model = Model::new(3, 8);
         for event in events {
             match event {
                 Event::Register(host) => model.register(host),
-                // One at a time: with two of three nodes down no step is safe, and nothing moves.
-                Event::Kill(node, unresponsive) => {
+                // One at a time: with two of three down nothing is safe, and nothing moves.
+                Event::Kill(node, silent) => {
                     model.down = BTreeSet::from([NodeId(node)]);
-                    model.unresponsive = model.down.iter().copied().filter(|_| unresponsive).collect();
+                    model.unresponsive = model.down.iter().copied().filter(|_| silent).collect();
                 }
                 Event::Revive => model.down.clear(),
                 Event::Drain(node) => drop(model.start(Intent::Drain { node: NodeId(node) })),

@@ -1,10 +1,8 @@
-//! Time as a parameter. No logic reads the wall clock itself, so that tests and simulations control
-//! it.
+//! Time is handed in. No logic asks the wall clock by itself, so that tests and simulations can move it.
 
 /// A source of wall-clock time.
 pub trait Clock: Send + Sync + 'static {
-    /// Milliseconds since the Unix epoch. May jump and go backwards: a value that must only grow
-    /// needs a maximum of its own.
+    /// Milliseconds since the Unix epoch. May jump and go backwards: whatever must only grow takes a maximum itself.
     fn now_ms(&self) -> u64;
 }
 

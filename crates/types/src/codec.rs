@@ -1,16 +1,14 @@
-//! The encoding of all persisted structs and of messages between nodes. Only this module uses
-//! bincode.
+//! The one encoding of what we persist and send between nodes, and the one module that may use bincode.
 //!
 //! ```text
-//!   kind u8 | version u8 | length u32 LE | crc32c u32 LE | payload (bincode, fixed-width LE)
+//!   kind u8 | version u8 | length u32 LE | crc32c u32 LE | payload (bincode, fixed-width little-endian)
 //! ```
 //!
-//! bincode has no version and no checksum, accepts trailing bytes, and allocates any length that
-//! corrupt bytes claim; the envelope and the limit handle each. A changed struct is a new version
-//! with a conversion from the old one, never an appended field. Enum variants are only appended,
-//! because their number is their position in the declaration.
+//! bincode carries neither a version nor a checksum, accepts trailing bytes and allocates whatever a corrupt length says; the
+//! envelope and the limit take care of each. A changed struct is a new version with a conversion from the old one, never an
+//! appended field. Enum variants are only ever appended: their number is their place in the declaration.
 //!
-//! RocksDB *keys* are not encoded here, because their byte order matters (`machine/keys.rs`).
+//! RocksDB *keys* are not encoded here: their byte order is their meaning (`storage/keys.rs`).
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::de::{BorrowDecoder, Decoder};
@@ -20,8 +18,7 @@ use bincode::error::{DecodeError, EncodeError};
 use bincode::{BorrowDecode, Decode, Encode};
 use bytes::Bytes;
 
-/// The largest payload that is decoded, in bytes. A batch of commands or a frame of messages stays
-/// far below it.
+/// The largest payload that is ever decoded, in bytes: a batch of commands or a frame of messages stays far below it.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// Bytes before the payload.
 pub const ENVELOPE_BYTES: usize = 10;
@@ -29,7 +26,7 @@ pub const ENVELOPE_BYTES: usize = 10;
 const CONFIG: Configuration<LittleEndian, Fixint, Limit<PAYLOAD_BYTES_MAX>> =
     bincode::config::legacy().with_limit::<PAYLOAD_BYTES_MAX>();
 
-/// The type of an envelope's payload. The numbers are on disk: append, never change.
+/// What an envelope holds. The numbers are on disk: append, never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -43,7 +40,7 @@ pub enum Kind {
     LogId = 4,
     /// A [`crate::Proposal`]: commands for a shard.
     Proposal = 5,
-    /// A struct of a replica's state beside user data.
+    /// What a replica's state machine remembers of itself.
     Meta = 6,
     /// Outcomes of a session's commands.
     Session = 7,
@@ -53,15 +50,15 @@ pub enum Kind {
     Topology = 9,
     /// A record of the topology group's state machine.
     TopologyRecord = 10,
-    /// A [`crate::topology::Identity`] of a data directory.
+    /// What a data directory says of itself.
     Identity = 11,
     /// The header of a snapshot on the wire.
     SnapshotHeader = 12,
-    /// A [`crate::topology::Bootstrap`]: the order to bootstrap a cluster, on disk and on the wire.
+    /// A [`crate::topology::Bootstrap`]: the order to found a cluster, on disk and on the wire.
     Bootstrap = 13,
     /// A whole [`crate::topology::Topology`], cached on disk and on the wire.
     TopologyImage = 14,
-    /// The log's record of an existing replica: its group.
+    /// What the log says of a replica that exists: its group.
     Replica = 15,
     /// A [`crate::report::NodeReport`], on the wire only.
     Report = 16,
@@ -69,30 +66,29 @@ pub enum Kind {
     Order = 17,
 }
 
-/// The reason why bytes could not be decoded. On disk this is corruption, and the caller stops the
-/// node; on the wire the message is refused.
+/// Why bytes could not be decoded. On disk this is corruption: the caller stops the node. On the wire the message is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// The length differs from the one in the envelope.
+    /// Fewer bytes than the envelope says.
     #[error("truncated {kind:?}: {bytes} bytes")]
     Truncated {
-        /// The expected kind.
+        /// What was expected.
         kind: Kind,
-        /// The number of bytes.
+        /// How many bytes there were.
         bytes: usize,
     },
-    /// The envelope has another kind.
+    /// Another kind than expected.
     #[error("expected {expected:?}, found kind {found}")]
     Kind {
-        /// The expected kind.
+        /// What was expected.
         expected: Kind,
-        /// The kind in the envelope.
+        /// What the envelope says.
         found: u8,
     },
     /// Written by a newer release.
     #[error("{kind:?} has format version {found}, this release reads up to {supported}")]
     Version {
-        /// The kind.
+        /// What was decoded.
         kind: Kind,
         /// The version found.
         found: u8,
@@ -102,15 +98,15 @@ pub enum CodecError {
     /// The bytes changed since they were written.
     #[error("{kind:?} has a wrong checksum")]
     Checksum {
-        /// The kind.
+        /// What was decoded.
         kind: Kind,
     },
-    /// The payload is not of its kind.
+    /// The payload is not what its kind says.
     #[error("malformed {kind:?}: {reason}")]
     Malformed {
-        /// The kind.
+        /// What was decoded.
         kind: Kind,
-        /// The error of bincode.
+        /// What bincode said.
         reason: String,
     },
 }
@@ -118,8 +114,8 @@ pub enum CodecError {
 /// The format version of every kind so far.
 const VERSION: u8 = 1;
 
-/// Encodes a value into a new envelope. Never fails: no encoding of our types can fail, and their
-/// constructors bound their sizes.
+/// Encodes a value into a new envelope. Never fails: our types have no encoding that can, and their sizes are bounded where
+/// they are made.
 pub fn encode<T: Encode>(kind: Kind, value: &T) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     encode_into(&mut out, kind, value);
@@ -151,7 +147,7 @@ pub fn decode<T: Decode<()>>(kind: Kind, bytes: &[u8]) -> Result<T, CodecError> 
     Ok(value)
 }
 
-/// Checks an envelope and returns its payload.
+/// Checks an envelope and gives its payload.
 fn open(kind: Kind, bytes: &[u8]) -> Result<&[u8], CodecError> {
     if bytes.len() < ENVELOPE_BYTES {
         return Err(CodecError::Truncated { kind, bytes: bytes.len() });
@@ -207,7 +203,7 @@ mod tests {
         Record { version, value: Value::new(value).unwrap(), expires_at_ms }
     }
 
-    /// The bytes of a record on disk, written out: a change of them breaks every data directory.
+    /// The bytes of a record on disk, written out: whoever changes them breaks every data directory.
     #[test]
     fn the_bytes_of_a_record_are_frozen() {
         let bytes = encode(Kind::Record, &record(7, b"hi".to_vec(), None));
@@ -236,7 +232,7 @@ mod tests {
         assert_eq!(decode::<Record>(Kind::Record, &bytes), Err(refusal));
     }
 
-    /// A corrupt length does not allocate that many bytes.
+    /// A corrupt length must not allocate what it says.
     #[test]
     fn an_absurd_length_is_an_error_and_not_an_allocation() {
         let mut bytes = encode(Kind::Record, &record(1, vec![1], None));

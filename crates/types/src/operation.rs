@@ -1,4 +1,4 @@
-//! Operations, which operators start and the topology group records, and the moves of replicas.
+//! What operators ask of a cluster, as group 0 keeps it: operations that outlive whoever asked, and the replicas in motion.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,13 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::placement::{NodeState, Placement};
 use crate::{GroupId, NodeId, ShardId};
 
-/// An operation, numbered from 1 by the cluster and never used again; 0 is the cluster's own
-/// upkeep.
+/// An operation, numbered from 1 by the cluster and never used again; 0 is the cluster's own upkeep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize)]
 pub struct OperationId(pub u64);
 
 impl OperationId {
-    /// The cluster's own upkeep: the topology group's replicas follow the nodes.
+    /// What the cluster does without being asked: the replicas of group 0 follow the nodes.
     pub const UPKEEP: OperationId = OperationId(0);
 }
 
@@ -33,60 +32,59 @@ impl FromStr for OperationId {
     }
 }
 
-/// The move of a replica to another node. A group has at most one move at a time.
+/// A replica on its way from one node to another. At most one of a group is in motion.
 ///
-/// A topology group's move may lack an end: without `from` the group gains a voter, without `to` it
-/// loses one.
+/// Where `from` is none the group gains a voter, and where `to` is none it loses one: only group 0 does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct ReplicaMove {
     /// The group.
     pub group: GroupId,
     /// The replica that leaves.
     pub from: Option<Placement>,
-    /// The new replica; its id was never used before.
+    /// The replica that comes: new, and never used before.
     pub to: Option<Placement>,
-    /// The operation that the move belongs to.
+    /// What it is part of.
     pub operation: OperationId,
-    /// Whether the move is cancelled: it turns back unless the new replica votes already.
+    /// It is taken back, unless the new replica votes already.
     pub cancelled: bool,
 }
 
-/// A planned move of a replica, by nodes.
+/// One replica that should be elsewhere, by nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
 pub struct PlannedMove {
     /// The shard.
     pub shard: ShardId,
-    /// The node that the replica leaves.
+    /// The node that has the replica.
     pub from: NodeId,
-    /// The node that gets the new replica.
+    /// The node that should have it.
     pub to: NodeId,
 }
 
-/// The goal of an operation.
+/// What an operation is for.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Intent {
-    /// A joining node gets its share of the replicas.
+    /// A node that joined gets its share of the replicas.
     Add {
         /// The node.
         node: NodeId,
     },
-    /// All replicas of a node move to other nodes; the node keeps running.
+    /// A node gives all its replicas away, and keeps running.
     Drain {
         /// The node.
         node: NodeId,
     },
-    /// A draining node keeps its replicas and takes new ones again.
+    /// A node that was draining keeps what it has and takes replicas again.
     Undrain {
         /// The node.
         node: NodeId,
     },
-    /// A node leaves for good. A node that is alive must be drained first; the replicas of a dead
-    /// node are re-created elsewhere.
+    /// A node leaves for good. One that is alive must be drained first; of one that is dead the replicas are made anew
+    /// elsewhere.
     Remove {
         /// The node.
         node: NodeId,
-        /// The node is dead and will not return.
+        /// It will never come back.
         dead: bool,
     },
     /// A node takes over every replica of another, which leaves for good.
@@ -98,18 +96,18 @@ pub enum Intent {
     },
     /// One replica moves.
     Move {
-        /// The move.
+        /// Which, and where.
         planned: PlannedMove,
     },
     /// Exactly these replicas move.
     Rebalance {
-        /// The moves.
+        /// Which, and where.
         moves: Vec<PlannedMove>,
     },
 }
 
 impl Intent {
-    /// The node that the operation changes; none for moves and rebalances.
+    /// The node that it is about, if it is about one.
     pub fn node(&self) -> Option<NodeId> {
         match self {
             Intent::Add { node } | Intent::Drain { node } | Intent::Undrain { node } | Intent::Remove { node, .. } => {
@@ -158,36 +156,34 @@ impl fmt::Display for Intent {
     }
 }
 
-/// The state of an operation.
+/// Where an operation is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OperationState {
-    /// Its goal is not reached yet.
+    /// The cluster works on it.
     Running,
-    /// Its goal is reached.
+    /// Everything that was asked for is so.
     Done,
-    /// An operator cancelled it, or another operation made it impossible. Replicas that have moved
-    /// stay where they are.
+    /// Somebody took it back, or another operation made it impossible; what had moved stays where it is.
     Cancelled,
 }
 
-/// An operation on record.
+/// What operators asked of the cluster, and how far it is.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Operation {
     /// Its id.
     pub id: OperationId,
-    /// Its goal.
+    /// What it is for.
     pub intent: Intent,
-    /// Its state.
+    /// Where it is in its life.
     pub state: OperationState,
-    /// When it started, in milliseconds since 1970.
+    /// When it was asked for, in milliseconds since 1970.
     pub started_ms: u64,
     /// When it ended; 0 while it runs.
     pub ended_ms: u64,
     /// Replicas that have moved for it.
     pub moved: u32,
-    /// The state of its node before it started, which a cancellation restores. Not part of the JSON
-    /// form.
+    /// The state of the node that it is about when it was started, to return to if it is taken back. Nobody is told.
     #[serde(skip)]
     pub node_was: Option<NodeState>,
 }

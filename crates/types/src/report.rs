@@ -1,4 +1,4 @@
-//! The reports of nodes to the reconciler, and its orders to the leaders of groups.
+//! What nodes tell the reconciler of their replicas, and what it tells them to do.
 
 use bincode::{Decode, Encode};
 
@@ -15,43 +15,43 @@ use crate::{GroupId, LogId, NodeId, ReplicaId, Role};
 /// it executes the order.
 pub const SUCCESSOR_LAG_MAX: u64 = 64;
 
-/// The report of a node.
+/// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct NodeReport {
     /// The node.
     pub node: NodeId,
-    /// Its uptime, in milliseconds.
+    /// How long it runs, in milliseconds.
     pub uptime_ms: u64,
     /// Free bytes on its disk.
     pub disk_free_bytes: u64,
     /// Its disk is below the reserve: it refuses writes.
     pub disk_full: bool,
-    /// The latency of its user requests.
+    /// How it serves its users.
     pub foreground: Foreground,
     /// Its replicas.
     pub replicas: Vec<ReplicaReport>,
 }
 
-/// The load and latency of a node's user requests. Background work gives way to them.
+/// How a node serves its users: what the cluster does for itself gives way to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum Foreground {
-    /// There are few user requests.
+    /// There is little to serve.
     #[default]
     Idle,
-    /// User requests meet the latency target.
+    /// It serves them as fast as it should.
     Served,
-    /// User requests are slow: the node throttles its snapshot transfers.
+    /// They wait: what it sends is throttled.
     Waits,
 }
 
-/// The report of a replica.
+/// What a replica says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ReplicaReport {
     /// Its group.
     pub group: GroupId,
     /// The replica.
     pub replica: ReplicaId,
-    /// Its role, as far as it knows.
+    /// What it believes to be.
     pub role: Role,
     /// Its term.
     pub term: u64,
@@ -59,81 +59,79 @@ pub struct ReplicaReport {
     pub last_index: u64,
     /// The newest membership in its log, committed or not.
     pub members: StoredMembership,
-    /// The newest membership that it applied, which is committed.
+    /// The newest membership that it applied: it is committed.
     pub applied_members: StoredMembership,
-    /// The progress of the other members, if it is the leader.
+    /// How far the others are, as far as a leader knows.
     pub others: Vec<Follower>,
 }
 
-/// The progress of another member, as its leader knows it.
+/// How far another replica is, as its leader knows.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Follower {
     /// The replica.
     pub replica: ReplicaId,
-    /// The last log index that it is known to have; 0 if none is known.
+    /// The last entry that it is known to have; 0: none is known.
     pub matched_index: u64,
-    /// Whether it answered a moment ago.
+    /// It answered a moment ago.
     pub answers: bool,
-    /// The error of the last snapshot transfer to it; none if that succeeded, or if there was none.
+    /// Why the last snapshot for it did not arrive; none: it did, or there was none.
     pub snapshot_failure: Option<String>,
 }
 
 impl NodeReport {
-    /// The encoded report, as it is sent.
+    /// The report's bytes, as they are sent.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(Kind::Report, self)
     }
 
-    /// Decodes a report.
+    /// Reads a report.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode(Kind::Report, bytes)
     }
 }
 
-/// An order of the reconciler to the leader of a group. An order that is executed already is
-/// harmless.
+/// What the reconciler tells the leader of a group to do. Each is harmless when it is done already.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Order {
-    /// The term in which the reconciler leads the topology group. A node that knows a later term
-    /// refuses the order.
+    /// The term in which the reconciler leads group 0: a node that has heard of a later one refuses.
     pub term: u64,
     /// The group.
     pub group: GroupId,
-    /// The order.
+    /// What to do.
     pub what: OrderKind,
 }
 
-/// The orders that the leader of a group executes.
+/// What the leader of a group can be told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum OrderKind {
-    /// Adds a replica as a learner.
+    /// A replica is to follow without a vote.
     AddLearner(Placement),
-    /// Removes a learner from the members.
+    /// A replica that has no vote is no member any more.
     RemoveLearner(ReplicaId),
-    /// Changes the voters in one joint change, if the membership is still the seen one.
+    /// Voters come and go in one joint change, if the membership is still the one that was seen.
     ChangeVoters {
-        /// The learner that becomes a voter.
+        /// A learner that votes from then on.
         add: Option<ReplicaId>,
-        /// The voter that leaves the members.
+        /// A voter that is no member any more.
         remove: Option<ReplicaId>,
-        /// The place of the seen membership in the log.
+        /// Where the membership that was seen stands in the log.
         seen: LogId,
     },
-    /// Finishes an interrupted joint change.
+    /// A joint change that was left half done comes to its end.
     FinishJoint,
-    /// Transfers the leadership to another voter.
+    /// Another voter is to lead.
     TransferLeader(ReplicaId),
-    /// Confirms with a quorum that this replica is no member.
+    /// Says, confirmed by a quorum, that this replica is no member.
     ConfirmAbsent(ReplicaId),
 }
 
 impl Order {
-    /// The encoded order, as it is sent.
+    /// The order's bytes, as they are sent.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(Kind::Order, self)
     }
 
-    /// Decodes an order.
+    /// Reads an order.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode(Kind::Order, bytes)
     }

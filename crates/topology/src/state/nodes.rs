@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   RegisterNode ─→ joining ─→ active ⇄ draining ─→ removed
-//!                      └──────────┴──────────────────────┘  (joining or dead nodes)
+//!                      └──────────┴──────────────────────┘  a joining or dead node may be removed directly
 //! ```
 //!
 //! This file registers and updates nodes. Operations change their state (`intents`).
