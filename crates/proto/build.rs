@@ -1,4 +1,4 @@
-//! Compiles `proto/` with protox, so that nobody has to install protoc.
+//! Compiles `proto/` with protox, so that the build needs no protoc.
 
 use std::path::PathBuf;
 

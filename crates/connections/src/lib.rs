@@ -1,11 +1,11 @@
-//! The connections that come in at a port: so many at a time, and none that says nothing for ever.
+//! Incoming connections of a port: limits their number, and ends those whose client is silent.
 //!
-//! A connection costs a descriptor and memory whether anybody speaks on it or not, and the kernel ends none of them by itself.
-//! HTTP/2 asks silent clients for a sign of life, but only once a client has begun to speak HTTP/2.
+//! A connection costs a descriptor and memory also while it is idle, and the kernel never ends it.
+//! HTTP/2 keep-alive detects dead clients, but only after the client has started to speak HTTP/2.
 //!
 //! ```text
-//!   TcpListener ── accept, when there is room ──► Connection ──► axum::serve, tonic's server
-//!                                                  │ silent for too long: reading fails, the server lets go of it
+//!   TcpListener ── accept, when a slot is free ──► Connection ──► axum::serve, tonic's server
+//!                                                  │ silent: reading fails, the server closes it
 //! ```
 
 use std::io;
@@ -24,33 +24,34 @@ use tokio::time::{Instant, Sleep, sleep};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::warn;
 
-/// What a port bears.
+/// The limits of a port.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time. Further ones wait, in the kernel, until one ends.
+    /// Connections at a time. Further ones wait in the kernel until one ends.
     pub at_a_time: usize,
-    /// How long a client may take to begin.
+    /// The time that a client has to send its first byte.
     pub beginning: Duration,
-    /// How long it may say nothing later on: longer than any request takes, or than it may owe a sign of life.
+    /// The longest silence of a client after that: longer than any request, and than the interval
+    /// of its keep-alives.
     pub silence: Duration,
 }
 
-/// Accepts connections that end when their client is silent for too long: before it began, between requests, or in the middle of
-/// one.
+/// Accepts connections, and ends each whose client is silent for too long: before its first byte,
+/// between requests, or within one.
 #[derive(Debug)]
 pub struct Connections {
     listener: TcpListener,
-    room: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     limits: Limits,
 }
 
 impl Connections {
-    /// The connections of a port.
+    /// Accepts connections of a port.
     pub fn new(listener: TcpListener, limits: Limits) -> Self {
-        Connections { listener, room: Arc::new(Semaphore::new(limits.at_a_time)), limits }
+        Connections { listener, slots: Arc::new(Semaphore::new(limits.at_a_time)), limits }
     }
 
-    /// The connections one after the other, for ever, as tonic's server takes them.
+    /// An endless stream of the connections, as tonic's server takes them.
     pub fn into_stream(self) -> impl Stream<Item = io::Result<Connection>> {
         futures::stream::unfold(self, |mut connections| async {
             let (connection, _) = connections.accept().await;
@@ -63,19 +64,19 @@ impl Listener for Connections {
     type Io = Connection;
     type Addr = SocketAddr;
 
-    /// The next connection. What cannot be accepted now, for want of descriptors, is tried again in a second.
+    /// The next connection. If descriptors run out, retries after a second.
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        if self.room.available_permits() == 0 {
-            warn!(limits = ?self.limits, "as many connections as there may be: others wait until one ends");
+        if self.slots.available_permits() == 0 {
+            warn!(limits = ?self.limits, "connection limit reached; new connections wait until one ends");
         }
-        let room = self.room.clone().acquire_owned().await.expect("nobody closes it");
+        let slot = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (stream, address) = Listener::accept(&mut self.listener).await;
         if let Err(error) = stream.set_nodelay(true) {
-            warn!(%address, %error, "small replies on this connection may be late");
+            warn!(%address, %error, "cannot set TCP_NODELAY; small replies on this connection may be late");
         }
-        let patience = Box::pin(sleep(self.limits.beginning));
-        let (heard, silence_max) = (Heard::Nothing, self.limits.silence);
-        (Connection { stream, heard, patience, silence_max, _room: room }, address)
+        let timer = Box::pin(sleep(self.limits.beginning));
+        let (received, silence_max) = (Received::Nothing, self.limits.silence);
+        (Connection { stream, received, timer, silence_max, _slot: slot }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -84,20 +85,22 @@ impl Listener for Connections {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Heard {
+enum Received {
     Nothing,
     At(Instant),
 }
 
-/// The stream of one client. Reading gives [`io::ErrorKind::TimedOut`] when it was silent for too long.
+/// The stream of one client. Reading fails with [`io::ErrorKind::TimedOut`] after too long a
+/// silence.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
-    heard: Heard,
-    /// Looks, when it is over, whether anything was heard meanwhile: setting it at every word would cost a timer each time.
-    patience: Pin<Box<Sleep>>,
+    received: Received,
+    /// Checks for received bytes when it expires. Resetting it at every read would cost a timer
+    /// each.
+    timer: Pin<Box<Sleep>>,
     silence_max: Duration,
-    _room: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Connected for Connection {
@@ -111,7 +114,7 @@ impl Connected for Connection {
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Poll::Ready(result) = Pin::new(&mut self.stream).poll_read(context, into) {
-            self.heard = Heard::At(Instant::now());
+            self.received = Received::At(Instant::now());
             return Poll::Ready(result);
         }
         self.poll_silence(context).map(Err)
@@ -119,21 +122,22 @@ impl AsyncRead for Connection {
 }
 
 impl Connection {
-    /// Ready when the client was silent for too long. Also asked while it takes nothing: a server that waits for that may not read.
+    /// Ready when the client was silent for too long. Writes ask too: a server that waits for a
+    /// write may not read.
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         loop {
-            ready!(self.patience.as_mut().poll(context));
-            match self.heard {
-                Heard::At(last) if last.elapsed() < self.silence_max => {
+            ready!(self.timer.as_mut().poll(context));
+            match self.received {
+                Received::At(last) if last.elapsed() < self.silence_max => {
                     let until = last + self.silence_max;
-                    self.patience.as_mut().reset(until);
+                    self.timer.as_mut().reset(until);
                 }
                 _ => return Poll::Ready(io::ErrorKind::TimedOut.into()),
             }
         }
     }
 
-    /// What came of a write, or the end of the patience with a client that takes nothing.
+    /// The result of a write, or a time-out if the client takes no bytes.
     fn unless_silent(
         &mut self,
         written: Poll<io::Result<usize>>,
@@ -193,9 +197,10 @@ mod tests {
         address
     }
 
-    /// Connections on which nothing came, or half a header, or half a body, stayed for ever, and took every place.
+    /// Connections without a byte, with half a header or with half a body end, and free their
+    /// slots.
     #[tokio::test]
-    async fn silent_clients_stayed_for_ever() {
+    async fn silent_clients_are_disconnected() {
         const HALVES: [&str; 3] = ["", "POST / HT", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf"];
         let address = serve(Limits {
             at_a_time: HALVES.len(),
@@ -209,7 +214,7 @@ mod tests {
             stream.write_all(half.as_bytes()).await.unwrap();
             silent.push(stream);
         }
-        // There is no place for this one until they are gone.
+        // This one has no slot until they have ended.
         let mut patient = TcpStream::connect(address).await.unwrap();
         let request = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 4\r\n\r\ngood";
         patient.write_all(request.as_bytes()).await.unwrap();
@@ -224,9 +229,9 @@ mod tests {
         }
     }
 
-    /// Whoever goes on speaking stays, however long it takes in all.
+    /// A client that keeps sending stays connected, however long it takes in all.
     #[tokio::test]
-    async fn who_speaks_now_and_then_stays() {
+    async fn active_client_stays_connected() {
         let pause = Duration::from_millis(50);
         let limits = Limits { at_a_time: 1, beginning: 20 * pause, silence: 20 * pause };
         let mut stream = TcpStream::connect(serve(limits).await).await.unwrap();

@@ -67,7 +67,7 @@
 //! * `crates/client/src/grpc/link.rs` (`submit`, `deliver`): a ticket for the reply; the line
 //!   between "certainly not applied" and "may be applied".
 //! * `crates/control/src/parts.rs` (`split`): the requests of a frame by shard and kind.
-//! * `crates/raft/src/submission.rs` (`Claim`): whether the proposer or the time-out got the
+//! * `crates/raft/src/batch.rs` (`Claim`): whether the proposer or the time-out got the
 //!   commands.
 //! * `crates/raft/src/batch_delay.rs` (`BatchDelay`): how long a batch waits for clients that were
 //!   just answered.
@@ -81,9 +81,9 @@
 //!
 //! openraft sends the entry to each follower through `crates/raft/src/append_stream.rs` and the
 //! [`Transport`](quorate_raft::Transport) of the node (`crates/node/src/peer/transport.rs`); the
-//! follower's `crates/raft/src/inbound.rs` appends it to its own log. The append is acknowledged
-//! when the follower's writer has synced it. A majority of synced logs, the leader's included,
-//! commits.
+//! follower's `crates/raft/src/append_receive.rs` appends it to its own log. The append is
+//! acknowledged when the follower's writer has synced it. A majority of synced logs, the leader's
+//! included, commits.
 //!
 //! # Failures, and where they are decided
 //!

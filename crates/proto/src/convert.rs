@@ -1,13 +1,15 @@
-//! Between wire types and the vocabulary: what requests and replies share.
+//! Conversions of the common parts of requests and replies.
 //!
-//! From the vocabulary to the wire nothing can go wrong (`From`). The other way limits are checked (`TryFrom`), so that what
-//! is behind the conversion may rely on them. Bytes are shared in both directions, never copied.
+//! The conversion to the wire cannot fail (`From`). The conversion from the wire checks the limits
+//! (`TryFrom`), so that all code behind it may rely on them. Bytes are shared in both directions,
+//! never copied.
 
 use quorate_types::{Condition, Key, ReadLevel, Record, Role, Value};
 
 use crate::kv;
 
-/// Why a wire message is not what it should be. The sender is broken or speaks another version; no retry helps.
+/// The reason why a wire message is malformed. The sender is broken or speaks another version; no
+/// retry helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message: {0}")]
 pub struct WireError(pub String);
@@ -18,7 +20,7 @@ impl WireError {
     }
 }
 
-/// A field that must be there.
+/// A required field.
 pub(crate) fn required<T>(field: Option<T>, name: &str) -> Result<T, WireError> {
     field.ok_or_else(|| WireError(format!("{name} is missing")))
 }
@@ -40,7 +42,7 @@ impl From<ReadLevel> for kv::Level {
     }
 }
 
-/// A level's number, as it is in a message.
+/// Reads a level's number in a message.
 pub(crate) fn level(number: i32) -> Result<ReadLevel, WireError> {
     match kv::Level::try_from(number) {
         Ok(kv::Level::Strong) => Ok(ReadLevel::Strong),
@@ -77,7 +79,7 @@ impl TryFrom<kv::Role> for Role {
     }
 }
 
-/// A role's number, as it is in a message.
+/// Reads a role's number in a message.
 pub(crate) fn role(number: i32) -> Result<Role, WireError> {
     kv::Role::try_from(number).map_err(|_| WireError(format!("unknown role {number}")))?.try_into()
 }
@@ -114,7 +116,7 @@ impl TryFrom<kv::Condition> for Condition {
 
     fn try_from(condition: kv::Condition) -> Result<Self, WireError> {
         use kv::condition::Condition as Wire;
-        // A condition that this side does not know must never be taken for none.
+        // An unknown condition must never be read as none.
         match required(condition.condition, "the condition (or it is of a kind that this side does not know)")? {
             Wire::Absent(true) => Ok(Condition::Absent),
             Wire::Exists(true) => Ok(Condition::Exists),

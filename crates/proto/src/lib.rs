@@ -1,15 +1,17 @@
-//! The wire: generated code of `proto/`, and the conversions between it and the vocabulary of `types`.
+//! The wire: the generated code of `proto/`, and its conversions to and from the vocabulary of
+//! `types`.
 //!
 //! ```text
-//!   convert    levels, roles, records, conditions: what requests and replies share
+//!   convert    levels, roles, records, conditions: the common parts of requests and replies
 //!   request    KvRequest <-> kv::Request
 //!   reply      Result<Served<KvAnswer>, Rejection> <-> kv::Reply
 //!   map        shards, nodes, Topology <-> kv::Shard, admin::Topology
 //!   operation  Intent, Operation, ReplicaMove <-> admin::…
-//!   wrong_port what it looks like when somebody else answers
+//!   wrong_port a connection to a port that is no node's client port
 //! ```
 //!
-//! Wire types stop at the services (`node`) and at the connections (`router`): everything between speaks `types`.
+//! Wire types stay in the services (`node`) and in the connections (`client`); all code between
+//! them uses `types`.
 
 /// The client protocol, `quorate.kv.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
@@ -22,7 +24,7 @@ pub mod kv {
     }
 }
 
-/// What operators and clients ask of a node beside data, `quorate.admin.v1`.
+/// Administration and the map, `quorate.admin.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod admin {
     pub use v1::*;
@@ -33,7 +35,7 @@ pub mod admin {
     }
 }
 
-/// What nodes say to each other, `quorate.peer.v1`.
+/// The protocol between nodes, `quorate.peer.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod peer {
     pub use v1::*;
@@ -65,10 +67,12 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// The only version of the client and peer protocols so far.
 pub const WIRE_VERSION: u32 = 1;
 
-/// The wire version to answer a client that speaks `min` to `max`; none: there is no common one, and the client is refused.
+/// The wire version for a client that speaks versions `min` to `max`; none: there is no common one,
+/// and the client is refused.
 pub fn negotiate(min: u32, max: u32) -> Option<u32> {
     (min..=max).contains(&WIRE_VERSION).then_some(WIRE_VERSION)
 }
 
-/// The largest gRPC message that either side accepts, in bytes: a frame of the largest values stays below it.
+/// The largest gRPC message that either side accepts, in bytes. A frame of the largest values stays
+/// below it.
 pub const MESSAGE_BYTES_MAX: usize = 32 << 20;

@@ -1,6 +1,6 @@
-//! The cluster's map, and its wire form.
+//! The cluster's map in its wire form.
 //!
-//! A shard's initial nodes stay inside the cluster: a map that came over the wire has none.
+//! The initial replicas of a shard stay inside the cluster: a map from the wire has none.
 
 use quorate_types::topology::{ClusterInfo, NodeAddresses, NodeInfo, NodeState, Placement, ShardInfo, Topology};
 use quorate_types::{ClusterId, NodeId, ReplicaId, ShardId, Token, TokenArc};

@@ -1,4 +1,4 @@
-//! What operators ask for, and its wire form.
+//! Operations and moves in their wire form.
 
 use quorate_types::operation::{Intent, Operation, OperationId, OperationState, PlannedMove, ReplicaMove};
 use quorate_types::{GroupId, NodeId, ShardId};

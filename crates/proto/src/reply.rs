@@ -27,15 +27,16 @@ fn answer_to_wire(answer: KvAnswer) -> kv::reply::Result {
         KvAnswer::Outcome(Outcome::SequenceForgotten) => Wire::SequenceForgotten(true),
         KvAnswer::Outcome(Outcome::SequenceTooFar) => Wire::SequenceTooFar(true),
         KvAnswer::Outcome(Outcome::WrongEpoch { epoch }) => Wire::WrongEpoch(epoch),
-        // No command of a client ends so. Should one ever, then it was applied and nobody can say how: that is unknown.
-        KvAnswer::Outcome(Outcome::Done) => Wire::Rejection(
-            Rejection::Unknown { reason: "the shard did not say what came of the command".to_owned() }.into(),
-        ),
+        // No client command has this outcome. If one had, it was applied, and its effect is
+        // unknown.
+        KvAnswer::Outcome(Outcome::Done) => {
+            Wire::Rejection(Rejection::Unknown { reason: "the shard gave no outcome of the command".to_owned() }.into())
+        }
     }
 }
 
-/// Reads a reply. It is the answer to the request with the reply's id also when this is an error: what came of that request is
-/// not known then.
+/// Reads a reply. An error also answers the request with the reply's id: the outcome of that
+/// request is unknown then.
 pub fn reply_from_wire(reply: kv::Reply) -> Result<Result<Served<KvAnswer>, Rejection>, WireError> {
     use kv::reply::Result as Wire;
     let answer = match required(reply.result, "the result (or it is of a kind that this side does not know)")? {
@@ -55,7 +56,7 @@ pub fn reply_from_wire(reply: kv::Reply) -> Result<Result<Served<KvAnswer>, Reje
         }
         Wire::WrongEpoch(epoch) => KvAnswer::Outcome(Outcome::WrongEpoch { epoch }),
     };
-    let by = required(reply.by, "who served the reply")?.try_into()?;
+    let by = required(reply.by, "the origin of the reply")?.try_into()?;
     Ok(Ok(Served { value: answer, by }))
 }
 

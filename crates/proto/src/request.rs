@@ -31,7 +31,7 @@ impl From<KvRequest> for kv::Request {
             id: request.id,
             shard: request.shard.0,
             epoch: request.epoch,
-            // Rounded up: 0 would mean "as long as you like".
+            // Rounded up, because 0 means no timeout.
             timeout_ms: request
                 .timeout
                 .map_or(0, |timeout| u32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(u32::MAX).max(1)),
@@ -40,7 +40,7 @@ impl From<KvRequest> for kv::Request {
     }
 }
 
-/// Reads a request and checks its limits: the key's and values' lengths, that the shard is one, that the stamp is whole.
+/// Reads a request and checks it: the lengths of key and values, the shard, and the stamp.
 ///
 /// The caller answers an error with `Rejection::Invalid` and the request's id.
 pub fn request_from_wire(request: kv::Request) -> Result<KvRequest, WireError> {
@@ -74,7 +74,7 @@ pub fn request_from_wire(request: kv::Request) -> Result<KvRequest, WireError> {
     })
 }
 
-/// A stamp without which a write could be applied twice is refused here already.
+/// Refuses an incomplete stamp: the write could be applied twice.
 fn whole(stamp: SessionStamp) -> Result<SessionStamp, WireError> {
     if stamp.session.0 == 0 {
         return Err(WireError::new("a write without a session"));

@@ -1,4 +1,4 @@
-//! What goes over the wire comes back as it was, and what breaks a limit does not come through.
+//! Conversions round-trip, and messages that break a limit are refused.
 
 use std::time::Duration;
 
@@ -177,7 +177,7 @@ fn topologies() -> impl Strategy<Value = Topology> {
     )
 }
 
-/// Through bytes, as between two processes.
+/// Encodes and decodes a message, as between two processes.
 fn carried<M: Message + Default>(message: &M) -> M {
     M::decode(&*message.encode_to_vec()).unwrap()
 }
@@ -209,7 +209,7 @@ proptest! {
         prop_assert_eq!(Topology::try_from(wire), Ok(topology));
     }
 
-    /// Whatever bytes come, they are a message or an error, never a panic.
+    /// Any bytes are a message or an error, never a panic.
     #[test]
     fn any_bytes_are_survived(bytes in vec(any::<u8>(), 0..200)) {
         if let Ok(request) = kv::Request::decode(&*bytes) {
@@ -244,7 +244,7 @@ fn changed(change: impl FnOnce(&mut kv::Write)) -> kv::Request {
 }
 
 #[test]
-fn what_breaks_a_limit_is_refused_with_a_reason() {
+fn broken_limits_are_refused_with_a_reason() {
     assert!(request_from_wire(put(KEY_BYTES_MAX, VALUE_BYTES_MAX)).is_ok());
     let get = |level| kv::Request {
         shard: 1,

@@ -1,18 +1,23 @@
-//! One stream of appends to one replica: requests leave in order as far as there is room in flight, answers come back in order.
+//! One stream of appends to one replica: requests leave in order as far as there is room in flight,
+//! answers come back in order.
 //!
 //! ```text
-//!   openraft ── entries ─────────────────────────→ sent at once
-//!            ── no entries, only a newer commit ─→ held for a moment: the next entries carry it, and both are answered together
-//!   openraft ←─ answers ── released ←── answered     (not while a request without entries waits for its own answer)
+//!   openraft ── entries ──────────────────→ sent immediately
+//!            ── only a newer commit ──────→ held briefly: the next entries carry it, and both
+//!                                           are answered together
+//!   openraft ←─ answers ── released ←── answered
+//!                                           (not while a request without entries is unanswered)
 //! ```
 //!
-//! A commit is told to followers that could wait for it: nobody is answered because of it. Every message saved is a wake-up of
-//! two Raft cores less, and on a busy group that is every other one.
+//! Commit-only appends are delayed: followers acknowledge nothing to clients because of them. Every
+//! message saved spares two Raft cores a wake-up, and on a busy group every other message is one.
 //!
-//! openraft takes an answer for the answer to *every* request that ends at the same entry, and what was sent last among them
-//! for the moment at which the follower confirmed its leader. A request without entries ends where the one before it ended.
-//! So the answer to the earlier one, which may have been long on its way, would confirm the leader as of the later one, which
-//! nobody has answered; a deposed leader would serve a stale `strong` read. Such answers are released together.
+//! openraft takes an answer for the answer to *every* request that ends at the same entry, and
+//! takes the send time of the last of them as the moment at which the follower confirmed its
+//! leader. A request without entries ends where the previous one ended. A late answer to the
+//! previous request would therefore confirm the leader as of the later request, which no follower
+//! has answered, and a deposed leader would serve a stale `strong` read. So such answers are
+//! released together.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -33,17 +38,19 @@ use crate::link::{Link, mismatch};
 use crate::openraft_types::{AppendRequest, TypeConfig};
 use crate::transport::Lane;
 
-/// Requests of one stream that may wait for their answers.
+/// Requests of one stream in flight.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
-/// Bytes of one stream that may wait for their answers, give or take one request: what a group that catches up may take of the
-/// link, and what the follower may have to sync at once. The entries of all other groups there wait for that sync.
+/// Bytes of one stream in flight, give or take one request. Bounds the share of the link that a
+/// catching-up group takes, and the bytes that the follower syncs in one go while the entries of
+/// all other groups wait.
 const APPEND_BYTES_IN_FLIGHT_MAX: usize = 1 << 20;
 /// An append larger than this travels on the bulk lane.
 const CONTROL_BYTES_MAX: usize = 32 << 10;
-/// How long an append may take. Longer than a heartbeat: a slow disk at the other end delays the answer, and giving up would
-/// only make it send everything again.
+/// How long an append may take. Longer than a heartbeat: a slow disk of the follower delays the
+/// answer, and a time-out would only make the leader send everything again.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a commit waits for entries to travel with. `eventual` reads on followers are older by as much at most.
+/// How long a commit waits for entries to travel with. Makes `eventual` reads on followers staler
+/// by at most this much.
 const COMMIT_HELD_MAX: Duration = Duration::from_millis(4);
 
 pub(crate) type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
@@ -51,39 +58,45 @@ pub(crate) type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<T
 /// One stream of appends.
 pub(crate) struct AppendStream<S> {
     link: Arc<Link>,
-    /// None when it has ended.
+    /// The requests of openraft; none once they have ended.
     input: Option<S>,
     calls: OpenStream,
     answers: mpsc::UnboundedReceiver<Answer>,
     in_flight: InFlight,
     held: Option<Held>,
-    /// Answers that are not released yet.
+    /// Answers that openraft must not see yet.
     answered: VecDeque<AppendReply>,
-    /// Answers that openraft takes before anything else happens.
+    /// Answers for openraft, delivered before anything else happens.
     released: VecDeque<AppendReply>,
-    /// Rings when the oldest request in flight may be overdue. Set again only when it rings, not for every request.
+    /// Fires when the oldest request in flight may be overdue. Reset only when it fires, not for
+    /// every request.
     alarm: Pin<Box<Sleep>>,
-    /// Rings when what is held has waited long enough.
+    /// Fires when the held request has waited long enough.
     hold: Pin<Box<Sleep>>,
 }
 
-/// Requests without entries that are not sent yet: the newest of them, and how many it stands for.
+/// Requests without entries that are not sent yet: the newest one, and the number that it stands
+/// for.
 struct Held {
     request: peer::AppendRequest,
     count: usize,
 }
 
-/// A request that was sent and waits for its answer.
+/// A request in flight.
 struct Sent {
     at: Instant,
     bytes: usize,
     has_entries: bool,
-    /// How many requests without entries it carries along, and where they end.
+    /// The number of held requests that it stands for.
     along: usize,
+    /// The entry before its first one, where the held requests end.
     prev: Option<quorate_types::LogId>,
 }
 
-/// Requests that were sent and wait for their answers, the oldest first.
+/// Requests in flight, the oldest first.
+///
+/// # Invariants
+/// * At most [`APPENDS_IN_FLIGHT_MAX`], and one that was held.
 #[derive(Default)]
 struct InFlight {
     requests: VecDeque<Sent>,
@@ -97,18 +110,20 @@ impl InFlight {
     }
 
     fn push(&mut self, sent: Sent) {
+        assert!(self.requests.len() <= APPENDS_IN_FLIGHT_MAX, "requests in flight are bounded");
         self.bytes += sent.bytes;
         self.requests.push_back(sent);
         self.sent += 1;
     }
 
-    /// The sequence number of the oldest one, which is answered next.
+    /// The sequence number of the oldest request, which is answered next.
     fn oldest(&self) -> u64 {
         self.sent - self.requests.len() as u64
     }
 
     fn pop(&mut self) -> Sent {
         let oldest = self.requests.pop_front().expect("an answer is taken only while a request waits for it");
+        assert!(oldest.bytes <= self.bytes, "bytes in flight are those of the requests in flight");
         self.bytes -= oldest.bytes;
         oldest
     }
@@ -131,7 +146,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
         }
     }
 
-    /// The answers, one a request, in order. Nothing follows after one that is not a match.
+    /// The answers, one per request, in order. The stream ends after an answer that is no match.
     pub(crate) fn answers(self) -> impl Stream<Item = AppendAnswer> {
         stream::unfold(Some(self), |stream| async move {
             let mut stream = stream?;
@@ -141,7 +156,8 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
         })
     }
 
-    /// Sends what there is to send until there is an answer to give; none when the input has ended and everything is answered.
+    /// Sends requests until there is an answer to deliver; none once the input has ended and every
+    /// request is answered.
     async fn next_answer(&mut self) -> Option<AppendAnswer> {
         loop {
             if let Some(reply) = self.released.pop_front() {
@@ -167,13 +183,14 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
                 () = &mut self.alarm, if waiting => self.overdue(),
             };
             if let Err(error) = done {
-                // What is answered and not released is lost with the stream: openraft sends it again.
+                // Unreleased answers are dropped with the stream; openraft sends their requests
+                // again.
                 return Some(error.into_answer());
             }
         }
     }
 
-    /// Takes a request of openraft's: sends it, or holds it.
+    /// Sends or holds a request of openraft.
     fn take(&mut self, request: AppendRequest) -> Result<(), End> {
         let request = convert::our_append_request(request);
         let first = self.in_flight.sent == 0;
@@ -209,7 +226,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
         Ok(())
     }
 
-    /// Takes an answer to the oldest request, and releases what may be released.
+    /// Takes the answer to the oldest request, and releases all answers that openraft may see.
     fn settle(&mut self, answer: Option<Answer>) -> Result<(), End> {
         match answer {
             Some(Answer::Append { sequence, reply }) if sequence == self.in_flight.oldest() => {
@@ -224,6 +241,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
                     None => self.held.is_some(),
                 };
                 if !next_ends_here {
+                    assert!(self.released.is_empty(), "answers are delivered in order");
                     std::mem::swap(&mut self.answered, &mut self.released);
                 }
                 Ok(())
@@ -233,7 +251,8 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
         }
     }
 
-    /// The alarm rang: an error if the oldest request is overdue, else it is set for when it would be.
+    /// The alarm fired: fails if the oldest request is overdue, else resets the alarm to when it
+    /// would be.
     fn overdue(&mut self) -> Result<(), End> {
         let Some(oldest) = self.in_flight.requests.front() else { return Ok(()) };
         let due = oldest.at + APPEND_TIMEOUT;
@@ -245,16 +264,16 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
     }
 }
 
-/// The next request of an input that has not ended.
+/// The next request; none once the input has ended.
 async fn next<S: Stream<Item = AppendRequest> + Unpin>(input: &mut Option<S>) -> Option<AppendRequest> {
     input.as_mut()?.next().await
 }
 
-/// Why a stream ends.
+/// The end of a stream.
 enum End {
-    /// The follower has another log, or follows another leader.
+    /// The follower has a conflicting log, or follows another leader.
     Refused(AppendReply),
-    /// It does not answer, or not to this.
+    /// The follower is unresponsive, or its answer is of another kind.
     Failed(RPCError<TypeConfig>),
 }
 

@@ -1,8 +1,9 @@
 //! Delays a batch briefly so that concurrent clients share it.
 //!
-//! When a round of a group ends, the clients that it answered send their next requests a moment later, just after the requests
-//! that waited meanwhile have started the next round: two half-full rounds alternate from then on. A delay of a small part of a
-//! round lets them travel together. A lone client is never delayed: its rounds carry one request.
+//! When a round of a group ends, the clients that it answered send their next requests a moment
+//! later, just after the requests that waited meanwhile have started the next round: two half-full
+//! rounds alternate from then on. A delay of a small part of a round lets them travel together. A
+//! lone client is never delayed: its rounds carry one request.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Who waits for which answer: requests to other replicas, matched with their replies by number.
+//! Open requests to other replicas, matched with their answers by number.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::runtime;
 
-/// What another replica answered.
+/// The answer of another replica.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Append {
@@ -21,13 +21,13 @@ pub(crate) enum Answer {
     Transfer {
         accepted: bool,
     },
-    /// It cannot handle requests.
+    /// The replica is not open there, or its Raft core has stopped.
     Unreachable,
 }
 
 enum Waiting {
     Call(oneshot::Sender<Answer>),
-    /// Bounded by the requests in flight of the stream: each is answered at most once.
+    /// Bounded by the requests in flight of the stream: each gets at most one answer.
     Stream(mpsc::UnboundedSender<Answer>),
 }
 
@@ -42,20 +42,20 @@ struct Table {
 
 impl Default for Calls {
     fn default() -> Self {
-        // Starts at random, so that an answer to an earlier life of this process finds nobody.
+        // Random, so that no call of this process gets an answer meant for an earlier one.
         let start = runtime::random().next_u64() >> 1;
         Calls(Arc::new(Table { waiting: Mutex::default(), next: AtomicU64::new(start) }))
     }
 }
 
 impl Calls {
-    /// A call whose answer is awaited.
+    /// Opens a call with one answer.
     pub(crate) fn open(&self) -> Call {
         let (sender, receiver) = oneshot::channel();
         Call { number: self.insert(Waiting::Call(sender)), answer: receiver }
     }
 
-    /// A stream whose answers arrive at the receiver until the stream is dropped.
+    /// Opens a stream; its answers arrive at the receiver until the stream is dropped.
     pub(crate) fn open_stream(&self) -> (OpenStream, mpsc::UnboundedReceiver<Answer>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (OpenStream(self.insert(Waiting::Stream(sender))), receiver)
@@ -63,11 +63,12 @@ impl Calls {
 
     fn insert(&self, waiting: Waiting) -> Number {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        self.table().insert(id, waiting);
+        let previous = self.table().insert(id, waiting);
+        assert!(previous.is_none(), "call numbers are unique");
         Number { id, calls: self.clone() }
     }
 
-    /// Hands an answer to whoever waits for it. Nobody does after a time-out.
+    /// Delivers an answer; drops it if its call has timed out.
     pub(crate) fn answer(&self, id: u64, answer: Answer) {
         let mut table = self.table();
         let Some(waiting) = table.remove(&id) else { return };
@@ -83,11 +84,11 @@ impl Calls {
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
-        self.0.waiting.lock().expect("nobody panics while holding this lock")
+        self.0.waiting.lock().expect("no code panics while it holds this lock")
     }
 }
 
-/// An open number; dropping it forgets whoever waited.
+/// The number of an open call; closes the call when dropped.
 struct Number {
     id: u64,
     calls: Calls,
@@ -99,7 +100,7 @@ impl Drop for Number {
     }
 }
 
-/// A call whose answer is awaited.
+/// An open call with one answer.
 pub(crate) struct Call {
     number: Number,
     answer: oneshot::Receiver<Answer>,
@@ -110,14 +111,14 @@ impl Call {
         self.number.id
     }
 
-    /// The answer; none if the table was dropped.
+    /// Waits for the answer; none if the table was dropped.
     pub(crate) async fn answer(self) -> Option<Answer> {
         let Call { number: _open, answer } = self;
         answer.await.ok()
     }
 }
 
-/// A stream of calls.
+/// An open stream of calls.
 pub(crate) struct OpenStream(Number);
 
 impl OpenStream {

@@ -1,4 +1,5 @@
-//! Starts the elections of all replicas of a node: one task checks all of them, instead of a timer in every Raft core.
+//! Starts the elections of all replicas of a node: one task checks all of them, instead of a timer
+//! in every Raft core.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,19 +16,21 @@ const CORE_HEARTBEATS: (u64, u64) = (5, 3);
 /// How long a leader without a quorum pauses before it probes its followers again, in leases.
 const QUORUM_PROBE_LEASES: u64 = 4;
 
-/// Entries up to the durable one that are retained whatever their size: a purge never comes near the entry being applied
-/// (openraft issue 2116).
+/// Entries up to the durable one that are retained regardless of their size: a purge never comes
+/// near the entry being applied (openraft issue 2116).
 pub const LOG_RETAINED_ENTRIES: u64 = 256;
 
-/// Heartbeat and lease: a trade-off between idle cost, tolerance of slow disks, and the time to a new leader.
+/// Heartbeat and lease: a trade-off between idle cost, tolerance of slow disks, and the time to a
+/// new leader.
 ///
 /// Every node of a cluster uses the same values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// Interval of a leader's heartbeats, in milliseconds.
     pub heartbeat_ms: u64,
-    /// Validity of one contact, in milliseconds: a follower neither votes for another candidate nor campaigns for so long after
-    /// a message of its leader, and a leader accepts proposals for so long after a quorum answered. At least two heartbeats.
+    /// Validity of one contact, in milliseconds: a follower neither votes for another candidate nor
+    /// campaigns for so long after a message of its leader, and a leader accepts proposals for so
+    /// long after a quorum answered. At least two heartbeats.
     pub lease_ms: u64,
 }
 
@@ -44,8 +46,8 @@ impl Timing {
         Duration::from_millis(self.lease_ms)
     }
 
-    /// The time after a node's start during which its restarted replicas neither vote nor campaign: they have forgotten which
-    /// leader they promised to wait for.
+    /// The time after a node's start during which its restarted replicas neither vote nor campaign:
+    /// they have forgotten which leader they promised to wait for.
     pub fn vote_freeze(&self) -> Duration {
         self.lease()
     }
@@ -56,15 +58,18 @@ impl Timing {
             cluster_name: "quorate".to_owned(),
             // Only openraft's own time-outs use this: how long a heartbeat may take.
             heartbeat_interval: self.heartbeat_ms * CORE_HEARTBEATS.0 / CORE_HEARTBEATS.1,
-            // openraft takes the longest of its election time-outs as its lease; the time-outs themselves are not used.
+            // openraft takes the longest of its election time-outs as its lease; the time-outs
+            // themselves are not used.
             election_timeout_min: self.lease_ms - 1,
             election_timeout_max: self.lease_ms,
-            // No core looks at a clock: `heartbeat` sends the heartbeats of all groups together, and `campaigner` starts elections.
+            // No core looks at a clock: `heartbeat` sends the heartbeats of all groups together,
+            // and `campaigner` starts elections.
             enable_tick: false,
             enable_heartbeat: false,
             enable_elect: false,
             enable_pre_vote: Some(true),
-            // A restarted leader may have lost applied state: it asks for votes like any other replica.
+            // A restarted leader may have lost applied state: it asks for votes like any other
+            // replica.
             enable_leader_restore: Some(false),
             quorum_loss_probe_interval: Some(QUORUM_PROBE_LEASES * self.lease_ms),
             // `retention` triggers snapshots and purges, for all groups together.
@@ -85,15 +90,17 @@ pub struct Options {
     pub node: NodeId,
     /// Heartbeats and elections.
     pub timing: Timing,
-    /// An existing directory for the files of snapshots to send, on the file system of the state; emptied at start.
+    /// An existing directory for the files of snapshots to send, on the file system of the state;
+    /// emptied at start.
     pub snapshot_dir: PathBuf,
     /// Bytes of log up to the durable entry that a group retains, for followers that were away.
     pub log_retained_bytes_per_group: u64,
     /// Bytes of log that all groups of the node retain together.
     pub log_retained_bytes_per_node: u64,
-    /// Entries up to the durable one that a group retains whatever their size: [`LOG_RETAINED_ENTRIES`], fewer in tests.
+    /// Entries up to the durable one that a group retains regardless of their size:
+    /// [`LOG_RETAINED_ENTRIES`], fewer in tests.
     pub log_retained_entries: u64,
-    /// Called when a Raft core has died or a disk is in doubt, with the reason. It must end the process: a replica that is
-    /// unsure of itself must not vote, acknowledge or apply.
+    /// Called when a Raft core has died or a disk is in doubt, with the reason. It must end the
+    /// process: a replica that is unsure of itself must not vote, acknowledge or apply.
     pub on_fatal: Arc<dyn Fn(String) + Send + Sync>,
 }

@@ -1,4 +1,5 @@
-//! Between our vocabulary, which is persisted and sent, and openraft's types, which live in memory only.
+//! Conversions between our types, which are persisted and sent, and openraft's types, which live in
+//! memory only.
 
 use openraft::EntryPayload;
 use quorate_types::codec::Blob;
@@ -106,7 +107,7 @@ pub(crate) fn our_append_request(request: raft::AppendRequest) -> peer::AppendRe
     }
 }
 
-/// openraft's answer to one request of a stream of appends.
+/// openraft's answer to one request of an append stream.
 pub(crate) type AppendResult = openraft::raft::StreamAppendResult<raft::TypeConfig>;
 
 pub(crate) fn append_result(reply: AppendReply) -> AppendResult {

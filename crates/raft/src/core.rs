@@ -1,4 +1,5 @@
-//! The Raft core of one replica, with its log and its applied state: the part that every operation on a replica needs.
+//! The Raft core of one replica, with its log and its applied state: the part that every operation
+//! on a replica needs.
 
 use std::sync::Arc;
 

@@ -1,15 +1,18 @@
 //! Election time-outs of one replica.
 //!
-//! openraft's own timers are off: 256 cores that each look at a clock would be most of the CPU of an idle node. Instead one task
-//! per node (`campaigner`) checks all replicas and tells openraft when to campaign; openraft asks for pre-votes first.
+//! openraft's own timers are off: 256 cores that each look at a clock would be most of the CPU of
+//! an idle node. Instead one task per node (`campaigner`) checks all replicas and tells openraft
+//! when to campaign; openraft asks for pre-votes first.
 //!
 //! ```text
-//!   last contact ──── lease ────┬─ rank × STAGGER + jitter ──→ campaigns ──── RETRY + jitter ──→ campaigns again
-//!                               └ no voter votes for another candidate before this: the leader may be alive
+//!   last contact ── lease ──┬─ rank × STAGGER + jitter ─→ campaigns ── RETRY + jitter ─→ campaigns
+//!                           └ no voter votes for another candidate before this: the leader may
+//!                             be alive
 //! ```
 //!
-//! The remaining voters take turns by rank, which follows from group and replica: two of them rarely campaign at the same moment,
-//! and the groups of a failed node are spread over all survivors.
+//! The remaining voters take turns by rank, which follows from group and replica: two of them
+//! rarely campaign at the same moment, and the groups of a failed node are spread over all
+//! survivors.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -21,7 +24,8 @@ use crate::soft_state::SoftState;
 
 /// Extra wait per rank: longer than a pre-vote and a vote with their syncs usually take.
 const STAGGER: Duration = Duration::from_millis(100);
-/// The shortest pause before the second try. Jitter adds up to as much again, so that rivals fall out of step.
+/// The shortest pause before the second try. Jitter adds up to as much again, so that rivals fall
+/// out of step.
 const RETRY: Duration = Duration::from_millis(100);
 /// How often the pause doubles at most: a try needs more time where slow disks delay the votes.
 const RETRY_DOUBLINGS_MAX: u32 = 2;
@@ -32,7 +36,8 @@ const LOST_LEASES: u32 = 4;
 ///
 /// # Invariants
 /// * No campaign before `votes_from`.
-/// * The first campaign after a contact waits at least for the lease, unless the replica is the only voter.
+/// * The first campaign after a contact waits at least for the lease, unless the replica is the
+///   only voter.
 pub(crate) struct Election {
     node: NodeId,
     group: GroupId,
@@ -42,7 +47,8 @@ pub(crate) struct Election {
     silence: Mutex<Silence>,
 }
 
-/// The time since the last contact, and the campaigns in it. A contact is an accepted message of a leader, or a vote given.
+/// The time since the last contact, and the campaigns in it. A contact is an accepted message of a
+/// leader, or a vote given.
 #[derive(Default)]
 struct Silence {
     last_contact: Option<Instant>,
@@ -57,8 +63,8 @@ impl Election {
         Election { node, group, replica, lease, votes_from, silence: Mutex::default() }
     }
 
-    /// The moment from which this replica votes and campaigns. A restarted replica has forgotten which leader it promised to
-    /// wait for, so it waits for the longest lease there is.
+    /// The moment from which this replica votes and campaigns. A restarted replica has forgotten
+    /// which leader it promised to wait for, so it waits for the longest lease there is.
     pub(crate) fn votes_from(&self) -> Instant {
         self.votes_from
     }
@@ -68,8 +74,8 @@ impl Election {
         *self.silence() = Silence { last_contact: Some(now), ..Silence::default() };
     }
 
-    /// Whether the last contact was recent. An isolated replica keeps believing in the leader it knew, because it would have to
-    /// win a pre-vote to learn of another one.
+    /// Whether the last contact was recent. An isolated replica keeps believing in the leader it
+    /// knew, because it would have to win a pre-vote to learn of another one.
     pub(crate) fn has_contact(&self, now: Instant) -> bool {
         self.silence().last_contact.is_some_and(|contact| now < contact + self.lease * LOST_LEASES)
     }
@@ -118,7 +124,8 @@ impl Election {
         STAGGER.mul_f64(rank as f64 + self.jitter(0) / 4.0)
     }
 
-    /// From 0 to 1; differs between the replicas of a group and from try to try. A hash is enough: only rivals must differ.
+    /// From 0 to 1; differs between the replicas of a group and from try to try. A hash is enough:
+    /// only rivals must differ.
     fn jitter(&self, tries: u32) -> f64 {
         // splitmix64 (Steele, Lea, Flood 2014) of a number that no two replicas share.
         let mut z = (self.replica.0 ^ (u64::from(tries) << 48)).wrapping_add(0x9e37_79b9_7f4a_7c15);

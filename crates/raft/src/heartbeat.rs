@@ -1,4 +1,5 @@
-//! Sends the heartbeats of all groups led here together: they share frames, and the node wakes up once.
+//! Sends the heartbeats of all groups led here together: they share frames, and the node wakes up
+//! once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::replicas::Replicas;
 
-/// Sends heartbeats every `period`, for ever.
+/// Sends heartbeats every `period`.
 pub(crate) async fn run(replicas: Arc<Replicas>, period: Duration) {
     let mut beat = tokio::time::interval(period);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,23 +1,27 @@
-//! Raft groups of a node, on openraft. The only crate that knows openraft; it knows neither tonic nor RocksDB.
+//! Raft groups of a node, on openraft. The only crate that knows openraft; it knows neither tonic
+//! nor RocksDB.
 //!
 //! ```text
 //!   Shard      a shard's replica for its clients: write, read barrier, read
-//!     │          shard: commands that arrive while an entry is in flight become the next entry
+//!     │          batch: commands that arrive while an entry is in flight become the next entry
 //!     │          read_rounds: reads that arrive during a round of the quorum join the next one
 //!   Replica    one replica of one Raft group: propose, confirm, status, membership, messages
 //!     │
-//!   Groups     all replicas of a node: open, destroy, dispatch messages; heartbeats, elections, purges, supervision
-//!     │
-//!   openraft ── log_store ──→ machine::Log       state_machine ──→ machine::Replica       network ──→ Transport (trait)
+//!   Groups     all replicas of a node: open, destroy, dispatch messages, supervise;
+//!     │          heartbeats, elections and purges of all of them together
+//!   openraft ─┬─ log_store ──────→ machine::Log
+//!             ├─ state_machine ──→ machine::Replica
+//!             └─ network ────────→ Transport (trait)
 //! ```
 //!
-//! Read `shard` and `replica` next: they are the path of a put. Then `log_store`, `state_machine`, `network`, `groups`.
+//! Read `shard` and `replica` next: they are the path of a put. Then `log_store`, `state_machine`,
+//! `network`, `groups`.
 
 mod shard;
 
+mod batch;
 mod batch_delay;
 mod read_rounds;
-mod submission;
 
 mod replica;
 
@@ -29,8 +33,10 @@ mod purge;
 mod soft_state;
 
 mod log_store;
+mod snapshot_data;
 mod state_machine;
 
+mod append_receive;
 mod append_stream;
 mod calls;
 mod inbound;
@@ -46,6 +52,7 @@ mod campaigner;
 mod config;
 mod election;
 mod heartbeat;
+mod opening;
 mod replicas;
 mod retention;
 mod tasks;
@@ -56,6 +63,7 @@ mod memory_transport;
 mod openraft_types;
 mod runtime;
 
+pub use batch::Written;
 pub use config::{LOG_RETAINED_ENTRIES, Options, Timing};
 pub use error::{InstallError, OpenError, OrderError, Stopped};
 pub use groups::Groups;
@@ -63,8 +71,7 @@ pub use memory_transport::MemoryNetwork;
 pub use replica::{Applied, Confirmed, Replica, ReplicaStatus};
 pub use runtime::simulate;
 pub use shard::{ReadReply, Shard};
-pub use state_machine::Received;
-pub use submission::Written;
+pub use snapshot_data::Received;
 pub use transport::{Lane, SnapshotUnsent, Transport, Unsent};
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The link from one replica to another of its group: single requests with their answers, and the ends of append streams.
+//! The link from one replica to another of its group: single requests with their answers, and the
+//! ends of append streams.
 
 use std::time::Duration;
 

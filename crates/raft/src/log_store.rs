@@ -1,4 +1,4 @@
-//! The shared log as openraft sees it: one `LogStore` a replica.
+//! The shared log, as openraft sees it: one `LogStore` per replica.
 
 use std::fmt::Debug;
 use std::io;
@@ -17,7 +17,8 @@ use tracing::debug;
 use crate::convert;
 use crate::openraft_types::{Entry, LogId, TypeConfig, Vote};
 
-/// How many bytes of entries are read at a time for replication and for apply. At least one entry is always read.
+/// Bytes of entries read at a time for replication and for apply. At least one entry is always
+/// read.
 const READ_BYTES_MAX: usize = 1 << 20;
 
 /// One replica's log.
@@ -32,18 +33,25 @@ impl LogStore {
         LogStore { log, replica }
     }
 
-    /// Entries from `start` on, at most up to `end`, in one read.
+    /// Reads entries from `start` on, up to `end` or the bound of one read.
     fn read(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         let entries = self.log.entries(self.replica, start..end, READ_BYTES_MAX).map_err(to_io)?;
+        assert_contiguous(&entries);
         Ok(entries.into_iter().map(convert::entry).collect())
     }
+}
+
+/// Checked before a write and after a read.
+fn assert_contiguous(entries: &[quorate_types::Entry]) {
+    let follows = |pair: &[quorate_types::Entry]| pair[1].id.index == pair[0].id.index + 1;
+    assert!(entries.windows(2).all(follows), "the entries of a replica have no holes");
 }
 
 fn to_io(error: LogError) -> io::Error {
     io::Error::other(error)
 }
 
-/// The half-open range of indexes that `range` means.
+/// The half-open form of a range of indexes.
 fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let start = match range.start_bound() {
         Bound::Included(&start) => start,
@@ -123,12 +131,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.clone()
     }
 
-    /// Durable on return is for whom this replica votes in which term. That the candidate won it learns later, and that is durable with
-    /// what is written next, such as the first entry of the term: nothing is lost with it, a replica that forgets it has still voted
-    /// for nobody else, and an election takes two syncs less.
+    /// The vote (term and candidate) is durable on return. Its `committed` flag, set when the
+    /// candidate has won, is persisted by the next write, such as the first entry of the term. That
+    /// saves two fsyncs per election, and is safe: a replica that forgets the flag has still voted
+    /// for no other candidate.
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let vote = convert::our_vote(vote);
         let saved = self.log.state(self.replica).map_err(to_io)?.vote;
+        assert!(saved.is_none_or(|saved| saved.term <= vote.term), "a vote never goes back to an earlier term");
         if vote.committed && saved == Some(quorate_types::Vote { committed: false, ..vote }) {
             self.log.vote_won(self.replica);
         } else {
@@ -155,7 +165,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries = entries.into_iter().map(convert::our_entry).collect();
+        let entries: Vec<_> = entries.into_iter().map(convert::our_entry).collect();
+        assert_contiguous(&entries);
         self.log.append(self.replica, entries, Box::new(move |result| callback.io_completed(result.map_err(to_io))));
         Ok(())
     }
@@ -172,11 +183,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 }
 
-/// A `Done` and the end where its result arrives.
+/// A `Done` and the receiver of its result.
 fn completion() -> (quorate_machine::log::Done, oneshot::Receiver<Result<(), LogError>>) {
     let (sender, receiver) = oneshot::channel();
     let done = Box::new(move |result| {
-        // The core that waited has gone: there is nobody left to tell.
+        // The receiver is gone when the core has stopped.
         let _ = sender.send(result);
     });
     (done, receiver)
@@ -199,14 +210,16 @@ mod tests {
         convert::vote(quorate_types::Vote { term, candidate: ReplicaId(candidate), committed })
     }
 
-    /// Whom a replica votes for is durable before it says so. That its candidate won waits for no sync, and for the next one.
+    /// A vote is durable before the replica answers. The candidate's victory waits for no sync; the
+    /// next write persists it.
     #[tokio::test]
-    async fn only_a_vote_that_is_news_waits_for_its_sync() {
+    async fn only_a_new_vote_waits_for_its_sync() {
         let log = Arc::new(MemoryLog::new(false));
         log.create(A, GroupId(1)).unwrap();
         let mut store = LogStore::new(log.clone(), A);
         let durable = || log.durable_state(A).and_then(|state| state.vote).map(convert::vote);
-        // A candidate, a leader of whom nothing was heard before, and another one of the same term.
+        // A candidate, a leader that was no candidate here, another one of the same term, a
+        // candidate of a later term.
         for news in [vote(1, 5, false), vote(2, 6, true), vote(2, 8, true), vote(3, 5, false)] {
             let mut saving = std::pin::pin!(store.save_vote(&news));
             assert!(futures::poll!(saving.as_mut()).is_pending(), "{news}");
@@ -219,7 +232,7 @@ mod tests {
         assert_eq!(store.read_vote().await.unwrap(), Some(vote(3, 5, true)));
         assert_eq!(durable(), Some(vote(3, 5, false)));
         log.crash();
-        assert_eq!(store.read_vote().await.unwrap(), Some(vote(3, 5, false)), "it still votes for nobody else");
+        assert_eq!(store.read_vote().await.unwrap(), Some(vote(3, 5, false)), "it still votes for no other candidate");
         store.save_vote(&vote(3, 5, true)).await.unwrap();
         log.sync();
         assert_eq!(durable(), Some(vote(3, 5, true)));

@@ -1,7 +1,7 @@
 //! Membership and leadership changes of a group, executed by the replica that leads it.
 //!
-//! Each order is one step of the reconciler, bounded in time, and harmless if it was executed before. Its effect shows in the
-//! leader's next report.
+//! Each order is one step of the reconciler, bounded in time, and harmless if it was executed
+//! before. Its effect shows in the leader's next report.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -99,8 +99,8 @@ impl<'a> Members<'a> {
         changed(self.core.raft.change_membership(change, false).await)
     }
 
-    /// Transfers leadership to a voter that can lead now. openraft never reverts a transfer: if the voter fails meanwhile, the
-    /// group holds an election as after a leader crash.
+    /// Transfers leadership to a voter that can lead now. openraft never reverts a transfer: if the
+    /// voter fails meanwhile, the group holds an election as after a leader crash.
     async fn transfer_leader(&self, to: ReplicaId) -> Result<(), OrderError> {
         self.check_successor(to)?;
         let raft = &self.core.raft;
@@ -127,8 +127,9 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// Confirms that a replica is no member. A deposed leader may not know that the replica became one, so a quorum confirms
-    /// this leader first, and the check uses the membership that is applied here after that.
+    /// Confirms that a replica is no member. A deposed leader may not know that the replica became
+    /// one, so a quorum confirms this leader first, and the check uses the membership that is
+    /// applied here after that.
     async fn confirm_absent(&self, id: ReplicaId, within: Duration) -> Result<(), OrderError> {
         let raft = &self.core.raft;
         let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(within);
@@ -176,7 +177,8 @@ impl<'a> Members<'a> {
         able.map(|other| other.replica).min()
     }
 
-    /// Transfers leadership to any voter that can lead now. Returns whether this replica does not lead afterwards.
+    /// Transfers leadership to any voter that can lead now. Returns whether this replica does not
+    /// lead afterwards.
     pub(crate) async fn give_up_leadership(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         while self.soft_state.lock().leads() && Instant::now() < deadline {

@@ -1,4 +1,4 @@
-//! A network in memory: the transport's twin for tests and simulations. Links are directed and can be cut or stalled.
+//! An in-memory transport for tests and simulations. Links are directed and can be cut or stalled.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use quorate_types::peer::{PeerMessage, SnapshotHeader};
 use quorate_types::{NodeId, Vote};
 
 use crate::groups::Groups;
-use crate::state_machine::Received;
+use crate::snapshot_data::Received;
 use crate::transport::{Lane, SnapshotUnsent, Transport, Unsent};
 
 /// A network of nodes in one process. Cheap to clone.
@@ -30,37 +30,38 @@ impl MemoryNetwork {
         Arc::new(MemoryTransport { network: self.clone(), from: node })
     }
 
-    /// Connects a node: messages for it reach these groups from now on.
+    /// Connects a node: its messages go to these groups from now on.
     pub fn connect(&self, node: NodeId, groups: Groups) {
         self.wires().nodes.insert(node, groups);
     }
 
-    /// Takes a node off the network, as if its process had ended.
+    /// Disconnects a node, as if its process had ended.
     pub fn disconnect(&self, node: NodeId) {
         self.wires().nodes.remove(&node);
     }
 
-    /// Cuts the link from one node to another; what is sent on it is lost without a word.
+    /// Cuts the link from one node to another: messages on it are lost silently.
     pub fn cut(&self, from: NodeId, to: NodeId) {
         self.wires().cut.insert((from, to));
     }
 
-    /// Mends every link that was cut.
+    /// Restores every link that was cut.
     pub fn heal(&self) {
         self.wires().cut.clear();
     }
 
-    /// Delays what is sent on a link from now on until it is released. Unbounded: it is the test that sends.
+    /// Stalls a link: messages sent on it wait until they are released. Their number is unbounded,
+    /// because the test is the sender.
     pub fn stall(&self, from: NodeId, to: NodeId) {
         self.wires().stalled.entry((from, to)).or_default();
     }
 
-    /// How many messages wait on a stalled link.
+    /// The number of messages that wait on a stalled link.
     pub fn stalled(&self, from: NodeId, to: NodeId) -> usize {
         self.wires().stalled.get(&(from, to)).map_or(0, VecDeque::len)
     }
 
-    /// Delivers the first so many messages of a stalled link, in order. It stays stalled.
+    /// Delivers the first `count` messages of a stalled link, in order. The link stays stalled.
     pub fn release(&self, from: NodeId, to: NodeId, count: usize) {
         for _ in 0..count {
             let (groups, message) = {
@@ -75,10 +76,11 @@ impl MemoryNetwork {
     }
 
     fn wires(&self) -> MutexGuard<'_, Wires> {
-        self.0.lock().expect("nobody panics while holding this lock")
+        self.0.lock().expect("no code panics while it holds this lock")
     }
 
-    /// Where messages on a link end: at a node, nowhere (cut), or it is known that nobody is there.
+    /// The receiver of messages on a link: none if the link is cut, an error if the node is not
+    /// connected.
     fn target(&self, from: NodeId, to: NodeId) -> Result<Option<Groups>, Unsent> {
         let wires = self.wires();
         if wires.cut.contains(&(from, to)) {
@@ -125,18 +127,20 @@ impl Transport for MemoryTransport {
     }
 }
 
-/// Files that are deleted when this is dropped.
+/// Files that are deleted on drop.
 struct Staged(Vec<PathBuf>);
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // What was installed is gone already.
-        self.0.iter().for_each(|file| drop(std::fs::remove_file(file)));
+        for file in &self.0 {
+            // An installation has consumed its files already.
+            let _ = std::fs::remove_file(file);
+        }
     }
 }
 
-/// A copy of a file, beside the directory that the sender deletes when it is done; each under a name of its own, as one may still be
-/// installed when the next one comes.
+/// Copies a file beside the directory that the sender deletes in the end. Each copy has its own
+/// name, because an earlier one may still be in use by an installation.
 fn stage(file: &PathBuf) -> std::io::Result<PathBuf> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = format!("staged-{}", NEXT.fetch_add(1, Ordering::Relaxed));

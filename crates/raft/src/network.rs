@@ -1,13 +1,14 @@
 //! openraft's network traits: one `Network` per replica that a leader or candidate talks to.
 //!
 //! ```text
-//!   append stream   requests carry sequence numbers; many are in flight, answered in order   (append_stream)
-//!   heartbeat       one request, one answer, outside any stream: never queued behind entries  (link)
-//!   vote, transfer  one request, one answer                                                   (link)
-//!   snapshot        files over a connection of the transport's own                            (snapshot_send)
+//!   append stream   numbered requests, many in flight, answered in order        (append_stream)
+//!   heartbeat       one request, one answer; never queued behind entries        (link)
+//!   vote, transfer  one request, one answer                                     (link)
+//!   snapshot        files over a connection of the transport's own              (snapshot_send)
 //! ```
 //!
-//! A lost message shows as a time-out: the stream ends with an error and openraft opens the next one.
+//! A lost message shows as a time-out: the stream ends with an error and openraft opens the next
+//! one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +28,8 @@ use crate::append_stream::AppendStream;
 use crate::convert;
 use crate::link::Link;
 use crate::openraft_types::{self as raft, AppendRequest, NodeRef, TypeConfig};
+use crate::snapshot_data::SnapshotData;
 use crate::snapshot_send::SnapshotsOut;
-use crate::state_machine::SnapshotData;
 use crate::wire::Wire;
 
 /// Pause before an unreachable peer is tried again.

@@ -9,8 +9,8 @@ use quorate_types::NodeId;
 use quorate_types::state::Head;
 use tokio::sync::oneshot;
 
-/// The type configuration of every group. Commands are opaque bytes. Raft's node record holds only the node id: addresses come
-/// from the topology, so a new address changes no membership.
+/// The type configuration of every group. Commands are opaque bytes. Raft's node record holds only
+/// the node id: addresses come from the topology, so a new address changes no membership.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TypeConfig;
 
@@ -78,7 +78,8 @@ impl fmt::Debug for Applied {
 pub(crate) struct Responder<T>(oneshot::Sender<T>);
 
 impl<T> Responder<T> {
-    /// A responder and the receiver of its result. The receiver fails if the core drops the proposal: outcome unknown.
+    /// A responder and the receiver of its result. The receiver fails if the core drops the
+    /// proposal: outcome unknown.
     pub(crate) fn pair() -> (Self, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
         (Responder(sender), receiver)

@@ -35,12 +35,14 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Forbids further writes to the state; waits for the one in progress. A later write would survive the replica.
+    /// Forbids further writes to the state; waits for the one in progress. A later write would
+    /// survive the replica.
     pub(crate) fn retire(&self) {
         *lock(&self.retired) = true;
     }
 
-    /// The permission to write to the state, held during the write. Refused once the replica is being destroyed.
+    /// The permission to write to the state, held during the write. Refused once the replica is
+    /// being destroyed.
     pub(crate) fn write_permit(&self) -> io::Result<MutexGuard<'_, bool>> {
         let retired = lock(&self.retired);
         if *retired { Err(io::Error::other("the replica is destroyed")) } else { Ok(retired) }
@@ -73,7 +75,8 @@ impl Progress {
         lock(&self.flushed).clone()
     }
 
-    /// Records that the state as of `meta` is durable: a flush began after `meta` was applied, and has ended.
+    /// Records that the state as of `meta` is durable: a flush began after `meta` was applied, and
+    /// has ended.
     pub(crate) fn set_flushed(&self, meta: SnapshotMeta) {
         assert!(meta.applied <= self.head().applied, "only an applied state can be durable");
         let mut flushed = lock(&self.flushed);

@@ -21,12 +21,12 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Keep {
     /// About so many bytes.
     pub(crate) bytes: u64,
-    /// At least so many entries up to the durable one, whatever their size.
+    /// At least so many entries up to the durable one, regardless of their size.
     pub(crate) entries: u64,
 }
 
-/// Purges the log below `flushed`, a state of this replica that is durable, except for the part to keep. Returns the number of
-/// entries purged.
+/// Purges the log below `flushed`, a state of this replica that is durable, except for the part to
+/// keep. Returns the number of entries purged.
 pub(crate) async fn purge_below(core: &Core, flushed: SnapshotMeta, keep: Keep) -> u64 {
     let Some(durable) = flushed.applied else { return 0 };
     let Ok(log) = core.log.state(core.replica) else { return 0 };
@@ -51,12 +51,14 @@ pub(crate) async fn purge_below(core: &Core, flushed: SnapshotMeta, keep: Keep) 
     if purged { end - first } else { 0 }
 }
 
-/// The number of entries, out of `entries` with `bytes` together, beyond the bytes to keep. All entries count as equally large:
-/// an estimate is enough to stay near the bound.
+/// The number of entries, out of `entries` with `bytes` together, beyond the bytes to keep. All
+/// entries count as equally large: an estimate is enough to stay near the bound.
 fn surplus_entries(entries: u64, bytes: u64, keep_bytes: u64) -> u64 {
     let bytes = bytes.max(1);
     let surplus = bytes.saturating_sub(keep_bytes);
-    u64::try_from(u128::from(entries) * u128::from(surplus) / u128::from(bytes)).unwrap_or(entries)
+    let entries_over = u64::try_from(u128::from(entries) * u128::from(surplus) / u128::from(bytes)).unwrap_or(entries);
+    assert!(entries_over <= entries, "a purge takes no more entries than there are");
+    entries_over
 }
 
 async fn wait_for(core: &Core, done: impl Fn(&RaftMetrics<TypeConfig>) -> bool) -> bool {

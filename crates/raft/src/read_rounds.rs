@@ -1,7 +1,8 @@
 //! Read barriers of a shard, many confirmed by one round of the quorum.
 //!
-//! A read joins only a round that starts after the read arrived: reads that arrive during a round wait for the next one. Any
-//! later state of the replica is new enough for them, so each reads for itself after the barrier, as much as it has room for.
+//! A read joins only a round that starts after the read arrived: reads that arrive during a round
+//! wait for the next one. Any later state of the replica is new enough for them, so each reads for
+//! itself after the barrier, as much as it has room for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +45,8 @@ impl ReadRounds {
         ReadRounds { queue, _rounds: Arc::new(AbortOnDropHandle::new(rounds)) }
     }
 
-    /// Waits for a round that began after this call, at most `within`: a quorum confirmed that this replica leads, and every
-    /// entry committed by then is applied here.
+    /// Waits for a round that began after this call, at most `within`: a quorum confirmed that this
+    /// replica leads, and every entry committed by then is applied here.
     pub(crate) async fn join(&self, within: Duration) -> Result<(), Rejection> {
         let now = Instant::now();
         let (deadline, leader_deadline) = (now + within, now + within.min(LEADER_WAIT_MAX));
@@ -72,6 +73,7 @@ async fn confirm_rounds(replica: Arc<Replica>, mut queue: mpsc::Receiver<Waiting
         {
             round.push(read);
         }
+        assert!(round.len() <= ROUND_READS_MAX, "the reads of a round are bounded");
         let now = Instant::now();
         round.retain(|read| read.deadline > now && !read.answer.is_closed());
         let Some(deadline) = round.iter().map(|read| read.deadline).max() else { continue };

@@ -1,4 +1,5 @@
-//! One replica of one Raft group: proposals, read barriers, status, membership, and the messages of other replicas.
+//! One replica of one Raft group: proposals, read barriers, status, membership, and the messages of
+//! other replicas.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use quorate_types::{GroupId, LogId, NodeId, Rejection, ReplicaId, Role, Vote};
 use tokio::time::Instant;
 use tracing::{Instrument, debug_span, info_span, warn};
 
+use crate::convert;
 use crate::core::Core;
 use crate::election::Election;
 use crate::error::{InstallError, OpenError, OrderError};
@@ -25,21 +27,21 @@ use crate::inbound::Inbound;
 use crate::membership::Members;
 use crate::openraft_types::{Command, Fatal, NodeRef, Responder, TypeConfig};
 use crate::purge::{Keep, purge_below};
+use crate::snapshot_data::Received;
 use crate::soft_state::{Declined, LEADER_WAIT_MAX, SoftStateCell};
-use crate::state_machine::Received;
 
 /// The result of a proposal that was applied.
 #[derive(Clone, Debug)]
 pub struct Applied {
     /// The machine's reply.
     pub reply: Reply,
-    /// The head of the state after the batch that held the proposal: `revision` and `applied` are at least those of the
-    /// proposal.
+    /// The head of the state after the batch that held the proposal: `revision` and `applied` are
+    /// at least those of the proposal.
     pub head: Head,
 }
 
-/// Proof that a quorum confirmed this replica as leader after the call began, and that it has applied every entry committed by
-/// then.
+/// Proof that a quorum confirmed this replica as leader after the call began, and that it has
+/// applied every entry committed by then.
 #[derive(Clone, Copy, Debug)]
 pub struct Confirmed(());
 
@@ -117,17 +119,13 @@ impl Replica {
         self.soft_state.lock().leads()
     }
 
-    fn term(&self) -> u64 {
-        self.soft_state.lock().term
-    }
-
     /// The node of the leader, as far as it knows.
     pub fn leader(&self) -> Option<NodeId> {
         self.soft_state.lock().leader
     }
 
-    /// Whether it may serve `eventual` reads: it is a voter, and it has applied at least the entries that it knew as committed
-    /// before the last restart.
+    /// Whether it may serve `eventual` reads: it is a voter, and it has applied at least the
+    /// entries that it knew as committed before the last restart.
     pub fn serves_eventual(&self) -> bool {
         let applied = self.head().applied;
         applied.is_some() && applied >= self.recovered_at && self.soft_state.lock().is_voter
@@ -161,8 +159,8 @@ impl Replica {
         self.core.log.retained_bytes(self.id())
     }
 
-    /// Starts the group with exactly these replicas, unless it is running already. Several initial replicas may call this
-    /// concurrently if all name the same set.
+    /// Starts the group with exactly these replicas, unless it is running already. Several initial
+    /// replicas may call this concurrently if all name the same set.
     pub async fn initialize(&self, initial_replicas: &[Placement]) -> Result<(), Rejection> {
         let members: BTreeMap<u64, NodeRef> =
             initial_replicas.iter().map(|initial| (initial.replica.0, NodeRef(initial.node))).collect();
@@ -180,16 +178,17 @@ impl Replica {
 
     /// Proposes one entry and waits until it is applied here, at most `within`.
     ///
-    /// Every [`Rejection`] but `Unknown` promises that the entry was not and will not be applied. After `Unknown` it may be
-    /// applied now, later or never.
+    /// Every [`Rejection`] but `Unknown` promises that the entry was not and will not be applied.
+    /// After `Unknown` it may be applied now, later or never.
     pub async fn propose(&self, proposal: Bytes, within: Duration) -> Result<Applied, Rejection> {
         let leader_deadline = Instant::now() + within.min(LEADER_WAIT_MAX);
         let applied = self.propose_with(|| Some(proposal), within, leader_deadline).await?;
         Ok(applied.expect("there is a proposal"))
     }
 
-    /// Like [`propose`](Self::propose), with the entry made once this replica leads. Waits for an undecided leadership until
-    /// `leader_deadline`. Returns none if there is nothing to propose by then.
+    /// Like [`propose`](Self::propose), with the entry made once this replica leads. Waits for an
+    /// undecided leadership until `leader_deadline`. Returns none if there is nothing to propose by
+    /// then.
     ///
     /// This is where a proposal asks for the leader; neither its callers nor the steps below do.
     pub(crate) async fn propose_with(
@@ -214,7 +213,8 @@ impl Replica {
     }
 
     async fn try_propose(&self, proposal: Bytes, deadline: Instant) -> Result<Applied, Declined> {
-        let span = debug_span!("propose", node = %self.core.node, group = %self.group(), term = self.term());
+        let span =
+            debug_span!("propose", node = %self.core.node, group = %self.group(), term = self.soft_state.lock().term);
         let within = deadline.saturating_duration_since(Instant::now());
         let (responder, applied) = Responder::pair();
         let proposed = async {
@@ -227,6 +227,8 @@ impl Replica {
             tokio::time::timeout(within, proposed.instrument(span)).await.map_err(late)??;
         match result {
             Ok(response) => {
+                let proposed = convert::our_log_id(&response.log_id);
+                assert!(response.data.head.applied >= Some(proposed), "the reply's head holds the proposal");
                 let reply = response.data.reply.expect("an entry with a proposal has a reply");
                 Ok(Applied { reply, head: response.data.head })
             }
@@ -235,13 +237,15 @@ impl Replica {
         }
     }
 
-    /// Confirms with a quorum, after this call began, that this replica leads, and waits until every entry committed by then is
-    /// applied here. Reads of its state are linearizable after that.
+    /// Confirms with a quorum, after this call began, that this replica leads, and waits until
+    /// every entry committed by then is applied here. Reads of its state are linearizable after
+    /// that.
     pub async fn confirm(&self, within: Duration) -> Result<Confirmed, Rejection> {
         self.confirm_with(within, Instant::now() + within.min(LEADER_WAIT_MAX)).await
     }
 
-    /// Like [`confirm`](Self::confirm), but waits for an undecided leadership until `leader_deadline`.
+    /// Like [`confirm`](Self::confirm), but waits for an undecided leadership until
+    /// `leader_deadline`.
     pub(crate) async fn confirm_with(
         &self,
         within: Duration,
@@ -286,7 +290,8 @@ impl Replica {
         tokio::time::timeout(within, confirmed).await.map_err(late)?
     }
 
-    /// Waits until it is decided which replica leads, at most until `deadline`. Rejects the request if this replica does not.
+    /// Waits until it is decided which replica leads, at most until `deadline`. Rejects the request
+    /// if this replica does not.
     async fn until_leadership_is_decided(&self, deadline: Instant) -> Result<(), Rejection> {
         if !self.soft_state.lock().is_decided() {
             let mut changes = self.core.raft.server_metrics();
@@ -298,7 +303,8 @@ impl Replica {
                     }
                 }
             };
-            // Still undecided at the deadline: the request is rejected below, or by openraft during a transfer.
+            // Still undecided at the deadline: the request is rejected below, or by openraft during
+            // a transfer.
             let _ = tokio::time::timeout_at(deadline, decided).await;
         }
         self.soft_state.lock().admit()
@@ -351,25 +357,21 @@ impl Replica {
         let _ = self.core.raft.trigger().elect(true).await;
     }
 
-    fn members(&self) -> Members<'_> {
-        Members::new(&self.core, &self.soft_state)
-    }
-
     /// Its report to the reconciler; a leader reports its followers too.
     pub(crate) fn report(&self) -> ReplicaReport {
-        self.members().report()
+        Members::new(&self.core, &self.soft_state).report()
     }
 
     /// Executes an order of the reconciler, at most `within`.
     pub(crate) async fn execute(&self, order: OrderKind, within: Duration) -> Result<(), OrderError> {
-        let span = info_span!("order", node = %self.core.node, group = %self.group(), replica = %self.id(), term = self.term());
-        self.members().execute(order, within).instrument(span).await
+        let span = info_span!("order", node = %self.core.node, group = %self.group(), replica = %self.id(), term = self.soft_state.lock().term);
+        Members::new(&self.core, &self.soft_state).execute(order, within).instrument(span).await
     }
 
-    /// Transfers leadership to a voter that has every entry, if there is one. Returns whether this replica does not lead
-    /// afterwards.
+    /// Transfers leadership to a voter that has every entry, if there is one. Returns whether this
+    /// replica does not lead afterwards.
     pub(crate) async fn give_up_leadership(&self, within: Duration) -> bool {
-        self.members().give_up_leadership(within).await
+        Members::new(&self.core, &self.soft_state).give_up_leadership(within).await
     }
 
     /// The last entry and membership applied.
@@ -377,7 +379,8 @@ impl Replica {
         self.core.progress.applied().snapshot_meta()
     }
 
-    /// Purges the log below `flushed`, which is durable, except for the part to keep. Returns the number of entries purged.
+    /// Purges the log below `flushed`, which is durable, except for the part to keep. Returns the
+    /// number of entries purged.
     pub(crate) async fn purge(&self, flushed: SnapshotMeta, keep: Keep) -> u64 {
         purge_below(&self.core, flushed, keep).await
     }

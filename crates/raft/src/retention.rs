@@ -1,6 +1,8 @@
-//! Bounds the logs: flushes the state of all groups together, then purges the entries that the flush made superfluous.
+//! Bounds the logs: flushes the state of all groups together, then purges the entries that the
+//! flush made superfluous.
 //!
-//! The order makes it safe: entries applied *before* the flush began are durable after it, and only those are purged.
+//! The order makes it safe: entries applied *before* the flush began are durable after it, and only
+//! those are purged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use crate::blocking;
 use crate::config::Options;
 use crate::error::Stopped;
+use crate::opening::Opener;
 use crate::purge::Keep;
 use crate::replica::Replica;
 use crate::replicas::Replicas;
@@ -34,14 +37,15 @@ pub(crate) struct Retention {
 }
 
 impl Retention {
-    pub(crate) fn new(
-        options: Options,
-        state: Arc<dyn State>,
-        replicas: Arc<Replicas>,
-        snapshots: Arc<SnapshotsOut>,
-        tasks: Tasks,
-    ) -> Self {
-        Retention { options, state, replicas, snapshots, tasks, turn: tokio::sync::Mutex::default() }
+    pub(crate) fn new(opener: &Opener, replicas: Arc<Replicas>, tasks: Tasks) -> Self {
+        Retention {
+            options: opener.options.clone(),
+            state: opener.state.clone(),
+            replicas,
+            snapshots: opener.snapshots.clone(),
+            tasks,
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Measures the logs every second and purges those that are too long by a quarter.
@@ -61,7 +65,8 @@ impl Retention {
         }
     }
 
-    /// Bytes that each of `replicas` logs may keep: the bound of one group, or its share of the node's bound if that is less.
+    /// Bytes that each of `replicas` logs may keep: the bound of one group, or its share of the
+    /// node's bound if that is less.
     fn keep_bytes(&self, replicas: usize) -> u64 {
         let share = self.options.log_retained_bytes_per_node / (replicas as u64).max(1);
         share.min(self.options.log_retained_bytes_per_group)

@@ -1,13 +1,13 @@
-//! The runtime as openraft asks for it: tokio's, except for what tokio takes from the operating system and a simulation must
-//! hand in.
+//! The runtime that openraft uses: tokio, except for the two sources of chance that a simulation
+//! must control.
 //!
 //! ```text
 //!   random numbers   election time-outs, the phase of the ticks, where call numbers start
-//!   watch channels   tokio wakes those who wait for one in a random order
+//!   watch channels   tokio wakes the receivers of a channel in a random order
 //! ```
 //!
-//! On a thread that called [`simulate`] both follow from a seed. On every other thread they are what they were: a branch is
-//! all that this costs.
+//! On a thread that called [`simulate`] both follow from a seed. On every other thread tokio's
+//! behaviour is unchanged, at the cost of one branch.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -26,8 +26,9 @@ thread_local! {
     static SEEDED: RefCell<Option<StdRng>> = const { RefCell::new(None) };
 }
 
-/// What openraft and this crate take from chance follows from the seed, on this thread and from now on. For simulations, on a
-/// thread of their own with a runtime of one thread: there, the same seed gives the same run.
+/// Makes every random choice of openraft and of this crate follow from the seed, on this thread
+/// from now on. A simulation calls it on a thread of its own with a single-threaded runtime: there,
+/// the same seed gives the same run.
 pub fn simulate(seed: u64) {
     SEEDED.set(Some(StdRng::seed_from_u64(seed)));
 }
@@ -36,12 +37,12 @@ fn is_simulated() -> bool {
     SEEDED.with_borrow(Option::is_some)
 }
 
-/// Where random numbers come from on this thread.
+/// The source of random numbers of this thread.
 pub(crate) fn random() -> Random {
     if is_simulated() { Random::Seeded } else { Random::System(rand::rng()) }
 }
 
-/// The source of random numbers of a thread.
+/// A source of random numbers.
 pub(crate) enum Random {
     System(ThreadRng),
     Seeded,
@@ -77,7 +78,7 @@ impl Random {
 }
 
 fn seeded<T>(draw: impl FnOnce(&mut StdRng) -> T) -> T {
-    SEEDED.with_borrow_mut(|rng| draw(rng.as_mut().expect("a thread that is simulated stays so")))
+    SEEDED.with_borrow_mut(|rng| draw(rng.as_mut().expect("a simulated thread stays simulated")))
 }
 
 /// tokio, for openraft.
@@ -141,12 +142,13 @@ impl AsyncRuntime for Runtime {
     }
 }
 
-/// tokio's watch channels. Those made on a simulated thread wake their receivers in the order in which they began to wait.
+/// tokio's watch channels. Channels made on a simulated thread wake their receivers in the order in
+/// which these began to wait.
 pub(crate) struct Watched;
 
 pub(crate) struct Sender<T> {
     inner: watch::Sender<T>,
-    // Dropped after `inner`: whoever it wakes must find the channel closed.
+    // Dropped after `inner`: a receiver that it wakes must find the channel closed.
     in_order: Option<WakeOnDrop>,
 }
 
@@ -260,7 +262,7 @@ mod tests {
         std::thread::spawn(run).join().unwrap()
     }
 
-    /// Shows that a seed decides what is drawn, and that a thread without one draws by chance.
+    /// A seed decides the numbers drawn; a thread without a seed draws at random.
     #[test]
     fn the_same_seed_draws_the_same() {
         let draw = |seed: Option<u64>| {
@@ -274,7 +276,8 @@ mod tests {
         assert_ne!(draw(None), draw(None));
     }
 
-    /// Shows that receivers wake in the order in which they wait, that nobody misses a change, and that all learn of the end.
+    /// Receivers wake in the order in which they wait, see every change, and see the end of the
+    /// channel.
     #[test]
     fn simulated_receivers_wake_in_order() {
         let order = on_a_thread_of_its_own(|| {

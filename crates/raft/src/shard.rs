@@ -1,34 +1,31 @@
 //! A shard's replica, as the shard's clients use it: batches of commands, read barriers, reads.
 //!
-//! Commands that arrive while an entry is in flight become the next entry. A round of a group costs the same however many
-//! commands it carries, so full rounds are the source of throughput. A lone command never waits; after an entry that carried
-//! commands of several clients the next one waits briefly for the clients just answered (`batch_delay`).
+//! Commands that arrive while an entry is in flight become the next entry. A round of a group costs
+//! the same however many commands it carries, so full rounds are the source of throughput. A lone
+//! command never waits; after an entry that carried commands of several clients the next one waits
+//! briefly for the clients just answered (`batch_delay`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use quorate_machine::kv;
 use quorate_machine::state::State;
 use quorate_testpoints::Bug;
 use quorate_types::clock::Clock;
 use quorate_types::state::Head;
-use quorate_types::{Command, Key, Proposal, ReadLevel, Record, Rejection, Role};
-use tokio::sync::{mpsc, oneshot};
+use quorate_types::{Command, Key, ReadLevel, Record, Rejection, Role};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::batch::{Batch, Queued, Submission, Written};
 use crate::batch_delay::BatchDelay;
 use crate::read_rounds::ReadRounds;
-use crate::replica::{Applied, Replica};
+use crate::replica::Replica;
 use crate::soft_state::LEADER_WAIT_MAX;
-use crate::submission::{Answer, Claim, Queued, Submission, Written};
 
 /// Submissions that may wait for the entry in flight; one more is refused as overload.
 const QUEUED_MAX: usize = 1024;
-/// Bounds of one entry.
-const ENTRY_COMMANDS_MAX: usize = 4096;
-const ENTRY_BYTES_MAX: usize = 4 << 20;
 /// How long an entry in flight holds up the next one, which is then sent beside it.
 const IN_FLIGHT_MAX: Duration = Duration::from_secs(5);
 /// Back-off for a client refused as overload, in milliseconds.
@@ -76,37 +73,23 @@ impl Shard {
         &self.replica
     }
 
-    /// Proposes commands, all in one entry, and waits until they are applied here, at most `within`. See [`Replica::propose`]
-    /// for the meaning of a rejection.
+    /// Proposes commands, all in one entry, and waits until they are applied here, at most
+    /// `within`. See [`Replica::propose`] for the meaning of a rejection.
     pub async fn write(&self, commands: Vec<Command>, within: Duration) -> Result<Written, Rejection> {
         let now = Instant::now();
         let (deadline, leader_deadline) = (now + within, now + within.min(LEADER_WAIT_MAX));
         let bytes = commands.iter().map(Command::size_bytes).sum();
         let overloaded = || Rejection::Overloaded { retry_after_ms: RETRY_AFTER_MS };
         let room = self.queued.reserve(bytes).ok_or_else(overloaded)?;
-        let (answer, answered) = oneshot::channel();
-        let claim = Claim::default();
-        let submission =
-            Submission { commands, bytes, deadline, leader_deadline, claim: claim.clone(), answer, _room: room };
+        let (submission, pending) = Submission::new(commands, deadline, leader_deadline, room);
         self.submissions.try_send(submission).map_err(|_full| overloaded())?;
-        let outcome = tokio::time::timeout_at(deadline, answered).await;
-        if let Ok(Ok(result)) = outcome {
-            return result;
-        }
-        if claim.abandon() {
-            let reason = "not proposed in time: the shard is busy or has no quorum".to_owned();
-            return Err(Rejection::Unavailable { reason });
-        }
-        let reason = match outcome {
-            Err(_late) => format!("not applied within {} ms", within.as_millis()),
-            Ok(_stopped) => "the replica stopped".to_owned(),
-        };
-        Err(Rejection::Unknown { reason })
+        pending.result(deadline).await
     }
 
-    /// Waits, at most `within`, until [`read`](Self::read) is as fresh as its level promises. `Strong`: a quorum confirmed, after
-    /// this call began, that this replica leads, and every entry committed by then is applied here. `Eventual`: the replica has
-    /// caught up once since it started.
+    /// Waits, at most `within`, until [`read`](Self::read) is as fresh as its level promises.
+    /// `Strong`: a quorum confirmed, after this call began, that this replica leads, and every
+    /// entry committed by then is applied here. `Eventual`: the replica has caught up once since it
+    /// started.
     pub async fn read_barrier(&self, level: ReadLevel, within: Duration) -> Result<(), Rejection> {
         if let Some(skipped) = self.seeded_defect(level) {
             return skipped;
@@ -132,9 +115,9 @@ impl Shard {
         }
     }
 
-    /// Reads keys from the replica's state as it is now, all from one view. Stops after the key whose value brings the total to
-    /// `bytes_max` bytes; the first key is always read. A point read of warm data takes microseconds, less than a switch to
-    /// another thread.
+    /// Reads keys from the replica's state as it is now, all from one view. Stops after the key
+    /// whose value brings the total to `bytes_max` bytes; the first key is always read. A point
+    /// read of warm data takes microseconds, less than a switch to another thread.
     pub fn read(&self, keys: &[Key], bytes_max: usize) -> Result<ReadReply, Rejection> {
         let mut found = None;
         let head_before = Bug::HeadBeforeRead.is_on().then(|| self.replica.head());
@@ -145,6 +128,7 @@ impl Shard {
             })
             .map_err(|error| Rejection::Unavailable { reason: error.to_string() })?;
         let (head, records) = found.expect("the view called back, or the error was returned");
+        assert!(records.len() <= keys.len(), "there is at most one record per key");
         let head = head_before.unwrap_or(head);
         Ok(ReadReply { head, role: self.replica.role(), records })
     }
@@ -165,98 +149,23 @@ async fn propose_batches(replica: Arc<Replica>, clock: Arc<dyn Clock>, mut queue
         };
         delay.wait(&queue).await;
         let leader_deadline = first.leader_deadline;
-        let mut batch = Batch { next: Some(first), ..Batch::default() };
+        let mut batch = Batch::starting_with(first);
         let mut began = Instant::now();
         let make_entry = || {
             began = Instant::now();
             batch.fill(&mut queue);
-            if !batch.commands.is_empty() {
-                sizes.record(batch.commands.len() as f64);
+            if batch.commands() > 0 {
+                sizes.record(batch.commands() as f64);
             }
             batch.entry(clock.now_ms())
         };
         let applied = replica.propose_with(make_entry, IN_FLIGHT_MAX, leader_deadline).await;
-        delay = BatchDelay::after(batch.waiters.len(), began.elapsed());
+        delay = BatchDelay::after(batch.clients(), began.elapsed());
         match applied {
             Ok(Some(applied)) => batch.deliver(applied),
             Ok(None) => {}
             Err(rejection) => batch.reject(rejection),
         }
-        next = batch.next;
-    }
-}
-
-/// Submissions that share an entry.
-///
-/// # Invariants
-/// * Its commands are claimed: their clients cannot give them up any more.
-/// * An entry has at most [`ENTRY_COMMANDS_MAX`] commands and [`ENTRY_BYTES_MAX`] bytes, or is one submission alone.
-#[derive(Default)]
-struct Batch {
-    commands: Vec<Command>,
-    bytes: usize,
-    waiters: Vec<Waiter>,
-    /// Not claimed yet: the first submission, or the one that did not fit.
-    next: Option<Submission>,
-}
-
-/// A client that waits for the outcomes of its commands.
-struct Waiter {
-    commands: usize,
-    answer: Answer,
-}
-
-impl Batch {
-    /// Claims queued submissions in their order, until one does not fit or the queue is empty. Skips those whose clients have
-    /// given up.
-    fn fill(&mut self, queue: &mut mpsc::Receiver<Submission>) {
-        while let Some(submission) = self.next.take().or_else(|| queue.try_recv().ok()) {
-            if !self.fits(&submission) {
-                self.next = Some(submission);
-                return;
-            }
-            if submission.deadline > Instant::now() && submission.claim.take() {
-                self.bytes += submission.bytes;
-                self.waiters.push(Waiter { commands: submission.commands.len(), answer: submission.answer });
-                self.commands.extend(submission.commands);
-            }
-        }
-    }
-
-    fn fits(&self, submission: &Submission) -> bool {
-        self.commands.is_empty()
-            || (self.commands.len() + submission.commands.len() <= ENTRY_COMMANDS_MAX
-                && self.bytes + submission.bytes <= ENTRY_BYTES_MAX)
-    }
-
-    /// The encoded entry; none without commands.
-    fn entry(&mut self, time_ms: u64) -> Option<Bytes> {
-        let commands = std::mem::take(&mut self.commands);
-        (!commands.is_empty()).then(|| Proposal { time_ms, commands }.encode().into())
-    }
-
-    /// Sends every client its outcomes. A client that has given up has reported its outcome as unknown.
-    fn deliver(&mut self, applied: Applied) {
-        let Applied { reply, head } = applied;
-        let mut outcomes = reply.into_shard().into_iter();
-        for waiter in self.waiters.drain(..) {
-            let own: Vec<_> = outcomes.by_ref().take(waiter.commands).collect();
-            assert_eq!(own.len(), waiter.commands, "the machine answers every command of an entry");
-            let _ = waiter.answer.send(Ok(Written { outcomes: own, head }));
-        }
-        assert_eq!(outcomes.len(), 0, "the machine answers every command of an entry once");
-    }
-
-    /// Sends the rejection to every client of the entry; if none was made, to the first submission.
-    fn reject(&mut self, rejection: Rejection) {
-        if self.waiters.is_empty()
-            && let Some(first) = self.next.take()
-        {
-            let _ = first.answer.send(Err(rejection));
-            return;
-        }
-        for waiter in self.waiters.drain(..) {
-            let _ = waiter.answer.send(Err(rejection.clone()));
-        }
+        next = batch.into_next();
     }
 }

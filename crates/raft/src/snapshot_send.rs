@@ -47,8 +47,8 @@ pub(crate) struct SnapshotsOut {
     next: AtomicU64,
     /// Transfers in progress, by group.
     sending: Mutex<HashMap<GroupId, usize>>,
-    /// Why the last snapshot from one replica to another was not delivered. Bounded: entries that no leader's report needs are
-    /// dropped.
+    /// Why the last snapshot from one replica to another was not delivered. Bounded: entries that
+    /// no leader's report needs are dropped.
     failed: Mutex<HashMap<(ReplicaId, ReplicaId), String>>,
 }
 
@@ -64,8 +64,8 @@ impl SnapshotsOut {
         }
     }
 
-    /// Whether a snapshot of the group is being sent. Its log must be retained: otherwise the receiver needs another snapshot
-    /// right after this one.
+    /// Whether a snapshot of the group is being sent. Its log must be retained: otherwise the
+    /// receiver needs another snapshot right after this one.
     pub(crate) fn is_sending(&self, group: GroupId) -> bool {
         self.sending().contains_key(&group)
     }
@@ -75,7 +75,8 @@ impl SnapshotsOut {
         !self.sending().is_empty()
     }
 
-    /// Adds to the leaders' reports why snapshots were not delivered. `reports` are those of all replicas of this node.
+    /// Adds to the leaders' reports why snapshots were not delivered. `reports` are those of all
+    /// replicas of this node.
     pub(crate) fn explain_failures(&self, reports: &mut [ReplicaReport]) {
         self.failed().retain(|(from, to), reason| {
             let leader = reports.iter_mut().find(|report| report.replica == *from);
@@ -88,8 +89,8 @@ impl SnapshotsOut {
         });
     }
 
-    /// Sends a snapshot over the link and waits until it is installed. Returns the receiver's vote. At most
-    /// [`SNAPSHOTS_OUT_MAX`] are sent at the same time.
+    /// Sends a snapshot over the link and waits until it is installed. Returns the receiver's vote.
+    /// At most [`SNAPSHOTS_OUT_MAX`] are sent at the same time.
     pub(crate) async fn send(&self, link: &Link, vote: Vote, pinned: Box<dyn Pinned>) -> Result<Vote, SendError> {
         let Link { group, from, to, node, .. } = link;
         let span = info_span!("send_snapshot", %group, %from, %to, %node, term = vote.term);

@@ -1,13 +1,15 @@
-//! Soft state of a replica: its role and the leader it knows, cached from openraft's metrics because every request reads them.
+//! Soft state of a replica: its role and the leader it knows, cached from openraft's metrics
+//! because every request reads them.
 //!
-//! It also decides when a request should wait. A request that is redirected during an election or a leader transfer asks one
-//! replica after another, none of which leads, and backs off longer each time. So it waits here for up to [`LEADER_WAIT_MAX`]
-//! while the leadership is undecided:
+//! It also decides when a request should wait. A request that is redirected during an election or a
+//! leader transfer asks one replica after another, none of which leads, and backs off longer each
+//! time. So it waits here for up to [`LEADER_WAIT_MAX`] while the leadership is undecided:
 //!
 //! ```text
-//!   no leader known           an election is running, and this replica may win it
-//!   transfer in progress      openraft accepts no more entries in this term; the successor does not lead yet
-//!   this replica just won     openraft accepts no entry before a quorum has answered once
+//!   no leader known         an election is running, and this replica may win it
+//!   transfer in progress    openraft accepts no more entries in this term, and the successor does
+//!                           not lead yet
+//!   this replica just won   openraft accepts no entry before a quorum has answered once
 //! ```
 
 use std::sync::{Mutex, MutexGuard};
@@ -21,9 +23,11 @@ use tokio::time::Instant;
 use crate::convert;
 use crate::openraft_types::TypeConfig;
 
-/// The longest wait for an undecided leadership: a transfer takes tens of milliseconds on a busy machine.
+/// The longest wait for an undecided leadership: a transfer takes tens of milliseconds on a busy
+/// machine.
 pub(crate) const LEADER_WAIT_MAX: Duration = Duration::from_millis(200);
-/// Pause before a declined request is sent to openraft again: about the time a quorum takes to answer.
+/// Pause before a declined request is sent to openraft again: about the time a quorum takes to
+/// answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(2);
 
 /// A replica's role in its group, as far as it knows.
@@ -36,7 +40,8 @@ pub(crate) struct SoftState {
     pub(crate) leader: Option<NodeId>,
     pub(crate) voters: Vec<NodeId>,
     pub(crate) is_voter: bool,
-    /// The term in which this replica gave its leadership to another one. openraft never reverts that.
+    /// The term in which this replica gave its leadership to another one. openraft never reverts
+    /// that.
     pub(crate) transferred_term: Option<u64>,
 }
 
@@ -145,7 +150,8 @@ pub(crate) enum Declined {
 }
 
 impl Declined {
-    /// Pauses before the next try; returns the rejection if there is none: it is final, or `leader_deadline` has passed.
+    /// Pauses before the next try; returns the rejection if there is none: it is final, or
+    /// `leader_deadline` has passed.
     pub(crate) async fn pause(self, leader_deadline: Instant) -> Result<(), Rejection> {
         match self {
             Declined::Undecided(_) if Instant::now() < leader_deadline => {

@@ -1,29 +1,29 @@
-//! The state machine of a replica, as openraft sees it: applies committed entries, reports durable state, produces and installs
-//! snapshots.
+//! The state machine of a replica, as openraft sees it: applies committed entries, reports durable
+//! state, produces and installs snapshots.
 //!
 //! ```text
-//!   durable mark   openraft purges the log only below its last *snapshot*. The state store has no log of its own, so a flush
-//!                  is what makes a purge safe: after a flush, `retention` records the flushed entry in `Progress` and asks
-//!                  openraft for a "snapshot", which is that mark and holds no data.
-//!   transfer       when a follower needs purged entries, openraft asks for the current snapshot: the pinned state. Its files
-//!                  are written when the network sends them.
+//!   durable mark   openraft purges the log only below its last *snapshot*. The state store has no
+//!                  log of its own, so only a flush makes a purge safe: after it,
+//!                  `retention` records the flushed entry in `Progress` and asks openraft for a
+//!                  "snapshot", which is that mark and holds no data.
+//!   transfer       when a follower needs purged entries, openraft asks for the current snapshot:
+//!                  the pinned state. Its files are written when the network sends them.
 //! ```
 
-use std::any::Any;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
+use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
-use openraft::{OptionalSend, RaftSnapshotBuilder};
-use quorate_machine::state::{Pinned, State, StateError, View};
+use quorate_machine::state::{State, StateError, View};
 use quorate_machine::{Machine, Replica};
 use quorate_testpoints::fail_point;
 use quorate_types::{Entry, Payload, ReplicaId};
 
 use crate::openraft_types::{self as raft, Applied, LogId, SnapshotMeta, TypeConfig};
 use crate::progress::Progress;
+use crate::snapshot_data::{MarkBuilder, SnapshotData};
 use crate::{blocking, convert};
 
 /// openraft's handle to the core of one replica.
@@ -35,34 +35,10 @@ pub(crate) type OpenMachine = Box<dyn Fn(ReplicaId, &dyn View) -> Result<Box<dyn
 /// Ends the process, with the reason.
 pub(crate) type OnFatal = Arc<dyn Fn(String) + Send + Sync>;
 
-/// Bounds of one batch to the state store: large enough to share its cost, small enough not to delay readers and other groups.
+/// Bounds of one batch to the state store: large enough to share its cost, small enough not to
+/// delay readers and other groups.
 const APPLY_ENTRIES_MAX: usize = 256;
 const APPLY_BYTES_MAX: usize = 4 << 20;
-
-/// A snapshot as openraft carries it.
-pub(crate) enum SnapshotData {
-    /// Names a durable state; there is no data to send.
-    Mark,
-    /// The state at one point in time, pinned until it has been sent.
-    Pinned(Box<dyn Pinned>),
-    /// Received, verified and durable files.
-    Staged(Received),
-}
-
-/// The files of a received snapshot: verified, durable, and consumed by the installation.
-pub struct Received {
-    files: Vec<PathBuf>,
-    /// Keeps the files in place.
-    _keep: Box<dyn Any + Send + Sync>,
-}
-
-impl Received {
-    /// A snapshot of these files. `keep` is dropped when the installation has ended or will not happen. That can be later than
-    /// the end of the call that started it: an installation outlives its call when the replica is destroyed meanwhile.
-    pub fn new(files: Vec<PathBuf>, keep: impl Any + Send + Sync) -> Self {
-        Received { files, _keep: Box::new(keep) }
-    }
-}
 
 /// The state machine of one replica.
 pub(crate) struct StateMachine {
@@ -176,11 +152,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<MarkBuilder> {
-        Some(MarkBuilder(self.progress.clone()))
+        Some(MarkBuilder::new(self.progress.clone()))
     }
 
     async fn get_snapshot_builder(&mut self) -> MarkBuilder {
-        MarkBuilder(self.progress.clone())
+        MarkBuilder::new(self.progress.clone())
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
@@ -188,10 +164,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             return Err(io::Error::other("only a received snapshot can be installed"));
         };
         let meta = convert::our_snapshot_meta(meta);
-        // Ingestion flushes overlapping memtables, which blocks: the other tasks of this thread move to another one.
+        // Ingestion flushes overlapping memtables, which blocks: the other tasks of this thread
+        // move to another one.
         let installed = blocking::in_place(|| {
             let _permit = self.progress.write_permit()?;
-            Ok::<_, io::Error>(self.replica.install(&received.files, &meta))
+            Ok::<_, io::Error>(self.replica.install(received.files(), &meta))
         })?;
         installed.map_err(|error| self.fatal("installing a snapshot", error))?;
         self.publish();
@@ -209,17 +186,5 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let pinned = self.replica.pin().map_err(|error| self.fatal("pinning a snapshot", error))?;
         let meta = convert::snapshot_meta(pinned.meta());
         Ok(Some(Snapshot { meta, snapshot: SnapshotData::Pinned(pinned) }))
-    }
-}
-
-/// "Builds" the snapshot that names the durable state.
-pub(crate) struct MarkBuilder(Progress);
-
-impl RaftSnapshotBuilder<TypeConfig> for MarkBuilder {
-    type SnapshotData = SnapshotData;
-
-    async fn build_snapshot(&mut self) -> io::Result<Snapshot<raft::LeaderId, u64, raft::NodeRef, SnapshotData>> {
-        let meta = convert::snapshot_meta(&self.0.flushed());
-        Ok(Snapshot { meta, snapshot: SnapshotData::Mark })
     }
 }

@@ -289,7 +289,8 @@ async fn three_replicas_elect_a_leader_and_agree() {
     story.end().await;
 }
 
-/// The others elect a new leader; the old one, cut off, can confirm nothing, and follows when it is back.
+/// The others elect a new leader; the old one, cut off, can confirm nothing, and follows when it is
+/// back.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_isolated_leader_confirms_no_read_and_acknowledges_no_write() {
     let mut story = Story::begin().await;
@@ -330,7 +331,8 @@ async fn everything_acknowledged_is_there_after_power_was_cut_everywhere() {
     story.end().await;
 }
 
-/// A follower misses entries that are purged meanwhile: it gets a snapshot, also of what was overwritten.
+/// A follower misses entries that are purged meanwhile: it gets a snapshot, also of what was
+/// overwritten.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_behind_the_purged_log_gets_a_snapshot() {
     let mut story = Story::begin().await;
@@ -342,7 +344,8 @@ async fn a_follower_behind_the_purged_log_gets_a_snapshot() {
     story.end().await;
 }
 
-/// A snapshot that does not arrive showed nowhere but in the sender's log. When one has arrived, the failure is forgotten.
+/// A snapshot that does not arrive showed nowhere but in the sender's log. When one has arrived,
+/// the failure is forgotten.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_reports_why_a_snapshot_does_not_arrive() {
     let mut story = Story::begin().await;
@@ -362,8 +365,8 @@ async fn the_leader_reports_why_a_snapshot_does_not_arrive() {
     story.end().await;
 }
 
-/// A replica was destroyed while it installed a snapshot: the files were deleted under the installation, and the node took that for a
-/// disk that failed.
+/// A replica was destroyed while it installed a snapshot: the files were deleted under the
+/// installation, and the node took that for a disk that failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_was_deleted_while_a_destroyed_replica_installed_it() {
     let mut story = Story::begin().await;
@@ -392,7 +395,8 @@ async fn a_snapshot_was_deleted_while_a_destroyed_replica_installed_it() {
     story.end().await;
 }
 
-/// A transfer of leadership that was not begun is told apart from one that was begun and not seen to end.
+/// A transfer of leadership that was not begun is told apart from one that was begun and not seen
+/// to end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transfer_that_was_begun_is_not_refused() {
     let mut story = Story::begin().await;
@@ -410,8 +414,9 @@ async fn a_transfer_that_was_begun_is_not_refused() {
     story.end().await;
 }
 
-/// While a leadership was handed over, clients were sent to a replica that did not lead yet, and by that one back: they went around
-/// until it did, with longer and longer pauses. (Where the machine stalls for longer than requests wait, they still do.)
+/// While a leadership was handed over, clients were sent to a replica that did not lead yet, and by
+/// that one back: they went around until it did, with longer and longer pauses. (Where the machine
+/// stalls for longer than requests wait, they still do.)
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_leader_that_handed_over_were_sent_around() {
     const TRANSFERS: usize = 20;
@@ -471,7 +476,8 @@ async fn a_retry_is_applied_once_across_a_change_of_leader() {
     story.end().await;
 }
 
-/// A graceful stop hands leadership to a follower that is caught up: the group is never without a leader for long.
+/// A graceful stop hands leadership to a follower that is caught up: the group is never without a
+/// leader for long.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_hands_over_before_it_stops() {
     let mut story = Story::begin().await;
@@ -487,9 +493,10 @@ async fn a_leader_hands_over_before_it_stops() {
     story.end().await;
 }
 
-/// The followers' answers to an append are long on their way; meanwhile they follow another leader. When the answers arrive, the
-/// first one commits the entry, and the second one must not count for the message that tells of this commit: nobody has answered
-/// that one. (openraft takes it for the answer to both, as both end at the same entry.)
+/// The followers' answers to an append are long on their way; meanwhile they follow another leader.
+/// When the answers arrive, the first one commits the entry, and the second one must not count for
+/// the message that tells of this commit: nobody has answered that one. (openraft takes it for the
+/// answer to both, as both end at the same entry.)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_answer_to_an_append_does_not_confirm_a_deposed_leader() {
     let mut story = Story::begin().await;

@@ -20,7 +20,8 @@ use crate::convert;
 use crate::log_store::LogStore;
 use crate::openraft_types::{self as raft, LogId, SnapshotMeta, TypeConfig};
 use crate::progress::Progress;
-use crate::state_machine::{Received, SnapshotData, StateMachine};
+use crate::snapshot_data::{Received, SnapshotData};
+use crate::state_machine::StateMachine;
 
 const REPLICA: ReplicaId = ReplicaId(7);
 
@@ -48,8 +49,9 @@ impl StoreBuilder<TypeConfig, LogStore, SuiteMachine, TempDir> for Builder {
     }
 }
 
-/// Our state machine, bent to two things that the suite does and openraft never does: entries that were skipped are applied
-/// as blank ones, and a snapshot can be installed without a network between, so its files are written on the spot.
+/// Our state machine, bent to two things that the suite does and openraft never does: entries that
+/// were skipped are applied as blank ones, and a snapshot can be installed without a network
+/// between, so its files are written on the spot.
 struct SuiteMachine {
     machine: StateMachine,
     state: Arc<dyn State>,

@@ -1,9 +1,10 @@
-//! A node's connection to the other nodes, shared by all its replicas: the transport, and the calls that wait for answers.
+//! A node's connection to the other nodes, shared by all its replicas: the transport, and the calls
+//! that wait for answers.
 
 use std::sync::Arc;
 
-use quorate_types::NodeId;
-use quorate_types::peer::PeerMessage;
+use quorate_types::peer::{PeerBody, PeerMessage};
+use quorate_types::{GroupId, NodeId, ReplicaId};
 
 use crate::calls::Calls;
 use crate::transport::{Lane, Transport, Unsent};
@@ -35,5 +36,23 @@ impl Wire {
     /// Sends an answer. A lost answer is a time-out for the caller.
     pub(crate) fn answer(&self, to: NodeId, message: PeerMessage) {
         let _ = self.send(to, Lane::Control, message);
+    }
+}
+
+/// The address of a request's answer.
+#[derive(Clone)]
+pub(crate) struct ReplyTo {
+    pub(crate) wire: Wire,
+    pub(crate) group: GroupId,
+    /// The replica that answers.
+    pub(crate) from: ReplicaId,
+    /// The node and the replica that asked.
+    pub(crate) node: NodeId,
+    pub(crate) replica: ReplicaId,
+}
+
+impl ReplyTo {
+    pub(crate) fn send(&self, body: PeerBody) {
+        self.wire.answer(self.node, PeerMessage { group: self.group, from: self.from, to: self.replica, body });
     }
 }

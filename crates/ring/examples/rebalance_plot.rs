@@ -1,5 +1,6 @@
-//! Grows a cluster from 3 to 100 nodes, a node at a time, and shows what each new node moves against the ideal share, and how
-//! even the load is afterwards: a table on stdout, and a plot as an SVG file.
+//! Grows a cluster from 3 to 100 nodes, one node at a time. Shows the moves for each new node
+//! against the ideal share, and the balance of the load after them: a table on stdout, and a plot
+//! as an SVG file.
 //!
 //! ```text
 //! cargo run -p quorate-ring --example rebalance_plot [-- FILE.svg]
@@ -14,21 +15,22 @@ use quorate_types::{NodeId, ShardId};
 
 const NODES_FIRST: u64 = 3;
 const NODES_LAST: u64 = 100;
-/// Enough that every node has more than twenty replicas also at the end: below, one replica is a large part of a share.
+/// Every node has more than twenty replicas at the end too: with fewer, one replica is a large part
+/// of a share.
 const SHARDS: u32 = 2_048;
 const REPLICAS: u32 = 3;
-/// What a rebalancing may move, and a node may carry, of the ideal.
+/// The allowed moves of a rebalancing, and the allowed load of a node, relative to the ideal.
 const MOVED_MAX: f64 = 1.2;
 const LOAD_MAX: f64 = 1.1;
-/// The table has these rows; the plot has all.
+/// The rows of the table; the plot has all.
 const ROWS: [u64; 11] = [4, 5, 6, 8, 10, 16, 25, 40, 60, 80, 100];
 
-/// What one more node did.
+/// The effect of one more node.
 struct Growth {
     nodes: u64,
     moved: usize,
     ideal: f64,
-    /// The most and the least loaded node, as parts of the mean.
+    /// The most and the least loaded node, relative to the mean.
     load_most: f64,
     load_least: f64,
 }
@@ -60,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Adds node after node to the map as it is. Every move of a plan is made.
+/// Adds node after node to the current map, and makes every planned move.
 fn grow() -> Result<Vec<Growth>, Box<dyn Error>> {
     let shards = ArcTable::new((1..).map(ShardId).zip(equal_arcs(SHARDS)))?;
     let nodes = |count| -> Vec<Candidate> {
@@ -98,7 +100,8 @@ fn grow() -> Result<Vec<Growth>, Box<dyn Error>> {
     Ok(growths)
 }
 
-/// Where a panel of the plot is, and what its axes show. Both panels have the same size and the same nodes.
+/// A panel of the plot: its position and its axes. Both panels have the same size and the same
+/// nodes.
 struct Panel {
     top: f64,
     title: &'static str,

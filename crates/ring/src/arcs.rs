@@ -1,30 +1,31 @@
-//! The table of arcs: which shard owns a token.
+//! The table of arcs: finds the shard that owns a token.
 
 use std::collections::BTreeSet;
 
 use quorate_types::{ShardId, Token, TokenArc};
 
-/// Which shard owns which tokens.
+/// The tokens of every shard.
 ///
 /// # Invariants
 /// * There is at least one shard, and no shard twice.
-/// * Starts are strictly increasing, and every arc ends where the next one starts (the last one where the first one starts):
-///   the arcs cover the ring exactly once. They need not be equal.
+/// * Starts are strictly increasing, and every arc ends where the next one starts (the last one
+///   where the first one starts): the arcs cover the ring exactly once. They may differ in length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArcTable {
-    /// Starts alone, so that a lookup touches few cache lines.
+    /// The starts alone, so that a look-up touches few cache lines.
     starts: Vec<Token>,
     shards: Vec<ShardId>,
 }
 
-/// Why arcs are not a table: they would give a token no shard, or two. A map that says so is wrong; no retry helps.
+/// The reason why arcs are no table: a token would have no shard, or two. Such a map is wrong; no
+/// retry helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArcError {
     /// There is no arc.
     #[error("there are no shards")]
     Empty,
     /// A shard has two arcs.
-    #[error("shard {0} is there twice")]
+    #[error("shard {0} has two arcs")]
     DuplicateShard(ShardId),
     /// An arc does not end where the next one starts.
     #[error("the arc {arc} of shard {shard} does not end at the start {:016x} of the next one, of shard {next}", next_start.0)]
@@ -35,13 +36,14 @@ pub enum ArcError {
         arc: TokenArc,
         /// The shard whose arc comes next on the ring.
         next: ShardId,
-        /// Where that one starts.
+        /// The start of that arc.
         next_start: Token,
     },
 }
 
 impl ArcTable {
-    /// Makes the table, from arcs in any order. Refuses arcs that do not cover the ring exactly once.
+    /// Builds the table from arcs in any order. Refuses arcs that do not cover the ring exactly
+    /// once.
     pub fn new(arcs: impl IntoIterator<Item = (ShardId, TokenArc)>) -> Result<Self, ArcError> {
         let mut arcs: Vec<(ShardId, TokenArc)> = arcs.into_iter().collect();
         arcs.sort_by_key(|&(shard, arc)| (arc.start, shard));
@@ -51,7 +53,7 @@ impl ArcTable {
         }
         for (i, &(shard, arc)) in arcs.iter().enumerate() {
             let (next, next_arc) = arcs[(i + 1) % arcs.len()];
-            // Two whole rings also end where the other one starts.
+            // Two arcs of the whole ring also end where the other one starts.
             let twice = next != shard && next_arc.start == arc.start;
             if twice || arc.end != next_arc.start {
                 return Err(ArcError::Mismatch { shard, arc, next, next_start: next_arc.start });
@@ -71,7 +73,7 @@ impl ArcTable {
         self.shards[after.checked_sub(1).unwrap_or(self.shards.len() - 1)]
     }
 
-    /// Every shard and its arc, by the arcs' starts.
+    /// The shards and their arcs, by the starts of the arcs.
     pub fn iter(&self) -> impl Iterator<Item = (ShardId, TokenArc)> {
         let ends = self.starts.iter().cycle().skip(1);
         self.shards
@@ -80,7 +82,7 @@ impl ArcTable {
             .map(|(&shard, (&start, &end))| (shard, TokenArc { start, end }))
     }
 
-    /// How many shards there are; at least one.
+    /// The number of shards, at least one.
     pub fn shards(&self) -> usize {
         self.shards.len()
     }
@@ -100,7 +102,7 @@ mod tests {
             ArcTable::new(arcs.iter().map(|&(shard, arc)| (ShardId(shard), arc))).unwrap_err().to_string()
         };
         assert_eq!(refusal(&[]), "there are no shards");
-        assert_eq!(refusal(&[(1, arc(0, 5)), (1, arc(5, 0))]), "shard 1 is there twice");
+        assert_eq!(refusal(&[(1, arc(0, 5)), (1, arc(5, 0))]), "shard 1 has two arcs");
         for arcs in [
             &[(1, arc(0, 5))][..],
             &[(1, arc(0, 5)), (2, arc(6, 0))],

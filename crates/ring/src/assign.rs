@@ -1,16 +1,20 @@
-//! Shards to nodes: every shard as near its walk's start as zones and load bounds allow.
+//! Assigns shards to nodes: every shard as near to the start of its walk as zones and load bounds
+//! allow.
 //!
-//! Two steps. In the first, shards ask nodes in the order of their walks and a node that is asked for more than its bound
-//! keeps the shards that are nearest to its points (deferred acceptance, as in "Consistent Hashing with Bounded Loads" but
-//! without its dependence on the order of insertion): who gets what does not depend on the order in which they ask, and a
-//! node that comes or goes disturbs little. It may leave a shard with too few nodes where only a chain of exchanges helps:
+//! In the first of two steps, shards request nodes in the order of their walks, and a node with
+//! more requests than its bound keeps the shards that are nearest to its points (deferred
+//! acceptance, as in "Consistent Hashing with Bounded Loads" but independent of the order of
+//! insertion). The result does not depend on the order of the requests, and a node that joins or
+//! leaves disturbs little. A shard may be left with too few nodes if only a chain of exchanges
+//! helps:
 //!
 //! ```text
-//!   shard 4 ─wants→ n1 (full) ─gives up→ shard 2 ─takes→ n3 (has room)
+//!   shard 4 ─wants→ n1 (full) ─gives up→ shard 2 ─takes→ n3 (below its bound)
 //! ```
 //!
-//! The second step finds the shortest such chain (an augmenting path, as in matroid intersection), so that a bound is exceeded
-//! only where no placement at all keeps it, and then by the node that carries least for its weight.
+//! The second step finds the shortest such chain (an augmenting path, as in matroid intersection).
+//! So a bound is exceeded only if no placement keeps it, and then at the node with the lowest load
+//! for its weight.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -18,20 +22,20 @@ use std::collections::BTreeSet;
 use crate::points::Step;
 use crate::zones::{ZoneCounts, ZoneRule};
 
-/// What nodes may and should carry.
+/// The bound and the weight of a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
-    /// At most so many replicas.
+    /// The maximum number of replicas.
     pub(crate) bound: usize,
-    /// Relative to other nodes; not 0.
+    /// The weight relative to other nodes; not 0.
     pub(crate) weight: u32,
 }
 
-/// What is to be assigned.
+/// The problem: shards, their walks, and the limits of the nodes.
 pub(crate) struct Assignment<'a> {
     /// Every shard's walk.
     pub(crate) walks: &'a [Vec<Step>],
-    /// Which nodes go together.
+    /// The rule for nodes of the same zone.
     pub(crate) zones: &'a ZoneRule,
     /// Nodes for each shard.
     pub(crate) replicas: usize,
@@ -39,11 +43,12 @@ pub(crate) struct Assignment<'a> {
     pub(crate) limits: &'a [Limit],
 }
 
-/// A place on a chain of exchanges: a shard that may take one more node.
+/// A link of a chain of exchanges: a shard that may take one more node.
 #[derive(Clone, Copy)]
 struct Visit {
     shard: usize,
-    /// The visit that would take a node from this shard, and that node. None where the chain starts.
+    /// The visit whose shard would take a node from this shard, and that node. None at the start of
+    /// a chain.
     released: Option<(usize, usize)>,
 }
 
@@ -64,32 +69,32 @@ impl Assignment<'_> {
         chosen.iter().zip(self.walks).map(ordered).collect()
     }
 
-    /// The first step: asks until nobody is refused any more.
+    /// The first step: requests until no request is refused.
     fn settle(&self) -> Vec<Vec<usize>> {
         let mut refused = vec![vec![false; self.limits.len()]; self.walks.len()];
         loop {
-            let mut asked: Vec<Vec<(u64, usize)>> = vec![Vec::new(); self.limits.len()];
+            let mut requests: Vec<Vec<(u64, usize)>> = vec![Vec::new(); self.limits.len()];
             let mut chosen = Vec::with_capacity(self.walks.len());
             for (shard, walk) in self.walks.iter().enumerate() {
                 let steps = self.choose(walk, &refused[shard]);
-                steps.iter().for_each(|step| asked[step.node].push((step.distance, shard)));
+                steps.iter().for_each(|step| requests[step.node].push((step.distance, shard)));
                 chosen.push(steps.iter().map(|step| step.node).collect());
             }
-            let mut content = true;
-            for (node, shards) in asked.iter_mut().enumerate() {
+            let mut settled = true;
+            for (node, shards) in requests.iter_mut().enumerate() {
                 shards.sort_unstable();
                 for &(_, shard) in shards.iter().skip(self.limits[node].bound) {
                     refused[shard][node] = true;
-                    content = false;
+                    settled = false;
                 }
             }
-            if content {
+            if settled {
                 return chosen;
             }
         }
     }
 
-    /// The first nodes of a walk that may be together, without those that refused.
+    /// The first nodes of a walk that the zones allow together, without those that refused.
     fn choose(&self, walk: &[Step], refused: &[bool]) -> Vec<Step> {
         let mut counts = self.zones.counts([]);
         let mut steps = Vec::with_capacity(self.replicas);
@@ -102,17 +107,17 @@ impl Assignment<'_> {
         steps
     }
 
-    /// The second step: gives `shard` one more node along the shortest chain of exchanges that ends at a node with room, or,
-    /// if none does, at the node that carries least for its weight.
+    /// The second step: gives `shard` one more node along the shortest chain of exchanges that ends
+    /// at a node below its bound, or else at the node with the lowest load for its weight.
     fn extend(&self, shard: usize, chosen: &mut [Vec<usize>], loads: &mut [usize]) {
         let counts: Vec<ZoneCounts> = chosen.iter().map(|nodes| self.zones.counts(nodes.iter().copied())).collect();
         let mut visits = vec![Visit { shard, released: None }];
         let mut visited = BTreeSet::new();
-        // Nodes that a chain can end at, and the visit that takes them.
+        // The possible ends of a chain: the visit that takes a node, and that node.
         let mut ends: Vec<(usize, usize)> = Vec::new();
         let mut reached = vec![false; self.limits.len()];
         let mut next = 0;
-        let room = 'search: loop {
+        let below_bound = 'search: loop {
             let Some(visit) = visits.get(next) else { break None };
             let (at, released) = (visit.shard, visit.released.map(|(_, node)| self.zones.zone(node)));
             for &Step { node, .. } in &self.walks[at] {
@@ -133,13 +138,15 @@ impl Assignment<'_> {
             next += 1;
         };
         let least = || ends.iter().copied().min_by(|&(_, a), &(_, b)| self.compare_loads(loads, a, b));
-        let end =
-            room.or_else(least).expect("there are more nodes than the shard has, and zones admit as many as it needs");
+        let end = below_bound
+            .or_else(least)
+            .expect("there are more nodes than the shard has, and the zones admit as many as it needs");
         loads[end.1] += 1;
         self.exchange(&visits, end, chosen);
     }
 
-    /// Walks a chain back to its start: every shard on it takes a node and gives up the one that the shard before it takes.
+    /// Walks a chain back to its start. Every shard on it takes a node, and gives up the node that
+    /// the previous shard takes.
     fn exchange(&self, visits: &[Visit], end: (usize, usize), chosen: &mut [Vec<usize>]) {
         let mut link = Some(end);
         while let Some((at, node)) = link {
@@ -157,7 +164,7 @@ impl Assignment<'_> {
         }
     }
 
-    /// Orders two nodes by what they would carry for their weight with one replica more.
+    /// Orders two nodes by their load for their weight with one more replica.
     fn compare_loads(&self, loads: &[usize], a: usize, b: usize) -> Ordering {
         let scaled = |node: usize, other: usize| (loads[node] as u128 + 1) * u128::from(self.limits[other].weight);
         scaled(a, b).cmp(&scaled(b, a))

@@ -1,18 +1,20 @@
-//! Which of its nodes a shard would like its leader on: as many shards for every node as its weight asks for.
+//! Chooses the preferred leader of every shard: each node leads as many shards as its weight asks
+//! for.
 //!
-//! A shard's leader does most of its work, so leaders are balanced by themselves. While it helps, one leader is moved from a
-//! busy node to an idle one, directly or along a chain of shards:
+//! A shard's leader does most of its work, so leaders are balanced apart from replicas. While it
+//! helps, one leader moves from a busy node to an idle one, directly or along a chain of shards:
 //!
 //! ```text
 //!   n1 leads 3 ── shard 5 ──→ n2 leads 2 ── shard 9 ──→ n3 leads 1          n1 2, n2 2, n3 2
 //! ```
 //!
-//! Where no chain helps any more, no other choice is better balanced (Harvey et al., "Semi-matchings for bipartite graphs and
-//! load balancing", theorem 3.1).
+//! When no chain helps, no other choice is better balanced (Harvey et al., "Semi-matchings for
+//! bipartite graphs and load balancing", theorem 3.1).
 
 use std::collections::VecDeque;
 
-/// Puts every shard's preferred leader first and leaves the order of the others. `weights` are those of the nodes, not 0.
+/// Puts every shard's preferred leader first and keeps the order of the other nodes. `weights` are
+/// those of the nodes, not 0.
 pub(crate) fn balance(shards: &mut [Vec<usize>], weights: &[u32]) {
     let mut leaders: Vec<usize> = shards.iter().map(|nodes| nodes[0]).collect();
     while improve(shards, &mut leaders, weights) {}
@@ -22,33 +24,34 @@ pub(crate) fn balance(shards: &mut [Vec<usize>], weights: &[u32]) {
     }
 }
 
-/// Moves one leader where that balances better, and says whether it did. The sum of `led² / weight` falls every time, so this
-/// ends.
+/// Moves one leader if that balances better, and returns whether it did. The sum of `led² / weight`
+/// falls every time, so the iteration ends.
 fn improve(shards: &[Vec<usize>], leaders: &mut [usize], weights: &[u32]) -> bool {
     let mut led: Vec<Vec<usize>> = vec![Vec::new(); weights.len()];
     leaders.iter().enumerate().for_each(|(shard, &leader)| led[leader].push(shard));
-    // What the sum changes by when a node leads one more or one less, as a fraction: half of it, without the constant.
+    // The change of the sum when a node leads one shard more or less, as a fraction: half of it,
+    // without the constant.
     let helps = |from: usize, to: usize| {
         let (given, taken) = ((2 * led[from].len() as u128).saturating_sub(1), 2 * led[to].len() as u128 + 1);
         given * u128::from(weights[to]) > taken * u128::from(weights[from])
     };
     for source in 0..weights.len() {
-        // The shard that a chain from `source` hands to this node, and the node that leads it now.
-        let mut handed: Vec<Option<(usize, usize)>> = vec![None; weights.len()];
+        // The shard that a chain from `source` gives to this node, and the node that leads it now.
+        let mut given_by: Vec<Option<(usize, usize)>> = vec![None; weights.len()];
         let mut queue = VecDeque::from([source]);
         while let Some(from) = queue.pop_front() {
             for &shard in &led[from] {
                 for &to in &shards[shard] {
-                    if to == source || handed[to].is_some() {
+                    if to == source || given_by[to].is_some() {
                         continue;
                     }
-                    handed[to] = Some((shard, from));
+                    given_by[to] = Some((shard, from));
                     if !helps(source, to) {
                         queue.push_back(to);
                         continue;
                     }
                     let mut node = to;
-                    while let Some((shard, from)) = handed[node] {
+                    while let Some((shard, from)) = given_by[node] {
                         leaders[shard] = node;
                         node = from;
                     }

@@ -1,4 +1,4 @@
-//! The proposed placement: which nodes should hold each shard's replicas.
+//! The proposed placement: the nodes of each shard's replicas.
 
 use std::collections::BTreeSet;
 
@@ -6,14 +6,12 @@ use quorate_types::{NodeId, ShardId};
 
 use crate::arcs::ArcTable;
 use crate::assign::{Assignment, Limit};
+use crate::candidate::{Candidate, WEIGHT_MAX};
 use crate::leaders;
 use crate::points::Points;
 use crate::zones::ZoneRule;
 
-/// The heaviest node: a hundred times the default of 100. It bounds the points on the ring.
-pub const WEIGHT_MAX: u32 = 10_000;
-
-/// No node carries more than the mean (by weight) times this, rounded up.
+/// The largest load of a node, relative to its share by weight, rounded up.
 const LOAD_BOUND: Ratio = Ratio { numerator: 11, denominator: 10 };
 
 struct Ratio {
@@ -21,18 +19,7 @@ struct Ratio {
     denominator: u128,
 }
 
-/// A node that may be given replicas.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// The node.
-    pub id: NodeId,
-    /// The part of the world that fails together with it; nodes with an empty one count as one zone.
-    pub zone: String,
-    /// Its share relative to other nodes, 100 by default, up to [`WEIGHT_MAX`]. A node of weight 0 is given nothing.
-    pub weight: u32,
-}
-
-/// What [`place`] goes by.
+/// The input of [`place`].
 #[derive(Clone, Copy, Debug)]
 pub struct PlacementRequest<'a> {
     /// The cluster's hash key.
@@ -45,16 +32,16 @@ pub struct PlacementRequest<'a> {
     pub replicas: u32,
 }
 
-/// Why there is no placement. The caller must change the request; no retry helps.
+/// The reason why there is no placement. The caller must change the request; no retry helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
-    /// Zero replicas were asked for.
+    /// The request has zero replicas.
     #[error("a shard needs at least one replica")]
     NoReplicas,
-    /// A node is there twice.
-    #[error("node {0} is there twice")]
+    /// The request has a node twice.
+    #[error("node {0} is listed twice")]
     DuplicateNode(NodeId),
-    /// A node is heavier than [`WEIGHT_MAX`].
+    /// A node's weight is above [`WEIGHT_MAX`].
     #[error("node {node} has weight {weight}; a node has at most {WEIGHT_MAX}")]
     TooHeavy {
         /// The node.
@@ -62,37 +49,42 @@ pub enum PlacementError {
         /// Its weight.
         weight: u32,
     },
-    /// There are nodes, but every one has weight 0.
+    /// Every node has weight 0.
     #[error("every node has weight 0")]
     NoWeight,
-    /// Replicas of a shard must be on distinct nodes, and there are fewer.
+    /// There are fewer nodes than replicas, and replicas of a shard must be on distinct nodes.
     #[error("{replicas} replicas need {replicas} nodes with a weight above 0; there are {nodes}")]
     TooFewNodes {
         /// Nodes with a weight above 0.
         nodes: usize,
-        /// Replicas asked for.
+        /// Replicas in the request.
         replicas: u32,
     },
 }
 
-/// Proposes the nodes of every shard, by shard id; the first of each is where its leader should be.
+/// Proposes the nodes of every shard, by shard id. The first node of each is its preferred leader.
 ///
-/// * The nodes of a shard are distinct and in distinct zones; where there are fewer zones than replicas, they are spread over
-///   the zones as evenly as the zones' sizes allow.
-/// * Zones come first, then load: no node has more than ceil(1.1 × its share by weight), if that is possible at all. Where
-///   it is not (one node in a zone that every shard needs), just that much is exceeded.
-/// * Then nearness: walking the ring of the nodes' points clockwise from the start of its arc, a shard takes the first nodes
-///   it can have. So one node more or less moves little beyond that node's own share.
-/// * Preferred leaders are spread by weight as evenly as the placement allows.
-/// * The answer depends on what is in the request and not on its order. It is frozen: initial nodes of a cluster, and replicas of
-///   group 0 of different releases, must compute the same.
+/// * The nodes of a shard are distinct and in distinct zones. If there are fewer zones than
+///   replicas, they are spread over the zones as evenly as the sizes of the zones allow.
+/// * Zones come first, then load: no node has more than ceil(1.1 × its share by weight), if any
+///   placement allows that. If none does (one node in a zone that every shard needs), the bound is
+///   exceeded by the minimum.
+/// * Then distance: a shard takes the first possible nodes clockwise from the start of its arc on
+///   the ring of the nodes' points. So a node that joins or leaves moves little beyond its own
+///   share.
+/// * Preferred leaders are balanced by weight, as evenly as the placement allows.
+/// * The result depends on the content of the request and not on its order. It is frozen: the
+///   initial nodes of a cluster, and topology replicas of different releases, must compute the
+///   same.
 ///
 /// ```
 /// # use quorate_ring::{ArcTable, Candidate, PlacementRequest, equal_arcs, place};
 /// # use quorate_types::{NodeId, ShardId};
-/// let nodes: Vec<_> = (1..=5).map(|id| Candidate { id: NodeId(id), zone: format!("rack {id}"), weight: 100 }).collect();
-/// let shards = ArcTable::new((1..).map(ShardId).zip(equal_arcs(16)))?;
-/// let placement = place(&PlacementRequest { hash_key: &[7; 16], nodes: &nodes, shards: &shards, replicas: 3 })?;
+/// let node = |id| Candidate { id: NodeId(id), zone: format!("rack {id}"), weight: 100 };
+/// let nodes: Vec<_> = (1..=5).map(node).collect();
+/// let shards = &ArcTable::new((1..).map(ShardId).zip(equal_arcs(16)))?;
+/// let request = PlacementRequest { hash_key: &[7; 16], nodes: &nodes, shards, replicas: 3 };
+/// let placement = place(&request)?;
 /// assert_eq!(placement.len(), 16);
 /// assert!(placement.iter().all(|(_, nodes)| nodes.len() == 3));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -115,7 +107,7 @@ pub fn place(request: &PlacementRequest<'_>) -> Result<Vec<(ShardId, Vec<NodeId>
     Ok(shards.iter().zip(nodes).map(|(&(shard, _), nodes)| (shard, named(nodes))).collect())
 }
 
-/// The nodes that may be given anything, by id.
+/// The nodes with a weight, by id.
 pub(crate) fn eligible(request: &PlacementRequest<'_>) -> Result<Vec<Candidate>, PlacementError> {
     let PlacementRequest { nodes, replicas, .. } = *request;
     let mut seen = BTreeSet::new();
@@ -137,7 +129,7 @@ pub(crate) fn eligible(request: &PlacementRequest<'_>) -> Result<Vec<Candidate>,
     }
 }
 
-/// What each candidate may carry: ceil([`LOAD_BOUND`] × its share of all replicas by weight).
+/// The limit of each candidate: ceil([`LOAD_BOUND`] × its share of all replicas by weight).
 pub(crate) fn limits(candidates: &[Candidate], shards: usize, replicas: u32) -> Vec<Limit> {
     let all = shards as u128 * u128::from(replicas);
     let weights: u128 = candidates.iter().map(|candidate| u128::from(candidate.weight)).sum();

@@ -1,15 +1,16 @@
-//! The ring of the nodes' points, and every shard's walk on it. All that is asked of hashring is here.
+//! The ring of the nodes' points, and every shard's walk on it. Only this file uses hashring.
 //!
 //! ```text
 //!   0 ──·─────·──·────────·───·──·───────·─────·── 2^64
-//!       n2    n1 n3       n1  n2 n2      n3    n1          one dot: one VNode, at the hash of (node, number)
+//!       n2    n1 n3       n1  n2 n2      n3    n1      one dot: one VNode, at its hash
 //!                  ↑ arc start
-//!                  └──────→ n1, n2, n3                     the shard's walk: nodes by their first dot clockwise
+//!                  └──────→ n1, n2, n3                 the walk: nodes by their first dot clockwise
 //! ```
 //!
-//! hashring has no virtual nodes, hashes through Rust's `Hash`, breaks ties by insertion order and copies the whole ring per
-//! lookup of replicas. So the points are types of ours that hash one run of bytes, they are added sorted and at once, and
-//! the ring is asked for its order once.
+//! hashring has no virtual nodes, hashes through Rust's `Hash`, breaks ties by insertion order, and
+//! copies the whole ring for each look-up of replicas. So the points are types of this file that
+//! hash one run of bytes; they are added sorted and in one batch, and the ring's order is read
+//! once.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 
@@ -17,11 +18,12 @@ use hashring::HashRing;
 use quorate_types::{NodeId, Token};
 use siphasher::sip::SipHasher24;
 
-use crate::place::Candidate;
+use crate::candidate::Candidate;
 
-/// Points of a node of weight 100. With 512 the fullest of 3 to 8 nodes has about 1.03 times the mean of the ring.
+/// Points of a node of weight 100. With 512 the fullest of 3 to 8 nodes has about 1.03 times the
+/// mean of the ring.
 const POINTS_PER_NODE: u32 = 512;
-/// The weight that [`POINTS_PER_NODE`] is for.
+/// The weight of a node with [`POINTS_PER_NODE`] points.
 const WEIGHT_UNIT: u32 = 100;
 
 /// One point of a node on the ring.
@@ -32,7 +34,7 @@ struct VNode {
 }
 
 impl Hash for VNode {
-    /// Writes once, in a byte order of its own: the derived `Hash` depends on platform and compiler.
+    /// Writes once, in a fixed byte order: the derived `Hash` depends on platform and compiler.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let mut bytes = [0; 12];
         bytes[..8].copy_from_slice(&self.node.0.to_le_bytes());
@@ -53,12 +55,13 @@ impl BuildHasher for KeyedHash<'_> {
     }
 }
 
-/// A node that a walk meets.
+/// A step of a walk: a node that it reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     /// The node's place among the candidates.
     pub(crate) node: usize,
-    /// How far the walk went to its first point. It depends on this node and this shard alone, not on who else is there.
+    /// The distance from the start of the walk to the node's first point. It depends only on this
+    /// node and this shard, not on other nodes.
     pub(crate) distance: u64,
 }
 
@@ -74,7 +77,7 @@ impl Points {
     pub(crate) fn new(hash_key: &[u8; 16], candidates: &[Candidate]) -> Self {
         let mut points = Vec::new();
         for candidate in candidates {
-            // At least one, so that the lightest node is met too.
+            // At least one, so that walks reach the lightest node too.
             let count = (POINTS_PER_NODE * candidate.weight).div_ceil(WEIGHT_UNIT);
             points.extend((0..count).map(|number| VNode { node: candidate.id, number }));
         }
@@ -82,8 +85,8 @@ impl Points {
         let Some(&any) = points.first() else { return Points { at: vec![], nodes: vec![], candidates: 0 } };
         let mut ring = HashRing::with_hasher(hash);
         ring.batch_add(points);
-        // The point itself and the others after it. (The ring iterates only with its default hasher, and asked for as many
-        // as it has it would repeat the first.)
+        // The point itself and all others after it. (The ring iterates only with its default
+        // hasher, and a request for as many as it has would repeat the first.)
         let order = ring.get_with_replicas(&any, ring.len() - 1).expect("the ring is not empty");
         let (mut at, mut nodes): (Vec<u64>, Vec<usize>) = order
             .into_iter()
@@ -105,7 +108,7 @@ impl Points {
         PointsOfNode(own.map(|(&at, _)| at).collect())
     }
 
-    /// Every candidate once, in the order in which a walk clockwise from `start` meets them.
+    /// Every candidate once, in the order in which a walk clockwise from `start` reaches them.
     pub(crate) fn walk(&self, start: Token) -> Vec<Step> {
         let first = self.at.partition_point(|&at| at < start.0);
         let mut met = vec![false; self.candidates];
@@ -128,7 +131,7 @@ impl Points {
 pub(crate) struct PointsOfNode(Vec<u64>);
 
 impl PointsOfNode {
-    /// How far a walk clockwise from `start` goes until it meets the node.
+    /// The distance of a walk clockwise from `start` to the node's first point.
     pub(crate) fn distance(&self, start: Token) -> u64 {
         let next = self.0.partition_point(|&at| at < start.0);
         self.0.get(next).or(self.0.first()).map_or(u64::MAX, |at| at.wrapping_sub(start.0))
@@ -167,7 +170,8 @@ mod tests {
         assert_eq!([count(0), count(1), count(2)], [512, 6, 1536]);
     }
 
-    /// A node's points do not depend on who else is there: that is what makes the hashing consistent.
+    /// A node's points do not depend on who else is there: that is what makes the hashing
+    /// consistent.
     #[test]
     fn another_node_moves_no_point() {
         let (few, more) =

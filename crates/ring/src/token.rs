@@ -1,22 +1,23 @@
-//! From keys to tokens, and the arcs that a cluster starts with.
+//! Hashes keys to tokens, and divides the ring of a new cluster.
 
 use std::hash::Hasher;
 
 use quorate_types::{Key, Token, TokenArc};
 use siphasher::sip::SipHasher24;
 
-/// The token of a key: SipHash-2-4 of its routing key ([`Key::routing_key`]) under the cluster's secret hash key, so that
-/// nobody who chooses keys can aim at one shard.
+/// The token of a key: SipHash-2-4 of its routing key ([`Key::routing_key`]) under the cluster's
+/// secret hash key, so that clients cannot choose keys of one shard.
 ///
-/// The bytes are hashed in one write and without Rust's `Hash`, whose prefixes differ between `&str`, slices and arrays.
+/// The bytes are hashed in one write, and without Rust's `Hash`, whose prefixes differ between
+/// `&str`, slices and arrays.
 pub fn token(hash_key: &[u8; 16], key: &Key) -> Token {
     let mut hasher = SipHasher24::new_with_key(hash_key);
     hasher.write(key.routing_key());
     Token(hasher.finish())
 }
 
-/// `shards` arcs that cover the ring exactly once and differ in length by one token at most, by their starts from 0 on. One
-/// shard has the whole ring (`start == end`); none gives none.
+/// `shards` arcs that cover the ring exactly once and differ in length by one token at most, by
+/// their starts from 0. One shard has the whole ring (`start == end`); zero shards give no arcs.
 pub fn equal_arcs(shards: u32) -> Vec<TokenArc> {
     let boundary = |i: u32| {
         let token = (u128::from(i) << 64) / u128::from(shards);

@@ -1,40 +1,42 @@
-//! How many replicas of one shard a zone may have.
+//! Limits the replicas of one shard in each zone.
 //!
-//! With at least as many zones as replicas, every replica has a zone to itself. With fewer, the replicas are spread as evenly
-//! as the zones' sizes allow: every zone gives `level - 1` nodes (or all it has), and the rest come from different zones.
+//! With at least as many zones as replicas, every replica has a zone to itself. With fewer, the
+//! replicas are spread as evenly as the sizes of the zones allow: every zone gives `level - 1`
+//! nodes (or all it has), and the rest come from different zones.
 //!
 //! ```text
 //!   5 replicas over zones of 1, 2 and 4 nodes:   level 2:   1 of 1,   2 of 2,   2 of 4
 //!   5 replicas over zones of 3, 3 and 3 nodes:   level 2:   1 each, and one more from two of them
 //! ```
 //!
-//! Sets of nodes that keep to this are the independent sets of a matroid (a union of two partition matroids), which is why
-//! choosing greedily along the walk finds the earliest full set, and why single exchanges suffice to repair one.
+//! Sets of nodes that keep the rule are the independent sets of a matroid (a union of two partition
+//! matroids). That is why a greedy choice along the walk finds the earliest full set, and why
+//! single exchanges suffice to repair one.
 
 use std::collections::BTreeMap;
 
-use crate::place::Candidate;
+use crate::candidate::Candidate;
 
 /// The rule, for one set of candidates and a number of replicas.
 #[derive(Clone, Debug)]
 pub(crate) struct ZoneRule {
     /// The zone of every candidate.
     zone_of: Vec<usize>,
-    /// What every zone may give for certain.
+    /// The number of nodes that every zone gives.
     base: Vec<u32>,
-    /// What it may give if the rest of it (0 or 1) is not used up by other zones.
+    /// The number of nodes that it gives if other zones do not use up the rest (0 or 1).
     most: Vec<u32>,
-    /// How many replicas are not covered by the zones' bases.
+    /// The number of replicas that the zones' bases do not cover.
     extras: u32,
 }
 
-/// How many replicas of a shard are in each zone.
+/// The number of replicas of a shard in each zone.
 #[derive(Clone, Debug)]
 pub(crate) struct ZoneCounts(Vec<u32>);
 
 impl ZoneRule {
-    /// The rule for `replicas` of the candidates, of which there are at least as many. Nodes that name no zone count as one
-    /// zone: nothing is known to keep them from failing together.
+    /// The rule for `replicas` of the candidates, of which there are at least as many. Nodes
+    /// without a zone count as one zone: they may fail together.
     pub(crate) fn new(candidates: &[Candidate], replicas: u32) -> Self {
         let mut names = BTreeMap::new();
         let mut sizes: Vec<u32> = Vec::new();
@@ -67,14 +69,14 @@ impl ZoneRule {
         counts
     }
 
-    /// Whether the counts keep to the rule.
+    /// Whether the counts keep the rule.
     pub(crate) fn allows(&self, counts: &ZoneCounts) -> bool {
         let over = |(&count, &base): (&u32, &u32)| count.saturating_sub(base);
         counts.0.iter().zip(&self.most).all(|(count, most)| count <= most)
             && counts.0.iter().zip(&self.base).map(over).sum::<u32>() <= self.extras
     }
 
-    /// Whether a node may be added; and after another one of `released`'s zone has left, if there is one.
+    /// Whether a node may be added, after a node of the zone `released` has left if there is one.
     pub(crate) fn admits(&self, counts: &ZoneCounts, node: usize, released: Option<usize>) -> bool {
         let mut after = counts.clone();
         if let Some(zone) = released {

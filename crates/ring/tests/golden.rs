@@ -1,5 +1,6 @@
-//! What must never change: tokens, arcs and placements, written out. A failure here is not fixed by new numbers: other tokens
-//! lose every key of every cluster, and other placements make releases disagree about what bootstrapped one.
+//! Tokens, arcs and placements that must never change, written out. New numbers are no fix of a
+//! failure here: with other tokens every cluster loses all keys, and with other placements releases
+//! disagree about the bootstrap of a cluster.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -9,7 +10,8 @@ use quorate_types::{Key, NodeId, ShardId};
 /// 00 01 … 0f: the key of the test vectors in the SipHash paper.
 const HASH_KEY: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
-/// The 15 bytes 00 … 0e have the value of the SipHash paper's appendix A: nothing is hashed but the bytes themselves.
+/// The 15 bytes 00 … 0e have the value of the SipHash paper's appendix A: only the bytes themselves
+/// are hashed.
 #[test]
 fn tokens_are_siphash_2_4_of_the_routing_key() {
     let token = |key: &[u8]| format!("{:016x}", token(&HASH_KEY, &Key::new(key.to_vec()).unwrap()).0);

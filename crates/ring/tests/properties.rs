@@ -1,4 +1,4 @@
-//! What holds of every placement and every table, whatever the cluster.
+//! Properties of every placement and every table, for any cluster.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -21,7 +21,7 @@ fn node(id: u64, zone: &str, weight: u32) -> Candidate {
     Candidate { id: NodeId(id), zone: zone.into(), weight }
 }
 
-/// Nodes 1 to `count` of equal weight, dealt out to so many zones.
+/// Nodes 1 to `count` of equal weight, in `zones` zones in turn.
 fn equal_nodes(count: u64, zones: u64) -> Vec<Candidate> {
     (1..=count).map(|id| node(id, &format!("zone {}", id % zones), 100)).collect()
 }
@@ -50,13 +50,14 @@ fn bound(nodes: &[Candidate], node: NodeId, shards: usize, replicas: u32) -> usi
     (11 * shards * replicas as usize * own).div_ceil(10 * all)
 }
 
-/// How many replicas have another node in `after` than in `before`.
+/// The number of replicas with another node in `after` than in `before`.
 fn moved(before: &Placement, after: &Placement) -> usize {
     let pairs = before.iter().zip(after);
     pairs.map(|((_, old), (_, new))| new.iter().filter(|node| !old.contains(node)).count()).sum()
 }
 
-/// The even spread: every zone gives the same, but for zones that have no more nodes and for the remainder.
+/// The even spread: every zone gives the same number, except for zones without more nodes and for
+/// the remainder.
 fn assert_even(nodes: &[Candidate], of_shard: &[NodeId]) -> Result<(), TestCaseError> {
     let (mut sizes, mut counts) = (BTreeMap::<&str, usize>::new(), BTreeMap::<&str, usize>::new());
     for node in nodes {
@@ -84,7 +85,7 @@ fn any_nodes() -> impl Strategy<Value = Vec<Candidate>> {
         .prop_map(|(ids, rest)| ids.into_iter().zip(rest).map(|(id, (zone, weight))| node(id, zone, weight)).collect())
 }
 
-/// Arcs between random starts: nothing may assume equal ones.
+/// Arcs between random starts, because no code may assume equal arcs.
 fn any_table() -> impl Strategy<Value = ArcTable> {
     proptest::collection::btree_set(any::<u64>(), 1..60).prop_map(|starts| {
         let starts: Vec<u64> = starts.into_iter().collect();
@@ -97,7 +98,8 @@ fn any_table() -> impl Strategy<Value = ArcTable> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Every shard has its replicas on distinct nodes, spread over the zones as evenly as they allow.
+    /// Every shard has its replicas on distinct nodes, spread over the zones as evenly as they
+    /// allow.
     #[test]
     fn replicas_are_distinct_and_zones_even(nodes in any_nodes(), table in any_table(), replicas in 1..=5_u32, key: u8) {
         prop_assume!(nodes.len() >= replicas as usize);
@@ -110,7 +112,7 @@ proptest! {
         }
     }
 
-    /// Nodes of equal weight, in as many equal zones as you like: no node is over the bound.
+    /// Nodes of equal weight in any number of equal zones: no node is over the bound.
     #[test]
     fn no_node_is_over_the_bound(zones in 1..=6_u64, of_zone in 1..=4_u64, table in any_table(), replicas in 1..=5_u32, key: u8) {
         let nodes = equal_nodes(zones * of_zone, zones);
@@ -122,8 +124,8 @@ proptest! {
         }
     }
 
-    /// Weights without zones: no node is over its bound as long as nobody's share is more than every shard, which no node can
-    /// carry.
+    /// Weights without zones: no node is over its bound, unless the share of one is more than every
+    /// shard, which no node can hold.
     #[test]
     fn no_node_is_over_its_weighted_bound(weights in proptest::collection::vec(50..=200_u32, 1..14), table in any_table(), replicas in 1..=5_u32, key: u8) {
         let nodes: Vec<_> = (1..).zip(&weights).map(|(id, &weight)| node(id, "", weight)).collect();
@@ -136,7 +138,7 @@ proptest! {
         }
     }
 
-    /// The answer is that of the set of nodes and shards, not of their order.
+    /// The result depends on the sets of nodes and shards, not on their order.
     #[test]
     fn insertion_order_does_not_matter(nodes in any_nodes().prop_shuffle(), table in any_table(), key: u8, order: u64) {
         prop_assume!(nodes.len() >= 3);
@@ -173,7 +175,8 @@ proptest! {
     }
 }
 
-/// Preferred leaders of nodes of equal weight differ by one at most wherever every node can lead that many.
+/// The numbers of preferred leaders of nodes of equal weight differ by one at most if every node
+/// can lead that many.
 #[test]
 fn leaders_are_balanced() {
     for (nodes, zones, shards) in
@@ -188,11 +191,13 @@ fn leaders_are_balanced() {
     }
 }
 
-/// One node more, or that node away again, moves about its share of the replicas: measured over 40 hash keys each. The load
-/// bound makes the difference from exactly 1/N, and single clusters scatter more the fewer replicas a node has.
+/// A node that joins or leaves moves about its share of the replicas: measured over 40 hash keys
+/// each. The load bound makes the difference from exactly 1/N, and single clusters scatter more if
+/// a node has few replicas.
 #[test]
 fn one_node_of_n_moves_about_one_nth_of_the_replicas() {
-    /// Nodes after the addition, zones, shards; what one cluster may move at most, relative to 1/N.
+    /// Nodes after the addition, zones, shards, and the most that one cluster may move, relative to
+    /// 1/N.
     const CASES: [(u64, u64, u32, f64); 6] =
         [(4, 1, 64, 1.4), (5, 1, 64, 1.4), (6, 1, 256, 1.3), (11, 1, 256, 1.3), (11, 11, 1024, 1.2), (10, 5, 256, 1.3)];
     for (nodes, zones, shards, worst) in CASES {
@@ -213,7 +218,7 @@ fn one_node_of_n_moves_about_one_nth_of_the_replicas() {
     }
 }
 
-/// With as many nodes as replicas every node has every shard, whatever the weights.
+/// With as many nodes as replicas every node has every shard, for any weights.
 #[test]
 fn as_many_nodes_as_replicas_have_everything() {
     let nodes = [node(1, "a", 1), node(2, "a", 100), node(3, "b", WEIGHT_MAX)];
@@ -221,7 +226,8 @@ fn as_many_nodes_as_replicas_have_everything() {
     assert_eq!(loads(&nodes, &placement).into_values().collect::<Vec<_>>(), [16, 16, 16]);
 }
 
-/// The only nodes of zones that every shard needs carry every shard; the bound holds for the others all the same.
+/// The only nodes of zones that every shard needs hold every shard; the bound still holds for the
+/// others.
 #[test]
 fn zones_come_before_the_bound() {
     let nodes = [
@@ -242,10 +248,12 @@ fn zones_come_before_the_bound() {
     }
 }
 
-/// Where the first choices leave a shard without room, a chain of exchanges finds it: a bound that can be kept is kept.
+/// A bound that can be kept is kept: if the first choices leave a shard without a node, a chain of
+/// exchanges finds one.
 #[test]
 fn a_tight_bound_is_kept_by_exchanges() {
-    // 20 shards × 3 replicas over 6 nodes: mean 10, bound 11. Two zones of three: each shard takes 2 and 1.
+    // 20 shards × 3 replicas over 6 nodes: mean 10, bound 11. Two zones of three: each shard takes
+    // 2 and 1.
     let nodes = equal_nodes(6, 2);
     for key in 0..100 {
         let loads = loads(&nodes, &placed(key, &nodes, &table(20), 3));
@@ -260,7 +268,7 @@ fn a_node_without_weight_gets_nothing() {
 }
 
 #[test]
-fn what_cannot_be_placed_is_refused_by_name() {
+fn impossible_placements_are_refused_by_name() {
     let refusal = |nodes: &[Candidate], replicas| {
         let request = PlacementRequest { hash_key: &[0; 16], nodes, shards: &table(4), replicas };
         place(&request).unwrap_err()
@@ -291,7 +299,7 @@ fn planned(nodes: &[Candidate], shards: &ArcTable, replicas: u32, map: &Placemen
     rebalance(&PlacementRequest { hash_key: &[7; 16], nodes, shards, replicas }, map).unwrap()
 }
 
-/// Any map at all: shards with distinct nodes out of ids 1 to 20.
+/// Any map: shards with distinct nodes out of ids 1 to 20.
 fn any_map(replicas: u32) -> impl Strategy<Value = (ArcTable, Placement)> {
     let one = proptest::sample::subsequence((1..=20_u64).collect::<Vec<_>>(), replicas as usize).prop_shuffle();
     (any_table(), proptest::collection::vec(one, 60)).prop_map(|(table, nodes)| {
@@ -304,7 +312,8 @@ fn any_map(replicas: u32) -> impl Strategy<Value = (ArcTable, Placement)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever the map was: afterwards it is sound, nothing is left to be moved, and the order of the input is of no matter.
+    /// After the moves any map is sound and needs no more moves. The order of the input does not
+    /// matter.
     #[test]
     fn any_map_is_mended_at_once(nodes in any_nodes(), (shards, map) in any_map(3)) {
         prop_assume!(nodes.len() >= 3);
@@ -322,13 +331,14 @@ proptest! {
         prop_assert_eq!(planned(&reversed, &shards, 3, &map_reversed), moves);
     }
 
-    /// One zone, equal nodes: a node that comes gets its share and nothing else moves; one that goes gives what it had.
+    /// One zone, equal nodes: a joining node gets its share and nothing else moves; a leaving node
+    /// gives all it has.
     #[test]
     fn one_node_more_or_less_moves_its_share(count in 3..12_u64, shards in 1..10_u32) {
         let shards = table(shards * 16);
         let nodes = equal_nodes(count, 1);
         let map = placed(7, &nodes, &shards, 3);
-        // A fresh placement only keeps the bounds: a node may be far under its share.
+        // A fresh placement only keeps the bounds: a node may be far below its share.
         let map = after(&map, &planned(&nodes, &shards, 3, &map));
         let more = equal_nodes(count + 1, 1);
         let moves = planned(&more, &shards, 3, &map);
@@ -349,7 +359,8 @@ proptest! {
         }
     }
 
-    /// With as many zones as replicas, every step on the way keeps a shard's replicas in distinct zones.
+    /// With as many zones as replicas, a shard's replicas stay in distinct zones between any two
+    /// moves.
     #[test]
     fn zones_hold_at_every_step(count in 4..12_u64) {
         let shards = table(96);
@@ -364,14 +375,15 @@ proptest! {
     }
 }
 
-/// A thousand nodes and a hundred thousand shards: a node comes, a node goes.
+/// A thousand nodes and a hundred thousand shards: the plans for a joining and for a leaving node.
 #[test]
 fn a_large_cluster_is_planned_in_seconds() {
     const NODES: u64 = 1000;
     const SHARDS: u32 = 100_000;
     let nodes = equal_nodes(NODES + 1, 5);
     let shards = table(SHARDS);
-    // Dealt out in turn: placing afresh at this size is nobody's business. Neighbours are in distinct zones.
+    // Dealt out in turn, because a fresh placement of this size takes too long. Neighbours are in
+    // distinct zones.
     let turn = |shard: u64| (0..3).map(|i| NodeId((shard + i) % NODES + 1)).collect::<Vec<_>>();
     let map: Placement = (1..=SHARDS).map(|shard| (ShardId(shard), turn(u64::from(shard)))).collect();
     let began = std::time::Instant::now();
@@ -390,12 +402,12 @@ fn a_large_cluster_is_planned_in_seconds() {
     assert!(began.elapsed() < std::time::Duration::from_secs(100), "ten times what it should take");
 }
 
-/// A second plan moved more, where one should do: a node could take a shard only after another node had given that shard's
-/// neighbour for its bound, and nobody asked again.
+/// One plan is enough. A second plan once moved more: a node could take a shard only after another
+/// node had given that shard's neighbour for its bound, and the first plan did not try again.
 #[test]
-fn what_a_bound_sets_free_is_taken_in_the_same_plan() {
+fn one_plan_reaches_the_end_of_fill_and_bound() {
     let nodes = [node(20, "a", 200), node(84, "a", 100), node(144, "a", 50), node(355, "", 50), node(592, "", 50)];
-    // Nodes 1 and 2 are gone.
+    // Nodes 1 and 2 have left.
     let map = [[1, 592, 2], [144, 592, 84], [1, 592, 355]];
     let map: Placement = (1..).map(ShardId).zip(map.map(|nodes| nodes.map(NodeId).to_vec())).collect();
     let mended = after(&map, &planned(&nodes, &table(3), 3, &map));

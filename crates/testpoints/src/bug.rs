@@ -1,4 +1,5 @@
-//! Defects that a test switches on to show that it would notice them. Only in builds with the feature `bugs`.
+//! Seeded defects, which tests switch on to show that they detect them. Only in builds with the
+//! feature `bugs`.
 
 use std::cell::Cell;
 use std::sync::LazyLock;
@@ -18,21 +19,22 @@ pub enum Bug {
     HeadBeforeRead,
     /// The applied index is written first, and the data a moment later.
     AppliedBeforeData,
-    /// A snapshot's data is newer than what it says of itself.
+    /// A snapshot's data is newer than its header.
     SnapshotOlderThanData,
     /// Snapshots carry no session table.
     SessionsNotInSnapshot,
-    /// Writes that are sent again are applied again.
+    /// Retried writes are applied again.
     SessionTableOff,
     /// Conditions always hold.
     ConditionIgnored,
     /// The log is purged without a flush of the state.
     PurgePastFlush,
-    /// A node that lost its databases takes empty ones for its own.
+    /// A node that lost its databases accepts empty ones as its own.
     WipedKeepsIdentity,
-    /// The process speaks the next release's wire version, and no other.
+    /// The process speaks only the next release's wire version.
     NextWireVersion,
-    /// The router retries a write of unknown outcome with a new stamp, so that no session recognises the retry.
+    /// The router retries a write of unknown outcome with a new stamp, so that no session
+    /// recognises the retry.
     RetryWithNewStamp,
     /// The router reports a write that may have been applied as one that certainly was not.
     UnknownReportedAsFailed,
@@ -41,7 +43,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// All of them.
+    /// All defects.
     pub const ALL: [Bug; 16] = [
         Bug::AckBeforeSync,
         Bug::VoteNotSynced,
@@ -61,7 +63,7 @@ impl Bug {
         Bug::LostSessionIgnoresDoubt,
     ];
 
-    /// What `QUORATE_BUG` calls it.
+    /// The name in `QUORATE_BUG`.
     pub fn name(self) -> &'static str {
         match self {
             Bug::AckBeforeSync => "ack-before-sync",
@@ -83,12 +85,14 @@ impl Bug {
         }
     }
 
-    /// Whether this process or this thread has the defect. Never in a build without the feature `bugs`.
+    /// Whether this process or this thread has the defect. Never in a build without the feature
+    /// `bugs`.
     pub fn is_on(self) -> bool {
         crate::ENABLED && (*ON == Some(self) || ON_THREAD.get() == Some(self))
     }
 
-    /// Switches the defect on for the current thread until the thread ends. A simulation runs each seed on a thread of its own.
+    /// Switches the defect on for the current thread until the thread ends. A simulation runs each
+    /// seed on a thread of its own.
     ///
     /// # Panics
     ///
@@ -118,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_distinct_and_no_defect_is_on_by_itself() {
+    fn names_are_distinct_and_every_defect_is_off_by_default() {
         let names: std::collections::BTreeSet<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
         assert_eq!(names.len(), Bug::ALL.len());
         assert!(std::env::var_os("QUORATE_BUG").is_some() || Bug::ALL.iter().all(|bug| !bug.is_on()));

@@ -1,7 +1,8 @@
-//! Seeded defects ([`Bug`]) and crash points ([`fail_point`]) for tests. Both do nothing in a build without the feature `bugs`.
+//! Seeded defects ([`Bug`]) and crash points ([`fail_point`]) for tests. Both do nothing in a build
+//! without the feature `bugs`.
 //!
-//! This crate knows nothing of the store: it only answers "is this defect on?" and "should the process die here?".
-//! Read `bug` next.
+//! This crate knows nothing of the store: it only answers "is this defect on?" and "should the
+//! process die here?". Read `bug` next.
 
 mod bug;
 mod fail_point;

@@ -1,7 +1,8 @@
-//! The bootstrap of a cluster: who votes in group 0, which shards there are, and who has their replicas.
+//! The bootstrap of a cluster: the voters of the topology group, the shards, and their replicas.
 //!
-//! Everything here follows from the cluster's fixed facts and the initial nodes' descriptions alone, so that every initial node plans
-//! the same. That freezes the placement of `quorate_ring`: a release that placed otherwise would refuse a bootstrap in the log.
+//! The plan depends only on the fixed facts of the cluster and the descriptions of the initial
+//! nodes, so every initial node plans the same. That freezes the placement of `quorate_ring`: a
+//! release with another placement would refuse a bootstrap in the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +12,17 @@ use quorate_types::{NodeId, ReplicaId, ShardId};
 
 use crate::limits::{self, DescriptionError, NODES_MAX};
 
-/// Shards of a new cluster. The map goes to every client and node whole: it must stay small.
+/// Shards of a new cluster. Every client and node gets the whole map, so it must stay small.
 pub const SHARDS_MAX: u32 = 4096;
-/// Voters of group 0: as many as there are initial nodes for.
+/// Numbers of voters of the topology group: the largest one that there are nodes for.
 pub(crate) const TOPOLOGY_VOTERS: [usize; 3] = [5, 3, 1];
 
-/// Why a cluster cannot be bootstrapped like this. Whoever asked must ask for something else; no retry helps.
+/// The reason why a cluster cannot be bootstrapped. The caller must ask for something else; no
+/// retry helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BootstrapError {
-    /// An even number of replicas survives no more than one less, and more than five cost more than they save.
+    /// An even number tolerates no more failures than one replica less, and more than five replicas
+    /// cost more than they save.
     #[error("{0} replicas are not possible; choose 1, 3 or 5")]
     Replicas(u32),
     /// No shards, or too many.
@@ -28,15 +31,15 @@ pub enum BootstrapError {
     /// Too many initial nodes.
     #[error("{0} nodes are too many; a cluster has at most {NODES_MAX}")]
     Nodes(usize),
-    /// The initial nodes' ids are given out in order.
-    #[error("the initial nodes must be numbered 1, 2, … without a gap; there is {found} where {expected} should be")]
+    /// The ids of the initial nodes are not 1, 2, 3 and so on.
+    #[error("the initial nodes must be numbered 1, 2, … without a gap; expected {expected}, found {found}")]
     NodeId {
-        /// The id that should be there.
+        /// The expected id.
         expected: NodeId,
-        /// The id that is.
+        /// The given id.
         found: NodeId,
     },
-    /// A initial node's description is not usable.
+    /// The description of an initial node is invalid.
     #[error("node {node}: {error}")]
     Node {
         /// The initial node.
@@ -45,22 +48,23 @@ pub enum BootstrapError {
         error: DescriptionError,
     },
     /// Two initial nodes have the same address.
-    #[error("node {node}: the address {address} belongs to an earlier node too")]
+    #[error("node {node}: the address {address} also belongs to an earlier node")]
     SharedAddress {
-        /// The later one of the two.
+        /// The second node with the address.
         node: NodeId,
         /// The address.
         address: String,
     },
-    /// There are not enough initial nodes for the replicas.
+    /// There are too few initial nodes for the replicas.
     #[error(transparent)]
     Placement(#[from] PlacementError),
 }
 
 /// Plans a cluster: the order that every initial node records, and the shards that follow from it.
 ///
-/// `nodes` are the initial nodes in any order, with ids 1, 2, …; they are active from the start. Group 0 gets 5, 3 or 1 of them as
-/// voters, in distinct zones where possible. Replica ids start at 1: first the topology's, then the shards'.
+/// `nodes` are the initial nodes in any order, with ids 1, 2 and so on; they are active from the
+/// start. The topology group gets 5, 3 or 1 of them as voters, in distinct zones where possible.
+/// Replica ids start at 1: first the replicas of the topology group, then those of the shards.
 ///
 /// ```
 /// # use quorate_topology::plan_bootstrap;
@@ -68,8 +72,9 @@ pub enum BootstrapError {
 /// # use quorate_types::topology::{ClusterInfo, NodeAddresses, NodeInfo, NodeState};
 /// let node = |id: u64| {
 ///     let address = |port: u64| format!("10.0.0.{id}:{port}");
-///     let addresses = NodeAddresses { client: address(7001), peer: address(7002), ops: address(7003) };
-///     NodeInfo { id: NodeId(id), addresses, zone: String::new(), weight: 100, state: NodeState::Active }
+///     let [client, peer, ops] = [7001, 7002, 7003].map(address);
+///     let (addresses, zone) = (NodeAddresses { client, peer, ops }, String::new());
+///     NodeInfo { id: NodeId(id), addresses, zone, weight: 100, state: NodeState::Active }
 /// };
 /// let cluster = ClusterInfo { id: ClusterId(1), hash_key: [7; 16], replicas: 3, shards: 16 };
 /// let (bootstrap, shards) = plan_bootstrap(&cluster, &[node(1), node(2), node(3)])?;
@@ -91,7 +96,8 @@ pub fn plan_bootstrap(
     Ok((bootstrap, shards))
 }
 
-/// The shards that follow from a bootstrap, by the start of their arcs: what its `Found` command must say.
+/// The shards that follow from a bootstrap, by the start of their arcs. Its
+/// [`quorate_types::topology::Command::Bootstrap`] must carry exactly these.
 pub fn bootstrap_shards(bootstrap: &Bootstrap) -> Result<Vec<ShardInfo>, BootstrapError> {
     let Bootstrap { cluster, nodes, topology_replicas } = bootstrap;
     let shards = (1..).map(ShardId).zip(equal_arcs(cluster.shards));
@@ -111,7 +117,7 @@ pub fn bootstrap_shards(bootstrap: &Bootstrap) -> Result<Vec<ShardInfo>, Bootstr
     Ok(shards.zip(place(&request)?).map(shard).collect())
 }
 
-/// Checks everything that the placement does not.
+/// Checks the conditions that the placement does not check.
 fn check(cluster: &ClusterInfo, nodes: &[NodeInfo]) -> Result<(), BootstrapError> {
     if ![1, 3, 5].contains(&cluster.replicas) {
         return Err(BootstrapError::Replicas(cluster.replicas));
@@ -135,7 +141,8 @@ fn check(cluster: &ClusterInfo, nodes: &[NodeInfo]) -> Result<(), BootstrapError
     Ok(())
 }
 
-/// The nodes that vote in group 0, by id: first one of every zone, then a second one of every zone, and so on.
+/// The nodes that vote in the topology group, by id: first one of every zone, then a second one of
+/// every zone, and so on.
 fn topology_voters(nodes: &[NodeInfo]) -> Vec<NodeId> {
     let mut of_zone: BTreeMap<&str, usize> = BTreeMap::new();
     let mut ranked: Vec<(usize, NodeId)> = Vec::with_capacity(nodes.len());
@@ -148,5 +155,6 @@ fn topology_voters(nodes: &[NodeInfo]) -> Vec<NodeId> {
     let voters = TOPOLOGY_VOTERS.into_iter().find(|&voters| voters <= nodes.len()).unwrap_or(0);
     let mut chosen: Vec<NodeId> = ranked.into_iter().take(voters).map(|(_, node)| node).collect();
     chosen.sort_unstable();
+    assert_eq!(chosen.len(), voters, "the topology group gets as many voters as there are nodes for");
     chosen
 }

@@ -1,18 +1,20 @@
-//! The keys of the topology group's records. This table is the contract; the golden test below holds us to it.
+//! The keys of the topology group's records. This table is the contract, and a golden test below
+//! holds it.
 //!
 //! ```text
-//!   in Space::Table of group 0's replica
-//!     'c'                 ->  Counters     revision, last node id, last replica id, last operation id
-//!     'f'                 ->  Bootstrap     the order that bootstrapped the cluster, as it was
-//!     'm' | group u32     ->  ReplicaMove  the replica of the group that is in motion
+//!   in Space::Table of the topology group's replica
+//!     'c'                 ->  Counters     revision, last ids of nodes, replicas, operations
+//!     'f'                 ->  Bootstrap    the order that bootstrapped the cluster, unchanged
+//!     'm' | group u32     ->  ReplicaMove  the move of a group in motion
 //!     'n' | node u64      ->  NodeInfo
 //!     'o' | operation u64 ->  Operation    running, and the last ones that ended
-//!     'p'                 ->  bool         whether replicas do not start to move
+//!     'p'                 ->  bool         whether moves are paused
 //!     's' | shard u32     ->  ShardInfo
-//!     't'                 ->  [Placement]  group 0's own replicas, once they are not those of the bootstrap any more
+//!     't'                 ->  [Placement]  the group's own replicas, once they moved
 //! ```
 //!
-//! Integers are big-endian, so that byte order is numeric order. Values are envelopes of `Kind::TopologyRecord`.
+//! Integers are big-endian, so that byte order is numeric order. Values are envelopes of
+//! `Kind::TopologyRecord`.
 
 use quorate_types::operation::OperationId;
 use quorate_types::{GroupId, NodeId, ShardId};
@@ -21,7 +23,7 @@ use quorate_types::{GroupId, NodeId, ShardId};
 pub(crate) const COUNTERS: u8 = b'c';
 /// The key of the bootstrap.
 pub(crate) const BOOTSTRAP: u8 = b'f';
-/// The first byte of the key of a replica in motion.
+/// The first byte of a move's key.
 pub(crate) const MOVE: u8 = b'm';
 /// The first byte of a node's key.
 pub(crate) const NODE: u8 = b'n';
@@ -31,10 +33,10 @@ pub(crate) const OPERATION: u8 = b'o';
 pub(crate) const PAUSED: u8 = b'p';
 /// The first byte of a shard's key.
 pub(crate) const SHARD: u8 = b's';
-/// The key of group 0's replicas.
+/// The key of the topology group's replicas.
 pub(crate) const TOPOLOGY_REPLICAS: u8 = b't';
 
-/// The key of the replica of a group that is in motion.
+/// The key of a group's move.
 pub(crate) fn moving(group: GroupId) -> Vec<u8> {
     with_id(MOVE, &group.0.to_be_bytes())
 }

@@ -1,20 +1,25 @@
-//! The topology group: the state machine that is the cluster itself. Its identity, its nodes, its shard map, its replica ids.
+//! The state machine of the topology group, and the planner of its reconciler. The topology group
+//! is the Raft group whose state is the cluster itself: identity, nodes, shard map, replica ids,
+//! operations.
 //!
-//! This crate decides what a change of the cluster means; it is pure code over records. It knows no Raft, no socket and no
-//! task: group 0 is a Raft group like every other, and this is what its log says.
+//! This crate is pure code over records: it decides the effect of each command. It knows no Raft,
+//! no socket and no task. Replication is the business of `quorate_raft`, execution that of the
+//! control plane.
 //!
 //! ```text
 //!   plan_bootstrap ─→ Command::Bootstrap ─┐
-//!   node asks for an id ─────────────┤→ group 0's log ─→ TopologyMachine ─→ ClusterState::apply ─→ (Outcome, changes)
-//!   planner's wishes ────────────────┘                        │                                          │
-//!                                            Published ←──────┴── records in Space::Table ←──────────────┘
-//!                                               │
-//!                        what the node acts on and clients route by: types::topology::Topology
+//!   node registers ───────────────────────┼─→ log ─→ TopologyMachine ─→ ClusterState::apply
+//!   operator, planner ────────────────────┘                │                   │
+//!                                                          │          (Outcome, changes)
+//!                     Published ←── records in Space::Table ←──────────────────┘
+//!                         │
+//!     nodes act on it, clients route by it: types::topology::Topology
 //! ```
 //!
-//! The map is a hint. What is true of a shard is in the shard's own log; `reconcile` plans how the one becomes the other.
+//! The map is a hint, because the members of a shard are decided in the shard's own log.
+//! `reconcile` plans the steps that bring both together.
 //!
-//! Read `cluster` next, then `bootstrap`, `operations`, `moves`, `machine`, `reconcile`.
+//! Read `state` next, then `bootstrap`, `machine`, `reconcile`.
 
 mod bootstrap;
 mod keys;

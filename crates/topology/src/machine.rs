@@ -15,11 +15,12 @@ use crate::publish::Published;
 use crate::record::{Change, Record};
 use crate::state::ClusterState;
 
-/// What the log of group 0 means. A proposal is one encoded [`Command`]; its reply is an
-/// [`Outcome`](quorate_types::topology::Outcome).
+/// The state machine of the topology group. A proposal is one encoded [`Command`], and its reply an
+/// [`Outcome`].
 ///
 /// # Invariants
-/// * The cluster state in memory is what the records say, with the changes of the batch that is being applied.
+/// * The cluster state in memory equals the records, with the changes of the batch that is being
+///   applied.
 /// * A topology is published only after its batch is in the state.
 #[derive(Debug)]
 pub struct TopologyMachine {
@@ -28,15 +29,16 @@ pub struct TopologyMachine {
 }
 
 impl TopologyMachine {
-    /// Reads the machine from a replica's state and publishes what it says, if the cluster is bootstrapped. Make it in the closure
-    /// given to `quorate_machine::Replica::open`, with one `published` for all the replica's life.
+    /// Reads the machine from a replica's state and publishes its topology if the cluster is
+    /// bootstrapped. Call it in the closure given to `quorate_machine::Replica::open`, with one
+    /// `published` for the whole life of the replica.
     pub fn open(replica: ReplicaId, view: &dyn View, published: Arc<Published>) -> Result<Self, StateError> {
         let mut machine = TopologyMachine { cluster: read_cluster(view, replica)?, published };
         machine.written();
         Ok(machine)
     }
 
-    /// The cluster as applied.
+    /// The cluster state as applied.
     pub fn cluster(&self) -> &ClusterState {
         &self.cluster
     }
@@ -69,7 +71,8 @@ impl Machine for TopologyMachine {
     }
 }
 
-/// The cluster as a replica of group 0 has applied it. An error is corruption or failed I/O: the node stops.
+/// The cluster state that a replica of the topology group has applied. An error is corruption or
+/// failed I/O: the node stops.
 pub fn read_cluster(view: &dyn View, replica: ReplicaId) -> Result<ClusterState, StateError> {
     let mut records = Ok(Vec::new());
     view.scan(replica, Space::Table, &[], &mut |key, value| {

@@ -1,4 +1,4 @@
-//! The records that the topology group's state is made of, and the changes that a command makes to them.
+//! The records of the topology group's state, and the changes that a command makes to them.
 
 use bytes::Bytes;
 use quorate_types::codec::{self, CodecError, Kind};
@@ -8,10 +8,11 @@ use quorate_types::{GroupId, NodeId, ReplicaId};
 
 use crate::keys;
 
-/// What only ever grows.
+/// The revision, and the last ids given out. They only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// The revision of the topology: grows with every change that a [`quorate_types::topology::Topology`] shows.
+    /// The revision of the topology: grows with every change that a
+    /// [`quorate_types::topology::Topology`] shows.
     pub revision: u64,
     /// The last node id given out.
     pub last_node: NodeId,
@@ -21,40 +22,40 @@ pub struct Counters {
     pub last_operation: OperationId,
 }
 
-/// One record.
+/// A record of the topology group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// What only grows.
+    /// The counters.
     Counters(Counters),
-    /// The order that bootstrapped the cluster, as it was.
+    /// The order that bootstrapped the cluster, unchanged.
     Bootstrap(Bootstrap),
-    /// A node as it is now.
+    /// The current record of a node.
     Node(NodeInfo),
-    /// A shard as the map has it now.
+    /// The map's current entry of a shard.
     Shard(ShardInfo),
-    /// The replica of a group that is in motion.
+    /// The move of a group in motion.
     Move(ReplicaMove),
-    /// An operation as it is now.
+    /// The current record of an operation.
     Operation(Operation),
-    /// Whether replicas do not start to move.
+    /// Whether moves are paused.
     Paused(bool),
-    /// Group 0's own replicas as they are now.
+    /// The current replicas of the topology group.
     TopologyReplicas(Vec<Placement>),
 }
 
 /// A change of the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The record is new or replaces the one with its key.
+    /// Puts a record in place of the one with its key, if there is one.
     Put(Record),
-    /// Nothing of this group is in motion any more.
+    /// Removes the move of this group.
     ForgetMove(GroupId),
-    /// The operation ended long ago.
+    /// Removes the record of an operation that ended long ago.
     ForgetOperation(OperationId),
 }
 
 impl Record {
-    /// Where the record is kept, in [`quorate_machine::keys::Space::Table`].
+    /// The record's key in [`quorate_machine::keys::Space::Table`].
     pub fn key(&self) -> Vec<u8> {
         match self {
             Record::Counters(_) => vec![keys::COUNTERS],
@@ -178,7 +179,7 @@ mod tests {
         }
     }
 
-    /// The payloads on disk, written out: whoever changes them breaks every data directory.
+    /// The payloads on disk, written out: a change of them breaks every data directory.
     #[test]
     fn the_bytes_of_records_are_frozen() {
         let hex = |record: &Record| {

@@ -1,4 +1,4 @@
-//! What a bootstrap says, and what is refused.
+//! The plan of a bootstrap, and its refusals.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -34,9 +34,9 @@ fn the_topology_has_one_three_or_five_voters_in_distinct_zones() {
     assert_eq!(voters(&zoned(&["a", "a", "a", "b", "b", "c", "c"])), [1, 2, 4, 5, 6]);
 }
 
-/// Whoever changes this line changes what every initial node of a cluster computes: it is frozen.
+/// Every initial node of a cluster computes these lines, so they are frozen.
 #[test]
-fn a_founding_is_frozen() {
+fn bootstrap_plan_is_frozen() {
     let (bootstrap, shards) = plan_bootstrap(&cluster(3, 4), &zoned(&["a", "a", "b", "c"])).unwrap();
     let line = |at: &[quorate_types::topology::Placement]| {
         at.iter().map(|at| format!("{}@{}", at.replica, at.node)).collect::<Vec<_>>().join(" ")
@@ -56,7 +56,7 @@ fn a_founding_is_frozen() {
 }
 
 #[test]
-fn founders_may_be_named_in_any_order_and_are_active() {
+fn initial_nodes_may_come_in_any_order_and_are_active() {
     let mut shuffled = zoned(&["a", "b", "c", "d"]);
     shuffled.rotate_left(2);
     shuffled.iter_mut().for_each(|node| node.state = NodeState::Joining);
@@ -66,7 +66,7 @@ fn founders_may_be_named_in_any_order_and_are_active() {
 }
 
 #[test]
-fn what_cannot_be_founded_is_refused_by_name() {
+fn impossible_bootstraps_are_refused_by_name() {
     let refusal = |replicas, shards, nodes: &[NodeInfo]| plan_bootstrap(&cluster(replicas, shards), nodes).unwrap_err();
     assert_eq!(refusal(2, 16, &nodes(3)), BootstrapError::Replicas(2));
     assert_eq!(refusal(3, 0, &nodes(3)), BootstrapError::Shards(0));
@@ -84,9 +84,10 @@ fn what_cannot_be_founded_is_refused_by_name() {
     assert_eq!(refusal(1, 1, &[nameless]).to_string(), "node 1: the peer address '' is not host:port");
 }
 
-/// A `Found` command that says anything but what follows from its bootstrap is refused, and the cluster stays not_bootstrapped.
+/// A bootstrap command with other records than its plan is refused, and the cluster stays without a
+/// bootstrap.
 #[test]
-fn a_forged_founding_is_refused() {
+fn forged_bootstrap_is_refused() {
     let (bootstrap, shards) = plan_bootstrap(&cluster(3, 4), &nodes(4)).unwrap();
     let mut swapped = shards.clone();
     swapped[0].replicas.swap(0, 1);
@@ -113,9 +114,10 @@ fn a_forged_founding_is_refused() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Every bootstrap gives each replica an id of its own, counted from 1, covers the ring, and is what the machine accepts.
+    /// Every plan gives each replica an id of its own, counted from 1, covers the ring, and is
+    /// accepted by the state machine.
     #[test]
-    fn every_planned_founding_is_accepted(zones in proptest::collection::vec("[abc]", 1..9), replicas in 0..3_u32, shards in 1..40_u32) {
+    fn every_planned_bootstrap_is_accepted(zones in proptest::collection::vec("[abc]", 1..9), replicas in 0..3_u32, shards in 1..40_u32) {
         let replicas = 2 * replicas + 1;
         prop_assume!(zones.len() >= replicas as usize);
         let zones: Vec<&str> = zones.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! What holds after any sequence of commands, sensible or not.
+//! The invariants of the state after any sequence of commands, sensible or not.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -39,9 +39,9 @@ enum Step {
         group: u32,
         arrived: bool,
     },
-    /// Takes the move of a group back.
-    TurnBack(u32),
-    /// Ends a move that nobody started.
+    /// Cancels the move of a group.
+    CancelMove(u32),
+    /// Ends a move that never started.
     Forge {
         group: u32,
         from: (u64, u64),
@@ -69,7 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (group.clone(), 0..4_usize, node.clone(), operation)
             .prop_map(|(group, place, to, operation)| Step::Start { group, place, to, operation }),
         8 => (group.clone(), proptest::bool::weighted(0.8)).prop_map(|(group, arrived)| Step::End { group, arrived }),
-        2 => group.clone().prop_map(Step::TurnBack),
+        2 => group.clone().prop_map(Step::CancelMove),
         1 => (group, (1..40_u64, node.clone()), (1..40_u64, node), any::<bool>())
             .prop_map(|(group, from, to, arrived)| Step::Forge { group, from, to, arrived }),
     ]
@@ -103,12 +103,12 @@ fn command(step: Step, topology: &Topology) -> Command {
         Step::Pause(paused) => Command::PauseMoves { paused },
         Step::Start { group, place, to, operation } => {
             let from = topology.replicas(GroupId(group)).nth(place).map(|at| at.replica);
-            // Mostly a move that somebody asked for; group 0 gains and loses voters too.
+            // Mostly a move of a shard; the topology group gains and loses voters too.
             let to = (place < 3 || group > 0).then_some(NodeId(to));
             Command::StartMove { group: GroupId(group), from, to, operation: OperationId(operation) }
         }
         Step::End { group, arrived } => end(moving(group), arrived),
-        Step::TurnBack(group) => Command::CancelMove(moving(group)),
+        Step::CancelMove(group) => Command::CancelMove(moving(group)),
         Step::Forge { group, from, to, arrived } => {
             let at = |(replica, node)| Some(common::placement(replica, node));
             let operation = OperationId(0);
@@ -124,17 +124,17 @@ proptest! {
     fn commands_keep_the_invariants(steps in proptest::collection::vec(step(), 1..80)) {
         let mut state = ClusterState::default();
         let mut records: BTreeMap<Vec<u8>, Record> = BTreeMap::new();
-        // Where each replica id was first seen, for ever; and those that left the map.
+        // The group and node where each replica id was first seen, and the ids that left the map.
         let mut homes: BTreeMap<ReplicaId, (GroupId, NodeId)> = BTreeMap::new();
         let mut left: BTreeSet<ReplicaId> = BTreeSet::new();
         let mut ids: BTreeSet<NodeId> = BTreeSet::new();
 
-        let found = common::bootstrap_of(4, 4);
+        let bootstrap = common::bootstrap_of(4, 4);
         for step in std::iter::once(None).chain(steps.into_iter().map(Some)) {
             let before = state.topology();
             let command = match (step, &before) {
                 (Some(step), Some(topology)) => command(step, topology),
-                _ => found.clone(),
+                _ => bootstrap.clone(),
             };
             let (outcome, changes) = state.apply(&command);
             for change in &changes {
@@ -148,7 +148,7 @@ proptest! {
                     }
                 }
             }
-            prop_assert_eq!(&ClusterState::from_records(records.values().cloned()), &state, "the records say the state");
+            prop_assert_eq!(&ClusterState::from_records(records.values().cloned()), &state, "the records give the state");
 
             let topology = state.topology().unwrap();
             let revision = before.as_ref().map_or(0, |before| before.revision);
@@ -168,7 +168,7 @@ proptest! {
                 let nodes: BTreeSet<NodeId> = all.iter().map(|at| at.node).collect();
                 prop_assert_eq!(nodes.len(), all.len(), "replicas on distinct nodes");
                 let coming = topology.moves.iter().filter(|moving| moving.group == group && moving.to.is_some()).count();
-                prop_assert!(group == GroupId::TOPOLOGY || all.len() == 3 + coming, "three replicas and those that come");
+                prop_assert!(group == GroupId::TOPOLOGY || all.len() == 3 + coming, "three replicas and the one that moves in");
                 prop_assert!(!all.is_empty());
                 for &Placement { replica, node } in &all {
                     prop_assert_eq!(*homes.entry(replica).or_insert((group, node)), (group, node), "replica {} stays where it is", replica);
@@ -180,7 +180,7 @@ proptest! {
                     left.extend(gone.map(|at| at.replica));
                 }
             }
-            prop_assert!(topology.moves.len() <= topology.shards.len() + 1, "one move a group");
+            prop_assert!(topology.moves.len() <= topology.shards.len() + 1, "one move for each group");
             for node in &topology.nodes {
                 ids.insert(node.id);
             }

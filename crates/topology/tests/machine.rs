@@ -1,4 +1,5 @@
-//! The machine over a state store: what is written, what is read back, and what is published when.
+//! The machine over a state store: the records it writes and reads back, and the topologies it
+//! publishes.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -72,16 +73,16 @@ fn stored(state: &MemoryState) -> Option<Topology> {
     topology
 }
 
-/// A published topology, and a list of the revisions that were told.
+/// A published topology, and the list of published revisions.
 fn publisher() -> (Arc<Published>, Arc<Mutex<Vec<u64>>>) {
     let told = Arc::new(Mutex::new(Vec::new()));
     let list = told.clone();
     (Published::new(move |topology| list.lock().unwrap().push(topology.revision)), told)
 }
 
-/// Whatever the batches, the replies and the stored topology are the same.
+/// Replies and the stored topology do not depend on the batches.
 #[test]
-fn batches_do_not_matter() {
+fn batches_do_not_change_the_result() {
     let mut results = Vec::new();
     for size in [1, 2, 3, 7] {
         let state = Arc::new(MemoryState::new());
@@ -104,7 +105,7 @@ fn batches_do_not_matter() {
     assert!(results.iter().all(|result| result == &results[0]));
 }
 
-/// What is told is already stored, each revision once, and never an older one.
+/// A topology is stored before it is published, each revision once, and never an older one.
 #[test]
 fn a_change_is_published_after_it_is_stored() {
     let state = Arc::new(MemoryState::new());
@@ -112,7 +113,7 @@ fn a_change_is_published_after_it_is_stored() {
     let published = Published::new({
         let (state, told) = (state.clone(), told.clone());
         move |topology| {
-            assert_eq!(stored(&state).as_ref(), Some(&*topology), "what is published is what is stored");
+            assert_eq!(stored(&state).as_ref(), Some(&*topology), "the published topology is the stored one");
             told.lock().unwrap().push(topology.revision);
         }
     });
@@ -126,9 +127,10 @@ fn a_change_is_published_after_it_is_stored() {
     assert_eq!(replica.machine().cluster().topology(), stored(&state));
 }
 
-/// A restarted replica says what it has. After a crash it replays what was not flushed and tells nothing twice.
+/// A restarted replica publishes its stored topology. After a crash it replays the unflushed
+/// entries and publishes nothing twice.
 #[test]
-fn a_restart_reads_the_state_and_a_replay_is_no_news() {
+fn replay_publishes_nothing_twice() {
     let state = Arc::new(MemoryState::new());
     let (published, told) = publisher();
     let mut replica = open(&state, &published).unwrap();
@@ -153,21 +155,21 @@ fn a_restart_reads_the_state_and_a_replay_is_no_news() {
     assert_eq!(*told.lock().unwrap(), [2, 5]);
 }
 
-/// The counters survive a restart: an id that was given out and given up is not given out again.
+/// The counters survive a restart: the id of a cancelled replica is not given out again.
 #[test]
-fn ids_are_never_given_out_again_after_a_restart() {
+fn ids_are_given_out_once_across_restarts() {
     let state = Arc::new(MemoryState::new());
     let (published, _) = publisher();
     open(&state, &published).unwrap().apply(&entries()[..5]).unwrap();
     let mut replica = open(&state, &published).unwrap();
-    let taken_back = Command::FinishCancelledMove(moving());
+    let cancelled = Command::FinishCancelledMove(moving());
     let Command::StartMove { .. } = &commands()[4] else { panic!("the fifth command starts a move") };
-    let replies = replica.apply(&[entry(5, &taken_back), entry(6, &commands()[4])]).unwrap();
+    let replies = replica.apply(&[entry(5, &cancelled), entry(6, &commands()[4])]).unwrap();
     let Some(Reply::Topology(Outcome::Move(again))) = &replies[1] else { panic!("{replies:?}") };
     assert_eq!(again.to.unwrap().replica, ReplicaId(11));
 }
 
-/// What cannot be read stops the replica: a proposal, and a record.
+/// A corrupt proposal or record stops the replica.
 #[test]
 fn corruption_stops_the_replica() {
     let state = Arc::new(MemoryState::new());

@@ -1,4 +1,5 @@
-//! The planner against a model of the groups: whatever happens in between, the cluster comes to rest where it should be.
+//! The planner against a model of the groups: after any events, the cluster reaches the wanted
+//! state and comes to rest.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -14,28 +15,29 @@ use quorate_types::state::StoredMembership;
 use quorate_types::topology::{Command, NodeState, Outcome, Placement, ShardInfo};
 use quorate_types::{GroupId, LogId, Membership, NodeId, ReplicaId, Role, ShardId};
 
-/// Rounds after which everything must have come to rest.
+/// Rounds after which nothing may be left to do.
 const ROUNDS_MAX: usize = 2_000;
 
-/// A group as it would be in its own log.
+/// The state of a group in its own log.
 struct Group {
     members: Membership,
     index: u64,
     leader: Option<ReplicaId>,
     term: u64,
-    /// Learners that have not caught up yet, and for how many rounds.
+    /// Learners that have not caught up, and the rounds until they have.
     behind: BTreeMap<ReplicaId, u64>,
 }
 
 struct Model {
     cluster: ClusterState,
     groups: BTreeMap<GroupId, Group>,
-    /// Replicas that their nodes have made.
+    /// Replicas that their nodes have created.
     made: BTreeSet<(GroupId, ReplicaId, NodeId)>,
     down: BTreeSet<NodeId>,
-    /// Those that are down for so long that nobody waits for them.
+    /// Nodes that are down for so long that the planner stops waiting for them.
     unresponsive: BTreeSet<NodeId>,
-    /// Those that were so: what was started beside moves to them goes on beside these when they are back.
+    /// Nodes that were unresponsive. Moves that started beside moves to them continue beside these
+    /// when the nodes return.
     lost: BTreeSet<NodeId>,
     full: BTreeSet<NodeId>,
     busy: BTreeMap<NodeId, Foreground>,
@@ -77,7 +79,8 @@ impl Model {
         model
     }
 
-    /// Nodes that are up make what the map has for them and destroy what it has not; groups with a majority elect.
+    /// Nodes that are up create the replicas that the map has for them and destroy others; groups
+    /// with a majority elect a leader.
     fn follow_map(&mut self) {
         let topology = self.cluster.topology().unwrap();
         let groups: Vec<GroupId> = self.groups.keys().copied().collect();
@@ -153,7 +156,7 @@ impl Model {
         }
     }
 
-    /// One round of the reconciler; whether it did anything. `lost` says which steps never arrive.
+    /// One round of the reconciler; true if it took a step. `lost` says which steps never arrive.
     fn round(&mut self, mut lost: impl FnMut() -> bool) -> bool {
         self.now_ms += 1;
         let moves = self.cluster.topology().unwrap().moves;
@@ -226,7 +229,7 @@ impl Model {
         }
     }
 
-    /// What holds after every step.
+    /// The invariants after every step.
     fn check(&self) {
         let topology = self.cluster.topology().unwrap();
         let (mut leaving, mut coming) = (BTreeMap::<NodeId, usize>::new(), BTreeMap::<NodeId, usize>::new());
@@ -238,7 +241,7 @@ impl Model {
         let most = leaving.values().chain(coming.values()).max().copied().unwrap_or_default();
         assert!(most <= MOVES_PER_NODE_MAX, "{most} moves of one node");
         for (group, state) in &self.groups {
-            // Whoever votes is in the map: nobody destroys it.
+            // Every voter is in the map: no node destroys it.
             for id in &state.members.voters[0] {
                 let at = Placement { replica: *id, node: state.members.nodes[id] };
                 assert!(
@@ -290,7 +293,7 @@ impl Model {
     }
 }
 
-/// A node that joins gets its share, of leaders too.
+/// A joining node gets its share of the replicas and of the leaders.
 #[test]
 fn a_new_node_gets_its_share() {
     let mut model = Model::new(3, 32);
@@ -304,7 +307,7 @@ fn a_new_node_gets_its_share() {
     assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
 }
 
-/// 3 → 5 → 4 → 3 nodes: group 0 follows, and a drained node holds nothing.
+/// 3 → 5 → 4 → 3 nodes: the topology group follows, and a drained node holds nothing.
 #[test]
 fn the_cluster_grows_and_shrinks() {
     let mut model = Model::new(3, 16);
@@ -326,7 +329,7 @@ fn the_cluster_grows_and_shrinks() {
     assert_eq!(model.voters(), [3, 4, 5]);
 }
 
-/// A node takes over all of another's replicas.
+/// A node takes over all replicas of another node.
 #[test]
 fn a_node_replaces_another() {
     let mut model = Model::new(3, 16);
@@ -338,9 +341,9 @@ fn a_node_replaces_another() {
     assert_eq!(model.cluster.topology().unwrap().node(NodeId(2)).unwrap().state, NodeState::Removed);
 }
 
-/// What stands still says why, and goes on when that has changed.
+/// A blocked move has a reason, and continues when the reason is gone.
 #[test]
-fn what_stands_still_says_why() {
+fn blocked_move_has_a_reason_and_continues_without_it() {
     let mut model = Model::new(4, 4);
     let shard = model.cluster.topology().unwrap().shards[0].clone();
     let free = (1..=4).map(NodeId).find(|node| !shard.replicas.iter().any(|at| at.node == *node)).unwrap();
@@ -358,9 +361,9 @@ fn what_stands_still_says_why() {
     assert!(model.cluster.topology().unwrap().shard(shard.id).unwrap().replicas.iter().any(|at| at.node == free));
 }
 
-/// A drained node kept its replica of group 0 while the newcomer there did not catch up, and the drain said only "left 1".
+/// A drain that waits for the topology group's move shows its reason. It once said only "left 1".
 #[test]
-fn a_drain_that_waited_for_group_0_did_not_say_so() {
+fn drain_shows_why_the_topology_group_waits() {
     let mut model = Model::new(4, 4);
     let topology = model.cluster.topology().unwrap();
     let voter = topology.topology_replicas[0].node;
@@ -382,10 +385,10 @@ fn a_drain_that_waited_for_group_0_did_not_say_so() {
     assert!(waits[0].starts_with("the topology group: catching up on node "), "{waits:?}");
 }
 
-/// A shard that was in motion for one operation was left out of another one's account, which then had nothing left to do and no
-/// reason not to be done.
+/// An operation counts a shard that moves for another operation, and names that operation. It once
+/// left the shard out, and then had nothing left to do and no reason not to be done.
 #[test]
-fn a_shard_in_motion_for_another_operation_was_not_spoken_of() {
+fn operation_names_the_operation_that_moves_its_shard() {
     let mut model = Model::new(4, 1);
     let shard = model.cluster.topology().unwrap().shards[0].clone();
     let free = (1..=4).map(NodeId).find(|node| !shard.replicas.iter().any(|at| at.node == *node)).unwrap();
@@ -407,9 +410,10 @@ fn a_shard_in_motion_for_another_operation_was_not_spoken_of() {
     assert_eq!(model.replicas_on(drained.0), 0);
 }
 
-/// A target without space was waited for though another node had some: of a drain, and of a node that replaces another.
+/// A drain and a replacement move to another node if the planned target is out of disk space. They
+/// once waited for it.
 #[test]
-fn a_target_without_space_was_not_exchanged() {
+fn full_target_is_exchanged() {
     let mut model = Model::new(5, 8);
     model.full.insert(NodeId(5));
     let before = model.replicas_on(5);
@@ -426,21 +430,22 @@ fn a_target_without_space_was_not_exchanged() {
     assert_eq!((model.replicas_on(2), model.replicas_on(5)), (0, before));
 }
 
-/// Two moves to a node that had died held the places of all others, which said nothing.
+/// Blocked moves that hold every slot are named to the moves that wait. Two moves to a dead node
+/// once held the slots of all others without a word.
 #[test]
-fn moves_that_hold_every_place_were_not_named() {
+fn blocked_moves_that_hold_every_slot_are_named() {
     let mut model = Model::new(5, 8);
     let Outcome::Operation { id, .. } = model.start(Intent::Drain { node: NodeId(1) }) else { panic!("it starts") };
     model.round(|| false);
     let progress = |model: &Model| plan(&model.cluster, &model.reports(), 0).progress[&id].clone();
     assert!(progress(&model).left > 0);
-    assert_eq!(progress(&model).waits, Vec::<String>::new(), "what goes on is no standstill");
+    assert_eq!(progress(&model).waits, Vec::<String>::new(), "a move that makes progress needs no reason");
     let moves = |model: &Model| model.cluster.topology().unwrap().moves;
     model.down = moves(&model).iter().filter_map(|moving| moving.to).map(|to| to.node).collect();
     for _ in 0..10 {
         model.round(|| false);
     }
-    // Its voter waits as well: with both targets down, too few would be left.
+    // The voter waits too: with both targets down, too few voters would be left.
     let name = |group: GroupId| group.shard().map_or("the topology group".into(), |shard| format!("shard {shard}"));
     let first: Vec<String> = moves(&model).iter().map(|moving| name(moving.group)).collect();
     assert!(first.len() >= MOVES_PER_NODE_MAX, "{first:?}");
@@ -449,9 +454,10 @@ fn moves_that_hold_every_place_were_not_named() {
     assert!(waits.iter().any(|known| known.ends_with(&wait)), "{waits:?}");
 }
 
-/// A drain waited for a target that had died, for ever, though other nodes could take the replicas.
+/// A drain moves to other nodes if its target is unresponsive. It once waited for a dead target
+/// although other nodes could take the replicas.
 #[test]
-fn a_target_that_died_was_not_exchanged() {
+fn unresponsive_target_is_exchanged() {
     let mut model = Model::new(5, 8);
     assert!(matches!(model.start(Intent::Drain { node: NodeId(1) }), Outcome::Operation { .. }));
     model.round(|| false);
@@ -465,16 +471,17 @@ fn a_target_that_died_was_not_exchanged() {
         let moves = model.cluster.topology().unwrap().moves;
         moves.iter().filter(|moving| moving.to.is_some_and(|to| to.node == target)).count()
     };
-    assert!(stuck(&model) > 0, "one that is away for a moment is waited for");
+    assert!(stuck(&model) > 0, "the planner waits for a node that is away for a moment");
     model.unresponsive.insert(target);
     model.rest();
     assert_eq!((stuck(&model), model.replicas_on(1)), (0, 0));
     assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
 }
 
-/// The moves to a new node that died held their shards, and a drain of another node waited for them.
+/// Moves to an unresponsive new node do not delay a drain. They once held their shards until the
+/// node returned.
 #[test]
-fn a_new_node_that_died_held_up_a_drain() {
+fn unresponsive_new_node_does_not_delay_a_drain() {
     let mut model = Model::new(4, 8);
     model.register(5);
     let moves = |model: &Model| model.cluster.topology().unwrap().moves;
@@ -503,9 +510,10 @@ fn a_new_node_that_died_held_up_a_drain() {
     assert!(model.replicas_on(5) > 0);
 }
 
-/// `rebalance plan` proposed what `rebalance apply` refused, while a node was being drained.
+/// `rebalance plan` proposes only moves that `rebalance apply` accepts, also while a node is
+/// drained.
 #[test]
-fn a_plan_has_no_shard_that_an_operation_moves() {
+fn possible_moves_exclude_shards_of_running_operations() {
     let mut model = Model::new(5, 16);
     model.start(Intent::Drain { node: NodeId(1) });
     model.rest();
@@ -520,9 +528,10 @@ fn a_plan_has_no_shard_that_an_operation_moves() {
     assert!(model.cluster.running_operations().next().is_none());
 }
 
-/// Two moves that were asked for by name wait for their target; they held the places of all others that leave the same node.
+/// Two named moves wait for their unresponsive target without taking the slots of their source.
+/// They once held the slots of all other moves from that node.
 #[test]
-fn moves_to_a_dead_node_held_every_place() {
+fn moves_to_an_unresponsive_node_leave_slots_free() {
     let mut model = Model::new(5, 16);
     let (from, target) = (NodeId(1), NodeId(5));
     let shards = model.cluster.topology().unwrap().shards;
@@ -554,7 +563,7 @@ fn moves_to_a_dead_node_held_every_place() {
         model.round(|| false);
     }
     let runs = |model: &Model, id| model.cluster.running_operations().any(|running| running.id == id);
-    assert!(!runs(&model, id), "it has a place");
+    assert!(!runs(&model, id), "a slot is free for it");
     assert!(named.iter().all(|id| runs(&model, *id)));
     model.down.clear();
     model.rest();
@@ -562,8 +571,8 @@ fn moves_to_a_dead_node_held_every_place() {
     assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
 }
 
-/// While a node has users to serve, one replica moves at a time, to the end; and one that stands still is not what the others
-/// wait for.
+/// While a node serves users, one replica moves at a time, and a blocked move does not delay the
+/// others.
 #[test]
 fn moves_give_way_to_users() {
     let mut model = Model::new(5, 8);
@@ -574,7 +583,7 @@ fn moves_give_way_to_users() {
         let shards = moves.iter().filter(|moving| moving.group != GroupId::TOPOLOGY);
         shards.filter_map(|moving| moving.to).map(|to| to.node).collect::<Vec<_>>()
     };
-    // First the leaderships leave.
+    // The leaders leave first.
     for _ in 0..20 {
         if moving(&model).is_empty() {
             model.round(|| false);
@@ -587,41 +596,42 @@ fn moves_give_way_to_users() {
         model.round(|| false);
         most = most.max(moving(&model).len());
     }
-    assert_eq!(most, MOVES_PER_NODE_MAX, "the first one stands still");
+    assert_eq!(most, MOVES_PER_NODE_MAX, "the first one is blocked");
     model.down.clear();
     for _ in 0..200 {
         model.round(|| false);
     }
-    assert!(model.cluster.running_operations().all(|running| running.id != id), "it comes to its end");
+    assert!(model.cluster.running_operations().all(|running| running.id != id), "it is done");
 }
 
-/// A leadership that was on its way counted where it came from, and one in motion nowhere: it was made up for by another, which
-/// came back a moment later. One shard was led by three nodes within 170 ms of a drain.
+/// A recent transfer counts at its target and is not planned again. It once counted at its source,
+/// so another transfer made up for it and came back a moment later: one shard had three leaders
+/// within 170 ms of a drain.
 #[test]
-fn what_was_handed_over_a_moment_ago_was_handed_on() {
+fn recent_transfer_is_not_transferred_again() {
     let mut model = Model::new(3, 8);
     model.rest();
     let transfers = |model: &Model| {
         let steps = plan(&model.cluster, &model.reports(), 0).steps;
-        let handed = steps.into_iter().filter_map(|step| match step {
+        let transfers = steps.into_iter().filter_map(|step| match step {
             Step::Order { group, what: OrderKind::TransferLeader(_), .. } => Some(group),
             _ => None,
         });
-        handed.collect::<BTreeSet<GroupId>>()
+        transfers.collect::<BTreeSet<GroupId>>()
     };
     assert_eq!(transfers(&model), BTreeSet::new());
-    // Everything is led by node 1: two leave it, and while they are on their way no other does.
+    // Node 1 leads every shard: two leaders leave it, and no other one while these are pending.
     for state in model.groups.values_mut() {
         state.leader = state.members.nodes.iter().find(|(_, node)| **node == NodeId(1)).map(|(id, _)| *id);
     }
     assert_eq!(transfers(&model).len(), 2);
     model.busy = BTreeMap::from([(NodeId(3), Foreground::Served)]);
-    assert_eq!(transfers(&model).len(), 1, "there are users to serve");
+    assert_eq!(transfers(&model).len(), 1, "a node serves users");
     model.busy.clear();
     let all = model.led_by(1);
     model.transfers = BTreeMap::from([(all[0], NodeId(2)), (all[1], NodeId(3))]);
     assert_eq!(transfers(&model), BTreeSet::new());
-    // Spread evenly but for what the reports do not show yet: nothing is handed on.
+    // The leaders are balanced, only the reports do not show it yet: no transfer is planned.
     model.transfers.clear();
     model.rest();
     let (from, to) = (model.led_by(1)[0], model.led_by(2)[0]);
@@ -632,16 +642,16 @@ fn what_was_handed_over_a_moment_ago_was_handed_on() {
     assert_eq!(transfers(&model), BTreeSet::new());
 }
 
-/// The first replica of a drain was copied while the leaderships left: the syncs of their elections waited for its writes, and a
-/// shard took no write for 76 ms instead of 15.
+/// While nodes serve users, no move starts beside a leader transfer. Otherwise the syncs of the
+/// election wait for the writes of the copy: a shard once took no write for 76 ms instead of 15.
 #[test]
-fn replicas_moved_while_leaderships_did() {
+fn no_move_starts_beside_a_leader_transfer() {
     let mut model = Model::new(4, 8);
     model.rest();
     let draining = NodeId(2);
     let Outcome::Operation { .. } = model.start(Intent::Drain { node: draining }) else { panic!("it starts") };
-    let begun = |model: &Model, kept: BTreeSet<GroupId>| {
-        let steps = plan(&model.cluster, &Reports { failed_transfers: kept, ..model.reports() }, 0).steps;
+    let begun = |model: &Model, failed_transfers: BTreeSet<GroupId>| {
+        let steps = plan(&model.cluster, &Reports { failed_transfers, ..model.reports() }, 0).steps;
         let transfers: Vec<GroupId> = steps
             .iter()
             .filter_map(|step| match step {
@@ -655,11 +665,11 @@ fn replicas_moved_while_leaderships_did() {
         (transfers, moves)
     };
     let (transfers, moves) = begun(&model, BTreeSet::new());
-    assert!(!transfers.is_empty() && moves > 0, "nobody minds");
+    assert!(!transfers.is_empty() && moves > 0, "without users both start");
     model.busy = (1..=4).map(|node| (NodeId(node), Foreground::Served)).collect();
     let (transfers, moves) = begun(&model, BTreeSet::new());
     assert_eq!((transfers.len(), moves), (1, 0));
-    // One that cannot be handed over holds nothing up: the others come first, and then the replicas.
+    // A failed transfer delays nothing: other transfers come first, and then the moves.
     let (others, moves) = begun(&model, transfers.iter().copied().collect());
     assert_ne!(others, transfers);
     assert_eq!(moves, 0);
@@ -676,9 +686,10 @@ fn replicas_moved_while_leaderships_did() {
     assert!(transfers.is_empty() && moves > 0, "{transfers:?}, {moves}");
 }
 
-/// A snapshot that failed every time read "receiving a snapshot" for ever, and so did one for a disk without space.
+/// A snapshot that fails, or a target without disk space, is part of the reason. It once read
+/// "receiving a snapshot" every time.
 #[test]
-fn a_snapshot_that_fails_was_being_received_for_ever() {
+fn snapshot_failure_is_part_of_the_reason() {
     let mut model = Model::new(4, 1);
     let shard = model.cluster.topology().unwrap().shards[0].clone();
     let to = (1..=4).map(NodeId).find(|node| !shard.replicas.iter().any(|at| at.node == *node)).unwrap();
@@ -699,7 +710,7 @@ fn a_snapshot_that_fails_was_being_received_for_ever() {
 #[derive(Clone, Debug)]
 enum Event {
     Register(u64),
-    /// A node goes down; nobody waits for it any more.
+    /// A node goes down; true if the planner stops waiting for it.
     Kill(u64, bool),
     Revive,
     Drain(u64),
@@ -708,7 +719,7 @@ enum Event {
     Replace(u64, u64),
     Move(u32, u64, u64),
     Cancel(u64),
-    /// So many rounds; every so many-th step is lost.
+    /// This many rounds; each n-th step is lost.
     Rounds(usize, usize),
 }
 
@@ -716,7 +727,7 @@ fn event() -> impl Strategy<Value = Event> {
     let node = 1..8_u64;
     prop_oneof![
         2 => (4..7_u64).prop_map(Event::Register),
-        2 => (node.clone(), any::<bool>()).prop_map(|(node, silent)| Event::Kill(node, silent)),
+        2 => (node.clone(), any::<bool>()).prop_map(|(node, unresponsive)| Event::Kill(node, unresponsive)),
         2 => Just(Event::Revive),
         2 => node.clone().prop_map(Event::Drain),
         1 => node.clone().prop_map(Event::Undrain),
@@ -731,18 +742,18 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Nodes come, go and die while steps are lost. In the end every shard has three replicas that vote, on distinct nodes that
-    /// are to have some, and nothing else is left.
+    /// Nodes join, leave and die while steps are lost. In the end every shard has three voters, on
+    /// distinct nodes that take replicas, and no other members.
     #[test]
-    fn whatever_happens_the_cluster_comes_to_rest(events in proptest::collection::vec(event(), 1..40)) {
+    fn cluster_comes_to_rest_after_any_events(events in proptest::collection::vec(event(), 1..40)) {
         let mut model = Model::new(3, 8);
         for event in events {
             match event {
                 Event::Register(host) => model.register(host),
-                // One at a time: with two of three down nothing is safe, and nothing moves.
-                Event::Kill(node, silent) => {
+                // One at a time: with two of three nodes down no step is safe, and nothing moves.
+                Event::Kill(node, unresponsive) => {
                     model.down = BTreeSet::from([NodeId(node)]);
-                    model.unresponsive = model.down.iter().copied().filter(|_| silent).collect();
+                    model.unresponsive = model.down.iter().copied().filter(|_| unresponsive).collect();
                 }
                 Event::Revive => model.down.clear(),
                 Event::Drain(node) => drop(model.start(Intent::Drain { node: NodeId(node) })),

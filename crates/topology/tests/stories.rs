@@ -1,4 +1,4 @@
-//! The cluster's life as scripts: a command a line, and what comes of it after the arrow.
+//! The life of a cluster as scripts: a command a line, and its outcome after the arrow.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
@@ -13,8 +13,9 @@ use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
 ///
 /// ```text
 ///   bootstrap NODES SHARDS       register HOST ZONE       update NODE HOST ZONE
-///   add|drain|undrain|remove|dead NODE      replace OLD NEW      shift SHARD FROM TO      finish|cancel OPERATION
-///   start GROUP REPLICA|- NODE|- OPERATION  arrive|abandon GROUP      pause      resume
+///   add|drain|undrain|remove|dead NODE      replace OLD NEW      shift SHARD FROM TO
+///   finish|cancel OPERATION
+///   start GROUP REPLICA|- NODE|- OPERATION  arrive|turn_back GROUP      pause      resume
 ///   map SHARD      voters      state NODE      operation ID      revision
 /// ```
 fn story(script: &str) {
@@ -33,9 +34,9 @@ fn run(state: &mut ClusterState, line: &str) -> String {
     let before = state.clone();
     let command = command(state, line);
     let foretold = state.outcome_of(&command);
-    assert_eq!(*state, before, "asking changes nothing: {line}");
+    assert_eq!(*state, before, "a question changes nothing: {line}");
     let (outcome, changes) = state.apply(&command);
-    assert_eq!(foretold, outcome, "what would be done is what is done: {line}");
+    assert_eq!(foretold, outcome, "the foretold outcome is the outcome: {line}");
     match outcome {
         Outcome::Done if changes.is_empty() => "nothing to do".into(),
         Outcome::Done => "done".into(),
@@ -49,7 +50,7 @@ fn run(state: &mut ClusterState, line: &str) -> String {
     }
 }
 
-/// What is the case.
+/// Answers a question about the state.
 fn tell(state: &ClusterState, line: &str) -> Option<String> {
     let (what, which) = line.split_once(' ').unwrap_or((line, ""));
     let topology = state.topology();
@@ -104,7 +105,7 @@ fn command(state: &ClusterState, line: &str) -> Command {
             operation: OperationId(number(4)),
         },
         "arrive" => Command::FinishMove(moving()),
-        "abandon" => Command::FinishCancelledMove(moving()),
+        "turn_back" => Command::FinishCancelledMove(moving()),
         "pause" => Command::PauseMoves { paused: true },
         "resume" => Command::PauseMoves { paused: false },
         other => panic!("unknown command {other}"),
@@ -115,9 +116,10 @@ fn list(replicas: &[Placement]) -> String {
     replicas.iter().map(|at| format!("{}@{}", at.replica, at.node)).collect::<Vec<_>>().join(" ")
 }
 
-/// A cluster is bootstrapped once. The same order again is harmless, another one is refused, and nothing else works before.
+/// A cluster is bootstrapped once. The same order again is harmless, another one is refused, and
+/// every other command needs the bootstrap.
 #[test]
-fn a_cluster_is_founded_once() {
+fn cluster_is_bootstrapped_once() {
     story(
         "
         register host-1   -> the cluster is not bootstrapped yet
@@ -133,10 +135,10 @@ fn a_cluster_is_founded_once() {
     );
 }
 
-/// A fourth node comes, takes a replica, gives it back, and goes. Ids of nodes, replicas and operations are never given out
-/// again.
+/// A fourth node joins, takes a replica, gives it back, and leaves. Ids of nodes, replicas and
+/// operations are given out once.
 #[test]
-fn a_node_comes_and_goes() {
+fn node_joins_and_leaves() {
     story(
         "
         bootstrap 3 2            -> done
@@ -178,9 +180,9 @@ fn a_node_comes_and_goes() {
     );
 }
 
-/// What is taken back turns around where it can.
+/// The moves of a cancelled operation turn back where they can.
 #[test]
-fn an_operation_is_taken_back() {
+fn operation_is_cancelled() {
     story(
         "
         bootstrap 4 2            -> done
@@ -192,7 +194,7 @@ fn an_operation_is_taken_back() {
         cancel 1             -> nothing to do
         state 2              -> active
         operation 1          -> cancelled, 0 moved
-        abandon 1            -> done
+        turn_back 1          -> done
         map 1                -> 4@4 5@3 6@2
         start 1 6 1 1        -> operation 1 is not running
         cancel 7             -> there is no operation 7
@@ -207,15 +209,16 @@ fn an_operation_is_taken_back() {
         resume               -> nothing to do
         start 1 6 1 0        -> replica 11
         dead 1               -> operation 4
-        abandon 1            -> done
+        turn_back 1          -> done
         undrain 1            -> operation 4 is to remove dead node 1; cancel it instead: quorate op cancel 4
         ",
     );
 }
 
-/// Nothing is started that would leave a shard with too few nodes, or that another operation is about.
+/// An operation does not start if it would leave a shard with too few nodes, or if another
+/// operation holds its node or shard.
 #[test]
-fn what_is_not_safe_is_refused() {
+fn unsafe_operations_are_refused() {
     story(
         "
         bootstrap 3 2            -> done
@@ -256,9 +259,10 @@ fn what_is_not_safe_is_refused() {
     );
 }
 
-/// A move that another operation overtook was called done, with the replica where it had been before.
+/// A move that another operation overtook ends as cancelled. It once ended as done, with the
+/// replica in its old place.
 #[test]
-fn an_overtaken_move_is_not_done() {
+fn overtaken_move_is_cancelled() {
     story(
         "
         bootstrap 5 1            -> done
@@ -276,9 +280,10 @@ fn an_overtaken_move_is_not_done() {
     );
 }
 
-/// A move that was done but not called so yet wanted to go back when its target was drained, for ever: an operation that never ended.
+/// A finished move ends as cancelled if its target was drained before the move was marked done. It
+/// once ran forever: it wanted to move the replica back to the target.
 #[test]
-fn a_move_whose_target_was_drained_at_its_end_ran_for_ever() {
+fn finished_move_with_a_drained_target_ends() {
     story(
         "
         bootstrap 5 1            -> done
@@ -296,9 +301,10 @@ fn a_move_whose_target_was_drained_at_its_end_ran_for_ever() {
     );
 }
 
-/// A drain took the replica elsewhere before the move that was asked for by name began: that was called done.
+/// A named move ends as cancelled if a drain moves its replica elsewhere first. It once ended as
+/// done.
 #[test]
-fn a_move_whose_replica_went_elsewhere_was_called_done() {
+fn move_whose_replica_went_elsewhere_is_cancelled() {
     story(
         "
         bootstrap 5 1            -> done
@@ -313,9 +319,10 @@ fn a_move_whose_replica_went_elsewhere_was_called_done() {
     );
 }
 
-/// A move of a shard that is in motion already was taken, and waited without a word.
+/// A named move is refused while its shard is in motion for another operation. It was once
+/// accepted, and waited without a reason.
 #[test]
-fn a_shard_in_motion_is_not_moved_by_another_operation() {
+fn shard_in_motion_is_not_moved_by_another_operation() {
     story(
         "
         bootstrap 5 1            -> done
@@ -329,10 +336,10 @@ fn a_shard_in_motion_is_not_moved_by_another_operation() {
     );
 }
 
-/// Only the first operation about a node was looked at, and that one may run beside another: a drain and a replacement of one node
-/// ran at a time, and taking the drain back left the replacement without its ground, for ever.
+/// A node that is still being added is drained or replaced, not both. Both once ran at a time, and
+/// a cancelled drain left the replacement without its ground.
 #[test]
-fn a_node_that_was_being_added_was_drained_and_replaced_at_once() {
+fn node_is_drained_or_replaced_but_not_both() {
     story(
         "
         bootstrap 3 2            -> done
@@ -347,9 +354,10 @@ fn a_node_that_was_being_added_was_drained_and_replaced_at_once() {
     );
 }
 
-/// A node that was drained, or had not joined yet, was active when its removal was taken back, and got replicas.
+/// A cancelled removal returns the node to its state before: draining or joining. It once became
+/// active and got replicas.
 #[test]
-fn a_removal_that_is_taken_back_made_a_drained_node_active() {
+fn cancelled_removal_returns_the_node_to_its_state() {
     story(
         "
         bootstrap 5 1            -> done
@@ -377,9 +385,10 @@ fn a_removal_that_is_taken_back_made_a_drained_node_active() {
     );
 }
 
-/// A replacement that is done was refused when it was asked for again: the node that it was about is gone.
+/// A finished replacement that is requested again has nothing to do. It was once refused, because
+/// its node is gone.
 #[test]
-fn a_replacement_asked_for_twice_was_refused() {
+fn repeated_replacement_has_nothing_to_do() {
     story(
         "
         bootstrap 5 1            -> done
@@ -397,9 +406,9 @@ fn a_replacement_asked_for_twice_was_refused() {
     );
 }
 
-/// A node that is still given its share can be told to drain, and then not to.
+/// A node that is still being added can be drained, and undrained.
 #[test]
-fn undrain_was_refused_while_the_node_was_being_added() {
+fn node_being_added_can_be_drained_and_undrained() {
     story(
         "
         bootstrap 3 1            -> done
@@ -414,10 +423,10 @@ fn undrain_was_refused_while_the_node_was_being_added() {
     );
 }
 
-/// Addresses belong to one node at a time. Whoever asks for an id at the addresses of a node that holds replicas has lost its
-/// data directory: it must not get the old id back.
+/// Addresses belong to one node at a time. A node that registers with the addresses of a node with
+/// replicas has lost its data directory: it must not get the old id back.
 #[test]
-fn addresses_are_nobody_elses() {
+fn addresses_belong_to_one_node() {
     story(
         "
         bootstrap 3 1                     -> done
@@ -432,9 +441,9 @@ fn addresses_are_nobody_elses() {
     );
 }
 
-/// A plan is for the cluster that it was made on.
+/// A plan applies to the revision that it was made on.
 #[test]
-fn a_plan_made_on_an_older_map_is_refused() {
+fn plan_of_an_older_revision_is_refused() {
     let mut state = ClusterState::default();
     run(&mut state, "bootstrap 4 2");
     let planned_on = state.topology().unwrap().revision;
@@ -449,7 +458,7 @@ fn a_plan_made_on_an_older_map_is_refused() {
     assert!(matches!(state.apply(&fresh).0, Outcome::Operation { already: true, .. }));
 }
 
-/// The list of operations is bounded: what ended long ago is forgotten, what runs never.
+/// The list of operations is bounded: the oldest ended ones are forgotten, running ones never.
 #[test]
 fn old_operations_are_forgotten() {
     let mut state = ClusterState::default();

@@ -1,8 +1,10 @@
-//! Time is handed in. No logic asks the wall clock by itself, so that tests and simulations can move it.
+//! Time as a parameter. No logic reads the wall clock itself, so that tests and simulations control
+//! it.
 
 /// A source of wall-clock time.
 pub trait Clock: Send + Sync + 'static {
-    /// Milliseconds since the Unix epoch. May jump and go backwards: whatever must only grow takes a maximum itself.
+    /// Milliseconds since the Unix epoch. May jump and go backwards: a value that must only grow
+    /// needs a maximum of its own.
     fn now_ms(&self) -> u64;
 }
 

@@ -1,14 +1,16 @@
-//! The one encoding of what we persist and send between nodes, and the one module that may use bincode.
+//! The encoding of all persisted structs and of messages between nodes. Only this module uses
+//! bincode.
 //!
 //! ```text
-//!   kind u8 | version u8 | length u32 LE | crc32c u32 LE | payload (bincode, fixed-width little-endian)
+//!   kind u8 | version u8 | length u32 LE | crc32c u32 LE | payload (bincode, fixed-width LE)
 //! ```
 //!
-//! bincode carries neither a version nor a checksum, accepts trailing bytes and allocates whatever a corrupt length says; the
-//! envelope and the limit take care of each. A changed struct is a new version with a conversion from the old one, never an
-//! appended field. Enum variants are only ever appended: their number is their place in the declaration.
+//! bincode has no version and no checksum, accepts trailing bytes, and allocates any length that
+//! corrupt bytes claim; the envelope and the limit handle each. A changed struct is a new version
+//! with a conversion from the old one, never an appended field. Enum variants are only appended,
+//! because their number is their position in the declaration.
 //!
-//! RocksDB *keys* are not encoded here: their byte order is their meaning (`storage/keys.rs`).
+//! RocksDB *keys* are not encoded here, because their byte order matters (`machine/keys.rs`).
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::de::{BorrowDecoder, Decoder};
@@ -18,7 +20,8 @@ use bincode::error::{DecodeError, EncodeError};
 use bincode::{BorrowDecode, Decode, Encode};
 use bytes::Bytes;
 
-/// The largest payload that is ever decoded, in bytes: a batch of commands or a frame of messages stays far below it.
+/// The largest payload that is decoded, in bytes. A batch of commands or a frame of messages stays
+/// far below it.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// Bytes before the payload.
 pub const ENVELOPE_BYTES: usize = 10;
@@ -26,7 +29,7 @@ pub const ENVELOPE_BYTES: usize = 10;
 const CONFIG: Configuration<LittleEndian, Fixint, Limit<PAYLOAD_BYTES_MAX>> =
     bincode::config::legacy().with_limit::<PAYLOAD_BYTES_MAX>();
 
-/// What an envelope holds. The numbers are on disk: append, never change.
+/// The type of an envelope's payload. The numbers are on disk: append, never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -40,7 +43,7 @@ pub enum Kind {
     LogId = 4,
     /// A [`crate::Proposal`]: commands for a shard.
     Proposal = 5,
-    /// What a replica's state machine remembers of itself.
+    /// A struct of a replica's state beside user data.
     Meta = 6,
     /// Outcomes of a session's commands.
     Session = 7,
@@ -50,15 +53,15 @@ pub enum Kind {
     Topology = 9,
     /// A record of the topology group's state machine.
     TopologyRecord = 10,
-    /// What a data directory says of itself.
+    /// A [`crate::topology::Identity`] of a data directory.
     Identity = 11,
     /// The header of a snapshot on the wire.
     SnapshotHeader = 12,
-    /// A [`crate::topology::Bootstrap`]: the order to found a cluster, on disk and on the wire.
+    /// A [`crate::topology::Bootstrap`]: the order to bootstrap a cluster, on disk and on the wire.
     Bootstrap = 13,
     /// A whole [`crate::topology::Topology`], cached on disk and on the wire.
     TopologyImage = 14,
-    /// What the log says of a replica that exists: its group.
+    /// The log's record of an existing replica: its group.
     Replica = 15,
     /// A [`crate::report::NodeReport`], on the wire only.
     Report = 16,
@@ -66,29 +69,30 @@ pub enum Kind {
     Order = 17,
 }
 
-/// Why bytes could not be decoded. On disk this is corruption: the caller stops the node. On the wire the message is refused.
+/// The reason why bytes could not be decoded. On disk this is corruption, and the caller stops the
+/// node; on the wire the message is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// Fewer bytes than the envelope says.
+    /// The length differs from the one in the envelope.
     #[error("truncated {kind:?}: {bytes} bytes")]
     Truncated {
-        /// What was expected.
+        /// The expected kind.
         kind: Kind,
-        /// How many bytes there were.
+        /// The number of bytes.
         bytes: usize,
     },
-    /// Another kind than expected.
+    /// The envelope has another kind.
     #[error("expected {expected:?}, found kind {found}")]
     Kind {
-        /// What was expected.
+        /// The expected kind.
         expected: Kind,
-        /// What the envelope says.
+        /// The kind in the envelope.
         found: u8,
     },
     /// Written by a newer release.
     #[error("{kind:?} has format version {found}, this release reads up to {supported}")]
     Version {
-        /// What was decoded.
+        /// The kind.
         kind: Kind,
         /// The version found.
         found: u8,
@@ -98,15 +102,15 @@ pub enum CodecError {
     /// The bytes changed since they were written.
     #[error("{kind:?} has a wrong checksum")]
     Checksum {
-        /// What was decoded.
+        /// The kind.
         kind: Kind,
     },
-    /// The payload is not what its kind says.
+    /// The payload is not of its kind.
     #[error("malformed {kind:?}: {reason}")]
     Malformed {
-        /// What was decoded.
+        /// The kind.
         kind: Kind,
-        /// What bincode said.
+        /// The error of bincode.
         reason: String,
     },
 }
@@ -114,8 +118,8 @@ pub enum CodecError {
 /// The format version of every kind so far.
 const VERSION: u8 = 1;
 
-/// Encodes a value into a new envelope. Never fails: our types have no encoding that can, and their sizes are bounded where
-/// they are made.
+/// Encodes a value into a new envelope. Never fails: no encoding of our types can fail, and their
+/// constructors bound their sizes.
 pub fn encode<T: Encode>(kind: Kind, value: &T) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     encode_into(&mut out, kind, value);
@@ -147,7 +151,7 @@ pub fn decode<T: Decode<()>>(kind: Kind, bytes: &[u8]) -> Result<T, CodecError> 
     Ok(value)
 }
 
-/// Checks an envelope and gives its payload.
+/// Checks an envelope and returns its payload.
 fn open(kind: Kind, bytes: &[u8]) -> Result<&[u8], CodecError> {
     if bytes.len() < ENVELOPE_BYTES {
         return Err(CodecError::Truncated { kind, bytes: bytes.len() });
@@ -203,7 +207,7 @@ mod tests {
         Record { version, value: Value::new(value).unwrap(), expires_at_ms }
     }
 
-    /// The bytes of a record on disk, written out: whoever changes them breaks every data directory.
+    /// The bytes of a record on disk, written out: a change of them breaks every data directory.
     #[test]
     fn the_bytes_of_a_record_are_frozen() {
         let bytes = encode(Kind::Record, &record(7, b"hi".to_vec(), None));
@@ -232,7 +236,7 @@ mod tests {
         assert_eq!(decode::<Record>(Kind::Record, &bytes), Err(refusal));
     }
 
-    /// A corrupt length must not allocate what it says.
+    /// A corrupt length does not allocate that many bytes.
     #[test]
     fn an_absurd_length_is_an_error_and_not_an_allocation() {
         let mut bytes = encode(Kind::Record, &record(1, vec![1], None));

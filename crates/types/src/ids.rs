@@ -31,7 +31,8 @@ macro_rules! id {
 }
 
 id! {
-    /// A storage node: one process with one data directory. Given out once by the cluster, from 1; 0 is never a node.
+    /// A storage node: one process with one data directory. The cluster gives out its id once, from
+    /// 1; 0 is never a node.
     NodeId(u64)
 }
 id! {
@@ -39,17 +40,19 @@ id! {
     ShardId(u32)
 }
 id! {
-    /// A Raft group. [`GroupId::TOPOLOGY`] is the cluster itself; every other group has the number of its shard.
+    /// A Raft group. [`GroupId::TOPOLOGY`] is the cluster itself; every other group has the number
+    /// of its shard.
     GroupId(u32)
 }
 id! {
-    /// One incarnation of one group's replica on one node. Never used again in the life of a cluster, so that data, votes
-    /// and messages of a replica that was destroyed can never be taken for a new one's. All keys on disk start with it.
+    /// One incarnation of one group's replica on one node. The id is never used again in the life
+    /// of a cluster, so that data, votes and messages of a destroyed replica are never taken for
+    /// those of a new one. All keys on disk start with it.
     ReplicaId(u64)
 }
 id! {
-    /// A client's session in one shard: the log gives it out when the session is opened, and never a second time, so that
-    /// a retry from an evicted session cannot be taken for a new one's. 0 is never a session.
+    /// A client's session in one shard. The shard's log gives out its id once, so that a retry from
+    /// an evicted session is never taken for one of a new session. 0 is never a session.
     SessionId(u64)
 }
 

@@ -13,11 +13,11 @@ pub const KEY_BYTES_MAX: usize = 4 << 10;
 /// The largest value, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 
-/// A key: 1 to [`KEY_BYTES_MAX`] bytes of any kind. Keys of a shard are ordered by their bytes.
+/// A key: 1 to [`KEY_BYTES_MAX`] arbitrary bytes. Keys of a shard are ordered by their bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Key(Blob);
 
-/// Why bytes cannot be a key. The caller must choose another key; no retry helps.
+/// The reason why bytes cannot be a key. The caller must choose another key; no retry helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The key has no bytes.
@@ -26,7 +26,7 @@ pub enum KeyError {
     /// The key is longer than [`KEY_BYTES_MAX`].
     #[error("the key has {bytes} bytes; a key has at most {KEY_BYTES_MAX}")]
     TooLong {
-        /// The length of what was offered, in bytes.
+        /// The length of the given bytes.
         bytes: usize,
     },
 }
@@ -52,8 +52,8 @@ impl Key {
         self.0.0.clone()
     }
 
-    /// The part of the key that decides its shard: the text inside the first `{…}` if there is one and it is not empty, else
-    /// the whole key. Keys with the same `{tag}` therefore share a shard.
+    /// The part of the key that decides its shard: the text inside the first `{…}` if that is not
+    /// empty, else the whole key. Keys with the same `{tag}` share a shard.
     ///
     /// ```
     /// # use quorate_types::Key;
@@ -85,15 +85,15 @@ impl fmt::Display for Key {
     }
 }
 
-/// A value: 0 to [`VALUE_BYTES_MAX`] bytes of any kind.
+/// A value: 0 to [`VALUE_BYTES_MAX`] arbitrary bytes.
 #[derive(Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Value(Blob);
 
-/// Why bytes cannot be a value. The caller must store less; no retry helps.
+/// The reason why bytes cannot be a value. The caller must store less; no retry helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the value has {bytes} bytes; a value has at most {VALUE_BYTES_MAX}")]
 pub struct ValueError {
-    /// The length of what was offered, in bytes.
+    /// The length of the given bytes.
     pub bytes: usize,
 }
 
@@ -128,8 +128,8 @@ impl fmt::Debug for Value {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize)]
 pub struct Token(pub u64);
 
-/// A half-open arc `[start, end)` of the ring, clockwise, wrapping past the top. `start == end` is the whole ring: an arc is
-/// never empty.
+/// A half-open arc `[start, end)` of the ring, clockwise, wrapping past the top. `start == end` is
+/// the whole ring: an arc is never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
 pub struct TokenArc {
     /// The first token of the arc.

@@ -1,24 +1,25 @@
-//! The vocabulary of Quorate: what a key, a record, a command, a reply and an error *are*.
+//! The vocabulary of Quorate: keys, records, commands, replies and errors.
 //!
-//! Everything here is plain data. There is no clock, no socket, no disk and no task in this crate, and none of tokio,
-//! tonic, openraft or RocksDB: each of those has one owner further up.
+//! Everything here is plain data. This crate has no clock, no socket, no disk and no task, and none
+//! of tokio, tonic, openraft and RocksDB: each of those has one owner further up.
 //!
 //! ```text
-//!   ids        NodeId, ShardId, GroupId, ReplicaId, SessionId      so that the compiler catches a swap
-//!   key        Key, Value, Token, TokenArc                         limits are checked where these are made
-//!   record     Record                                              what a key holds
-//!   command    Write, Condition, Command, Outcome                  what a shard's log says, and what came of it
-//!   request    KvRequest, KvOperation, KvAnswer              a client's request to a replica, and its answer
-//!   reply      ReadLevel, Role, Served, Rejection                  what a node answers
-//!   log        LogId, Vote, Entry, Membership                      what the Raft log is made of
-//!   peer       PeerMessage                                         what nodes say to each other about Raft groups
-//!   topology   ClusterInfo, NodeInfo, ShardInfo, Bootstrap          what group 0 says of the cluster
-//!   operation  Operation, Intent, ReplicaMove                      what operators ask of it, and what moves
-//!   state      Head, StoredMembership, SessionEntry                what a replica remembers of itself
-//!   report     NodeReport, Order                                  what the reconciler hears and says
-//!   address    HostPort                                            where a process is reached
-//!   clock      Clock                                                time is handed in
-//!   codec      encode, decode                                      the one module that may use bincode
+//!   ids        NodeId, ShardId, GroupId, …              newtypes: the compiler catches a swap
+//!   key        Key, Value, Token, TokenArc              constructors check the limits
+//!   record     Record                                   the value and version of a key
+//!   command    Write, Condition, Command, Outcome       a shard's log entries and their outcomes
+//!   request    KvRequest, KvOperation, KvAnswer         a client's request to a replica
+//!   reply      ReadLevel, Role, Served, Rejection       the answers of a node
+//!   log        LogId, Vote, Entry, Membership           the parts of a Raft log
+//!   peer       PeerMessage                              messages between the replicas of a group
+//!   placement  Placement, NodeState                     replicas on nodes
+//!   operation  Operation, Intent, ReplicaMove           operators' goals, and moves of replicas
+//!   topology   ClusterInfo, NodeInfo, ShardInfo, …      the cluster in the topology group
+//!   state      Head, StoredMembership, SessionEntry     a replica's state beside user data
+//!   report     NodeReport, Order                        the reconciler's inputs and orders
+//!   address    HostPort                                 the address of a process
+//!   clock      Clock                                    the time, as a parameter
+//!   codec      encode, decode                           the only module that uses bincode
 //! ```
 //!
 //! Read `command` next: it is the heart of the data model.
@@ -48,5 +49,5 @@ pub use ids::{ClusterId, GroupId, NodeId, ReplicaId, SessionId, ShardId};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, Token, TokenArc, VALUE_BYTES_MAX, Value, ValueError};
 pub use log::{Entry, LogId, Membership, Payload, Vote};
 pub use record::Record;
-pub use reply::{ReadLevel, Rejection, Role, Served, ServedBy};
+pub use reply::{ReadLevel, ReadLevelError, Rejection, Role, Served, ServedBy};
 pub use request::{KvAnswer, KvOperation, KvRequest};

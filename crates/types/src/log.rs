@@ -1,5 +1,5 @@
-//! What the Raft log is made of. These are our own structs, persisted and sent; openraft's types are converted to and from
-//! them in the `raft` crate, so that a new openraft changes no byte on disk.
+//! The parts of a Raft log. These structs are persisted and sent; the `raft` crate converts
+//! openraft's types to and from them, so that a new openraft changes no byte on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +10,8 @@ use bytes::Bytes;
 use crate::codec::Blob;
 use crate::{NodeId, ReplicaId};
 
-/// The place of an entry in a group's log. Ordered by term, leader, index: the order in which Raft compares logs.
+/// The place of an entry in a group's log. Ordered by term, leader, index: the order in which Raft
+/// compares logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct LogId {
     /// The term in which the entry was proposed.
@@ -27,7 +28,8 @@ impl fmt::Display for LogId {
     }
 }
 
-/// A replica's vote: for whom, in which term, and whether a quorum granted it (then it names the leader).
+/// A replica's vote: its candidate, its term, and whether a quorum granted it. A granted vote names
+/// the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Vote {
     /// The term voted in.
@@ -38,19 +40,20 @@ pub struct Vote {
     pub committed: bool,
 }
 
-/// The voters and learners of a group. Two sets of voters while a change is under way (joint consensus).
+/// The voters and learners of a group. Two sets of voters while a change is under way (joint
+/// consensus).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Membership {
     /// One set of voters; two while a joint change is under way.
     pub voters: Vec<BTreeSet<ReplicaId>>,
-    /// Where each member, voter or learner, lives.
+    /// The node of each member, voter or learner.
     pub nodes: BTreeMap<ReplicaId, NodeId>,
 }
 
-/// What an entry says.
+/// The payload of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Payload {
-    /// Nothing: a new leader commits one to learn what is committed.
+    /// Nothing: a new leader commits a blank entry to find out the commit index.
     Blank,
     /// An encoded batch of commands for the group's state machine.
     Normal(Blob),
@@ -61,9 +64,9 @@ pub enum Payload {
 /// One entry of a group's log.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Entry {
-    /// Where it stands.
+    /// Its place in the log.
     pub id: LogId,
-    /// What it says.
+    /// Its payload.
     pub payload: Payload,
 }
 
@@ -73,7 +76,8 @@ impl Entry {
         Entry { id, payload: Payload::Normal(Blob(proposal)) }
     }
 
-    /// About how many bytes the entry takes in memory, on disk and on the wire: its payload and a constant.
+    /// The approximate size of the entry in memory, on disk and on the wire, in bytes: its payload
+    /// and a constant.
     pub fn size_bytes(&self) -> usize {
         const OVERHEAD_BYTES: usize = 64;
         OVERHEAD_BYTES

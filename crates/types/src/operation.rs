@@ -1,4 +1,4 @@
-//! What operators ask of a cluster, as group 0 keeps it: operations that outlive whoever asked, and the replicas in motion.
+//! Operations, which operators start and the topology group records, and the moves of replicas.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use crate::placement::{NodeState, Placement};
 use crate::{GroupId, NodeId, ShardId};
 
-/// An operation, numbered from 1 by the cluster and never used again; 0 is the cluster's own upkeep.
+/// An operation, numbered from 1 by the cluster and never used again; 0 is the cluster's own
+/// upkeep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize)]
 pub struct OperationId(pub u64);
 
 impl OperationId {
-    /// What the cluster does without being asked: the replicas of group 0 follow the nodes.
+    /// The cluster's own upkeep: the topology group's replicas follow the nodes.
     pub const UPKEEP: OperationId = OperationId(0);
 }
 
@@ -32,59 +33,60 @@ impl FromStr for OperationId {
     }
 }
 
-/// A replica on its way from one node to another. At most one of a group is in motion.
+/// The move of a replica to another node. A group has at most one move at a time.
 ///
-/// Where `from` is none the group gains a voter, and where `to` is none it loses one: only group 0 does.
+/// A topology group's move may lack an end: without `from` the group gains a voter, without `to` it
+/// loses one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct ReplicaMove {
     /// The group.
     pub group: GroupId,
     /// The replica that leaves.
     pub from: Option<Placement>,
-    /// The replica that comes: new, and never used before.
+    /// The new replica; its id was never used before.
     pub to: Option<Placement>,
-    /// What it is part of.
+    /// The operation that the move belongs to.
     pub operation: OperationId,
-    /// It is taken back, unless the new replica votes already.
+    /// Whether the move is cancelled: it turns back unless the new replica votes already.
     pub cancelled: bool,
 }
 
-/// One replica that should be elsewhere, by nodes.
+/// A planned move of a replica, by nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
 pub struct PlannedMove {
     /// The shard.
     pub shard: ShardId,
-    /// The node that has the replica.
+    /// The node that the replica leaves.
     pub from: NodeId,
-    /// The node that should have it.
+    /// The node that gets the new replica.
     pub to: NodeId,
 }
 
-/// What an operation is for.
+/// The goal of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Intent {
-    /// A node that joined gets its share of the replicas.
+    /// A joining node gets its share of the replicas.
     Add {
         /// The node.
         node: NodeId,
     },
-    /// A node gives all its replicas away, and keeps running.
+    /// All replicas of a node move to other nodes; the node keeps running.
     Drain {
         /// The node.
         node: NodeId,
     },
-    /// A node that was draining keeps what it has and takes replicas again.
+    /// A draining node keeps its replicas and takes new ones again.
     Undrain {
         /// The node.
         node: NodeId,
     },
-    /// A node leaves for good. One that is alive must be drained first; of one that is dead the replicas are made anew
-    /// elsewhere.
+    /// A node leaves for good. A node that is alive must be drained first; the replicas of a dead
+    /// node are re-created elsewhere.
     Remove {
         /// The node.
         node: NodeId,
-        /// It will never come back.
+        /// The node is dead and will not return.
         dead: bool,
     },
     /// A node takes over every replica of another, which leaves for good.
@@ -96,18 +98,18 @@ pub enum Intent {
     },
     /// One replica moves.
     Move {
-        /// Which, and where.
+        /// The move.
         planned: PlannedMove,
     },
     /// Exactly these replicas move.
     Rebalance {
-        /// Which, and where.
+        /// The moves.
         moves: Vec<PlannedMove>,
     },
 }
 
 impl Intent {
-    /// The node that it is about, if it is about one.
+    /// The node that the operation changes; none for moves and rebalances.
     pub fn node(&self) -> Option<NodeId> {
         match self {
             Intent::Add { node } | Intent::Drain { node } | Intent::Undrain { node } | Intent::Remove { node, .. } => {
@@ -156,34 +158,36 @@ impl fmt::Display for Intent {
     }
 }
 
-/// Where an operation is in its life.
+/// The state of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OperationState {
-    /// The cluster works on it.
+    /// Its goal is not reached yet.
     Running,
-    /// Everything that was asked for is so.
+    /// Its goal is reached.
     Done,
-    /// Somebody took it back, or another operation made it impossible; what had moved stays where it is.
+    /// An operator cancelled it, or another operation made it impossible. Replicas that have moved
+    /// stay where they are.
     Cancelled,
 }
 
-/// What operators asked of the cluster, and how far it is.
+/// An operation on record.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Operation {
     /// Its id.
     pub id: OperationId,
-    /// What it is for.
+    /// Its goal.
     pub intent: Intent,
-    /// Where it is in its life.
+    /// Its state.
     pub state: OperationState,
-    /// When it was asked for, in milliseconds since 1970.
+    /// When it started, in milliseconds since 1970.
     pub started_ms: u64,
     /// When it ended; 0 while it runs.
     pub ended_ms: u64,
     /// Replicas that have moved for it.
     pub moved: u32,
-    /// The state of the node that it is about when it was started, to return to if it is taken back. Nobody is told.
+    /// The state of its node before it started, which a cancellation restores. Not part of the JSON
+    /// form.
     #[serde(skip)]
     pub node_was: Option<NodeState>,
 }

@@ -1,7 +1,7 @@
-//! What nodes say to each other about Raft groups. A frame carries messages of many groups.
+//! Messages between nodes about Raft groups. A frame carries messages of many groups.
 //!
-//! Requests and replies are matched by `call`, a number that the sender made up: the transport may lose messages, and never
-//! reorders those of one lane.
+//! Requests and replies are matched by `call`, a number of the sender. The transport may lose
+//! messages, and never reorders those of one lane.
 
 use bincode::{Decode, Encode};
 
@@ -13,18 +13,19 @@ use crate::{Entry, GroupId, LogId, ReplicaId, Vote};
 pub struct PeerMessage {
     /// The group.
     pub group: GroupId,
-    /// The replica that sends.
+    /// The sender.
     pub from: ReplicaId,
-    /// The replica that it is meant for. A node that has no such replica drops the message: it was for a destroyed one.
+    /// The receiver. A node without that replica drops the message: it was for a destroyed one.
     pub to: ReplicaId,
-    /// What it says.
+    /// The content.
     pub body: PeerBody,
 }
 
-/// What a message says. Variants are only ever appended.
+/// The content of a message. Variants are only ever appended.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum PeerBody {
-    /// Entries for a follower. The requests of one `stream` are handled in order and answered in order, many in flight.
+    /// Entries for a follower. The requests of one `stream` are handled in order and answered in
+    /// order, many in flight.
     Append {
         /// The leader's stream: a new one after every error.
         stream: u64,
@@ -33,65 +34,66 @@ pub enum PeerBody {
         /// The entries.
         request: AppendRequest,
     },
-    /// The answer to the request of that stream and sequence.
+    /// The answer to the append of that stream and sequence.
     AppendReply {
         /// The stream.
         stream: u64,
         /// The place in it.
         sequence: u64,
-        /// How far the follower's log now matches, or why it does not.
+        /// The end of the match with the follower's log, or the conflict.
         reply: AppendReply,
     },
-    /// The leader proves that it leads (an append without entries, outside any stream).
+    /// A sign of life of the leader: an append without entries, outside any stream.
     Heartbeat {
         /// Matches the reply.
         call: u64,
-        /// Without entries.
+        /// The request, without entries.
         request: AppendRequest,
     },
     /// The answer to a heartbeat.
     HeartbeatReply {
         /// The call.
         call: u64,
-        /// As for an append.
+        /// The same as for an append.
         reply: AppendReply,
     },
     /// Asks for a vote, or (pre-vote) whether one would be granted.
     Vote {
         /// Matches the reply.
         call: u64,
-        /// Only asks whether it would be granted; nothing is persisted.
+        /// A pre-vote: the receiver persists nothing.
         pre: bool,
         /// The request.
         request: VoteRequest,
     },
-    /// The answer.
+    /// The answer to a vote request.
     VoteReply {
         /// The call.
         call: u64,
-        /// Whether it was granted.
+        /// Whether the vote was granted.
         reply: VoteReply,
     },
-    /// The leader hands its leadership over.
+    /// Transfers the leadership.
     TransferLeader {
         /// Matches the reply.
         call: u64,
         /// The leader's vote.
         from_leader: Vote,
-        /// The replica that is to lead. Every voter is told, so that its promise to the old leader does not hold it back.
+        /// The next leader. Every voter receives the message, so that its promise to the old leader
+        /// does not hold it back.
         target: ReplicaId,
-        /// How far the target's log must be flushed.
+        /// The last entry that the target must have flushed before it campaigns.
         last: Option<LogId>,
     },
-    /// The answer.
+    /// The answer to a leader transfer.
     TransferReply {
         /// The call.
         call: u64,
         /// Whether the target accepted.
         accepted: bool,
     },
-    /// The receiver cannot handle calls of this replica: it does not exist there (yet, or any more), or its group has stopped.
-    /// Answers any request, by call or by stream.
+    /// The receiver cannot handle calls of this replica: it does not exist there now, or its group
+    /// has stopped. Answers any request, by call or by stream.
     Unreachable {
         /// The call or stream.
         call: u64,
@@ -107,18 +109,18 @@ pub struct AppendRequest {
     pub prev: Option<LogId>,
     /// The entries.
     pub entries: Vec<Entry>,
-    /// How far the log is committed.
+    /// The last committed entry.
     pub commit: Option<LogId>,
 }
 
-/// What came of an append.
+/// The result of an append.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum AppendReply {
-    /// The follower's log matches up to here, durably.
+    /// The follower's log matches durably up to this entry.
     Matched(Option<LogId>),
-    /// The follower has another entry there, or none.
+    /// The follower has no entry or another one at this place.
     Conflict(LogId),
-    /// The follower has promised itself to a higher vote.
+    /// The follower has voted for a higher vote.
     HigherVote(Vote),
 }
 
@@ -129,7 +131,7 @@ pub struct VoteRequest {
     pub vote: Vote,
     /// The last entry of the candidate's log.
     pub last: Option<LogId>,
-    /// The leader asked the candidate to take over, so that the leader's lease does not count.
+    /// The candidate campaigns for a leader transfer, so the leader's lease does not count.
     pub leadership_transfer: bool,
 }
 
@@ -138,30 +140,30 @@ pub struct VoteRequest {
 pub struct VoteReply {
     /// The follower's vote now.
     pub vote: Vote,
-    /// Whether it is granted.
+    /// Whether the vote is granted.
     pub granted: bool,
     /// The last entry of the follower's log.
     pub last: Option<LogId>,
 }
 
-/// What is sent before the files of a snapshot.
+/// The header of a snapshot, sent before its files.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SnapshotHeader {
     /// The group.
     pub group: GroupId,
     /// The leader's replica.
     pub from: ReplicaId,
-    /// The replica that gets it.
+    /// The receiver.
     pub to: ReplicaId,
     /// The leader's vote.
     pub vote: Vote,
-    /// What the snapshot holds.
+    /// The state in the snapshot.
     pub meta: SnapshotMeta,
     /// Length in bytes and crc32c of each file, in the order in which they are sent.
     pub files: Vec<(u64, u32)>,
 }
 
-/// Which state a snapshot holds.
+/// Identifies the state in a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct SnapshotMeta {
     /// The last entry applied to it.
@@ -175,13 +177,14 @@ pub fn encode_frame(messages: &[PeerMessage]) -> Vec<u8> {
     codec::encode(Kind::Peer, &messages)
 }
 
-/// Reads a frame back. An error means that the peer is broken or speaks another version: the connection is closed.
+/// Decodes a frame. An error means that the peer is broken or speaks another version: the
+/// connection is closed.
 pub fn decode_frame(bytes: &[u8]) -> Result<Vec<PeerMessage>, CodecError> {
     codec::decode(Kind::Peer, bytes)
 }
 
 impl PeerMessage {
-    /// About how many bytes the message takes in a frame.
+    /// The approximate size of the message in a frame, in bytes.
     pub fn size_bytes(&self) -> usize {
         const OVERHEAD_BYTES: usize = 128;
         OVERHEAD_BYTES

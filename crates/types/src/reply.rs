@@ -1,4 +1,4 @@
-//! What a node answers.
+//! The answers of a node.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,14 +9,16 @@ use serde::{Deserialize, Serialize};
 use crate::topology::ShardInfo;
 use crate::{NodeId, ShardId};
 
-/// The consistency that a read asks for.
+/// The consistency of a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReadLevel {
-    /// Linearizable: the leader confirmed with a quorum, after the read arrived, that it still leads.
+    /// Linearizable: the leader confirmed with a quorum, after the read arrived, that it still
+    /// leads.
     #[default]
     Strong,
-    /// What the nearest live replica holds, at once. May be stale; works on both sides of a partition.
+    /// The state of the nearest live replica, without a wait. May be stale; works on both sides of
+    /// a partition.
     Eventual,
 }
 
@@ -30,21 +32,30 @@ impl fmt::Display for ReadLevel {
 }
 
 impl FromStr for ReadLevel {
-    type Err = String;
+    type Err = ReadLevelError;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    fn from_str(text: &str) -> Result<Self, ReadLevelError> {
         match text {
             "strong" => Ok(ReadLevel::Strong),
             "eventual" => Ok(ReadLevel::Eventual),
-            "lease" | "bounded" | "session" => {
-                Err(format!("read level '{text}' is not built yet; use strong or eventual"))
-            }
-            _ => Err(format!("unknown read level '{text}'; use strong or eventual")),
+            "lease" | "bounded" | "session" => Err(ReadLevelError::NotBuilt(text.to_owned())),
+            _ => Err(ReadLevelError::Unknown(text.to_owned())),
         }
     }
 }
 
-/// What a replica is in its Raft group at the moment.
+/// The reason why a text is not a read level. The message names the levels that exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadLevelError {
+    /// The level is planned.
+    #[error("read level '{0}' is not built yet; use strong or eventual")]
+    NotBuilt(String),
+    /// There is no such level.
+    #[error("unknown read level '{}'; use strong or eventual", .0.escape_debug())]
+    Unknown(String),
+}
+
+/// The role of a replica in its Raft group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -72,14 +83,14 @@ impl fmt::Display for Role {
     }
 }
 
-/// Who served a reply, and of which state of the shard it speaks.
+/// The replica that served a reply, and the state that it served from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServedBy {
     /// The level that the reply was served at; a write is `Strong`.
     pub level: ReadLevel,
     /// The node.
     pub node: NodeId,
-    /// What its replica was in the group.
+    /// The role of its replica.
     pub role: Role,
     /// The shard.
     pub shard: ShardId,
@@ -91,56 +102,60 @@ pub struct ServedBy {
     pub applied: u64,
 }
 
-/// A reply and who served it.
+/// A reply and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served<T> {
     /// The reply.
     pub value: T,
-    /// Who served it, and of which state it speaks.
+    /// The replica that served it, and the state that it served from.
     pub by: ServedBy,
 }
 
-/// Why a node did not serve a request, sorted by what the caller does next. Every variant but [`Rejection::Unknown`] promises
-/// that *this* try was not applied and never will be.
+/// The reason why a node did not serve a request, sorted by the caller's next step. Every variant
+/// but [`Rejection::Unknown`] promises that *this* attempt was not applied and never will be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// Redirect: another replica leads. Ask `leader`, or any other replica while it is not known.
     #[error("not the leader of the shard")]
     NotLeader {
-        /// The node that leads as far as this one knows.
+        /// The leader's node, if this node knows it.
         leader: Option<NodeId>,
     },
-    /// Redirect: the shard does not own the key, or this node has no replica of it. Refresh the map.
+    /// Redirect: the shard does not own the key, or this node has no replica of it. Refresh the
+    /// map.
     #[error("wrong shard or epoch")]
     WrongShard {
-        /// What this node's map says of the shard.
+        /// The shard in this node's map.
         shard: Option<ShardInfo>,
     },
-    /// Retry elsewhere or later: the replica cannot serve yet or any more (recovering, stopping, no leader, no quorum).
+    /// Retry elsewhere or later: the replica cannot serve now (recovering, stopping, no leader, no
+    /// quorum).
     #[error("unavailable: {reason}")]
     Unavailable {
-        /// What is missing.
+        /// The obstacle.
         reason: String,
     },
-    /// Retry after a pause: the node has as much to do as it admits.
+    /// Retry after a pause: the node is at its admission limit.
     #[error("overloaded; retry after {retry_after_ms} ms")]
     Overloaded {
-        /// How long to wait, in milliseconds.
+        /// The pause, in milliseconds.
         retry_after_ms: u32,
     },
-    /// Refused: less free disk than the reserve. Reads and deletes still work; make room or add nodes.
+    /// Refused: the disk has less free space than its reserve. Reads and deletes still work; free
+    /// disk space or add nodes.
     #[error("the disk is below its reserve of free space")]
     DiskFull,
     /// Refused: the request can never succeed.
     #[error("invalid request: {reason}")]
     Invalid {
-        /// What is wrong with it.
+        /// The mistake.
         reason: String,
     },
-    /// Retry with the same stamp, or report as unknown: the write may or may not be applied, now or later.
+    /// Retry with the same stamp, or report as unknown: the write may or may not be applied, now or
+    /// later.
     #[error("outcome unknown: {reason}")]
     Unknown {
-        /// What happened.
+        /// The cause.
         reason: String,
     },
 }

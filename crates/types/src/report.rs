@@ -1,4 +1,4 @@
-//! What nodes tell the reconciler of their replicas, and what it tells them to do.
+//! The reports of nodes to the reconciler, and its orders to the leaders of groups.
 
 use bincode::{Decode, Encode};
 
@@ -15,43 +15,43 @@ use crate::{GroupId, LogId, NodeId, ReplicaId, Role};
 /// it executes the order.
 pub const SUCCESSOR_LAG_MAX: u64 = 64;
 
-/// What a node says of itself.
+/// The report of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct NodeReport {
     /// The node.
     pub node: NodeId,
-    /// How long it runs, in milliseconds.
+    /// Its uptime, in milliseconds.
     pub uptime_ms: u64,
     /// Free bytes on its disk.
     pub disk_free_bytes: u64,
     /// Its disk is below the reserve: it refuses writes.
     pub disk_full: bool,
-    /// How it serves its users.
+    /// The latency of its user requests.
     pub foreground: Foreground,
     /// Its replicas.
     pub replicas: Vec<ReplicaReport>,
 }
 
-/// How a node serves its users: what the cluster does for itself gives way to them.
+/// The load and latency of a node's user requests. Background work gives way to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum Foreground {
-    /// There is little to serve.
+    /// There are few user requests.
     #[default]
     Idle,
-    /// It serves them as fast as it should.
+    /// User requests meet the latency target.
     Served,
-    /// They wait: what it sends is throttled.
+    /// User requests are slow: the node throttles its snapshot transfers.
     Waits,
 }
 
-/// What a replica says of itself.
+/// The report of a replica.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ReplicaReport {
     /// Its group.
     pub group: GroupId,
     /// The replica.
     pub replica: ReplicaId,
-    /// What it believes to be.
+    /// Its role, as far as it knows.
     pub role: Role,
     /// Its term.
     pub term: u64,
@@ -59,79 +59,81 @@ pub struct ReplicaReport {
     pub last_index: u64,
     /// The newest membership in its log, committed or not.
     pub members: StoredMembership,
-    /// The newest membership that it applied: it is committed.
+    /// The newest membership that it applied, which is committed.
     pub applied_members: StoredMembership,
-    /// How far the others are, as far as a leader knows.
+    /// The progress of the other members, if it is the leader.
     pub others: Vec<Follower>,
 }
 
-/// How far another replica is, as its leader knows.
+/// The progress of another member, as its leader knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Follower {
     /// The replica.
     pub replica: ReplicaId,
-    /// The last entry that it is known to have; 0: none is known.
+    /// The last log index that it is known to have; 0 if none is known.
     pub matched_index: u64,
-    /// It answered a moment ago.
+    /// Whether it answered a moment ago.
     pub answers: bool,
-    /// Why the last snapshot for it did not arrive; none: it did, or there was none.
+    /// The error of the last snapshot transfer to it; none if that succeeded, or if there was none.
     pub snapshot_failure: Option<String>,
 }
 
 impl NodeReport {
-    /// The report's bytes, as they are sent.
+    /// The encoded report, as it is sent.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(Kind::Report, self)
     }
 
-    /// Reads a report.
+    /// Decodes a report.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode(Kind::Report, bytes)
     }
 }
 
-/// What the reconciler tells the leader of a group to do. Each is harmless when it is done already.
+/// An order of the reconciler to the leader of a group. An order that is executed already is
+/// harmless.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Order {
-    /// The term in which the reconciler leads group 0: a node that has heard of a later one refuses.
+    /// The term in which the reconciler leads the topology group. A node that knows a later term
+    /// refuses the order.
     pub term: u64,
     /// The group.
     pub group: GroupId,
-    /// What to do.
+    /// The order.
     pub what: OrderKind,
 }
 
-/// What the leader of a group can be told to do.
+/// The orders that the leader of a group executes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum OrderKind {
-    /// A replica is to follow without a vote.
+    /// Adds a replica as a learner.
     AddLearner(Placement),
-    /// A replica that has no vote is no member any more.
+    /// Removes a learner from the members.
     RemoveLearner(ReplicaId),
-    /// Voters come and go in one joint change, if the membership is still the one that was seen.
+    /// Changes the voters in one joint change, if the membership is still the seen one.
     ChangeVoters {
-        /// A learner that votes from then on.
+        /// The learner that becomes a voter.
         add: Option<ReplicaId>,
-        /// A voter that is no member any more.
+        /// The voter that leaves the members.
         remove: Option<ReplicaId>,
-        /// Where the membership that was seen stands in the log.
+        /// The place of the seen membership in the log.
         seen: LogId,
     },
-    /// A joint change that was left half done comes to its end.
+    /// Finishes an interrupted joint change.
     FinishJoint,
-    /// Another voter is to lead.
+    /// Transfers the leadership to another voter.
     TransferLeader(ReplicaId),
-    /// Says, confirmed by a quorum, that this replica is no member.
+    /// Confirms with a quorum that this replica is no member.
     ConfirmAbsent(ReplicaId),
 }
 
 impl Order {
-    /// The order's bytes, as they are sent.
+    /// The encoded order, as it is sent.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(Kind::Order, self)
     }
 
-    /// Reads an order.
+    /// Decodes an order.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode(Kind::Order, bytes)
     }

@@ -13,7 +13,8 @@ pub struct KvRequest {
     pub shard: ShardId,
     /// The shard's arc epoch in the client's map.
     pub epoch: u64,
-    /// How long the client waits for the reply, in whole milliseconds on the wire. None: the node's own limit applies.
+    /// How long the client waits for the reply, in whole milliseconds on the wire. None: the node's
+    /// own limit applies.
     pub timeout: Option<Duration>,
     /// The operation.
     pub operation: KvOperation,

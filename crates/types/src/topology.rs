@@ -1,4 +1,4 @@
-//! What group 0 says of the cluster: its identity, its nodes, its shard map.
+//! The cluster as the topology group records it: identity, nodes, shard map.
 
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -8,20 +8,21 @@ use crate::operation::{Intent, OperationId, ReplicaMove};
 pub use crate::placement::{NodeState, Placement};
 use crate::{ClusterId, GroupId, NodeId, ReplicaId, ShardId, TokenArc};
 
-/// What is fixed when a cluster is made.
+/// The facts that are fixed when a cluster is bootstrapped.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ClusterInfo {
     /// The cluster's identity.
     pub id: ClusterId,
-    /// The key of the hash from keys to tokens: secret from those who choose keys, so that they cannot aim at one shard.
+    /// The key of the hash from keys to tokens. It is secret, so that clients cannot choose keys of
+    /// one shard.
     pub hash_key: [u8; 16],
     /// Replicas of every shard: 1, 3 or 5.
     pub replicas: u32,
-    /// Shards at the start.
+    /// The number of shards at the bootstrap.
     pub shards: u32,
 }
 
-/// Where a node is reached. Each is `host:port`.
+/// The addresses of a node, each `host:port`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
 pub struct NodeAddresses {
     /// For clients: gRPC Kv and Admin.
@@ -37,55 +38,56 @@ pub struct NodeAddresses {
 pub struct NodeInfo {
     /// Its id.
     pub id: NodeId,
-    /// Where it is reached.
+    /// Its addresses.
     pub addresses: NodeAddresses,
-    /// The part of the world that fails together with it; empty: none was named.
+    /// The failure domain; empty if none is named.
     pub zone: String,
     /// Its share of the replicas relative to other nodes; 100 is the default.
     pub weight: u32,
-    /// Where it is in its life.
+    /// Its state.
     pub state: NodeState,
 }
 
-/// A shard as the map has it. A hint: what is true of a shard is in the shard's own log.
+/// A shard in the map. The map is a hint: the shard's own log decides its members.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct ShardInfo {
     /// The shard.
     pub id: ShardId,
     /// The tokens it owns.
     pub arc: TokenArc,
-    /// Grows whenever the arc changes, from 1.
+    /// The epoch of the arc: 1 at first, and larger after every change of the arc.
     pub epoch: u64,
-    /// Its replicas. While one moves, the one that leaves.
+    /// Its replicas. During a move, the replica that leaves is among them and the new one is not.
     pub replicas: Vec<Placement>,
-    /// The replicas that the shard was bootstrapped with: exactly these may start its Raft group, once.
+    /// The replicas at the bootstrap of the shard: exactly these may start its Raft group, once.
     pub initial_replicas: Vec<Placement>,
 }
 
-/// The order to found a cluster: recorded durably by every initial node before group 0 starts.
+/// The order to bootstrap a cluster. Every initial node records it durably before the topology
+/// group starts.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Bootstrap {
-    /// What is fixed from now on.
+    /// The fixed facts.
     pub cluster: ClusterInfo,
-    /// The initial nodes, in the order of their ids (1, 2, …).
+    /// The initial nodes, by id, from 1 without gaps.
     pub nodes: Vec<NodeInfo>,
-    /// The initial nodes that vote in group 0, and their replicas there.
+    /// The topology group's first replicas, on those initial nodes that vote in it.
     pub topology_replicas: Vec<Placement>,
 }
 
 impl Bootstrap {
-    /// The order's bytes, as a initial node records them and as they are sent.
+    /// The encoded order, as initial nodes record and send it.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(Kind::Bootstrap, self)
     }
 
-    /// Reads an order back.
+    /// Decodes an order.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode(Kind::Bootstrap, bytes)
     }
 }
 
-/// What a data directory says of itself: it belongs to this node of this cluster, for good.
+/// The identity of a data directory: it belongs to this node of this cluster, for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Identity {
     /// The cluster.
@@ -95,164 +97,170 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The record's bytes, as they are on disk.
+    /// The encoded record, as it is on disk.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(Kind::Identity, self)
     }
 
-    /// Reads the record back. An error is corruption: the directory is not served.
+    /// Decodes the record. An error is corruption: the node does not serve the directory.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode(Kind::Identity, bytes)
     }
 }
 
-/// A change of the cluster, as group 0's log has it. Variants are only ever appended.
+/// A command in the topology group's log. Variants are only ever appended.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
-    /// The first command: the cluster exists from here on. Repeating it changes nothing.
+    /// The first command: it creates the cluster. Repeating it changes nothing.
     Bootstrap(Bootstrap, Vec<ShardInfo>),
-    /// A node asks for an id and is `Joining` from here on. The same addresses again get the same id while it is `Joining`; later
-    /// they are refused: a node that asks then has lost its data directory and must not get its old identity back.
+    /// Registers a joining node and gives it an id. The same addresses get the same id again while
+    /// the node is joining. Later they are refused: a node that registers then has lost its data
+    /// directory, and must not get its old identity back.
     RegisterNode {
-        /// Where it is reached.
+        /// Its addresses.
         addresses: NodeAddresses,
         /// Its zone.
         zone: String,
         /// Its weight.
         weight: u32,
     },
-    /// A node's addresses, zone or weight as it says on start.
+    /// Updates the addresses, zone and weight of a node, which reports them when it starts.
     UpdateNode {
         /// The node.
         id: NodeId,
-        /// Where it is reached.
+        /// Its addresses.
         addresses: NodeAddresses,
         /// Its zone.
         zone: String,
         /// Its weight.
         weight: u32,
     },
-    /// An operator asks for something. What cannot be done safely is refused; what runs already is not started twice.
+    /// Starts an operation of an operator. An unsafe operation is refused; a running one does not
+    /// start twice.
     StartOperation {
-        /// What for.
+        /// The goal of the operation.
         intent: Intent,
-        /// The revision of the topology that it was planned on; 0: any. Another one is refused.
+        /// The revision of the topology that it was planned on; 0 accepts any. The command is
+        /// refused at another revision.
         planned_on: u64,
         /// The proposer's time, in milliseconds since 1970.
         now_ms: u64,
     },
-    /// An operation has reached what it was for. Refused while it has not.
+    /// Marks an operation as done. Refused until its goal is reached.
     FinishOperation {
-        /// Which.
+        /// The operation.
         id: OperationId,
         /// The proposer's time, in milliseconds since 1970.
         now_ms: u64,
     },
-    /// An operator takes an operation back: nothing more is started for it, and what can be taken back is.
+    /// Cancels an operation: no more moves start for it, and its moves turn back where they can.
     CancelOperation {
-        /// Which.
+        /// The operation.
         id: OperationId,
         /// The proposer's time, in milliseconds since 1970.
         now_ms: u64,
     },
-    /// A replica is to move: gives out a replica id that was never given out before, if one comes.
+    /// Starts the move of a replica. If a new replica is part of it, gives out its id, which was
+    /// never used before.
     StartMove {
         /// The group.
         group: GroupId,
         /// The replica that leaves.
         from: Option<ReplicaId>,
-        /// The node that the new one is for.
+        /// The node of the new replica.
         to: Option<NodeId>,
-        /// What it is part of.
+        /// The operation that the move belongs to.
         operation: OperationId,
     },
-    /// The group's log says that the new replica votes and the old one is no member: the map says so too from here on.
+    /// Finishes a move: according to the group's log the new replica votes and the old one is no
+    /// member. The map changes here.
     FinishMove(ReplicaMove),
-    /// The group's log says that the new replica is no member: the move is forgotten.
+    /// Forgets a cancelled move: according to the group's log the new replica is no member.
     FinishCancelledMove(ReplicaMove),
-    /// Whether replicas move at all. What is in motion comes to its end.
+    /// Pauses or resumes the start of moves. Moves in motion continue.
     PauseMoves {
-        /// They do not.
+        /// True pauses.
         paused: bool,
     },
-    /// A move is taken back for as long as its new replica has no vote, and what it is part of may plan another one: the node that it
-    /// is for stays away.
+    /// Cancels a move, unless its new replica votes already, because its target node is
+    /// unresponsive. The operation may plan another move instead.
     CancelMove(ReplicaMove),
 }
 
-/// What came of a topology command.
+/// The outcome of a topology command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was done, or was already so.
+    /// The command was applied, or there was nothing to do.
     Done,
-    /// The node has this id.
+    /// The id of the node.
     Node(NodeId),
-    /// The replica in motion, with the id that was given out for it.
+    /// The move, with the id of its new replica.
     Move(ReplicaMove),
-    /// The operation that was started, or that runs already.
+    /// The operation that was started, or that was running already.
     Operation {
         /// Its id.
         id: OperationId,
-        /// It was there already.
+        /// The operation was running already.
         already: bool,
     },
-    /// It was refused, and nothing was changed.
+    /// The command was refused for this reason and changed nothing.
     Refused(String),
 }
 
 impl Command {
-    /// The command's bytes, as they go into group 0's log.
+    /// The encoded command, as it is in the topology group's log.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(Kind::Topology, self)
     }
 
-    /// Reads a command back. An error is corruption: a replica that meets one stops.
+    /// Decodes a command. An error is corruption: the replica stops.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode(Kind::Topology, bytes)
     }
 }
 
-/// The whole of what group 0 knows at one revision; what nodes act on and clients route by.
+/// The whole cluster at one revision. Nodes act on it and clients route by it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Topology {
-    /// Grows with every change.
+    /// The revision; it grows with every change.
     pub revision: u64,
-    /// What was fixed when the cluster was made.
+    /// The fixed facts.
     pub cluster: ClusterInfo,
     /// The nodes, by id, removed ones included.
     pub nodes: Vec<NodeInfo>,
     /// The shards, by the start of their arcs.
     pub shards: Vec<ShardInfo>,
-    /// Group 0's own replicas.
+    /// The topology group's own replicas.
     pub topology_replicas: Vec<Placement>,
-    /// The replicas in motion, by group.
+    /// The moves in motion, by group.
     pub moves: Vec<ReplicaMove>,
-    /// No replica starts to move.
+    /// Whether the start of moves is paused.
     pub paused: bool,
 }
 
 impl Topology {
-    /// The topology's bytes, as nodes cache them on disk and send them to each other.
+    /// The encoded topology, as nodes cache it on disk and send it.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(Kind::TopologyImage, self)
     }
 
-    /// Reads a topology back.
+    /// Decodes a topology.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode(Kind::TopologyImage, bytes)
     }
 
-    /// The node of that id, if the cluster ever had it.
+    /// The node of that id, in any state.
     pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
         self.nodes.iter().find(|node| node.id == id)
     }
 
-    /// Whether the node of that id was removed, for good.
+    /// Whether the node of that id was removed.
     pub fn is_removed(&self, id: NodeId) -> bool {
         self.node(id).is_some_and(|node| node.state == NodeState::Removed)
     }
 
-    /// The replicas of a group that should exist, the one that comes included: no other may.
+    /// The replicas of a group that may exist, a new one of its move included. Nodes destroy all
+    /// others.
     pub fn replicas(&self, group: GroupId) -> impl Iterator<Item = Placement> {
         let settled = match group.shard() {
             Some(shard) => self.shard(shard).map_or(&[][..], |shard| &shard.replicas),

@@ -5,8 +5,8 @@ use std::fmt;
 use quorate_types::NodeId;
 use quorate_types::operation::OperationId;
 
-/// The reason why the move of a replica does not start or continue. The text follows the name of the
-/// group and a colon.
+/// The reason why the move of a replica does not start or continue. The text follows the name of
+/// the group and a colon.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Blocked {
     #[error("it is electing a leader")]

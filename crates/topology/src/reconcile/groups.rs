@@ -12,8 +12,8 @@ use super::reports::{Reports, is_caught_up};
 use super::steps::{Plan, Step};
 use crate::state::ClusterState;
 
-/// A learner that lacks at most this many entries gets a vote: it receives them before the change is
-/// committed.
+/// A learner that lacks at most this many entries gets a vote: it receives them before the change
+/// is committed.
 const LEARNER_LAG_MAX: u64 = 256;
 
 /// Plans a step for every group that needs one.

@@ -2,8 +2,8 @@
 //!
 //! A leader transfer is planned where it makes the busier of two nodes less busy; chains of such
 //! transfers reach a balance that a single transfer cannot. A recent transfer counts at its target,
-//! even if the reports are older, and is not planned again for now. If it counted at its source, the
-//! planner would make up for it with another transfer, which would have to be undone.
+//! even if the reports are older, and is not planned again for now. If it counted at its source,
+//! the planner would make up for it with another transfer, which would have to be undone.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -16,8 +16,8 @@ use super::reports::{Reports, is_caught_up};
 use super::steps::Plan;
 use crate::state::ClusterState;
 
-/// Leader transfers at the same time while no node serves users; one otherwise. Each costs its shard
-/// two round trips without a leader.
+/// Leader transfers at the same time while no node serves users; one otherwise. Each costs its
+/// shard two round trips without a leader.
 const TRANSFERS_MAX: usize = 2;
 /// A node gets leaders once it has run this long. A node in a crash loop would lose them each time.
 const SETTLED_MS: u64 = 5_000;
@@ -84,8 +84,8 @@ impl Load<'_> {
         self.add(to);
     }
 
-    /// The node's share of the leaders. Zero unless it is active with free disk: with a full disk it
-    /// would refuse writes that another leader accepts.
+    /// The node's share of the leaders. Zero unless it is active with free disk: with a full disk
+    /// it would refuse writes that another leader accepts.
     fn weight(&self, node: NodeId) -> u64 {
         let Some(known) = self.cluster.nodes.get(&node) else { return 0 };
         let disk_full = self.reports.node(node).is_some_and(|report| report.disk_full);

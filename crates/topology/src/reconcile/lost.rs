@@ -9,8 +9,8 @@ use super::steps::{Plan, Step};
 use super::{moves, voters};
 use crate::state::ClusterState;
 
-/// Cancels blocked moves to unresponsive nodes, if another node can take the replica, or if the move
-/// only serves the target. A move that an operator asked for by name waits for its target.
+/// Cancels blocked moves to unresponsive nodes, if another node can take the replica, or if the
+/// move only serves the target. A move that an operator asked for by name waits for its target.
 pub(super) fn plan(cluster: &ClusterState, reports: &Reports, plan: &mut Plan) {
     // While moves are paused, the replacement of a cancelled move could not start.
     if cluster.paused {

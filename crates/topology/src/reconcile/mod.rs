@@ -14,8 +14,8 @@
 //! ```
 //!
 //! [`plan`] is a pure function: the same state and the same reports give the same steps. Every step
-//! is safe whenever it is taken: also twice, late, or by a deposed reconciler. So the next leader of
-//! the topology group simply continues.
+//! is safe whenever it is taken: also twice, late, or by a deposed reconciler. So the next leader
+//! of the topology group simply continues.
 
 mod blocked;
 mod groups;

@@ -14,8 +14,8 @@ use super::steps::{Plan, Step};
 use crate::names::GroupName;
 use crate::state::{ClusterState, Held, plans};
 
-/// The moves that balance the map as it will be once the moves in motion are done. None if there are
-/// too few nodes.
+/// The moves that balance the map as it will be once the moves in motion are done. None if there
+/// are too few nodes.
 fn balancing_moves(cluster: &ClusterState) -> Vec<Move> {
     let Some(bootstrap) = cluster.bootstrap() else { return Vec::new() };
     let active = cluster.nodes.values().filter(|node| node.state == NodeState::Active);

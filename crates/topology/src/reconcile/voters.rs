@@ -1,5 +1,5 @@
-//! The topology group has 5, 3 or 1 voters, as many as there are active nodes for, in distinct zones
-//! where possible.
+//! The topology group has 5, 3 or 1 voters, as many as there are active nodes for, in distinct
+//! zones where possible.
 
 use std::collections::BTreeMap;
 

@@ -15,8 +15,8 @@ use super::{moves, nodes, operations};
 use crate::bootstrap::{self, BootstrapError};
 use crate::record::{Change, Counters, Record};
 
-/// The reason why a command is refused. The same on every replica; the caller must ask for something
-/// else.
+/// The reason why a command is refused. The same on every replica; the caller must ask for
+/// something else.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 enum Refused {
     #[error("the cluster is not bootstrapped yet")]

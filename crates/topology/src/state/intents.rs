@@ -179,8 +179,8 @@ fn cancel_plans_to(state: &ClusterState, id: NodeId, now_ms: u64) -> Vec<Change>
     affected.flat_map(|running| endings::cancelled(state, running, now_ms)).collect()
 }
 
-/// Refuses a node that a running operation is about. An operation that adds the node is no obstacle:
-/// a node may be told to give its replicas away while it still receives its share.
+/// Refuses a node that a running operation is about. An operation that adds the node is no
+/// obstacle: a node may be told to give its replicas away while it still receives its share.
 fn check_not_busy(state: &ClusterState, id: NodeId) -> Result<(), IntentRefused> {
     let is_about = |running: &&Operation| match running.intent {
         Intent::Add { .. } => false,

@@ -2,8 +2,8 @@
 //! log says that the new replica votes and the old one is no member.
 //!
 //! ```text
-//!   StartMove ─→ replica 52 of shard 4 on node 3 ─→ (created, caught up, votes; replica 7 is no member) ─→ FinishMove
-//!        └→ CancelMove ─→ (the new replica has no vote, and is no member any longer) ─→ FinishCancelledMove
+//!   StartMove ─→ replica 52 votes on node 3, replica 7 is no member ─→ FinishMove
+//!       └─→ CancelMove ─→ replica 52 has no vote and is no member ─→ FinishCancelledMove
 //! ```
 //!
 //! A node destroys its replicas that left the map. So `FinishMove` and `FinishCancelledMove` are

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   RegisterNode ─→ joining ─→ active ⇄ draining ─→ removed
-//!                      └──────────┴──────────────────────┘  a joining or dead node may be removed directly
+//!                      └──────────┴──────────────────────┘  (joining or dead nodes)
 //! ```
 //!
 //! This file registers and updates nodes. Operations change their state (`intents`).

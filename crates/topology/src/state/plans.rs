@@ -112,8 +112,8 @@ pub(super) fn is_moved(state: &ClusterState, planned: &PlannedMove) -> Result<bo
     Ok(state.has_replica(planned.shard, planned.to) && !state.has_replica(planned.shard, planned.from))
 }
 
-/// Whether another operation made a move impossible or undid it: it gave the target a replica of the
-/// shard, took the target away, or moved the replica elsewhere.
+/// Whether another operation made a move impossible or undid it: it gave the target a replica of
+/// the shard, took the target away, or moved the replica elsewhere.
 pub(super) fn is_overtaken(state: &ClusterState, planned: &PlannedMove) -> bool {
     state.has_replica(planned.shard, planned.from) || !state.has_replica(planned.shard, planned.to)
 }

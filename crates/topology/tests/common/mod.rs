@@ -28,7 +28,7 @@ pub(crate) fn bootstrap(bootstrap: Bootstrap) -> Command {
     Command::Bootstrap(bootstrap, shards)
 }
 
-/// The command that founds nodes 1 to `count` with three replicas of each shard.
+/// The command that bootstraps nodes 1 to `count` with three replicas of each shard.
 pub(crate) fn bootstrap_of(count: u64, shards: u32) -> Command {
     bootstrap(plan_bootstrap(&cluster(3, shards), &nodes(count)).unwrap().0)
 }

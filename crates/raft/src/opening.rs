@@ -1,0 +1,79 @@
+//! Opens replicas: reads their log and state, builds their Raft core, and puts both together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_machine::log::Log;
+use quorate_machine::state::State;
+use quorate_types::{GroupId, ReplicaId};
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::blocking;
+use crate::config::Options;
+use crate::core::Core;
+use crate::election::Election;
+use crate::error::OpenError;
+use crate::inbound::Inbound;
+use crate::log_store::LogStore;
+use crate::network::Networks;
+use crate::progress::Progress;
+use crate::replica::Replica;
+use crate::snapshot_send::SnapshotsOut;
+use crate::state_machine::{OpenMachine, Raft, StateMachine};
+use crate::wire::Wire;
+
+/// Opens the replicas of a node.
+pub(crate) struct Opener {
+    pub(crate) options: Options,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) state: Arc<dyn State>,
+    pub(crate) wire: Wire,
+    pub(crate) snapshots: Arc<SnapshotsOut>,
+    /// When the node started.
+    pub(crate) started: Instant,
+}
+
+impl Opener {
+    /// Opens a replica; creates its log if it is new. Its Raft core does not run yet.
+    pub(crate) async fn open(
+        &self,
+        group: GroupId,
+        replica: ReplicaId,
+        open_machine: OpenMachine,
+    ) -> Result<Replica, OpenError> {
+        blocking::in_place(|| self.log.create(replica, group))?;
+        let log = self.log.state(replica)?;
+        let existed = log.vote.is_some() || log.last.is_some();
+        let progress = Progress::default();
+        let (state, on_fatal) = (self.state.clone(), self.options.on_fatal.clone());
+        let machine = StateMachine::open(state, replica, open_machine, progress.clone(), on_fatal)?;
+        if !existed && progress.head().applied.is_some() {
+            let reason = "it has a state and no log: its votes are lost, so it must come back as a new replica";
+            return Err(OpenError::Raft(reason.to_owned()));
+        }
+        let raft = self.build_core(group, replica, machine).await?;
+        let election = Arc::new(self.election(group, replica, existed));
+        let inbound = Inbound::new(raft.clone(), self.wire.clone(), group, replica, election.clone());
+        let core = Core { node: self.options.node, group, replica, raft, log: self.log.clone(), progress };
+        let opened = Replica::new(core, inbound, election)?;
+        info!(%group, %replica, existed, "replica opened");
+        Ok(opened)
+    }
+
+    async fn build_core(&self, group: GroupId, replica: ReplicaId, machine: StateMachine) -> Result<Raft, OpenError> {
+        let config = Arc::new(self.options.timing.core_config());
+        let networks = Networks::new(self.wire.clone(), self.snapshots.clone(), group, replica);
+        let log = LogStore::new(self.log.clone(), replica);
+        let core = Raft::build(replica.0, config, networks, log, machine).await;
+        core.map_err(|fatal| OpenError::Raft(fatal.to_string()))
+    }
+
+    /// A replica that existed before the node started waits with its votes; a new one has promised
+    /// nothing to any leader.
+    fn election(&self, group: GroupId, replica: ReplicaId, existed: bool) -> Election {
+        let Options { node, timing, .. } = self.options;
+        let freeze = if existed { timing.vote_freeze() } else { Duration::ZERO };
+        Election::new(node, group, replica, timing.lease(), self.started + freeze)
+    }
+}
