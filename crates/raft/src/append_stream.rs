@@ -64,15 +64,21 @@ pub(crate) struct AppendStream<S> {
     answers: mpsc::UnboundedReceiver<Answer>,
     in_flight: InFlight,
     held: Option<Held>,
-    /// Answers that openraft must not see yet.
-    answered: VecDeque<AppendReply>,
-    /// Answers for openraft, delivered before anything else happens.
-    released: VecDeque<AppendReply>,
+    replies: Replies,
     /// Fires when the oldest request in flight may be overdue. Reset only when it fires, not for
     /// every request.
     alarm: Pin<Box<Sleep>>,
     /// Fires when the held request has waited long enough.
     hold: Pin<Box<Sleep>>,
+}
+
+/// Answers of the follower, in order.
+#[derive(Default)]
+struct Replies {
+    /// Answers that openraft must not see yet.
+    answered: VecDeque<AppendReply>,
+    /// Answers for openraft, delivered before anything else happens.
+    released: VecDeque<AppendReply>,
 }
 
 /// Requests without entries that are not sent yet: the newest one, and the number that it stands
@@ -139,8 +145,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
             answers,
             in_flight: InFlight::default(),
             held: None,
-            answered: VecDeque::new(),
-            released: VecDeque::new(),
+            replies: Replies::default(),
             alarm: Box::pin(tokio::time::sleep(APPEND_TIMEOUT)),
             hold: Box::pin(tokio::time::sleep(COMMIT_HELD_MAX)),
         }
@@ -160,7 +165,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
     /// request is answered.
     async fn next_answer(&mut self) -> Option<AppendAnswer> {
         loop {
-            if let Some(reply) = self.released.pop_front() {
+            if let Some(reply) = self.replies.released.pop_front() {
                 return Some(Ok(convert::append_result(reply)));
             }
             let waiting = !self.in_flight.requests.is_empty();
@@ -234,15 +239,15 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
                     return Err(End::Refused(reply));
                 }
                 let sent = self.in_flight.pop();
-                self.answered.extend((0..sent.along).map(|_| AppendReply::Matched(sent.prev)));
-                self.answered.push_back(reply);
+                self.replies.answered.extend((0..sent.along).map(|_| AppendReply::Matched(sent.prev)));
+                self.replies.answered.push_back(reply);
                 let next_ends_here = match self.in_flight.requests.front() {
                     Some(next) => next.along > 0 || !next.has_entries,
                     None => self.held.is_some(),
                 };
                 if !next_ends_here {
-                    assert!(self.released.is_empty(), "answers are delivered in order");
-                    std::mem::swap(&mut self.answered, &mut self.released);
+                    assert!(self.replies.released.is_empty(), "answers are delivered in order");
+                    std::mem::swap(&mut self.replies.answered, &mut self.replies.released);
                 }
                 Ok(())
             }
