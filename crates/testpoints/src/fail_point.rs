@@ -1,4 +1,5 @@
-//! Crash points: named steps at which a test can abort the process. Only in builds with seeded bugs.
+//! Crash points: named steps at which a test can abort the process. Only in builds with seeded
+//! bugs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};

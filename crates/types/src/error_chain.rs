@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
-/// The error and its causes, from the outermost to the innermost, separated by `: `. A cause that the
-/// text already contains is left out.
+/// The error and its causes, from the outermost to the innermost, separated by `: `. A cause that
+/// the text already contains is left out.
 ///
 /// ```
 /// # use quorate_types::error_chain;
