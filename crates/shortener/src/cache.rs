@@ -1,7 +1,7 @@
-//! Where codes lead, remembered in this process for a while.
+//! A cache of links in this process.
 //!
-//! Many requests for the same code that is not cached make one lookup (single-flight). Only links are remembered, never their
-//! absence: a link must work as soon as its creation is acknowledged.
+//! Concurrent requests for a code that is not cached share one lookup (single-flight). The absence
+//! of a link is never cached, because a link must work as soon as its creation is acknowledged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,26 +12,26 @@ use quorate_client::ReadLevel;
 use crate::links::{LinkError, Links};
 use crate::{CODE_CHARS, Code};
 
-/// What the cache may hold, in bytes of codes and targets with [`ENTRY_OVERHEAD_BYTES`] for each.
+/// The size of the cache, in bytes of codes and targets plus [`ENTRY_OVERHEAD_BYTES`] for each.
 const CACHE_BYTES_MAX: u64 = 64 << 20;
-/// What the cache itself keeps for an entry, about.
+/// The approximate overhead of an entry.
 const ENTRY_OVERHEAD_BYTES: usize = 160;
-/// How long a link is served from the cache: how long a link that was removed from the store may still work here. Browsers
-/// are told the same.
+/// How long a link is served from the cache, and by browsers: a link that was removed from the
+/// store may work that much longer.
 pub(crate) const CACHE_TTL: Duration = Duration::from_secs(60);
 
-/// Links of a store, and a bounded memory of them.
+/// The links of a store, with a bounded cache.
 pub(crate) struct Cache<L> {
     links: L,
     memory: Moka<Code, Arc<str>>,
 }
 
-/// Why there is nowhere to redirect to.
+/// The reason why a code has no target.
 #[derive(Clone, Debug)]
 pub(crate) enum Miss {
     /// A linearizable read found no such link.
     Absent,
-    /// The store did not answer.
+    /// The store failed.
     Failed(LinkError),
 }
 
@@ -50,14 +50,14 @@ impl<L: Links> Cache<L> {
         &self.links
     }
 
-    /// Where a code leads: from memory, else from the nearest replica, else from the shard's leader, which alone can say
-    /// that there is no such link.
+    /// The target of a code: from the cache, else from the nearest replica, else from the shard's
+    /// leader. Only the leader can tell that there is no such link.
     pub(crate) async fn target(&self, code: Code) -> Result<Arc<str>, Miss> {
         self.memory.try_get_with(code, self.read(code)).await.map_err(|miss| Miss::clone(&miss))
     }
 
     async fn read(&self, code: Code) -> Result<Arc<str>, Miss> {
-        // A replica that does not answer is no reason to give up: the leader may.
+        // If the replica does not respond, the leader may.
         if let Ok(Some(target)) = self.links.lookup(code, ReadLevel::Eventual).await {
             return Ok(target);
         }
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(cache.links().lookups(), [ReadLevel::Eventual]);
     }
 
-    /// The nearest replica lags: the leader is asked before the answer is "no such link".
+    /// If the nearest replica lags, the leader is asked before the answer is "no such link".
     #[tokio::test]
     async fn a_lagging_replica_does_not_hide_a_link() {
         let links = MemoryLinks::default();
@@ -111,16 +111,16 @@ mod tests {
         assert_eq!(cache.links().lookups(), [ReadLevel::Eventual, ReadLevel::Strong]);
     }
 
-    /// Absence is not remembered: a link made a moment later works at once.
+    /// Absence is not cached: a link that is created later works immediately.
     #[tokio::test]
-    async fn an_absent_code_is_asked_for_again() {
+    async fn an_absent_code_is_looked_up_again() {
         let cache = Cache::new(MemoryLinks::default());
         assert!(matches!(cache.target(code("aaaaaaa")).await, Err(Miss::Absent)));
         cache.links().insert("aaaaaaa", "http://example.org/");
         assert_eq!(&*cache.target(code("aaaaaaa")).await.unwrap(), "http://example.org/");
     }
 
-    /// A failing store is an error and never "no such link"; what is cached is served all the same.
+    /// A failing store is an error and never "no such link"; cached links are still served.
     #[tokio::test]
     async fn an_unreachable_store_is_not_an_absent_link() {
         let links = MemoryLinks::default();

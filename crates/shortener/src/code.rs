@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use rand::RngExt as _;
 
-/// Characters of a code: 62^7 = 3.5 · 10^12 codes, so that a collision is rare and guessing one is slow.
+/// Characters of a code. 62^7 = 3.5 · 10^12 codes make collisions rare and guessing slow.
 pub const CODE_CHARS: usize = 7;
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -20,7 +20,7 @@ pub struct Code([u8; CODE_CHARS]);
 pub struct NotACode;
 
 impl Code {
-    /// A new code, every one equally likely. Not sequential, so that nobody can walk through the links.
+    /// A new code, uniformly distributed. Sequential codes would let anyone enumerate the links.
     pub fn random() -> Self {
         let mut rng = rand::rng();
         Code(std::array::from_fn(|_| ALPHABET[rng.random_range(0..ALPHABET.len())]))
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_seven_letters_or_digits_is_no_code() {
+    fn other_texts_are_no_codes() {
         for text in ["", "abcdef", "abcdefgh", "abc-efg", "abc efg", "äbcdef", "abcde/f"] {
             assert_eq!(text.parse::<Code>(), Err(NotACode), "{text:?}");
         }

@@ -1,4 +1,4 @@
-//! Making a link: random codes until one is free and acknowledged.
+//! Creates a link: tries random codes until one is free and acknowledged.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,15 +8,17 @@ use tracing::warn;
 use crate::Code;
 use crate::links::{Created, LinkError, Links};
 
-/// Codes tried for one request. Collisions are rare (62^7 codes), so more than a few tries mean that something is wrong.
+/// Codes that are tried for one request. Collisions are rare (62^7 codes), so more than a few tries
+/// indicate a defect.
 const TRIES_MAX: usize = 8;
-/// How long one request may try: a few failovers.
+/// How long one request may take: a few failovers.
 pub(crate) const CREATE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Makes a link to `target` and gives its code. The codes come from `next` ([`Code::random`] outside tests).
+/// Creates a link to `target` and returns its code. The codes come from `next` ([`Code::random`]
+/// outside tests).
 ///
-/// A code that is taken is followed by another one. So is a code whose write has an unknown outcome: if that write is applied
-/// after all, it leaves a link that nobody knows, and never a second meaning of a code that somebody has.
+/// If a code is taken, or the outcome of its write is unknown, the next code is tried. A write that
+/// is applied after all then leaves an unused link, and never a second meaning of a code in use.
 pub(crate) async fn create<L: Links>(
     links: &L,
     target: &str,
@@ -57,7 +59,7 @@ mod tests {
         move || texts.next().unwrap().parse().unwrap()
     }
 
-    /// A taken code keeps its meaning, and the new link gets another one.
+    /// A taken code keeps its target, and the new link gets another code.
     #[tokio::test]
     async fn a_collision_takes_another_code() {
         let links = MemoryLinks::default();
@@ -68,14 +70,14 @@ mod tests {
         assert_eq!(links.get("bbbbbbb").as_deref(), Some("http://second.example/"));
     }
 
-    /// The first write times out with an unknown outcome: its code is not handed out, whether or not it was applied.
+    /// The code of a write with an unknown outcome is not returned, even if the write was applied.
     #[tokio::test]
-    async fn a_code_of_an_unknown_outcome_is_never_handed_out() {
+    async fn a_code_of_an_unknown_outcome_is_never_returned() {
         let links = MemoryLinks::default();
         links.lose_replies(1);
         let code = create(&links, "http://example.org/", codes(&["aaaaaaa", "bbbbbbb"])).await.unwrap();
         assert_eq!(code.as_str(), "bbbbbbb");
-        assert!(links.get("aaaaaaa").is_some(), "the lost write was applied all the same");
+        assert!(links.get("aaaaaaa").is_some(), "the write was applied although its reply was lost");
     }
 
     #[tokio::test]
@@ -87,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_not_applied_is_reported_at_once() {
+    async fn a_write_that_was_not_applied_is_reported_without_a_retry() {
         let links = MemoryLinks::default();
         links.fail(Some(LinkError::Full));
         assert_eq!(create(&links, "http://example.org/", Code::random).await, Err(LinkError::Full));
@@ -95,17 +97,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn endless_collisions_end() {
+    async fn tries_are_bounded() {
         let links = MemoryLinks::default();
         links.insert("aaaaaaa", "http://example.org/");
         let error = create(&links, "http://example.org/", codes(&["aaaaaaa"])).await.unwrap_err();
         assert_eq!(error, LinkError::Broken { reason: "8 random codes were all taken".into() });
     }
 
-    /// A store that never answers: time is moved, the request ends as unknown.
+    /// A request to a store that never responds ends as unknown. The clock is paused.
     #[tokio::test(start_paused = true)]
-    async fn a_silent_store_ends_at_the_deadline() {
-        let silent = std::future::pending::<Result<(), LinkError>>();
-        assert!(matches!(within(CREATE_DEADLINE, silent).await, Err(LinkError::Unknown { .. })));
+    async fn an_unresponsive_store_ends_at_the_deadline() {
+        let unresponsive = std::future::pending::<Result<(), LinkError>>();
+        assert!(matches!(within(CREATE_DEADLINE, unresponsive).await, Err(LinkError::Unknown { .. })));
     }
 }

@@ -1,4 +1,4 @@
-//! The routes. Each handler is one short story; what it needs is decided in `target`, `create` and `cache`.
+//! The HTTP routes. Each handler is short; the decisions are in `target`, `create` and `cache`.
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ use crate::{Code, target};
 
 /// The largest body of a request, in bytes: the longest target, escaped, with room to spare.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 10;
-/// What is read of a larger one, and thrown away: a client that is still sending when the connection is closed would see a
-/// broken pipe, and not why.
+/// The bytes of a larger body that are read and discarded. A client that is still sending when the
+/// connection closes would see a broken pipe instead of the error.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 
-/// What every request shares.
+/// The state that all requests share.
 struct App<L> {
     cache: Cache<L>,
-    /// What short URLs begin with; no slash at its end.
+    /// The prefix of short URLs, without a trailing slash.
     base_url: String,
 }
 
@@ -70,7 +70,7 @@ async fn shorten<L: Links>(State(app): Shared<L>, uri: Uri, body: Body) -> Respo
     let code = match create(app.cache.links(), &new.long_url, Code::random).await {
         Ok(code) => code,
         Err(failure) => {
-            error!(error = %failure, "link not made");
+            error!(error = %failure, "link not created");
             return Problem::from(failure).at(&uri);
         }
     };
@@ -102,9 +102,9 @@ async fn collect(body: Body) -> Result<Vec<u8>, Problem> {
     Err(Problem::new(Kind::BodyTooLarge, format!("a body has at most {BODY_BYTES_MAX} bytes")))
 }
 
-/// The body as what it must be, whatever the request says of it in a header.
+/// Parses the body as JSON. The content type is ignored, because plain `curl -d` sends a form's.
 fn read(body: &[u8]) -> Result<NewLink, Problem> {
-    // By way of an object: a struct alone would be read from a list, too.
+    // Through an object, because serde also accepts a list for a struct.
     let object: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(body);
     let new = object.and_then(|object| NewLink::deserialize(serde_json::Value::Object(object)));
     new.map_err(|error| {
@@ -127,7 +127,7 @@ async fn redirect<L: Links>(State(app): Shared<L>, uri: Uri, code: Result<Path<S
 
 fn found(target: &str, uri: &Uri) -> Response {
     let Ok(location) = HeaderValue::from_str(target) else {
-        // Not written by us: targets are checked before they are stored.
+        // Targets are checked before they are stored, so the shortener did not write this one.
         return Problem::new(Kind::Internal, "the link's target cannot stand in a header").at(uri);
     };
     let headers = [
@@ -139,7 +139,7 @@ fn found(target: &str, uri: &Uri) -> Response {
     (StatusCode::FOUND, headers, format!("{target}\n")).into_response()
 }
 
-/// Browsers keep a redirect as long as we do; shared caches do not.
+/// Browsers may keep a redirect for [`CACHE_TTL`]; shared caches may not keep it.
 fn cache_control() -> HeaderValue {
     const VALUE: &str = "private, max-age=60";
     debug_assert_eq!(VALUE, format!("private, max-age={}", CACHE_TTL.as_secs()));

@@ -1,17 +1,18 @@
-//! A URL shortener on Quorate: the HTTP front end, and the first application on top of the store.
+//! A URL shortener on Quorate: an HTTP front end, and an example of an application on the store.
 //!
 //! ```text
-//!   POST /v1/urls {"long_url"}   http ─► target (is it a URL that we may send people to?)
-//!                                     ─► create (a random code, put-if-absent, another code on a collision) ─► links
-//!   GET  /{code}                 http ─► cache (moka, single-flight) ─► links: eventual, then strong before it says 404
+//!   POST /v1/urls {"long_url"}   http ─► target (is it a URL that may be redirected to?)
+//!                                     ─► create (a random code, put-if-absent) ─► links
+//!   GET  /{code}                 http ─► cache (moka, single-flight) ─► links
+//!                                        (an eventual read, then a strong one before a 404)
 //! ```
 //!
-//! It talks only to [`quorate_client`], through the small trait [`Links`]. What it deliberately is not: it keeps no data of its
-//! own (the cache may be lost at any time), it never looks at a target's content, and it never normalises one: a code
-//! redirects to exactly the text that was posted.
+//! It depends only on [`quorate_client`], through the small trait [`Links`]. It deliberately keeps
+//! no data of its own (the cache may be lost at any time), never fetches a target, and never
+//! normalises one: a code redirects to exactly the text that was posted.
 //!
-//! A `201` means that the link is durable on a majority of its shard's replicas. A code of a write with an unknown outcome
-//! is never handed out.
+//! A `201` means that the link is durable on a majority of its shard's replicas. The code of a
+//! write with an unknown outcome is never returned.
 //!
 //! Read `http` next.
 

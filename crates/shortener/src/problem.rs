@@ -1,4 +1,5 @@
-//! Errors as RFC 9457 problem documents: one table of what can go wrong, and one function that writes it.
+//! Errors as RFC 9457 problem documents: one table of all errors, and one function that writes
+//! them.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use serde::Serialize;
 
 use crate::links::LinkError;
 
-/// What went wrong. Each has its own status, title and stable code.
+/// The kind of an error. Each has its own status, title and stable code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     NotJson,
@@ -38,16 +39,16 @@ impl Kind {
             Kind::NoRoute => (StatusCode::NOT_FOUND, "no-route", "Nothing here"),
             Kind::Method => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed"),
             Kind::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
-            Kind::Unreachable => (StatusCode::SERVICE_UNAVAILABLE, "store-unreachable", "The store cannot be reached"),
+            Kind::Unreachable => (StatusCode::SERVICE_UNAVAILABLE, "store-unreachable", "The store is unreachable"),
             Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The store is overloaded"),
-            Kind::DiskFull => (StatusCode::SERVICE_UNAVAILABLE, "store-full", "The store takes no more writes"),
+            Kind::DiskFull => (StatusCode::SERVICE_UNAVAILABLE, "store-full", "The store accepts no writes"),
             Kind::Unknown => (StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", "The outcome is unknown"),
             Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
         }
     }
 }
 
-/// One error, before it is known for which path.
+/// An error, without the path that it belongs to.
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
     kind: Kind,
@@ -55,7 +56,7 @@ pub(crate) struct Problem {
     retry_after: Option<Duration>,
 }
 
-/// How long a client is asked to wait when the store did not say: about one failover.
+/// The wait before a retry unless the store gives one: about one failover.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 impl Problem {
@@ -63,7 +64,7 @@ impl Problem {
         Problem { kind, detail: detail.into(), retry_after: None }
     }
 
-    /// The response for the path that was asked.
+    /// The response to a request for this path.
     pub(crate) fn at(self, uri: &Uri) -> Response {
         let (status, code, title) = self.kind.row();
         let body = Body {
@@ -100,7 +101,7 @@ impl From<LinkError> for Problem {
     }
 }
 
-/// The document of RFC 9457 section 3, with our `code` beside it.
+/// The document of RFC 9457 section 3, extended by `code`.
 #[derive(Serialize)]
 struct Body<'a> {
     r#type: String,

@@ -1,4 +1,4 @@
-//! Listening, serving, and stopping in bounded time.
+//! The server: listens, serves, and stops in bounded time.
 
 use std::future::{Future, IntoFuture};
 use std::io;
@@ -15,39 +15,39 @@ use url::Url;
 use crate::Store;
 use crate::http::routes;
 
-/// How long requests may go on once the shutdown began.
+/// How long requests may take once the shutdown has begun.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(15);
 
-/// Connections at a time, and how long their clients may say nothing: longer than any request takes.
+/// Limits on connections. The idle time-out is longer than any request takes.
 const CONNECTIONS: Limits =
     Limits { at_a_time: 4096, beginning: Duration::from_secs(30), silence: Duration::from_secs(30) };
 
-/// Where the shortener is found.
+/// The addresses of the shortener.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen; port 0 takes any free one.
+    /// The listen address; port 0 selects a free port.
     pub listen: SocketAddr,
-    /// What short URLs begin with, as users see it; none: `http://` and where we listen.
+    /// The prefix of short URLs as users see them; none: `http://` and the listen address.
     pub base_url: Option<Url>,
 }
 
-/// Why the shortener stopped.
+/// The reason why the shortener stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The base URL can begin no short URL. Choose another one.
+    /// The base URL cannot be the prefix of a short URL. Choose another one.
     #[error("base URL '{url}': {reason}")]
     BaseUrl {
         /// The base URL.
         url: Url,
-        /// What is wrong with it.
+        /// The rule that it violates.
         reason: &'static str,
     },
-    /// The address cannot be listened on. Choose another one, or stop who uses it.
+    /// The listen address is not available. Choose another one, or stop the process that uses it.
     #[error("cannot listen on {listen}")]
     Listen {
         /// The address.
         listen: SocketAddr,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// Serving failed.
@@ -55,7 +55,7 @@ pub enum Error {
     Serve(#[source] io::Error),
 }
 
-/// Serves until `shutdown` is ready, then finishes the requests that are under way, for at most 15 s.
+/// Serves until `shutdown` completes, then finishes the requests in progress, for at most 15 s.
 pub async fn serve(
     config: Config,
     client: Client,
@@ -70,14 +70,14 @@ pub async fn serve(
     let unnamed = config.base_url.is_none();
     let base_url = config.base_url.map_or_else(|| format!("http://{address}"), String::from);
     if unnamed && address.ip().is_unspecified() {
-        warn!(base_url, "short URLs begin with an address that nobody can reach: say --base-url");
+        warn!(base_url, "short URLs begin with an unreachable address: set --base-url");
     }
     info!(%address, base_url, "shortener serves");
 
     let (stopping, stopped) = oneshot::channel();
     let shutdown = async move {
         shutdown.await;
-        info!("shortener stops: finishing the requests under way");
+        info!("shortener stops: finishing requests in progress");
         let _ = stopping.send(());
     };
     let served = axum::serve(Connections::new(listener, CONNECTIONS), routes(Store::new(client), &base_url))
@@ -85,13 +85,13 @@ pub async fn serve(
     tokio::select! {
         result = served.into_future() => result.map_err(Error::Serve),
         () = overdue(stopped) => {
-            warn!(seconds = DRAIN_DEADLINE.as_secs(), "some requests did not end and are cut off");
+            warn!(seconds = DRAIN_DEADLINE.as_secs(), "aborting requests that did not finish in time");
             Ok(())
         }
     }
 }
 
-/// Ready when the shutdown has lasted too long.
+/// Completes when the shutdown has lasted longer than [`DRAIN_DEADLINE`].
 async fn overdue(stopped: oneshot::Receiver<()>) {
     match stopped.await {
         Ok(()) => tokio::time::sleep(DRAIN_DEADLINE).await,

@@ -10,16 +10,16 @@ use quorate_client::{Client, Error};
 use crate::Code;
 use crate::links::{Created, LinkError, Links};
 
-/// How long one write may take: long enough for a failover of its shard's leader (1.5 s), short enough that another code, and
-/// so another shard, can still be tried within the request.
+/// How long one write may take: long enough for a failover of its shard's leader (1.5 s), and short
+/// enough that another code, on another shard, can still be tried within the request.
 const WRITE_DEADLINE: Duration = Duration::from_secs(4);
 /// How long an eventual read may take: any live replica answers within milliseconds.
 const EVENTUAL_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a strong read may take: long enough for a failover.
 const STRONG_DEADLINE: Duration = Duration::from_secs(4);
-/// How long to wait when the store is overloaded and does not say.
+/// The recommended wait when the store is overloaded: it does not give one itself.
 const OVERLOAD_PAUSE: Duration = Duration::from_secs(1);
-/// Never a link: it has no code. Reading it shows that the store answers.
+/// A key without a code, so never a link. Reading it shows that the store responds.
 const PROBE_KEY: &str = "url/";
 
 /// Links in a cluster. Cheap to clone.
@@ -65,7 +65,8 @@ impl Links for Store {
 }
 
 fn text(code: Code, bytes: &[u8]) -> Result<Arc<str>, LinkError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| LinkError::Broken { reason: format!("{code} is not a text") })?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| LinkError::Broken { reason: format!("the target of {code} is not text") })?;
     Ok(text.into())
 }
 

@@ -1,30 +1,33 @@
-//! Which URLs a short link may lead to.
+//! The check of the URLs that a short link may redirect to.
 //!
-//! The text is checked, never changed: what was posted is what is stored and what `Location` says. Parsing follows the WHATWG
-//! URL standard (what browsers do), which forgives much; what it forgives by *changing the meaning* is refused here, since a
-//! `Location` header may be read by software that forgives differently.
+//! The text is checked and never changed: it is stored and sent in `Location` as it was posted.
+//! Parsing follows the WHATWG URL standard, as browsers do. The standard repairs many malformed
+//! URLs; a URL whose repair *changes its meaning* is refused, because other readers of the
+//! `Location` header may repair it differently.
 
 use url::{ParseError, Url};
 
-/// The longest target, in bytes: what browsers and proxies pass on without trouble.
+/// The longest target, in bytes: a length that all browsers and proxies support.
 pub(crate) const TARGET_BYTES_MAX: usize = 2048;
 
-/// Why a text cannot be a link's target.
+/// The reason why a text cannot be the target of a link.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadTarget {
     #[error("long_url is empty")]
     Empty,
     #[error("long_url has {bytes} bytes; at most {TARGET_BYTES_MAX} are accepted")]
     TooLong { bytes: usize },
-    #[error("long_url holds {what} at byte {at}; percent-encode it (and write an international host name in punycode)")]
-    Character { what: &'static str, at: usize },
+    #[error(
+        "long_url holds {character} at byte {at}; percent-encode it (and write an international host name in punycode)"
+    )]
+    Character { character: &'static str, at: usize },
     #[error("long_url is not an absolute URL: {reason}")]
     Malformed { reason: String },
     #[error("long_url has the scheme '{scheme}'; only http and https are accepted")]
     Scheme { scheme: String },
 }
 
-/// Checks that a redirect may lead there, exactly as written.
+/// Checks that a redirect to this URL, exactly as written, is allowed.
 pub(crate) fn check(text: &str) -> Result<(), BadTarget> {
     if text.is_empty() {
         return Err(BadTarget::Empty);
@@ -33,13 +36,14 @@ pub(crate) fn check(text: &str) -> Result<(), BadTarget> {
         return Err(BadTarget::TooLong { bytes: text.len() });
     }
     if let Some((at, byte)) = text.bytes().enumerate().find(|(_, byte)| !byte.is_ascii_graphic()) {
-        return Err(BadTarget::Character { what: name(byte), at });
+        return Err(BadTarget::Character { character: name(byte), at });
     }
     let url = Url::parse(text).map_err(malformed)?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(BadTarget::Scheme { scheme: url.scheme().to_owned() });
     }
-    // `http:host`, `http:///host` and `http:\\host` all parse as `http://host`, but are something else to others.
+    // `http:host`, `http:///host` and `http:\\host` all parse as `http://host`, but other parsers
+    // disagree.
     let after_scheme = &text[url.scheme().len()..];
     match after_scheme.strip_prefix("://") {
         Some(rest) if !rest.starts_with(['/', '\\']) => Ok(()),
@@ -68,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_of_the_wild_are_accepted() {
+    fn valid_urls_are_accepted() {
         for text in [
             "http://example.org",
             "https://example.org/",
@@ -86,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused_with_its_reason() {
+    fn other_texts_are_refused_with_their_reason() {
         let reason = |text: &str| check(text).expect_err(text).to_string();
         assert_eq!(reason(""), "long_url is empty");
         assert!(reason("example.org/x").contains("no scheme"));

@@ -34,7 +34,7 @@ impl Answer {
         serde_json::from_str(&self.body).expect(&self.body)
     }
 
-    /// Checks that this is the problem document of that status and code, and gives its detail.
+    /// Checks that this is the problem document with this status and code, and returns its detail.
     fn problem(&self, status: u16, code: &str, instance: &str) -> String {
         assert_eq!(self.status, status, "{}", self.body);
         assert_eq!(self.header("content-type"), Some("application/problem+json"));
@@ -82,9 +82,9 @@ impl Site {
     }
 }
 
-/// The main story: a URL goes in, its code redirects to exactly the same text.
+/// A code redirects to exactly the text that was posted.
 #[tokio::test]
-async fn a_url_goes_in_and_comes_out_unchanged() {
+async fn a_code_redirects_to_the_unchanged_url() {
     let site = Site::start().await;
     for long_url in ["http://example.org", "HTTP://EXAMPLE.org:80/a/../b?q=a|b&c={d}#e", "https://x.example/%7euser"] {
         let made = site.post(&json!({ "long_url": long_url }).to_string()).await;
@@ -134,7 +134,7 @@ async fn bad_bodies_are_400_with_their_reason() {
 async fn a_body_must_be_json_and_small() {
     let site = Site::start().await;
     let body = r#"{"long_url":"http://example.org/"}"#;
-    // What a plain `curl -d` says of it, and what others may.
+    // The content type of a plain `curl -d`, and one with parameters.
     let form = "Content-Type: application/x-www-form-urlencoded";
     for headers in [&[][..], &[form], &["Content-Type: application/JSON; charset=utf-8"]] {
         assert_eq!(site.send("POST", "/v1/urls", headers, body).await.status, 201);
@@ -161,7 +161,7 @@ async fn unknown_codes_and_paths_are_404() {
 }
 
 #[tokio::test]
-async fn wrong_methods_are_405_and_say_which_are_right() {
+async fn wrong_methods_are_405_with_the_allowed_ones() {
     let site = Site::start().await;
     for (method, path, allow) in
         [("GET", "/v1/urls", "POST"), ("DELETE", "/AbCdEf0", "GET,HEAD"), ("POST", "/livez", "GET,HEAD")]
@@ -174,7 +174,7 @@ async fn wrong_methods_are_405_and_say_which_are_right() {
 
 /// Each failure of the store has its own status; none of them is a 201 or a 404.
 #[tokio::test]
-async fn failures_of_the_store_say_what_happened() {
+async fn each_failure_of_the_store_has_its_status() {
     let site = Site::start().await;
     let reason = || "it is down".to_owned();
     let overloaded = LinkError::Overloaded { retry_after: Duration::from_secs(3) };

@@ -1,4 +1,4 @@
-//! Links in memory, with the failures that tests ask for.
+//! Links in memory, with failures that tests inject.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -31,17 +31,17 @@ impl MemoryLinks {
         self.0.lock().unwrap().links.get(&code.parse().unwrap()).cloned()
     }
 
-    /// From now on everything fails like this, without being applied.
+    /// From now on all requests fail with this error, and none is applied.
     pub(crate) fn fail(&self, failure: Option<LinkError>) {
         self.0.lock().unwrap().failure = failure;
     }
 
-    /// The next writes are applied, and answered as unknown.
+    /// The next writes are applied, but their outcome is reported as unknown.
     pub(crate) fn lose_replies(&self, count: usize) {
         self.0.lock().unwrap().replies_to_lose = count;
     }
 
-    /// Eventual reads see nothing, as from a replica that lags.
+    /// Eventual reads find no link, as from a lagging replica.
     pub(crate) fn hide_from_eventual(&self, hide: bool) {
         self.0.lock().unwrap().eventual_is_blind = hide;
     }
@@ -74,7 +74,7 @@ impl Links for MemoryLinks {
     }
 
     async fn lookup(&self, code: Code, level: ReadLevel) -> Result<Option<Arc<str>>, LinkError> {
-        // Gives concurrent callers the chance to arrive while this one is on its way.
+        // Lets concurrent callers arrive before this lookup ends.
         tokio::task::yield_now().await;
         let mut state = self.0.lock().unwrap();
         state.lookups.push(level);
