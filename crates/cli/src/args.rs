@@ -1,36 +1,34 @@
-//! What can be typed, and where each command goes.
+//! The command line: all commands, and the function that runs each.
 
-use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::failure::{Exit, Failure};
-use crate::output::{Format, Output};
 use crate::{
-    bench, cluster, doctor, duration, endpoint, explain, kv, manual, node, operation, playground, rebalance, shard,
-    shortener, signals, status,
+    bench, cluster, doctor, explain, kv, manual, node, operation, playground, rebalance, shard, shortener, signals,
+    status,
 };
 
 const EXAMPLES: &str = "\
 Examples:
-  quorate playground                              a cluster on this machine, with a URL shortener
+  quorate playground                              run a cluster on this machine, with a URL shortener
   quorate kv put hello world                      write a key
-  quorate kv get hello                            read it, linearizable
+  quorate kv get hello                            read it (linearizable)
   quorate kv get hello --read eventual            read it from the nearest replica, even in a partition
-  quorate kv cas hello --expect world there       write it only if it still holds 'world'
-  quorate status                                  one screen on the cluster's health
-  quorate shard list -o json                      shards, leaders and replicas
-  quorate node drain 3                            move everything away from node 3, watched
-  quorate node remove 3                           let it go for good
-  quorate rebalance plan                          what would make the load even
-  quorate op list                                 what runs, how far it is, and what it waits for
-  quorate doctor                                  what is not well, and what to do about it
-  quorate explain 5                               what an exit code means
-  quorate bench kv --op put --clients 64          measure
+  quorate kv cas hello --expect world there       write it only if it still has the value 'world'
+  quorate status                                  show the cluster's health on one screen
+  quorate shard list -o json                      list shards, leaders and replicas as JSON
+  quorate node drain 3                            move all replicas away from node 3, and watch
+  quorate node remove 3                           remove it permanently
+  quorate rebalance plan                          show the moves that would balance the cluster
+  quorate op list                                 list running operations, their progress and wait reasons
+  quorate doctor                                  check the cluster, with a fix for each problem
+  quorate explain 5                               explain an exit code
+  quorate bench kv --op put --clients 64          measure throughput and latency
 
-Exit codes: 0 ok, 1 other failure, 2 usage or confirmation needed, 3 unreachable or no quorum (nothing applied), 4 stopped
-watching (it goes on), 5 refused for safety, 6 condition refused or conflict, 8 a check failed, 10 outcome unknown, 11 key
+Exit codes: 0 ok, 1 other failure, 2 usage or confirmation needed, 3 unreachable or no quorum (nothing applied), 4 timed
+out (still running), 5 refused for safety, 6 condition refused or conflict, 8 a check failed, 10 outcome unknown, 11 key
 absent, 130 interrupted. `node start`: 65 data format, 73 data directory, 74 disk, 78 configuration.";
 
 /// Quorate: a sharded key-value store, every shard replicated by its own Raft group.
@@ -46,12 +44,12 @@ enum Command {
     /// Run a node; list, drain, remove and replace nodes.
     #[command(subcommand)]
     Node(node::NodeCommand),
-    /// Make a cluster.
+    /// Create a cluster.
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
     /// Run the URL shortener, an HTTP front end on a cluster.
     Shortener(shortener::ShortenerArgs),
-    /// Run a whole cluster on this machine to try things.
+    /// Run a cluster on this machine, and inject faults.
     Playground(playground::PlaygroundArgs),
     /// Read and write keys.
     #[command(subcommand)]
@@ -61,18 +59,18 @@ enum Command {
     /// Inspect, move and verify shards.
     #[command(subcommand)]
     Shard(shard::ShardCommand),
-    /// Make the load even.
+    /// Rebalance replicas across nodes.
     #[command(subcommand)]
     Rebalance(rebalance::RebalanceCommand),
-    /// Watch and cancel what the cluster was asked for.
+    /// List, watch and cancel operations.
     #[command(subcommand)]
     Op(operation::OperationCommand),
-    /// Check the cluster, and say what to do about what is not well.
+    /// Check the cluster, and print a fix for each problem.
     Doctor(doctor::DoctorArgs),
     /// Measure throughput and latency.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
-    /// Say what an exit code means, and what to do next.
+    /// Explain an exit code and the next step.
     Explain(explain::ExplainArgs),
     /// Print completions for a shell.
     Completions(manual::CompletionsArgs),
@@ -80,54 +78,8 @@ enum Command {
     Man(manual::ManArgs),
 }
 
-/// Which cluster a command speaks to, and for how long it tries.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Connect {
-    /// Client addresses of any nodes of the cluster; the others are found through them.
-    #[arg(
-        short = 'e',
-        long,
-        env = "QUORATE_ENDPOINTS",
-        value_name = "HOST:PORT,…",
-        value_delimiter = ',',
-        default_value = endpoint::DEFAULT,
-        value_parser = endpoint::parse
-    )]
-    pub(crate) endpoints: Vec<String>,
-    /// How long to try before giving up, such as 500ms, 5s or 1m.
-    #[arg(long, env = "QUORATE_DEADLINE", value_name = "TIME", default_value = "5s", value_parser = duration::parse)]
-    pub(crate) deadline: Duration,
-}
-
-/// A question to the cluster: whom to ask, and how to write the answer.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Ask {
-    #[command(flatten)]
-    pub(crate) connect: Connect,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
-
-impl Ask {
-    /// How the answer is written.
-    pub(crate) fn format(&self) -> Format {
-        self.output.output
-    }
-}
-
-impl Connect {
-    /// A client of that cluster, and what connecting has left of the deadline: a command has one for all it does.
-    pub(crate) async fn client(&self) -> Result<(quorate_client::Client, Duration), Failure> {
-        let began = Instant::now();
-        let builder = quorate_client::Client::builder().endpoints(self.endpoints.clone()).deadline(self.deadline);
-        let client = builder.connect().await;
-        let client = client.map_err(|error| Failure::from_client("cannot connect to the cluster", error))?;
-        Ok((client, self.deadline.saturating_sub(began.elapsed())))
-    }
-}
-
 impl Cli {
-    /// Runs the command to its end.
+    /// Runs the command.
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Node(command) => on_runtime(command.run()),
@@ -149,7 +101,8 @@ impl Cli {
     }
 }
 
-/// How long tasks that outlive a command may keep the process: everything that must be awaited has been.
+/// How long the process waits for tasks that are still running after a command; none of them
+/// matters.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(200);
 
 fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
@@ -184,7 +137,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_a_usage_error() {
+    fn invalid_arguments_are_usage_errors() {
         for line in [
             "quorate frobnicate",
             "quorate kv get",

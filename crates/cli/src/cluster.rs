@@ -1,38 +1,40 @@
-//! `cluster init`: making a cluster, once.
+//! `cluster init`: creates a cluster, once.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use quorate_client::{AdminError, AdminErrorKind, admin};
 use quorate_proto::admin::{InitClusterRequest, InitClusterResponse};
-use quorate_proto::{WRONG_PORT, at_client_port};
 use serde::Serialize;
-use tonic::{Code, Request, Status};
 
+use crate::connect::endpoint;
+use crate::duration;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Output};
-use crate::{admin, duration, endpoint};
 
-/// Replicas of a shard when nothing else is said.
-pub(crate) const REPLICAS_DEFAULT: u32 = 3;
-/// Shards of a cluster when nothing else is said.
-pub(crate) const SHARDS_DEFAULT: u32 = 16;
+/// Replicas of a shard by default.
+const REPLICAS_DEFAULT: u32 = 3;
+/// Shards of a cluster by default.
+const SHARDS_DEFAULT: u32 = 16;
 
-/// Make a cluster.
+/// Create a cluster.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
-    /// Make a cluster of exactly these running nodes. The same call again is harmless; another set of nodes is refused.
+    /// Create a cluster of exactly these running nodes. Repeating the command is harmless; another
+    /// set of nodes is refused.
     Init(InitArgs),
 }
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InitArgs {
-    /// Client addresses of the bootstrap nodes, all of them running with empty data directories.
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true, value_parser = endpoint::parse)]
+    /// Client addresses of the initial nodes, all running with empty data directories.
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true, value_parser = endpoint)]
     nodes: Vec<String>,
-    /// Replicas of every shard: 1, 3 or 5. Fixed from now on.
+    /// Replicas of every shard: 1, 3 or 5. Cannot be changed later.
     #[arg(long, default_value_t = REPLICAS_DEFAULT, value_parser = replicas)]
     replicas: u32,
-    /// Shards, 1 to 4096. Fixed from now on.
+    /// Shards, 1 to 4096. Cannot be changed later.
     #[arg(long, default_value_t = SHARDS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=4096))]
     shards: u32,
     /// How long to try before giving up, such as 5s or 1m.
@@ -42,20 +44,23 @@ pub(crate) struct InitArgs {
     output: Output,
 }
 
-fn replicas(text: &str) -> Result<u32, String> {
+/// A number of replicas that is not supported.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("'{0}' replicas: choose 1, 3 or 5 (an even number tolerates no more failures than one less)")]
+struct BadReplicas(String);
+
+fn replicas(text: &str) -> Result<u32, BadReplicas> {
     match text {
         "1" => Ok(1),
         "3" => Ok(3),
         "5" => Ok(5),
-        _ => {
-            Err(format!("'{text}' replicas: choose 1, 3 or 5 (an even number survives no more failures than one less)"))
-        }
+        _ => Err(BadReplicas(text.to_owned())),
     }
 }
 
-/// A cluster to be made.
+/// A cluster to be created.
 #[derive(Clone, Debug)]
-pub(crate) struct Bootstrap {
+struct Bootstrap {
     /// Client addresses, sorted.
     nodes: Vec<String>,
     replicas: u32,
@@ -63,8 +68,8 @@ pub(crate) struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// Checks what can be checked without asking anybody.
-    pub(crate) fn new(mut nodes: Vec<String>, replicas: u32, shards: u32) -> Result<Self, Failure> {
+    /// Checks the arguments, without connecting.
+    fn new(mut nodes: Vec<String>, replicas: u32, shards: u32) -> Result<Self, Failure> {
         nodes.sort();
         if let Some(pair) = nodes.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Failure::new(Exit::Usage, format!("node {} is named twice", pair[0])));
@@ -74,53 +79,56 @@ impl Bootstrap {
                 Exit::Usage,
                 format!("{replicas} replicas need at least {replicas} nodes; {} given", nodes.len()),
             )
-            .hint("name more nodes, or ask for fewer --replicas (1 survives no failure)"));
+            .hint("add nodes, or use fewer --replicas (1 tolerates no failure)"));
         }
         Ok(Bootstrap { nodes, replicas, shards })
     }
 
-    /// Asks the first of the nodes to make the cluster.
-    pub(crate) async fn make(self, within: Duration) -> Result<InitClusterResponse, Failure> {
+    /// Asks the first node to bootstrap the cluster.
+    async fn create(self, within: Duration) -> Result<InitClusterResponse, Failure> {
         let first = self.nodes.first().expect("at least as many nodes as replicas").clone();
         let request = InitClusterRequest { nodes: self.nodes, replicas: self.replicas, shards: self.shards };
-        let made = async {
-            let mut admin = admin::connect(&first, within).await.map_err(|status| unreached(&status))?;
-            admin.init_cluster(Request::new(request)).await.map_err(|status| refused(&first, &at_client_port(status)))
+        let created = async {
+            let node = admin(&first, within).await.map_err(|error| unreached(&error))?;
+            // Recognizes an address at which no node listens for clients, which the request itself
+            // does not.
+            node.node(within).await.map_err(|error| unreached(&error))?;
+            node.init_cluster(request, within).await.map_err(|error| refused(&error))
         };
-        match tokio::time::timeout(within, made).await {
-            Ok(response) => Ok(response?.into_inner()),
-            Err(_) => {
-                Err(refused(&first, &Status::deadline_exceeded(format!("no answer within {} ms", within.as_millis()))))
-            }
-        }
+        tokio::time::timeout(within, created).await.unwrap_or_else(|_| {
+            Err(failed(Exit::Unknown, &first, format!("no answer within {} ms", within.as_millis())).hint(REPEAT))
+        })
     }
 }
 
-const AGAIN: &str = "the same call again is harmless and finishes what was begun";
+const REPEAT: &str = "repeating the command is harmless and completes the bootstrap";
 
-fn unreached(status: &Status) -> Failure {
+fn unreached(error: &AdminError) -> Failure {
     Failure::new(Exit::Unreachable, "cannot reach the first node")
-        .cause(status.message())
-        .hint("start every bootstrap node first:  quorate node start --data-dir DIR")
+        .cause(error)
+        .hint("start all initial nodes first:  quorate node start --data-dir DIR")
 }
 
-fn refused(node: &str, status: &Status) -> Failure {
-    let failure = |exit| Failure::new(exit, format!("node {node} did not make the cluster")).cause(status.message());
-    match status.code() {
-        Code::InvalidArgument => failure(Exit::Usage),
-        Code::AlreadyExists => failure(Exit::Conflict)
-            .hint("a cluster is made once; see the one that is there:  quorate status")
-            .hint("to start afresh, stop the nodes and give them new data directories"),
-        Code::FailedPrecondition => failure(Exit::Conflict),
-        Code::Unavailable if status.message() == WRONG_PORT => failure(Exit::Unreachable),
-        Code::Unavailable => failure(Exit::Unreachable).hint(AGAIN),
-        Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => failure(Exit::Unknown).hint(AGAIN),
+fn failed(exit: Exit, node: &str, cause: impl Display) -> Failure {
+    Failure::new(exit, format!("node {node} did not bootstrap the cluster")).cause(cause)
+}
+
+fn refused(error: &AdminError) -> Failure {
+    let failure = |exit| failed(exit, &error.endpoint, &error.reason);
+    match error.kind {
+        AdminErrorKind::Invalid => failure(Exit::Usage),
+        AdminErrorKind::Conflict => failure(Exit::Conflict)
+            .hint("a cluster is created only once; check the existing one:  quorate status")
+            .hint("to start over, stop the nodes and give them new data directories"),
+        AdminErrorKind::Refused => failure(Exit::Conflict),
+        // Another initial node is unreachable, or the connection broke.
+        AdminErrorKind::Unreachable | AdminErrorKind::Unanswered => failure(Exit::Unreachable).hint(REPEAT),
         _ => failure(Exit::Other),
     }
 }
 
 #[derive(Serialize)]
-struct Made<'a> {
+struct Created<'a> {
     cluster_id: &'a str,
     already: bool,
     replicas: u32,
@@ -128,21 +136,21 @@ struct Made<'a> {
 }
 
 impl ClusterCommand {
-    /// Makes the cluster and says what is fixed from now on.
+    /// Creates the cluster and prints its fixed properties.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let ClusterCommand::Init(args) = self;
         let (replicas, shards) = (args.replicas, args.shards);
         let bootstrap = Bootstrap::new(args.nodes, replicas, shards)?;
         let endpoints = bootstrap.nodes.join(",");
-        let response = bootstrap.make(args.deadline).await?;
-        let made = Made { cluster_id: &response.cluster_id, already: response.already, replicas, shards };
-        output::show(args.output.output, "ClusterInit", &made, || match response.already {
+        let response = bootstrap.create(args.deadline).await?;
+        let created = Created { cluster_id: &response.cluster_id, already: response.already, replicas, shards };
+        output::show(args.output.output, "ClusterInit", &created, || match response.already {
             true => {
-                format!("cluster {} is there already, of the same nodes; nothing was changed\n", response.cluster_id)
+                format!("nothing to do: cluster {} already exists with the same nodes\n", response.cluster_id)
             }
             false => format!(
-                "cluster {} is made: {shards} shards × {replicas} replicas\n\
-                 replicas and shards are fixed from now on; no command changes them yet\n\
+                "cluster {} is created: {shards} shards × {replicas} replicas\n\
+                 no command changes the number of shards and replicas yet\n\
                  try:  export QUORATE_ENDPOINTS={endpoints}\n      quorate status\n",
                 response.cluster_id
             ),
@@ -160,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_clusters_are_refused_before_anybody_is_asked() {
+    fn impossible_clusters_are_refused_before_connecting() {
         let failure = Bootstrap::new(nodes(&["a", "b"]), 3, 16).unwrap_err();
         assert_eq!(failure.exit(), Exit::Usage);
         assert!(failure.to_string().starts_with("error: 3 replicas need at least 3 nodes; 2 given"), "{failure}");
@@ -173,22 +181,33 @@ mod tests {
     }
 
     #[test]
-    fn the_nodes_are_asked_in_the_same_order_whoever_calls() {
+    fn the_order_of_the_nodes_does_not_matter() {
         let bootstrap = Bootstrap::new(nodes(&["c", "a", "b"]), 3, 16).unwrap();
         assert_eq!(bootstrap.nodes, nodes(&["a", "b", "c"]));
     }
 
     #[test]
     fn each_refusal_has_its_exit_code() {
-        for (code, exit) in [
-            (Code::InvalidArgument, Exit::Usage),
-            (Code::AlreadyExists, Exit::Conflict),
-            (Code::FailedPrecondition, Exit::Conflict),
-            (Code::Unavailable, Exit::Unreachable),
-            (Code::DeadlineExceeded, Exit::Unknown),
-            (Code::Internal, Exit::Other),
+        for (kind, exit) in [
+            (AdminErrorKind::Invalid, Exit::Usage),
+            (AdminErrorKind::Conflict, Exit::Conflict),
+            (AdminErrorKind::Refused, Exit::Conflict),
+            (AdminErrorKind::Unreachable, Exit::Unreachable),
+            (AdminErrorKind::Unanswered, Exit::Unreachable),
+            (AdminErrorKind::Failed, Exit::Other),
         ] {
-            assert_eq!(refused("a:1", &Status::new(code, "m")).exit(), exit, "{code:?}");
+            let error = AdminError { kind, endpoint: "a:1".to_owned(), reason: "m".to_owned() };
+            assert_eq!(refused(&error).exit(), exit, "{kind:?}");
         }
+    }
+
+    /// The request is sent, and the deadline passes without an answer.
+    #[tokio::test]
+    async fn a_timed_out_bootstrap_has_an_unknown_outcome() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let nodes = vec![listener.local_addr().unwrap().to_string()];
+        let bootstrap = Bootstrap::new(nodes, 1, 1).unwrap();
+        let failure = bootstrap.create(Duration::from_millis(100)).await.unwrap_err();
+        assert_eq!(failure.exit(), Exit::Unknown);
     }
 }

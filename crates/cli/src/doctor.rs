@@ -1,20 +1,20 @@
-//! `doctor`: one line a check, and what to do about what is not well.
+//! `doctor`: checks the cluster, and prints a fix for each problem.
 
 use clap::Args;
 use quorate_proto::admin::Node;
 use serde::Serialize;
 
-use crate::args::Ask;
+use crate::connect::Ask;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Kinds};
 use crate::survey::Survey;
-use crate::{operation, progress};
+use crate::{operations, progress};
 
-/// What stands still and is shown.
+/// Stalled operations that are shown at most.
 const WAITS_SHOWN_MAX: usize = 3;
-/// Less free disk than this is worth a warning, in bytes.
+/// Less free disk space than this is reported, in bytes.
 const DISK_FREE_MIN: u64 = 2 << 30;
-/// A replica that lacks more entries than this is worth a warning.
+/// A replica that is more entries behind than this is reported.
 const LAG_ENTRIES_MAX: u64 = 10_000;
 
 #[derive(Args, Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct DoctorArgs {
 
 const KINDS: Kinds = Kinds { list: "Diagnosis", item: "Check" };
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Serialize)]
 struct Check {
     name: &'static str,
@@ -36,10 +36,10 @@ struct Check {
 }
 
 impl DoctorArgs {
-    /// Checks and prints. Exit 8 if a check failed; warnings alone are no failure.
+    /// Runs the checks and prints the results. Exit 8 if a check failed; warnings are no failure.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let survey = Survey::take(&self.ask.connect).await?;
-        let waits = progress::reasons(&operation::running(&self.ask.connect, &survey).await);
+        let waits = progress::reasons(&operations::running(&self.ask.connect, &survey).await);
         let checks = checks(&survey, &waits);
         let failed = checks.iter().filter(|check| check.verdict == "failed").count();
         output::show_all(self.ask.format(), KINDS, checks, |checks| checks.iter().map(line).collect())?;
@@ -62,10 +62,10 @@ fn line(check: &Check) -> String {
 
 fn checks(survey: &Survey, waits: &[String]) -> Vec<Check> {
     vec![
-        nodes_answer(survey),
-        nodes_hear(survey),
-        groups_are_led(survey),
-        replicas_are_there(survey),
+        nodes_are_reachable(survey),
+        nodes_are_connected(survey),
+        groups_have_leaders(survey),
+        replicas_are_present(survey),
         survives_a_node(survey),
         topology_group(survey),
         zones(survey),
@@ -76,64 +76,66 @@ fn checks(survey: &Survey, waits: &[String]) -> Vec<Check> {
     ]
 }
 
-fn check(name: &'static str, bad: &[String], verdict: &'static str, well: &str, fix: &str) -> Check {
+fn check(name: &'static str, bad: &[String], verdict: &'static str, good: &str, fix: &str) -> Check {
     if bad.is_empty() {
-        return Check { name, verdict: "ok", detail: well.to_owned(), fix: String::new() };
+        return Check { name, verdict: "ok", detail: good.to_owned(), fix: String::new() };
     }
     Check { name, verdict, detail: bad.join("; "), fix: fix.to_owned() }
 }
 
-fn nodes_answer(survey: &Survey) -> Check {
+fn nodes_are_reachable(survey: &Survey) -> Check {
     let down = survey.nodes.iter().filter(|(_, status)| status.is_none()).map(|(node, _)| node);
     let (drained, down): (Vec<&Node>, Vec<&Node>) = down.partition(|node| survey.is_drained(node.id));
     let verdict = if down.is_empty() { "warning" } else { "failed" };
     let all: Vec<&Node> = down.into_iter().chain(drained).collect();
     let found: Vec<String> =
-        all.iter().map(|node| format!("node {} ({}) does not answer", node.id, node.client_address)).collect();
+        all.iter().map(|node| format!("node {} ({}) is unreachable", node.id, node.client_address)).collect();
     let fixes: Vec<String> = all.iter().map(|node| survey.way_back(node)).collect();
-    check("nodes", &found, verdict, "every node answers", &fixes.join("; "))
+    check("nodes", &found, verdict, "every node is reachable", &fixes.join("; "))
 }
 
-fn nodes_hear(survey: &Survey) -> Check {
-    let deaf = survey.nodes.iter().filter(|(node, _)| survey.is_cut_off(node.id));
-    let deaf: Vec<String> = deaf
-        .map(|(node, _)| {
-            format!("node {} hears nothing of the leaders of some shards ({})", node.id, node.peer_address)
-        })
+fn nodes_are_connected(survey: &Survey) -> Check {
+    let cut_off = survey.nodes.iter().filter(|(node, _)| survey.is_cut_off(node.id));
+    let cut_off: Vec<String> = cut_off
+        .map(|(node, _)| format!("node {} ({}) is cut off from the leaders of some shards", node.id, node.peer_address))
         .collect();
-    check("network", &deaf, "failed", "every node hears the leaders", "mend the network between the nodes' peer ports")
+    check(
+        "network",
+        &cut_off,
+        "failed",
+        "every node is connected to the shard leaders",
+        "repair the network between the nodes' peer ports",
+    )
 }
 
-fn groups_are_led(survey: &Survey) -> Check {
-    let unled = survey.shard_ids().filter(|shard| !survey.margin(*shard).led);
-    let unled: Vec<String> = unled.map(|shard| format!("shard {shard} has no leader")).collect();
-    let fix = "start the nodes that are down; a shard without a majority of its replicas cannot elect";
-    check("leaders", &unled, "failed", "every shard has a leader", fix)
+fn groups_have_leaders(survey: &Survey) -> Check {
+    let leaderless = survey.shard_ids().filter(|shard| !survey.margin(*shard).led);
+    let leaderless: Vec<String> = leaderless.map(|shard| format!("shard {shard} has no leader")).collect();
+    let fix = "restart the nodes that are down; a shard without a majority of its replicas cannot elect a leader";
+    check("leaders", &leaderless, "failed", "every shard has a leader", fix)
 }
 
-fn replicas_are_there(survey: &Survey) -> Check {
+fn replicas_are_present(survey: &Survey) -> Check {
     let short = survey.shard_ids().filter(|shard| !survey.margin(*shard).complete);
     let short: Vec<String> = short.map(|shard| shard.to_string()).collect();
-    let short = if short.is_empty() { vec![] } else { vec![format!("shards {} miss a replica", short.join(", "))] };
+    let short =
+        if short.is_empty() { vec![] } else { vec![format!("shards {} are missing a replica", short.join(", "))] };
     check(
         "replicas",
         &short,
         "failed",
-        "every replica is there",
-        "start the nodes that are down or cut off, or replace them",
+        "all replicas are present",
+        "restart the nodes that are down or cut off, or replace them",
     )
 }
 
 fn survives_a_node(survey: &Survey) -> Check {
     let spare = survey.shard_ids().chain([0]).map(|group| survey.margin(group).spare).min().unwrap_or(0);
-    let bad = if spare < 1 {
-        vec!["the next node that fails stops a shard or the topology group".to_owned()]
-    } else {
-        vec![]
-    };
+    let bad =
+        if spare < 1 { vec!["one more node failure stops a shard or the topology group".to_owned()] } else { vec![] };
     let fix = match survey.topology.replicas {
-        1 => "the cluster was made with one replica a shard; nothing but a new cluster changes that",
-        _ => "start the nodes that are down, or add one: quorate node start --join …",
+        1 => "the cluster was created with one replica per shard; only a new cluster can have more",
+        _ => "restart the nodes that are down, or add one: quorate node start --join …",
     };
     check("failures", &bad, "warning", "any one node may fail", fix)
 }
@@ -146,7 +148,7 @@ fn topology_group(survey: &Survey) -> Check {
         &bad,
         "warning",
         "the topology group has an odd number of voters",
-        "it follows the nodes by itself: wait",
+        "wait: the cluster adjusts its voters automatically",
     )
 }
 
@@ -154,7 +156,7 @@ fn zones(survey: &Survey) -> Check {
     let crowded = survey.crowded_shards();
     let bad: Vec<String> = crowded
         .iter()
-        .map(|shard| format!("shard {shard} has replicas in one zone that could be in several"))
+        .map(|shard| format!("shard {shard} has replicas in the same zone although other zones exist"))
         .collect();
     if let (true, Some(scarce)) = (bad.is_empty(), survey.scarce_zones(None)) {
         let fix = "start nodes in other zones: quorate node start --zone NAME --join …";
@@ -164,7 +166,7 @@ fn zones(survey: &Survey) -> Check {
         "zones",
         &bad,
         "warning",
-        "replicas are spread over the zones",
+        "replicas are spread across zones",
         "quorate rebalance plan, then: quorate rebalance apply",
     )
 }
@@ -181,23 +183,29 @@ fn versions(survey: &Survey) -> Check {
 fn disks(survey: &Survey) -> Check {
     let full = |(node, status): &(Node, Option<quorate_proto::admin::NodeStatus>)| {
         let free = status.as_ref()?.disk_free_bytes;
-        (free < DISK_FREE_MIN).then(|| format!("node {} has {} MiB of disk left", node.id, free >> 20))
+        (free < DISK_FREE_MIN).then(|| format!("node {} has {} MiB of free disk space", node.id, free >> 20))
     };
     let bad: Vec<String> = survey.nodes.iter().filter_map(full).collect();
-    check("disks", &bad, "warning", "every disk has room", "make room, or add a node: quorate node start --join …")
+    check(
+        "disks",
+        &bad,
+        "warning",
+        "every disk has free space",
+        "free disk space, or add a node: quorate node start --join …",
+    )
 }
 
 fn lag(survey: &Survey) -> Check {
     let behind = survey.nodes.iter().filter_map(|(node, _)| {
         let entries = survey.lag_entries(node.id)?;
-        (entries > LAG_ENTRIES_MAX).then(|| format!("node {} lacks up to {entries} entries", node.id))
+        (entries > LAG_ENTRIES_MAX).then(|| format!("node {} is up to {entries} entries behind", node.id))
     });
     check(
         "lag",
         &behind.collect::<Vec<_>>(),
         "warning",
-        "every replica keeps up",
-        "wait; a slow disk or network shows as lag that grows",
+        "every replica is up to date",
+        "wait; if the lag grows, check the node's disk and network",
     )
 }
 
@@ -213,12 +221,12 @@ fn operations(survey: &Survey, waits: &[String]) -> Check {
         "operations",
         &bad,
         "warning",
-        "nothing stands still",
+        "no stalled operations",
         match survey.topology.paused {
-            true => "let replicas move again: quorate rebalance resume",
+            true => "resume moves: quorate rebalance resume",
             false => {
-                "what moves needs no help; what waits for a node goes on when that is back or removed, or take it back: \
-                 quorate op cancel ID"
+                "moves in progress need no action; blocked ones resume when their node returns or is removed, or cancel \
+                 them: quorate op cancel ID"
             }
         },
     )
@@ -230,21 +238,21 @@ mod tests {
     use crate::survey::tests::survey;
 
     #[test]
-    fn a_cluster_that_is_well_passes_every_check() {
+    fn a_healthy_cluster_passes_every_check() {
         let checks = checks(&survey(&[]), &[]);
         let bad: Vec<&Check> = checks.iter().filter(|check| check.verdict == "failed").collect();
         assert!(bad.is_empty(), "{bad:?}");
     }
 
     #[test]
-    fn what_is_not_well_comes_with_a_fix() {
-        let checks = checks(&survey(&[3]), &["shard 1: node 3 does not answer".to_owned()]);
+    fn every_problem_has_a_fix() {
+        let checks = checks(&survey(&[3]), &["shard 1: node 3 is unreachable".to_owned()]);
         let failed: Vec<&str> =
             checks.iter().filter(|check| check.verdict == "failed").map(|check| check.name).collect();
         assert_eq!(failed, ["nodes", "replicas"]);
         assert!(checks.iter().filter(|check| check.verdict != "ok").all(|check| !check.fix.is_empty()));
         let text: String = checks.iter().map(line).collect();
-        assert!(text.contains("✗ nodes: node 3 (127.0.0.1:7120) does not answer"), "{text}");
-        assert!(text.contains("! operations: shard 1: node 3 does not answer"), "{text}");
+        assert!(text.contains("✗ nodes: node 3 (127.0.0.1:7120) is unreachable"), "{text}");
+        assert!(text.contains("! operations: shard 1: node 3 is unreachable"), "{text}");
     }
 }

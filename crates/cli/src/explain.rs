@@ -1,4 +1,4 @@
-//! `explain`: what an exit code means, and what to do next.
+//! `explain`: the meaning of an exit code, and the next step.
 
 use clap::Args;
 
@@ -7,7 +7,7 @@ use crate::output;
 
 #[derive(Args, Debug)]
 pub(crate) struct ExplainArgs {
-    /// The exit code; without one, all of them.
+    /// The exit code; by default all of them.
     code: Option<u8>,
 }
 
@@ -23,54 +23,55 @@ const fn meaning(exit: Exit, means: &'static str, next: &'static str) -> Meaning
 }
 
 const MEANINGS: [Meaning; 16] = [
-    Meaning { code: 0, means: "it was done, or was so already", next: "nothing" },
-    meaning(Exit::Other, "it failed, for a reason without a code of its own", "read the cause and the hint"),
+    Meaning { code: 0, means: "success: done, or nothing to do", next: "nothing" },
+    meaning(Exit::Other, "failure without an exit code of its own", "read the cause and the hint"),
     meaning(
         Exit::Usage,
-        "the command line or its input is wrong, or nobody could be asked to confirm; nothing was done",
-        "change the command: --help; add --yes or --confirm where it says so",
+        "the command line or its input is wrong, or the command needs confirmation; nothing was done",
+        "correct the command (see --help), or add --yes or --confirm if the error asks for it",
     ),
     meaning(
         Exit::Unreachable,
-        "no node could be reached, or the shard has no quorum; nothing was applied",
-        "try again; quorate status says what is down",
+        "no node is reachable, or the shard has no quorum; nothing was applied",
+        "retry; quorate status shows the nodes that are down",
     ),
-    meaning(
-        Exit::StillRunning,
-        "nobody watches any more; the operation goes on",
-        "quorate op list; quorate op watch ID",
-    ),
+    meaning(Exit::StillRunning, "timed out; the operation is still running", "quorate op list; quorate op watch ID"),
     meaning(
         Exit::Refused,
-        "the cluster refused it because data or its quorum would be in danger, or another operation is in the way; nothing was changed",
-        "do first what the cause names, such as starting another node, draining this one, or waiting for the other operation",
+        "refused for safety: the change would endanger data or a quorum, or conflicts with another operation; \
+         nothing was changed",
+        "resolve the cause first: start another node, drain this one, or wait for the other operation",
     ),
     meaning(
         Exit::Conflict,
-        "a condition did not hold, or the plan was made on an older map; nothing was changed",
-        "look again (quorate kv get, quorate op list, quorate rebalance plan), and decide anew",
+        "a condition did not hold, or the plan is older than the topology; nothing was changed",
+        "query again (quorate kv get, quorate op list, quorate rebalance plan) and decide again",
     ),
-    meaning(Exit::CheckFailed, "a check found something wrong", "quorate doctor says what to do about it"),
+    meaning(Exit::CheckFailed, "a check failed", "quorate doctor shows how to fix it"),
     meaning(
         Exit::Unknown,
-        "nobody knows whether it was applied: the answer was lost or did not come in time",
-        "read the key, or quorate op list, to find out",
+        "outcome unknown: the request was sent, but its answer was lost or late",
+        "read the key, or run quorate op list, to find out",
     ),
-    meaning(Exit::Absent, "the key holds nothing", "nothing: that is the answer"),
+    meaning(Exit::Absent, "the key is absent", "nothing: this is the result"),
     meaning(
         Exit::DataFormat,
-        "node start: the data is of another cluster, of a newer format, or broken",
-        "start it with its own data directory and release, or with an empty directory and --join",
+        "node start: the data belongs to another cluster, has a newer format, or is corrupt",
+        "use the node's own data directory and release, or an empty directory with --join",
     ),
     meaning(
         Exit::DataDir,
         "node start: the data directory is locked by another process or cannot be written",
-        "stop the other process; check the directory's owner",
+        "stop the other process, or check the owner of the directory",
     ),
-    meaning(Exit::DiskIo, "node start: the disk failed, and the node stopped rather than guess", "check the disk"),
-    meaning(Exit::Config, "node start: the configuration is wrong", "change what the cause names"),
-    Meaning { code: 101, means: "the program has a bug and stopped itself", next: "report it, with what it printed" },
-    meaning(Exit::Interrupted, "Ctrl-C", "an operation that was started goes on: quorate op list"),
+    meaning(Exit::DiskIo, "node start: the disk failed, so the node stopped", "check the disk"),
+    meaning(Exit::Config, "node start: the configuration is wrong", "correct the setting that the cause names"),
+    Meaning { code: 101, means: "a bug: the program panicked", next: "report it with its output" },
+    meaning(
+        Exit::Interrupted,
+        "interrupted by Ctrl-C or SIGTERM",
+        "an operation that was started is still running: quorate op list",
+    ),
 ];
 
 impl ExplainArgs {
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_in_order_and_none_is_there_twice() {
+    fn codes_are_sorted_and_unique() {
         assert!(MEANINGS.is_sorted_by(|one, next| one.code < next.code));
         let failure = ExplainArgs { code: Some(42) }.run().unwrap_err();
         assert!(failure.to_string().contains("its codes are 0, 1, 2, 3"), "{failure}");

@@ -1,32 +1,35 @@
-//! What went wrong, in three parts: the error, its cause, and what to do next. Exit codes are decided here and nowhere else.
+//! The failure of a command: an error, its causes, hints for the user, and the exit code.
+//!
+//! Errors of the client library and the playground are mapped here, those of admin
+//! requests in `admin_failure`.
 
 use std::fmt;
 use std::process::ExitCode;
 
 use quorate_client::Error;
-use serde::{Deserialize, Serialize};
+use quorate_playground as playground;
 
-/// Exit codes, by what a script does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Exit codes, sorted by the next step of a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// Anything without a code of its own.
+    /// A failure without a code of its own.
     Other = 1,
     /// The command line or its input is wrong; no retry helps.
     Usage = 2,
-    /// Nothing was applied; try again when the cluster is back.
+    /// The cluster is unreachable and nothing was applied; a retry is safe.
     Unreachable = 3,
-    /// Nobody watches any more; the operation goes on.
+    /// The wait timed out; the operation is still running.
     StillRunning = 4,
-    /// The cluster refused it for safety; nothing was changed.
+    /// The cluster refused the change for safety; nothing was changed.
     Refused = 5,
     /// A condition did not hold, or the cluster is not as expected; nothing was changed.
     Conflict = 6,
     /// A check found something wrong.
     CheckFailed = 8,
-    /// It may have been applied, or may not.
+    /// The outcome is unknown: the write may or may not have been applied.
     Unknown = 10,
-    /// The key holds nothing.
+    /// The key is absent.
     Absent = 11,
     /// `node start`: the data directory's format is too new, or broken.
     DataFormat = 65,
@@ -40,8 +43,8 @@ pub(crate) enum Exit {
     Interrupted = 130,
 }
 
-/// Why a command failed. (A playground sends these to who told it what to do.)
-#[derive(Debug, Serialize, Deserialize)]
+/// The reason why a command failed.
+#[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
     message: String,
@@ -55,18 +58,18 @@ impl Failure {
         Failure { exit, message: message.into(), causes: Vec::new(), hints: Vec::new() }
     }
 
-    /// Adds why.
+    /// Adds a cause.
     pub(crate) fn cause(mut self, cause: impl fmt::Display) -> Self {
         self.causes.push(cause.to_string());
         self
     }
 
-    /// Adds an error and everything below it as the cause.
+    /// Adds an error and its sources as causes.
     pub(crate) fn chain(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut next = Some(error);
         while let Some(error) = next {
             let text = error.to_string();
-            // Some errors repeat the text of what is below them.
+            // Some errors repeat the text of their source.
             if !self.causes.iter().any(|cause| cause.contains(&text)) {
                 self.causes.push(text);
             }
@@ -75,13 +78,13 @@ impl Failure {
         self
     }
 
-    /// Adds what to do next.
+    /// Adds a next step.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
-    /// What the process exits with.
+    /// The exit code of the process.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.exit as u8)
     }
@@ -92,11 +95,11 @@ impl Failure {
         match error {
             Error::Unreachable { reason } => Failure::new(Exit::Unreachable, message)
                 .cause(reason)
-                .hint("nothing was applied; is the cluster up?  quorate status")
-                .hint("other addresses?  --endpoints host:port,… or QUORATE_ENDPOINTS"),
+                .hint("nothing was applied; check the cluster: quorate status")
+                .hint("to use other addresses: --endpoints host:port,… or QUORATE_ENDPOINTS"),
             Error::Overloaded { reason } => Failure::new(Exit::Unreachable, message)
                 .cause(format!("overloaded: {reason}"))
-                .hint("nothing was applied; try again, with fewer requests at a time or a longer --deadline"),
+                .hint("nothing was applied; retry with fewer concurrent requests or a longer --deadline"),
             Error::Refused { version, current } => {
                 let failure = Failure::new(Exit::Conflict, message).cause("the condition does not hold");
                 match (version, current) {
@@ -106,31 +109,47 @@ impl Failure {
                         .cause(format!("the key's version is {version}"))
                         .cause(format!("its value is {}", shown(record.value.as_bytes()))),
                 }
-                .hint("nothing was changed; read the key and decide anew")
+                .hint("nothing was changed; read the key and decide again")
             }
             Error::Unknown { reason } => Failure::new(Exit::Unknown, message)
                 .cause(reason)
-                .hint("it may have been applied, or may not: read the key to find out"),
+                .hint("the write may or may not have been applied; read the key to find out"),
             Error::Invalid { reason } => Failure::new(Exit::Usage, message).cause(reason),
             Error::DiskFull => Failure::new(Exit::Other, message)
-                .cause("the shard's nodes have less free disk than their reserve")
-                .hint("nothing was applied; reads and deletes still work: make room on the nodes' disks"),
+                .cause("the shard's nodes have less free disk space than their reserve")
+                .hint("nothing was applied; reads and deletes still work: free disk space on the nodes"),
             other => Failure::new(Exit::Other, message).chain(&other),
         }
     }
 
-    /// The error, without cause and hint.
+    /// The error message, without causes and hints.
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
 
-    /// The exit code by name.
+    /// The exit code, by name.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
     }
 }
 
-/// The longest part of a value that an error shows, in bytes.
+impl From<playground::Error> for Failure {
+    fn from(playground::Error { kind, what, why, next }: playground::Error) -> Self {
+        let exit = match kind {
+            playground::Kind::Usage => Exit::Usage,
+            playground::Kind::Unreachable => Exit::Unreachable,
+            playground::Kind::StillRunning => Exit::StillRunning,
+            playground::Kind::Refused => Exit::Refused,
+            playground::Kind::Conflict => Exit::Conflict,
+            playground::Kind::Unknown => Exit::Unknown,
+            playground::Kind::Interrupted => Exit::Interrupted,
+            playground::Kind::Failed => Exit::Other,
+        };
+        Failure { exit, message: what, causes: why, hints: next }
+    }
+}
+
+/// Bytes of a value that an error shows at most.
 const SHOWN_BYTES_MAX: usize = 64;
 
 fn shown(value: &[u8]) -> String {
@@ -148,7 +167,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Lines below one label, the second and later ones indented to the first.
+/// Writes a label and its lines, all lines aligned.
 fn block(f: &mut fmt::Formatter<'_>, label: &str, texts: &[String]) -> fmt::Result {
     for (at, line) in texts.iter().flat_map(|text| text.lines()).enumerate() {
         writeln!(f, "  {}{line}", if at == 0 { label } else { "       " })?;
@@ -167,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn each_outcome_of_an_operation_has_its_exit_code() {
+    fn each_client_error_has_its_exit_code() {
         let reason = || "because".to_owned();
         for (error, code) in [
             (Error::Unreachable { reason: reason() }, 3),
@@ -190,27 +209,27 @@ mod tests {
              \x20 cause: the condition does not hold\n\
              \x20        the key's version is 7\n\
              \x20        its value is 'wor\\nld'\n\
-             \x20 hint:  nothing was changed; read the key and decide anew\n"
+             \x20 hint:  nothing was changed; read the key and decide again\n"
         );
         let error = Error::Unknown { reason: "no reply within 5 s".into() };
         assert_eq!(
             Failure::from_client("cannot put 'hello'", error).to_string(),
             "error: cannot put 'hello'\n\
              \x20 cause: no reply within 5 s\n\
-             \x20 hint:  it may have been applied, or may not: read the key to find out\n"
+             \x20 hint:  the write may or may not have been applied; read the key to find out\n"
         );
         assert_eq!(Failure::new(Exit::Other, "plain").to_string(), "error: plain\n");
     }
 
     #[test]
-    fn a_long_value_is_cut() {
+    fn a_long_value_is_truncated() {
         assert_eq!(shown(b"short"), "'short'");
         assert_eq!(shown(&[b'a'; 64]), format!("'{}'", "a".repeat(64)));
         assert_eq!(shown(&[b'a'; 65]), format!("'{}'… (65 bytes)", "a".repeat(64)));
     }
 
     #[test]
-    fn a_chain_says_nothing_twice() {
+    fn a_chain_has_no_text_twice() {
         let io = std::io::Error::other("disk on fire");
         let failure = Failure::new(Exit::Other, "m").cause("write: disk on fire").chain(&io);
         assert_eq!(failure.to_string(), "error: m\n  cause: write: disk on fire\n");

@@ -1,6 +1,6 @@
-//! `kv`: reading and writing keys.
+//! `kv`: reads and writes keys.
 //!
-//! Without `-o` a result is as plain as a shell wants it: `get` prints the value and nothing else.
+//! Without `-o` the result is plain text for shells: `get` prints only the value.
 
 use std::future::IntoFuture;
 use std::io::Read as _;
@@ -8,10 +8,10 @@ use std::io::Read as _;
 use bytes::Bytes;
 use clap::{ArgGroup, Args, Subcommand};
 use quorate_client::{Error, Written};
-use quorate_types::{Key, ReadLevel, Record, Served, ServedBy, VALUE_BYTES_MAX};
+use quorate_types::{Condition, Key, ReadLevel, Record, Served, ServedBy, VALUE_BYTES_MAX, Value};
 use serde::Serialize;
 
-use crate::args::Connect;
+use crate::connect::Connect;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format};
 
@@ -24,16 +24,16 @@ pub(crate) enum KvCommand {
     Get(GetArgs),
     /// Delete a key. Deleting an absent key succeeds.
     Del(DelArgs),
-    /// Write a value only if the key still holds what is expected. Exit code 6 if it does not.
+    /// Write a value only if the key still has the expected value or version. Exit code 6 if not.
     Cas(CasArgs),
 }
 
-/// What all of them take.
+/// The flags of all commands.
 #[derive(Args, Debug)]
 pub(crate) struct Common {
     #[command(flatten)]
     connect: Connect,
-    /// How to write the result; without it, plainly.
+    /// Format of the result; plain text by default.
     #[arg(short, long, env = "QUORATE_OUTPUT", value_enum)]
     output: Option<Format>,
 }
@@ -42,7 +42,8 @@ pub(crate) struct Common {
 pub(crate) struct GetArgs {
     /// The key: 1 to 4096 bytes.
     key: String,
-    /// How fresh the answer must be: strong (linearizable) or eventual (the nearest replica's, also without a quorum).
+    /// Consistency: strong (linearizable) or eventual (from the nearest replica, even without a
+    /// quorum).
     #[arg(long, value_name = "LEVEL", default_value_t)]
     read: ReadLevel,
     #[command(flatten)]
@@ -53,22 +54,23 @@ pub(crate) struct GetArgs {
 pub(crate) struct PutArgs {
     /// The key: 1 to 4096 bytes. Keys with the same {tag} share a shard.
     key: String,
-    /// The value: up to 1 MiB. `-` reads it from stdin; write `--` before a value that begins with a dash.
+    /// The value: up to 1 MiB. `-` reads it from stdin; put `--` before a value that begins with a
+    /// dash.
     value: String,
     #[command(flatten)]
-    condition: PutCondition,
+    condition: PutConditionArgs,
     #[command(flatten)]
     common: Common,
 }
 
-/// What must hold for a put.
+/// The condition of a put.
 #[derive(Args, Debug)]
-pub(crate) struct PutCondition {
-    /// Only if the key holds nothing.
+pub(crate) struct PutConditionArgs {
+    /// Only if the key is absent.
     #[arg(long, conflicts_with_all = ["if_exists", "if_version", "if_value"])]
     if_absent: bool,
     #[command(flatten)]
-    present: Condition,
+    present: ConditionArgs,
 }
 
 #[derive(Args, Debug)]
@@ -76,22 +78,22 @@ pub(crate) struct DelArgs {
     /// The key.
     key: String,
     #[command(flatten)]
-    condition: Condition,
+    condition: ConditionArgs,
     #[command(flatten)]
     common: Common,
 }
 
-/// What must hold for a write to a key that is there.
+/// The condition of a write to an existing key.
 #[derive(Args, Debug)]
 #[group(multiple = false)]
-pub(crate) struct Condition {
-    /// Only if the key holds something.
+pub(crate) struct ConditionArgs {
+    /// Only if the key exists.
     #[arg(long)]
     if_exists: bool,
     /// Only if the key's record has this version; 0: only if the key is absent.
     #[arg(long, value_name = "N")]
     if_version: Option<u64>,
-    /// Only if the key holds exactly this value.
+    /// Only if the key has exactly this value.
     #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
     if_value: Option<String>,
 }
@@ -101,10 +103,10 @@ pub(crate) struct Condition {
 pub(crate) struct CasArgs {
     /// The key.
     key: String,
-    /// The value that the key must hold.
+    /// The expected value.
     #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
     expect: Option<String>,
-    /// The version that the key's record must have; 0: the key must be absent.
+    /// The expected version of the key's record; 0: the key must be absent.
     #[arg(long, value_name = "N")]
     if_version: Option<u64>,
     /// The new value; `-` reads it from stdin.
@@ -114,58 +116,48 @@ pub(crate) struct CasArgs {
 }
 
 impl KvCommand {
-    /// Whether it changes anything.
+    /// Whether the command writes.
     pub(crate) fn writes(&self) -> bool {
         !matches!(self, KvCommand::Get(_))
     }
 
-    /// Does it, and prints what came of it.
+    /// Executes the command and prints its result.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         match self {
             KvCommand::Get(args) => args.run().await,
             KvCommand::Put(args) => {
-                let condition = args.condition.expected();
+                let condition = args.condition.condition()?;
                 put("put", args.key, args.value, condition, args.common).await
             }
             KvCommand::Del(args) => args.run().await,
             KvCommand::Cas(args) => {
                 let condition = match (args.expect, args.if_version) {
-                    (Some(value), _) => Expected::Value(value),
-                    (None, Some(version)) => Expected::Version(version),
+                    (Some(value), _) => Condition::Value(check_value(value.into())?),
+                    (None, Some(version)) => Condition::Version(version),
                     (None, None) => {
-                        return Err(Failure::new(Exit::Usage, "say what is expected: --expect or --if-version"));
+                        return Err(Failure::new(Exit::Usage, "missing expectation: pass --expect or --if-version"));
                     }
                 };
-                put("replace", args.key, args.new, condition, args.common).await
+                put("replace", args.key, args.new, Some(condition), args.common).await
             }
         }
     }
 }
 
-/// What must hold for a write.
-#[derive(Debug, PartialEq, Eq)]
-enum Expected {
-    Anything,
-    Absent,
-    Exists,
-    Version(u64),
-    Value(String),
-}
-
-impl PutCondition {
-    fn expected(self) -> Expected {
-        if self.if_absent { Expected::Absent } else { self.present.expected() }
+impl PutConditionArgs {
+    fn condition(self) -> Result<Option<Condition>, Failure> {
+        if self.if_absent { Ok(Some(Condition::Absent)) } else { self.present.condition() }
     }
 }
 
-impl Condition {
-    fn expected(self) -> Expected {
-        match self {
-            Condition { if_exists: true, .. } => Expected::Exists,
-            Condition { if_version: Some(version), .. } => Expected::Version(version),
-            Condition { if_value: Some(value), .. } => Expected::Value(value),
-            Condition { .. } => Expected::Anything,
-        }
+impl ConditionArgs {
+    fn condition(self) -> Result<Option<Condition>, Failure> {
+        Ok(match self {
+            ConditionArgs { if_exists: true, .. } => Some(Condition::Exists),
+            ConditionArgs { if_version: Some(version), .. } => Some(Condition::Version(version)),
+            ConditionArgs { if_value: Some(value), .. } => Some(Condition::Value(check_value(value.into())?)),
+            ConditionArgs { .. } => None,
+        })
     }
 }
 
@@ -184,26 +176,32 @@ impl GetArgs {
     }
 }
 
-/// A strong read that found no quorum could have been an eventual one.
+/// Points out that an eventual read needs no quorum.
 fn no_quorum_hint(args: &GetArgs, failure: Failure) -> Failure {
     match args.read {
-        ReadLevel::Strong => failure.hint("a possibly stale value may do?  --read eventual"),
+        ReadLevel::Strong => failure.hint("if stale is acceptable: --read eventual"),
         ReadLevel::Eventual => failure,
     }
 }
 
-/// `verb` says what is tried, for the error.
-async fn put(verb: &str, key: String, value: String, expected: Expected, common: Common) -> Result<(), Failure> {
+/// Writes a value. `verb` names the attempt in an error.
+async fn put(
+    verb: &str,
+    key: String,
+    value: String,
+    condition: Option<Condition>,
+    common: Common,
+) -> Result<(), Failure> {
     check_key(&key)?;
-    let value = value_bytes(value)?;
+    let value = argument_or_stdin(value)?;
     let (client, within) = common.connect.client().await?;
-    let put = client.put(&key, value).deadline(within);
-    let put = match expected {
-        Expected::Anything => put,
-        Expected::Absent => put.if_absent(),
-        Expected::Exists => put.if_exists(),
-        Expected::Version(version) => put.if_version(version),
-        Expected::Value(value) => put.if_value(value),
+    let put = client.put(&key, value.bytes()).deadline(within);
+    let put = match condition {
+        None => put,
+        Some(Condition::Absent) => put.if_absent(),
+        Some(Condition::Exists) => put.if_exists(),
+        Some(Condition::Version(version)) => put.if_version(version),
+        Some(Condition::Value(value)) => put.if_value(value.bytes()),
     };
     let served = written(&format!("cannot {verb} '{key}'"), put).await?;
     print_written("put", &key, &served, common.output)
@@ -212,14 +210,15 @@ async fn put(verb: &str, key: String, value: String, expected: Expected, common:
 impl DelArgs {
     async fn run(self) -> Result<(), Failure> {
         check_key(&self.key)?;
+        let condition = self.condition.condition()?;
         let (client, within) = self.common.connect.client().await?;
         let delete = client.delete(&self.key).deadline(within);
-        let delete = match self.condition.expected() {
-            Expected::Anything => delete,
-            Expected::Absent => delete.if_absent(),
-            Expected::Exists => delete.if_exists(),
-            Expected::Version(version) => delete.if_version(version),
-            Expected::Value(value) => delete.if_value(value),
+        let delete = match condition {
+            None => delete,
+            Some(Condition::Absent) => delete.if_absent(),
+            Some(Condition::Exists) => delete.if_exists(),
+            Some(Condition::Version(version)) => delete.if_version(version),
+            Some(Condition::Value(value)) => delete.if_value(value.bytes()),
         };
         let served = written(&format!("cannot delete '{}'", self.key), delete).await?;
         print_written("del", &self.key, &served, self.common.output)
@@ -233,32 +232,31 @@ async fn written(
     write.await.map_err(|error| Failure::from_client(message, error))
 }
 
-/// Refuses a key before anything is connected.
+/// Refuses an invalid key before connecting.
 fn check_key(key: &str) -> Result<(), Failure> {
     Key::new(key.to_owned()).map(drop).map_err(|error| Failure::new(Exit::Usage, error.to_string()))
 }
 
-/// The value of a command line: itself, or what stdin holds.
-fn value_bytes(text: String) -> Result<Bytes, Failure> {
+/// The value of an argument: its text, or for `-` the contents of stdin.
+fn argument_or_stdin(text: String) -> Result<Value, Failure> {
     if text != "-" {
         return check_value(text.into());
     }
     let mut bytes = Vec::new();
-    // One byte more than is allowed shows that there is too much, without reading all of it.
+    // Reading one byte beyond the limit detects a value that is too long.
     let mut limited = std::io::stdin().lock().take(VALUE_BYTES_MAX as u64 + 1);
     limited.read_to_end(&mut bytes).map_err(|error| Failure::new(Exit::Other, "cannot read stdin").cause(error))?;
     check_value(bytes.into())
 }
 
-fn check_value(bytes: Bytes) -> Result<Bytes, Failure> {
-    if bytes.len() > VALUE_BYTES_MAX {
-        return Err(Failure::new(Exit::Usage, format!("the value has more than {VALUE_BYTES_MAX} bytes"))
-            .hint("a value has at most 1 MiB: store it in parts"));
-    }
-    Ok(bytes)
+fn check_value(bytes: Bytes) -> Result<Value, Failure> {
+    Value::new(bytes).map_err(|_| {
+        Failure::new(Exit::Usage, format!("the value has more than {VALUE_BYTES_MAX} bytes"))
+            .hint("a value has at most 1 MiB: store it in parts")
+    })
 }
 
-/// Who served a reply, as JSON has it.
+/// The replica that served a reply, as JSON.
 #[derive(Serialize)]
 struct By {
     level: String,
@@ -284,7 +282,7 @@ impl From<&ServedBy> for By {
     }
 }
 
-/// A record, as JSON has it. A value that is not UTF-8 comes as hexadecimal digits.
+/// A record, as JSON. A value that is not UTF-8 is given as hexadecimal digits.
 #[derive(Serialize)]
 struct RecordDocument<'a> {
     key: &'a str,
@@ -328,7 +326,7 @@ fn document<'a>(key: &'a str, record: &'a Record, by: &ServedBy) -> RecordDocume
     }
 }
 
-/// What came of a write, as JSON has it.
+/// The result of a write, as JSON.
 #[derive(Serialize)]
 struct WrittenDocument<'a> {
     operation: &'a str,
@@ -351,12 +349,12 @@ fn print_written(operation: &str, key: &str, served: &Served<Written>, format: O
             })
         }
     };
-    printed.map_err(|failure| failure.hint(format!("the write was applied all the same, as version {version}")))
+    printed.map_err(|failure| failure.hint(format!("the write was applied, as version {version}")))
 }
 
 fn written_line(operation: &str, version: u64, replaced: u64) -> String {
     match (operation, replaced) {
-        ("del", 0) => "ok: it was absent already".to_owned(),
+        ("del", 0) => "ok: the key was already absent".to_owned(),
         ("del", replaced) => format!("ok: deleted version {replaced}"),
         _ => format!("ok: version {version}"),
     }
@@ -364,7 +362,7 @@ fn written_line(operation: &str, version: u64, replaced: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use quorate_types::{KEY_BYTES_MAX, NodeId, Role, ShardId, Value};
+    use quorate_types::{KEY_BYTES_MAX, NodeId, Role, ShardId};
     use serde_json::json;
 
     use super::*;
@@ -386,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_says_who_served_it() {
+    fn a_record_names_the_replica_that_served_it() {
         let record = record(b"world");
         let text = output::json("Record", &document("hello", &record, &by()));
         let expected = json!({
@@ -404,33 +402,34 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_not_text_comes_as_digits() {
+    fn a_binary_value_is_given_as_hexadecimal_digits() {
         let record = record(b"\xff\x00");
         let document = document("k", &record, &by());
         assert_eq!((document.value, document.value_hex.as_deref()), (None, Some("ff00")));
     }
 
     #[test]
-    fn a_write_says_what_it_did() {
+    fn a_write_reports_its_effect() {
         assert_eq!(written_line("put", 8, 7), "ok: version 8");
         assert_eq!(written_line("del", 9, 8), "ok: deleted version 8");
-        assert_eq!(written_line("del", 9, 0), "ok: it was absent already");
+        assert_eq!(written_line("del", 9, 0), "ok: the key was already absent");
     }
 
     #[test]
     fn conditions_are_read_from_their_flags() {
-        let none = || Condition { if_exists: false, if_version: None, if_value: None };
-        assert_eq!(none().expected(), Expected::Anything);
-        assert_eq!(Condition { if_exists: true, ..none() }.expected(), Expected::Exists);
-        assert_eq!(Condition { if_version: Some(0), ..none() }.expected(), Expected::Version(0));
-        let value = Condition { if_value: Some("-x".into()), ..none() };
-        assert_eq!(value.expected(), Expected::Value("-x".into()));
-        let absent = PutCondition { if_absent: true, present: none() };
-        assert_eq!(absent.expected(), Expected::Absent);
+        let none = || ConditionArgs { if_exists: false, if_version: None, if_value: None };
+        let condition = |args: ConditionArgs| args.condition().unwrap();
+        assert_eq!(condition(none()), None);
+        assert_eq!(condition(ConditionArgs { if_exists: true, ..none() }), Some(Condition::Exists));
+        assert_eq!(condition(ConditionArgs { if_version: Some(0), ..none() }), Some(Condition::Version(0)));
+        let value = ConditionArgs { if_value: Some("-x".into()), ..none() };
+        assert_eq!(condition(value), Some(Condition::Value(Value::new("-x").unwrap())));
+        let absent = PutConditionArgs { if_absent: true, present: none() };
+        assert_eq!(absent.condition().unwrap(), Some(Condition::Absent));
     }
 
     #[test]
-    fn what_is_out_of_bounds_is_refused_before_connecting() {
+    fn keys_and_values_out_of_bounds_are_refused_before_connecting() {
         for key in [String::new(), "k".repeat(KEY_BYTES_MAX + 1)] {
             let failure = check_key(&key).unwrap_err();
             assert_eq!(failure.exit(), Exit::Usage);

@@ -1,16 +1,17 @@
-//! Logs of long-running processes, on stderr.
+//! Logging of long-running processes, to stderr.
 
 use std::io::IsTerminal as _;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use crate::failure::{Exit, Failure};
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
+    /// Text on a terminal, JSON otherwise.
     Auto,
     /// Lines for people.
     Text,
@@ -18,16 +19,17 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// openraft tells of every heartbeat at level info: only its errors are wanted by default.
+/// openraft logs every heartbeat at level info, so by default only its errors are logged.
 const LEVEL_DEFAULT: &str = "info,openraft=error";
 
-/// What is logged, and how.
+/// The flags for the level and format of logs.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LogArgs {
-    /// How to write log lines.
+    /// Format of log lines.
     #[arg(long, env = "QUORATE_LOG_FORMAT", value_enum, default_value = "auto")]
     log_format: LogFormat,
-    /// What to log: error, warn, info, debug or trace, also by part, such as info,quorate_raft=debug.
+    /// Log level: error, warn, info, debug or trace; also per crate, such as
+    /// info,quorate_raft=debug.
     #[arg(long, env = "QUORATE_LOG_LEVEL", default_value = LEVEL_DEFAULT, value_parser = filter)]
     log_level: String,
 }
@@ -58,8 +60,8 @@ fn is_json(format: LogFormat, terminal: bool) -> bool {
     }
 }
 
-fn filter(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+fn filter(text: &str) -> Result<String, ParseError> {
+    EnvFilter::try_new(text).map(|_| text.to_owned())
 }
 
 #[cfg(test)]
@@ -75,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_by_part_are_understood() {
+    fn levels_per_crate_parse() {
         assert!(filter("info,quorate_raft=debug").is_ok());
         assert!(filter("quorate_raft=loud").is_err());
     }

@@ -1,22 +1,26 @@
-//! The one binary, `quorate`: it runs nodes and the shortener, makes and inspects clusters, reads and writes keys, and measures.
+//! The one binary, `quorate`: runs nodes and the shortener, administers clusters, reads and writes
+//! keys, and measures.
 //!
 //! ```text
-//!   args        what can be typed; each command group has a file of its own
-//!   failure     what went wrong, and with which exit code: the one place that maps errors to codes
-//!   kv          put, get, del, cas                        ── quorate_client
-//!   survey      topology and nodes as they are now        ── Admin of every node;  zones: what it says of them
-//!   status, doctor, shard, nodes, cluster                 on top of survey and admin
-//!   manual, explain                                       completions, man pages, exit codes
-//!   operation, rebalance                                  what changes the cluster, and goes on by itself
-//!   progress    how far an operation is
-//!   node, shortener                                       long-running processes
-//!   playground  a cluster of child processes
-//!   bench       closed-loop load, on Quorate or etcd
+//!   args          the command line; each command group has a file of its own
+//!   connect       --endpoints, --deadline, -o: the flags of every query
+//!   failure       errors, causes, hints and exit codes; admin_failure: from admin requests
+//!
+//!   kv            put, get, del, cas                        ── quorate_client
+//!   status, doctor, shard, node                             ┐
+//!   op, rebalance, node drain …: change ─► leader ─► watch  ├─ survey ── admin of every node
+//!                                          progress, screen ┘  quorum, advice, zones
+//!   node start    ── quorate_node
+//!   playground    ── quorate_playground
+//!   shortener     ── quorate_shortener
+//!   bench         load on Quorate or etcd
+//!   manual        completions and man pages;  explain: exit codes
 //! ```
 //!
 //! Results go to stdout; progress, hints and errors to stderr. Read `args` next.
 
-/// Writes a line to stderr. Where nobody reads it, it is lost: unlike `eprintln`, which panics, it never costs the exit code.
+/// Writes a line to stderr. Unlike `eprintln`, it ignores errors, so that a closed stderr does not
+/// change the exit code.
 macro_rules! tell {
     ($($text:tt)*) => {{
         use std::io::Write as _;
@@ -24,7 +28,7 @@ macro_rules! tell {
     }};
 }
 
-/// The same without the end of the line.
+/// Writes text without a line end to stderr, and ignores errors.
 macro_rules! tell_part {
     ($($text:tt)*) => {{
         use std::io::Write as _;
@@ -32,47 +36,63 @@ macro_rules! tell_part {
     }};
 }
 
-mod admin;
 mod args;
-mod bench;
-mod cluster;
-mod doctor;
+
+mod connect;
 mod duration;
-mod endpoint;
-mod explain;
 mod failure;
-mod kv;
-mod leader;
 mod log;
-mod manual;
-mod node;
-mod nodes;
-mod operation;
-mod orphan;
 mod output;
-mod playground;
+mod signals;
+
+mod kv;
+
+mod admin_failure;
+mod advice;
+mod leader;
+mod quorum;
+mod survey;
+mod zones;
+
+mod doctor;
+mod node_row;
+mod shard_row;
+mod status;
+mod verify;
+
+mod change;
+mod cluster;
+mod node;
+mod operation;
+mod operations;
+mod plan;
 mod progress;
 mod rebalance;
+mod screen;
 mod shard;
+mod transfer;
+mod watch;
+
+mod bench;
+mod explain;
+mod manual;
+mod playground;
 mod shortener;
-mod signals;
-mod status;
-mod survey;
-mod verify;
-mod zones;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// A node lives from allocations of all sizes that one thread makes and another frees; the C library's allocator spends a tenth of a
-/// busy node's time on them and fragments. The figures are in the README's "Speed".
+use crate::failure::Failure;
+
+/// Nodes allocate on one thread and free on another, in all sizes. The C library's allocator spends
+/// a tenth of a busy node's time on this, and fragments.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    match orphan::guard().and_then(|()| args::Cli::parse().run()) {
+    match quorate_playground::die_with_parent().map_err(Failure::from).and_then(|()| args::Cli::parse().run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tell_part!("{failure}");

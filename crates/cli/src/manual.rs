@@ -1,4 +1,4 @@
-//! `completions` and `man`: what shells and `man` read, made from the commands themselves.
+//! `completions` and `man`: generated from the command definitions.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,13 @@ use crate::output;
 
 #[derive(Args, Debug)]
 pub(crate) struct CompletionsArgs {
-    /// The shell: `quorate completions bash > /etc/bash_completion.d/quorate`.
+    /// The shell, as in `quorate completions bash > /etc/bash_completion.d/quorate`.
     shell: Shell,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ManArgs {
-    /// Write one page a command into this directory; without it the page of `quorate` goes to standard output.
+    /// Write one page per command into this directory; without it, print the page of `quorate`.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -55,7 +55,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         man(&ManArgs { dir: Some(dir.path().to_owned()) }, Cli::command()).unwrap();
         let page = std::fs::read_to_string(dir.path().join("quorate-node-drain.1")).unwrap();
-        assert!(page.contains("Move everything away from a node"), "{page}");
+        assert!(page.contains("Move all replicas away from a node"), "{page}");
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut text);

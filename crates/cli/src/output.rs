@@ -1,7 +1,8 @@
 //! Results on stdout: tables for people, JSON for programs.
 //!
-//! `wide` is a table with more columns; `ndjson` has one document a line, so that a stream of them can be read as it comes. Both
-//! JSON forms have the same documents. They begin with `apiVersion` and `kind`; ids are strings, since 64-bit numbers lose digits in many readers.
+//! `wide` is a table with more columns. `ndjson` prints one document per line, so that programs can
+//! read a stream of them. Both JSON formats have the same documents, which begin with `apiVersion`
+//! and `kind`. Ids are strings, because many readers lose digits of 64-bit numbers.
 
 use std::io::{self, Write as _};
 
@@ -11,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use crate::failure::{Exit, Failure};
 
-/// How a result is written.
+/// The format of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For people.
@@ -20,26 +21,26 @@ pub(crate) enum Format {
     Wide,
     /// For programs: one document.
     Json,
-    /// For programs that read as it comes: one document a line.
+    /// For programs that read a stream: one document per line.
     Ndjson,
 }
 
 impl Format {
-    /// Whether people read it.
+    /// Whether the format is for people.
     pub(crate) fn for_people(self) -> bool {
         matches!(self, Format::Table | Format::Wide)
     }
 }
 
-/// How a command writes its result.
+/// The flag for the format of a result.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Output {
-    /// How to write the result.
+    /// Format of the result.
     #[arg(short, long, env = "QUORATE_OUTPUT", value_enum, default_value = "table")]
     pub(crate) output: Format,
 }
 
-/// The version of every JSON document so far.
+/// The version of all JSON documents.
 pub(crate) const API_VERSION: &str = "quorate/v1";
 
 /// A JSON document of one kind.
@@ -52,20 +53,20 @@ struct Document<'a, T> {
     body: &'a T,
 }
 
-/// The body of a document that lists things.
+/// The body of a list document.
 #[derive(Serialize)]
 pub(crate) struct Items<T> {
     pub(crate) items: Vec<T>,
 }
 
-/// What a list and one of its items are called.
+/// The kinds of a list document and of its items.
 #[derive(Clone, Copy)]
 pub(crate) struct Kinds {
     pub(crate) list: &'static str,
     pub(crate) item: &'static str,
 }
 
-/// Writes one thing: a document for programs, else what `text` makes of it.
+/// Writes one item: a document for programs, the result of `text` for people.
 pub(crate) fn show<T: Serialize>(
     format: Format,
     kind: &str,
@@ -79,7 +80,7 @@ pub(crate) fn show<T: Serialize>(
     })
 }
 
-/// Writes a list: one document, or one for each item, or what `text` makes of all.
+/// Writes a list: one document or one per item for programs, the result of `text` for people.
 pub(crate) fn show_all<T: Serialize>(
     format: Format,
     kinds: Kinds,
@@ -93,19 +94,19 @@ pub(crate) fn show_all<T: Serialize>(
     })
 }
 
-/// A document's text, with a line end.
+/// The text of a document, indented, with a line end.
 pub(crate) fn json<T: Serialize>(kind: &str, body: &T) -> String {
     let document = Document { api_version: API_VERSION, kind, body };
     serde_json::to_string_pretty(&document).expect("our documents hold nothing that JSON cannot") + "\n"
 }
 
-/// The same in one line.
+/// The text of a document in one line.
 fn line<T: Serialize>(kind: &str, body: &T) -> String {
     let document = Document { api_version: API_VERSION, kind, body };
     serde_json::to_string(&document).expect("our documents hold nothing that JSON cannot") + "\n"
 }
 
-/// Bytes as people read them, with one decimal.
+/// A byte count with one decimal and its largest unit.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.into_iter().find(|(_, unit)| bytes >= *unit) {
@@ -117,9 +118,9 @@ pub(crate) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// `1 replica`, `2 replicas`.
-pub(crate) fn count(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+/// A count with its noun: `1 replica`, `2 replicas`.
+pub(crate) fn count(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Serializes an id as a string.
@@ -135,7 +136,7 @@ pub(crate) fn id_or_null<S: Serializer>(id: &Option<u64>, serializer: S) -> Resu
     }
 }
 
-/// A table without borders: columns that `awk` can cut.
+/// A table without borders, whose columns `awk` can split.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(header).add_rows(rows);
@@ -143,7 +144,7 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<I
     lines
 }
 
-/// Writes a result to stdout. A reader that has gone away (`| head`) is no failure.
+/// Writes a result to stdout. A closed pipe (`| head`) is no failure.
 pub(crate) fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()) {

@@ -1,9 +1,10 @@
-//! How far an operation is: its replicas, its bytes, its rate, the time that it has left, and why it stands still.
+//! The progress of an operation: replicas, bytes, rate, remaining time, and the reasons why it
+//! waits.
 //!
-//! Counts come from the leader of the topology group; bytes are what the shards' replicas report now, so they are about right.
+//! Counts come from the leader of the topology group. Bytes are estimates from the sizes that the
+//! shards' replicas report now.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_proto::admin::Operation as Wire;
 use quorate_types::operation::{Intent, Operation, OperationState, PlannedMove};
@@ -11,18 +12,15 @@ use serde::Serialize;
 
 use crate::duration;
 use crate::failure::{Exit, Failure};
-use crate::nodes::held_bytes;
-use crate::output::{self, Format, id};
+use crate::output::{self, id};
 use crate::survey::Survey;
 
-/// Reasons that are printed of one operation at a time.
+/// Wait reasons of one operation that are printed at most.
 const WAITS_SHOWN_MAX: usize = 5;
-/// Every so often a line is printed though nothing changed, so that whoever watches knows that it lives.
-const QUIET_MAX: Duration = Duration::from_secs(60);
 /// The length of a bar on a terminal.
 const BAR_CELLS: u32 = 20;
 
-/// How far an operation is.
+/// The progress of an operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Progress {
     #[serde(serialize_with = "id")]
@@ -34,21 +32,22 @@ pub(crate) struct Progress {
     pub(crate) moved: u32,
     pub(crate) moving: u32,
     pub(crate) left: u32,
-    /// About how many bytes are still to move, those in motion included.
+    /// The approximate bytes that are still to move, including those in motion.
     pub(crate) left_bytes: u64,
-    /// About how many bytes moved in a second, since it was started; null: not known yet.
+    /// The mean rate since the start; null: not known yet.
     pub(crate) rate_bytes_per_second: Option<u64>,
-    /// How long it will take if it goes on like this; null: not known, because nothing has moved yet or something stands still.
+    /// The remaining time at this rate; null: unknown, as nothing has moved yet or something is
+    /// stalled.
     pub(crate) time_left_ms: Option<u64>,
     pub(crate) waits: Vec<String>,
 }
 
 impl Progress {
-    /// An operation as its leader lists it, in a cluster as it is.
+    /// Computes the progress of a listed operation from the current survey.
     pub(crate) fn new(wire: Wire, survey: &Survey, now_ms: u64) -> Result<Self, Failure> {
         let Wire { moving, left, waits, .. } = wire.clone();
         let Operation { id, intent, state, started_ms, ended_ms, moved, .. } = Operation::try_from(wire)
-            .map_err(|error| Failure::new(Exit::Other, "an unreadable answer").cause(error))?;
+            .map_err(|error| Failure::new(Exit::Other, "the answer is unreadable").cause(error))?;
         let runs = state == OperationState::Running;
         let took_ms = if runs { now_ms } else { ended_ms }.saturating_sub(started_ms).max(1);
         let remaining = moving + left;
@@ -81,29 +80,29 @@ impl Progress {
         })
     }
 
-    /// What the cluster does without being asked, where something of it stands still.
+    /// The cluster's own upkeep, if some of it is stalled.
     pub(crate) fn upkeep(waits: Vec<String>) -> Self {
         Progress { what: "upkeep".to_owned(), state: "running".to_owned(), waits, ..Progress::default() }
     }
 
-    /// Whether the cluster works on it.
+    /// Whether it is running.
     pub(crate) fn runs(&self) -> bool {
         self.state == "running"
     }
 
-    /// What has changed since the last line, in one; and what stands still, a line each.
+    /// The counts in one line, followed by a line for each wait reason.
     pub(crate) fn line(&self) -> String {
         let Progress { moved, moving, left, .. } = self;
         let line = match (moved + moving + left, self.state.as_str()) {
-            (0, "running") => "nothing moves yet".to_owned(),
-            (0, "done") => "there was nothing to move".to_owned(),
-            (0, _) => "nothing has moved".to_owned(),
+            (0, "running") => "no replica is moving yet".to_owned(),
+            (0, "done") => "nothing to move".to_owned(),
+            (0, _) => "no replica was moved".to_owned(),
             _ => format!("moved {moved}, moving {moving}, left {left}{}", self.pace()),
         };
         self.reasons().fold(line, |line, reason| line + "\n  " + &reason)
     }
 
-    /// Bytes, rate and time, as far as they are known.
+    /// Bytes, rate and remaining time, if known.
     fn pace(&self) -> String {
         let left = (self.left_bytes > 0).then(|| format!("{} left", output::bytes(self.left_bytes)));
         let rate = self.rate_bytes_per_second.filter(|_| self.runs()).map(|rate| format!("{}/s", output::bytes(rate)));
@@ -112,7 +111,8 @@ impl Progress {
         if known.is_empty() { String::new() } else { format!("   {}", known.join("   ")) }
     }
 
-    fn reasons(&self) -> impl Iterator<Item = String> {
+    /// The first wait reasons, and the number of the others.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = String> {
         let more = match self.waits.len().saturating_sub(WAITS_SHOWN_MAX) {
             0 => None,
             more => Some(format!("and {more} more")),
@@ -120,8 +120,8 @@ impl Progress {
         self.waits.iter().take(WAITS_SHOWN_MAX).cloned().chain(more)
     }
 
-    /// `replicas ███████░░░░░ 6/10   1.7 GiB left   58.0 MiB/s   ~30s`
-    fn bar(&self) -> String {
+    /// A bar such as `replicas ███████░░░░░ 6/10   1.7 GiB left   58.0 MiB/s   ~30s`.
+    pub(crate) fn bar(&self) -> String {
         let all = self.moved + self.moving + self.left;
         let filled = (BAR_CELLS * self.moved).checked_div(all).unwrap_or(BAR_CELLS);
         let bar = "█".repeat(filled as usize) + &"░".repeat((BAR_CELLS - filled) as usize);
@@ -156,17 +156,18 @@ pub(crate) fn table(all: &[Progress], wide: bool) -> String {
     }
 }
 
-/// What operations wait for: a line each, with the operation.
+/// The wait reasons of all operations, each with its operation.
 pub(crate) fn reasons(all: &[Progress]) -> Vec<String> {
     let of_one = |one: &Progress| one.waits.iter().map(|wait| format!("{} – {wait}", one.what)).collect::<Vec<_>>();
     all.iter().flat_map(of_one).collect()
 }
 
-/// The bytes of what an operation still has to move: of exactly its shards where they are known, else by the mean.
+/// The bytes that an operation still has to move: of exactly its shards if they are known,
+/// otherwise estimated from the mean size.
 fn left_bytes(intent: &Intent, remaining: u32, survey: &Survey) -> u64 {
     match intent {
         Intent::Drain { node } | Intent::Remove { node, .. } | Intent::Replace { old: node, .. } => {
-            held_bytes(survey, node.0)
+            survey.held_bytes(node.0)
         }
         Intent::Move { planned } => pending_bytes(std::slice::from_ref(planned), survey),
         Intent::Rebalance { moves } => pending_bytes(moves, survey),
@@ -182,7 +183,7 @@ fn pending_bytes(moves: &[PlannedMove], survey: &Survey) -> u64 {
     pending.map(|planned| survey.size_bytes(planned.shard.0)).sum()
 }
 
-/// The bytes of a replica in the mean.
+/// The mean size of a replica, in bytes.
 fn mean_bytes(survey: &Survey) -> u64 {
     let (count, sum) = survey.shard_ids().fold((0, 0), |(count, sum), id| (count + 1, sum + survey.size_bytes(id)));
     u64::checked_div(sum, count).unwrap_or(0)
@@ -194,59 +195,6 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Where a watched operation is shown: a bar on a terminal, else a line a change; for programs a stream of documents, or nothing
-/// until the end.
-pub(crate) struct Screen {
-    format: Format,
-    bars: bool,
-    /// What was shown last, and when.
-    last: Option<(Progress, Instant)>,
-}
-
-impl Screen {
-    /// Shows nothing yet.
-    pub(crate) fn new(format: Format) -> Self {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let bars = format.for_people() && std::io::stderr().is_terminal() && !dumb;
-        Screen { format, bars, last: None }
-    }
-
-    /// Shows how far it is, if that is news.
-    pub(crate) fn show(&mut self, now: &Progress) -> Result<(), Failure> {
-        let news = self.last.as_ref().is_none_or(|(last, _)| is_news(last, now));
-        let quiet = self.last.as_ref().is_some_and(|(_, said)| said.elapsed() > QUIET_MAX);
-        let waits = self.last.as_ref().is_none_or(|(last, _)| last.waits != now.waits);
-        if self.bars {
-            // The bar is drawn again and again; what stands still is said once, above it.
-            tell_part!("\r\x1b[K");
-            if waits {
-                now.reasons().for_each(|reason| tell!("  {reason}"));
-            }
-            tell_part!("{}", now.bar());
-            if !now.runs() {
-                tell!();
-            }
-            // Only a terminal that is gone refuses, and nobody looks at it.
-            let _ = std::io::stderr().flush();
-        } else if news || quiet {
-            match self.format {
-                Format::Ndjson => output::show(self.format, "Operation", now, String::new)?,
-                Format::Table | Format::Wide | Format::Json => tell!("{}", now.line()),
-            }
-        }
-        if news || quiet {
-            self.last = Some((now.clone(), Instant::now()));
-        }
-        Ok(())
-    }
-}
-
-/// Whether anything but an estimate has changed.
-fn is_news(last: &Progress, now: &Progress) -> bool {
-    let counts = |at: &Progress| (at.state.clone(), at.moved, at.moving, at.left);
-    counts(last) != counts(now) || last.waits != now.waits
-}
-
 #[cfg(test)]
 mod tests {
     use quorate_types::NodeId;
@@ -255,7 +203,8 @@ mod tests {
     use super::*;
     use crate::survey::tests::survey;
 
-    /// Shard 1 has 3 MiB and shard 2 has 6 MiB, on nodes 1 to 3; it runs since ten seconds.
+    /// An operation that has run for ten seconds. Shard 1 has 3 MiB and shard 2 has 6 MiB, both on
+    /// nodes 1 to 3.
     fn progress(intent: Intent, moved: u32, remaining: (u32, u32), waits: &[&str]) -> Progress {
         let state = OperationState::Running;
         let operation =
@@ -266,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_rate_and_time_are_told_where_they_are_known() {
+    fn bytes_rate_and_time_are_shown_if_they_are_known() {
         let drain = || Intent::Drain { node: NodeId(2) };
         let fresh = progress(drain(), 0, (1, 1), &[]);
         assert_eq!((fresh.left_bytes, fresh.rate_bytes_per_second, fresh.time_left_ms), (9 << 20, None, None));
@@ -275,9 +224,9 @@ mod tests {
         assert_eq!(under_way.time_left_ms, Some(5_000));
         assert_eq!(under_way.line(), "moved 4, moving 1, left 1   9.0 MiB left   1.7 MiB/s   ~5s");
         assert_eq!(under_way.bar(), "replicas █████████████░░░░░░░ 4/6   9.0 MiB left   1.7 MiB/s   ~5s");
-        let stuck = progress(drain(), 4, (1, 1), &["shard 1: node 4 does not answer"]);
-        assert_eq!(stuck.time_left_ms, None, "nobody knows how long it stands still");
-        assert!(stuck.line().ends_with("\n  shard 1: node 4 does not answer"));
+        let stuck = progress(drain(), 4, (1, 1), &["shard 1: node 4 is unreachable"]);
+        assert_eq!(stuck.time_left_ms, None, "a stalled operation has no estimate");
+        assert!(stuck.line().ends_with("\n  shard 1: node 4 is unreachable"));
         let done = progress(drain(), 6, (0, 0), &[]);
         assert_eq!((done.left_bytes, done.time_left_ms), (0, None));
     }
@@ -289,15 +238,6 @@ mod tests {
         let moves = vec![planned(1, 2), planned(2, 7)];
         assert_eq!(progress(Intent::Rebalance { moves }, 1, (1, 0), &[]).left_bytes, 3 << 20, "shard 2 has moved");
         assert_eq!(progress(Intent::Add { node: NodeId(9) }, 0, (1, 1), &[]).left_bytes, 9 << 20, "two of the mean");
-    }
-
-    #[test]
-    fn an_estimate_alone_is_no_news() {
-        let one = progress(Intent::Drain { node: NodeId(2) }, 1, (1, 1), &[]);
-        let later = Progress { time_left_ms: Some(1), rate_bytes_per_second: Some(1), ..one.clone() };
-        assert!(!is_news(&one, &later));
-        assert!(is_news(&one, &Progress { waits: vec!["why".into()], ..one.clone() }));
-        assert!(is_news(&one, &Progress { moved: 2, ..one.clone() }));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `status`: is the cluster well, and how many more failures does it survive?
+//! `status`: the cluster's health on one screen, and the failures that it still tolerates.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -6,20 +6,21 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use crate::args::Ask;
+use crate::connect::Ask;
 use crate::failure::{Exit, Failure};
-use crate::nodes::NodeRow;
+use crate::node_row::NodeRow;
 use crate::output::{self, Format, count};
 use crate::progress::{self, Progress};
+use crate::quorum::Margin;
 use crate::survey::Survey;
-use crate::{duration, operation};
+use crate::{duration, operations};
 
 #[derive(Args, Debug)]
 pub(crate) struct StatusArgs {
-    /// Exit 8 unless the cluster is well.
+    /// Exit 8 unless the cluster is healthy.
     #[arg(long)]
     check: bool,
-    /// Again and again, every so often, until Ctrl-C.
+    /// Repeat at this interval until Ctrl-C.
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s",
           value_parser = duration::parse)]
     watch: Option<Duration>,
@@ -27,11 +28,13 @@ pub(crate) struct StatusArgs {
     ask: Ask,
 }
 
+/// Wait reasons that are shown at most.
+const WAITS_SHOWN_MAX: usize = 5;
 /// Moves the cursor home and clears the screen.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 impl StatusArgs {
-    /// Asks the cluster and prints. A cluster that is not well is a failure of the command only if that was asked.
+    /// Prints the status. An unhealthy cluster is a failure only with `--check`.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         loop {
             let shown = self.show().await;
@@ -46,26 +49,26 @@ impl StatusArgs {
     async fn show(&self) -> Result<(), Failure> {
         let Ask { connect, .. } = &self.ask;
         let survey = Survey::take(connect).await?;
-        let status = Status::of(&survey, &operation::running(connect, &survey).await);
+        let status = Status::of(&survey, &operations::running(connect, &survey).await);
         let clear = if self.watch.is_some() && std::io::stdout().is_terminal() { CLEAR } else { "" };
         let format = self.ask.format();
         output::show(format, "ClusterStatus", &status, || format!("{clear}{}", status.screen(format == Format::Wide)))?;
         if self.check && status.health != Health::Ok {
-            return Err(Failure::new(Exit::CheckFailed, "the cluster is not well").hint("quorate doctor"));
+            return Err(Failure::new(Exit::CheckFailed, "the cluster is not healthy").hint("quorate doctor"));
         }
         Ok(())
     }
 }
 
-/// How the cluster is, in one word.
+/// The health of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Health {
-    /// Every replica is there, every group has a leader.
+    /// All replicas are present, and every group has a leader.
     Ok,
-    /// All data can be read and written, but something is missing.
+    /// All data can be read and written, but a replica or a node is missing.
     Degraded,
-    /// Some shard has no quorum or no leader: strong reads and writes of it wait.
+    /// A shard has no quorum or no leader: strong reads and writes wait.
     Unavailable,
 }
 
@@ -74,25 +77,26 @@ struct Status {
     cluster_id: String,
     revision: u64,
     health: Health,
-    /// Shards that can serve neither strong reads nor writes now.
+    /// Shards that serve neither strong reads nor writes.
     unavailable_shards: Vec<String>,
-    /// Shards that miss a replica.
+    /// Shards with a missing replica.
     degraded_shards: Vec<String>,
-    /// Nodes that may still fail, whichever they are, before a shard or the topology group stops.
+    /// The number of arbitrary nodes that may still fail before a shard or the topology group
+    /// stops.
     failures_tolerated: u64,
     /// Replicas in motion.
     moving: usize,
-    /// About how many bytes running operations still have to move.
+    /// The approximate bytes that running operations still have to move.
     left_bytes: u64,
-    /// How long they will take, where that can be known.
+    /// The remaining time of running operations, if known.
     time_left_ms: Option<u64>,
-    /// No replica starts to move.
+    /// Whether replica moves are paused.
     paused: bool,
-    /// What running operations wait for.
+    /// The wait reasons of running operations.
     waits: Vec<String>,
-    /// Shards whose replicas share a zone though there are others.
+    /// Shards whose replicas share a zone although other zones exist.
     crowded_shards: Vec<String>,
-    /// Why the replicas of a shard cannot be in distinct zones, though zones are named.
+    /// The reason why the replicas of a shard cannot be in distinct zones.
     scarce_zones: Option<String>,
     shards: usize,
     replicas: u32,
@@ -104,7 +108,7 @@ impl Status {
         let shards: Vec<u32> = survey.topology.shards.iter().map(|shard| shard.id).collect();
         let margins: Vec<_> = shards.iter().map(|&shard| (shard, survey.margin(shard))).collect();
         let topology = survey.margin(0);
-        let named = |which: &dyn Fn(&crate::survey::Margin) -> bool| {
+        let named = |which: &dyn Fn(&Margin) -> bool| {
             margins.iter().filter(|(_, margin)| which(margin)).map(|(shard, _)| shard.to_string()).collect::<Vec<_>>()
         };
         let unavailable_shards = named(&|margin| margin.spare < 0 || !margin.led);
@@ -128,7 +132,7 @@ impl Status {
             moving: survey.topology.moves.len(),
             paused: survey.topology.paused,
             left_bytes: running.iter().map(|progress| progress.left_bytes).sum(),
-            // As long as the longest of those that have any left; unknown if one of them is.
+            // The longest of all; unknown if one of them is.
             time_left_ms: running
                 .iter()
                 .map(|progress| progress.time_left_ms)
@@ -165,13 +169,15 @@ impl Status {
 
     fn verdict(&self) -> String {
         match self.health {
-            Health::Ok => "OK – all data available, every replica is there".to_owned(),
+            Health::Ok => "OK – all data available, all replicas present".to_owned(),
             Health::Degraded => match self.degraded_shards.len() {
-                0 => "DEGRADED – all data available, a node or the topology group is not complete".to_owned(),
-                count => format!("DEGRADED – all data available, {count} of {} shards miss a replica", self.shards),
+                0 => "DEGRADED – all data available, a node or a replica of the topology group is down".to_owned(),
+                count => {
+                    format!("DEGRADED – all data available, {count} of {} shards are missing a replica", self.shards)
+                }
             },
             Health::Unavailable => format!(
-                "UNAVAILABLE – no strong reads and no writes for {} of {} shards ({}); eventual reads go on",
+                "UNAVAILABLE – no strong reads and no writes for {} of {} shards ({}); eventual reads still work",
                 self.unavailable_shards.len(),
                 self.shards,
                 self.unavailable_shards.join(", "),
@@ -179,7 +185,7 @@ impl Status {
         }
     }
 
-    /// What moves, what stands still and why, and what is not as it should be though all data is there. Whole lines.
+    /// Lines on moves, stalled operations and zones.
     fn motion(&self) -> String {
         let mut lines = String::new();
         if self.moving > 0 {
@@ -193,15 +199,17 @@ impl Status {
             );
         }
         if self.paused {
-            lines += "paused   no replica starts to move   (quorate rebalance resume)\n";
+            lines += "paused   no new replica moves start   (quorate rebalance resume)\n";
         }
         for wait in self.waits.iter().take(WAITS_SHOWN_MAX) {
             lines += &format!("waits    {wait}\n");
         }
         if !self.crowded_shards.is_empty() {
             let shards = self.crowded_shards.join(", ");
-            lines +=
-                &format!("zones    shards {shards} share a zone though there are others   (quorate rebalance plan)\n");
+            lines += &format!(
+                "zones    shards {shards} have replicas in the same zone although other zones exist   \
+                 (quorate rebalance plan)\n"
+            );
         }
         if let Some(scarce) = &self.scarce_zones {
             lines += &format!("zones    {scarce}\n");
@@ -209,18 +217,19 @@ impl Status {
         lines
     }
 
-    /// Whether nobody misses it: it holds nothing any more, or what it holds is moved away without it.
-    fn goes_on_without(&self, node: &NodeRow) -> bool {
+    /// Whether the cluster does not need the node: it was drained, or its drain continues without
+    /// it.
+    fn can_do_without(&self, node: &NodeRow) -> bool {
         node.is_drained() || node.is_draining() && self.unavailable_shards.is_empty()
     }
 
     fn next(&self) -> Option<String> {
-        let down: Vec<&NodeRow> = self.nodes.iter().filter(|node| !node.up && !self.goes_on_without(node)).collect();
+        let down: Vec<&NodeRow> = self.nodes.iter().filter(|node| !node.up && !self.can_do_without(node)).collect();
         let cut_off: Vec<String> =
             self.nodes.iter().filter(|node| node.cut_off).map(|node| node.id.to_string()).collect();
         match &down[..] {
             [] if !cut_off.is_empty() => Some(format!(
-                "node {} hears nothing of the leaders of some shards: mend the network between the nodes' peer ports   (quorate node show ID)",
+                "node {} is cut off from the leaders of some shards: repair the network between the nodes' peer ports",
                 cut_off.join(", ")
             )),
             [] => self.nodes.iter().find(|node| !node.up).and_then(|node| node.fix.clone()),
@@ -229,7 +238,7 @@ impl Status {
                 let many: Vec<String> =
                     many.iter().map(|node| format!("{} ({})", node.id, node.client_address)).collect();
                 Some(format!(
-                    "nodes {} do not answer: start them again; they catch up by themselves   (quorate doctor)",
+                    "nodes {} are unreachable: restart them; they catch up automatically   (quorate doctor)",
                     many.join(", ")
                 ))
             }
@@ -237,8 +246,6 @@ impl Status {
     }
 }
 
-/// What stands still and is shown.
-const WAITS_SHOWN_MAX: usize = 5;
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -247,15 +254,15 @@ mod tests {
     use crate::survey::tests::survey;
 
     #[test]
-    fn a_screen_of_a_cluster_that_is_well() {
+    fn the_screen_of_a_healthy_cluster() {
         let screen = Status::of(&survey(&[]), &[]).screen(false);
         let lines: Vec<&str> = screen.lines().map(str::trim_end).collect();
         assert_eq!(lines[0], format!("cluster  {}   revision 5   3 nodes, 2 shards × 3 replicas", "7c1e".repeat(8)));
-        assert_eq!(lines[1], "health   OK – all data available, every replica is there");
+        assert_eq!(lines[1], "health   OK – all data available, all replicas present");
         assert_eq!(lines[2], "failures tolerated now: 1 more node");
         let words: Vec<&str> = lines[5].split_whitespace().collect();
         assert_eq!(words, ["1", "127.0.0.1:7100", "active", "1", "2", "5.0", "GiB", "1", "1m", "0.1.0"]);
-        assert_eq!(lines.len(), 8, "no next step is proposed");
+        assert_eq!(lines.len(), 8, "no next step");
     }
 
     #[test]
@@ -265,7 +272,7 @@ mod tests {
         let status = Status::of(&survey, &[]);
         assert_eq!((status.health, status.failures_tolerated), (Health::Degraded, 0));
         let screen = status.screen(false);
-        assert!(screen.contains("cut off") && screen.contains("next: node 3 hears nothing of the leaders"), "{screen}");
+        assert!(screen.contains("cut off") && screen.contains("next: node 3 is cut off from the leaders"), "{screen}");
     }
 
     #[test]
@@ -273,9 +280,12 @@ mod tests {
         let status = Status::of(&survey(&[3]), &[]);
         assert_eq!((status.health, status.failures_tolerated), (Health::Degraded, 0));
         let screen = status.screen(false);
-        assert!(screen.contains("DEGRADED – all data available, 2 of 2 shards miss a replica"), "{screen}");
+        assert!(screen.contains("DEGRADED – all data available, 2 of 2 shards are missing a replica"), "{screen}");
         assert!(screen.contains("failures tolerated now: 0 more nodes"), "{screen}");
-        assert!(screen.contains("next: start node 3 again, it catches up by itself; dead for good?"), "{screen}");
+        assert!(
+            screen.contains("next: restart node 3, it catches up automatically; if it is lost for good:"),
+            "{screen}"
+        );
     }
 
     #[test]
@@ -283,7 +293,7 @@ mod tests {
         let status = Status::of(&survey(&[1, 3]), &[]);
         assert_eq!(status.health, Health::Unavailable);
         assert_eq!(status.unavailable_shards, ["1", "2"]);
-        assert!(status.screen(false).contains("nodes 1 (127.0.0.1:7100), 3 (127.0.0.1:7120) do not answer"));
+        assert!(status.screen(false).contains("nodes 1 (127.0.0.1:7100), 3 (127.0.0.1:7120) are unreachable"));
     }
 
     #[test]
@@ -298,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_is_told_with_its_bytes_and_its_time() {
+    fn moves_are_shown_with_their_bytes_and_time() {
         let mut survey = survey(&[]);
         survey.topology.moves.push(quorate_proto::admin::ReplicaMove::default());
         let moving = Progress { left_bytes: 3 << 29, time_left_ms: Some(200_000), ..Progress::default() };
@@ -311,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn zones_that_are_too_few_are_a_line_of_the_screen() {
+    fn too_few_zones_are_shown() {
         let mut survey = survey(&[]);
         for (node, _) in &mut survey.nodes {
             node.zone = "a".into();

@@ -1,35 +1,36 @@
-//! `shard verify`: the states of all replicas of a shard, hashed at one index and compared.
+//! `shard verify`: compares the hashes of all replicas of a shard at one log index.
 //!
-//! Replicas apply at different times, so they are asked again until all have hashed the same index. A shard that is written
-//! without a pause may not show all of them at one; then the answer is that nobody knows.
+//! Replicas apply entries at different times, so they are polled until all have hashed the same
+//! index. Under constant writes this may never happen; the verdict is then `unknown`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use quorate_client::{AdminError, admin};
 use quorate_proto::admin::{HashShardRequest, HashShardResponse};
 use serde::Serialize;
-use tonic::Request;
 
-use crate::admin;
-use crate::args::Ask;
+use crate::connect::Ask;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Kinds, id};
+use crate::shard_row::Shard;
 use crate::survey::Survey;
 
-/// The pause before replicas that were apart are asked again.
-const AGAIN: Duration = Duration::from_millis(50);
+/// The pause before replicas at different indexes are polled again.
+const POLL: Duration = Duration::from_millis(50);
 
-/// What comparing the replicas of one shard found.
+/// The result of comparing the replicas of one shard.
 #[derive(Debug, Serialize)]
 struct Verdict {
     #[serde(serialize_with = "id")]
     shard: u64,
-    /// `equal`, `different`, or `unknown`: some replica did not answer, or they were never seen at one index.
+    /// `equal`, `different`, or `unknown`: a replica did not respond, or they never reported the
+    /// same index.
     verdict: &'static str,
     applied_index: u64,
     records: u64,
-    /// What each node's replica holds, as a hash.
+    /// The hash of each node's replica.
     hashes: BTreeMap<String, String>,
     reason: String,
 }
@@ -40,17 +41,16 @@ impl Verdict {
     }
 }
 
-/// Verifies one shard or all, and prints a line each.
+/// Verifies one shard or all, and prints a line for each.
 pub(crate) async fn run(shard: Option<u32>, Ask { connect, output }: &Ask) -> Result<(), Failure> {
     let survey = Survey::take(connect).await?;
-    let shards: Vec<_> =
-        survey.shards().into_iter().filter(|known| shard.is_none_or(|id| u64::from(id) == known.id)).collect();
-    if let (true, Some(id)) = (shards.is_empty(), shard) {
-        return Err(Failure::new(Exit::Usage, format!("the cluster has no shard {id}")));
-    }
+    let shards = match shard {
+        Some(id) => vec![Shard::find(&survey, id)?],
+        None => Shard::all(&survey),
+    };
     let addresses: BTreeMap<u64, String> =
         survey.nodes.iter().map(|(node, _)| (node.id, node.client_address.clone())).collect();
-    let silent: BTreeSet<u64> =
+    let unreachable: BTreeSet<u64> =
         survey.nodes.iter().filter(|(_, status)| status.is_none()).map(|(node, _)| node.id).collect();
     let mut verdicts = Vec::with_capacity(shards.len());
     for known in shards {
@@ -59,10 +59,10 @@ pub(crate) async fn run(shard: Option<u32>, Ask { connect, output }: &Ask) -> Re
             .iter()
             .map(|replica| (replica.node, addresses.get(&replica.node).cloned().unwrap_or_default()))
             .collect();
-        // A node that did not answer a moment ago is not waited for again, shard by shard.
-        let down = at.iter().find(|(node, _)| silent.contains(node));
+        // A node that the survey found unreachable is not waited for again, shard by shard.
+        let down = at.iter().find(|(node, _)| unreachable.contains(node));
         verdicts.push(match down {
-            Some((node, _)) => Verdict::unknown(known.id, format!("node {node} does not answer")),
+            Some((node, _)) => Verdict::unknown(known.id, format!("node {node} is unreachable")),
             None => verify(known.id, &at, connect.deadline).await,
         });
     }
@@ -72,9 +72,9 @@ pub(crate) async fn run(shard: Option<u32>, Ask { connect, output }: &Ask) -> Re
     match (differ, unknown) {
         (0, 0) => Ok(()),
         (0, unknown) => Err(Failure::new(Exit::CheckFailed, format!("{unknown} shards could not be compared"))
-            .hint("start the nodes that are down or mend their network (quorate doctor), or try again with less load or a longer --deadline")),
+            .hint("restart the nodes that are down or repair their network (quorate doctor), or retry with less load or a longer --deadline")),
         (differ, _) => Err(Failure::new(Exit::CheckFailed, format!("the replicas of {differ} shards differ"))
-            .hint("stop writing to them, and keep the data directories: this is a bug")),
+            .hint("stop writing to them and keep the data directories: this is a bug")),
     }
 }
 
@@ -97,19 +97,21 @@ fn row(verdict: &Verdict) -> [String; 5] {
     ]
 }
 
-/// Asks until all replicas were seen at one index, or the deadline has passed.
+/// Polls until all replicas have reported the same index, or the deadline has passed.
 async fn verify(shard: u64, at: &[(u64, String)], within: Duration) -> Verdict {
     let deadline = Instant::now() + within;
-    // What each replica was at each index that it was seen at.
+    // The hash of each replica at each index that it reported.
     let mut seen: BTreeMap<u64, BTreeMap<u64, HashShardResponse>> = BTreeMap::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let answers = join_all(at.iter().map(|(node, address)| hash(shard, *node, address, left))).await;
-        let mut reason = "the replicas were never seen at one index".to_owned();
-        for answer in answers {
+        let answers = join_all(at.iter().map(|(_, address)| hash(shard, address, left))).await;
+        let mut reason = "the replicas never reported the same index".to_owned();
+        for ((node, _), answer) in at.iter().zip(answers) {
             match answer {
-                Ok((node, hash)) => drop(seen.entry(hash.applied_index).or_default().insert(node, hash)),
-                Err(why) => reason = why,
+                Ok(hash) => {
+                    seen.entry(hash.applied_index).or_default().insert(*node, hash);
+                }
+                Err(error) => reason = format!("node {node}: {}", error.reason),
             }
         }
         if let Some((index, hashes)) = seen.iter().rev().find(|(_, hashes)| hashes.len() == at.len()) {
@@ -124,23 +126,16 @@ async fn verify(shard: u64, at: &[(u64, String)], within: Duration) -> Verdict {
                 reason: String::new(),
             };
         }
-        if Instant::now() + AGAIN >= deadline {
+        if Instant::now() + POLL >= deadline {
             return Verdict::unknown(shard, reason);
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(POLL).await;
     }
 }
 
-async fn hash(shard: u64, node: u64, address: &str, within: Duration) -> Result<(u64, HashShardResponse), String> {
-    let asked = async {
-        let mut admin = admin::connect(address, within).await.map_err(|status| status.message().to_owned())?;
-        let request = HashShardRequest { shard: u32::try_from(shard).unwrap_or(u32::MAX) };
-        let hash = admin.hash_shard(Request::new(request)).await.map_err(|status| status.message().to_owned())?;
-        Ok::<_, String>(hash.into_inner())
-    };
-    match tokio::time::timeout(within, asked).await {
-        Ok(Ok(hash)) => Ok((node, hash)),
-        Ok(Err(reason)) => Err(format!("node {node}: {reason}")),
-        Err(_) => Err(format!("node {node}: no answer in time")),
-    }
+async fn hash(shard: u64, address: &str, within: Duration) -> Result<HashShardResponse, AdminError> {
+    let deadline = Instant::now() + within;
+    let node = admin(address, within).await?;
+    let request = HashShardRequest { shard: u32::try_from(shard).unwrap_or(u32::MAX) };
+    node.hash_shard(request, deadline.saturating_duration_since(Instant::now())).await
 }

@@ -1,14 +1,11 @@
-//! Zones, as far as operators are told of them: replicas that could be further apart, and zones that are too few.
+//! Advice on zones: replicas that share a zone without need, and zones that are too few.
 
 use std::collections::BTreeSet;
 
-use crate::survey::Survey;
-
-/// The state of a node that holds replicas.
-const ACTIVE: &str = "active";
+use crate::survey::{ACTIVE, Survey};
 
 impl Survey {
-    /// Shards whose replicas are in fewer zones than the active nodes would allow.
+    /// Shards whose replicas are in fewer zones than the active nodes allow.
     pub(crate) fn crowded_shards(&self) -> Vec<u32> {
         let zone = |id: u64| self.nodes.iter().find(|(node, _)| node.id == id).map(|(node, _)| node.zone.as_str());
         let active = self.nodes.iter().filter(|(node, _)| node.state == ACTIVE);
@@ -20,8 +17,8 @@ impl Survey {
         crowded.map(|shard| shard.id).collect()
     }
 
-    /// Says so if the replicas of a shard cannot all be in distinct zones, though zones are named: of the nodes as they are, or
-    /// without one that is about to leave.
+    /// A warning if nodes have zones, but too few for the replicas of a shard to be in distinct
+    /// ones. `without` is a node that is about to leave.
     pub(crate) fn scarce_zones(&self, without: Option<u64>) -> Option<String> {
         let staying = self.nodes.iter().filter(|(node, _)| node.state == ACTIVE && Some(node.id) != without);
         let zones: BTreeSet<&str> = staying.map(|(node, _)| node.zone.as_str()).collect();
@@ -31,15 +28,15 @@ impl Survey {
         }
         let named = |zone: &&str| if zone.is_empty() { "no zone".to_owned() } else { (*zone).to_owned() };
         let named: Vec<String> = zones.iter().map(named).collect();
-        let whence = without.map(|id| format!(" without node {id}")).unwrap_or_default();
+        let leaving = without.map(|id| format!(" without node {id}")).unwrap_or_default();
         Some(format!(
-            "the {replicas} replicas of a shard cannot be in distinct zones: the active nodes{whence} are in {} ({})",
+            "the {replicas} replicas of a shard cannot be in distinct zones: the active nodes{leaving} are in {} ({})",
             if zones.len() == 1 { "one zone".to_owned() } else { format!("{} zones", zones.len()) },
             named.join(", ")
         ))
     }
 
-    /// The zones of the nodes; an empty one is none.
+    /// The zones of the nodes.
     pub(crate) fn zones(&self) -> BTreeSet<&str> {
         self.nodes.iter().map(|(node, _)| node.zone.as_str()).filter(|zone| !zone.is_empty()).collect()
     }
@@ -51,9 +48,9 @@ mod tests {
     use crate::survey::tests::survey;
 
     #[test]
-    fn too_few_zones_are_told_where_zones_are_named() {
+    fn too_few_zones_are_reported_only_if_nodes_have_zones() {
         let mut survey = survey(&[]);
-        assert_eq!(survey.scarce_zones(None), None, "nobody names a zone");
+        assert_eq!(survey.scarce_zones(None), None, "no node has a zone");
         let name = |survey: &mut Survey, zones: [&str; 3]| {
             for ((node, _), zone) in survey.nodes.iter_mut().zip(zones) {
                 node.zone = zone.to_owned();

@@ -11,7 +11,7 @@ use tonic::{Code, Request, Status};
 use self::wire::kv_client::KvClient;
 use self::wire::{PutRequest, RangeRequest};
 use super::target::{ABSENT, ErrorKind, Target};
-use crate::args::Connect;
+use crate::connect::Connect;
 use crate::failure::{Exit, Failure};
 
 #[allow(missing_docs, unreachable_pub, clippy::all)]

@@ -29,7 +29,7 @@ use self::during::{Impact, Phases, Probes};
 use self::etcd::Etcd;
 use self::report::Report;
 use self::target::{Quorate, Target};
-use crate::args::Connect;
+use crate::connect::Connect;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Output};
 use crate::{duration, signals};

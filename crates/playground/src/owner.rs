@@ -1,22 +1,26 @@
-//! Whose connection is this? The kernel says which socket is at its other end, and which process has that socket open.
+//! Finds the process at the other end of a local TCP connection, from `/proc`.
+//!
+//! `/proc/net/tcp` gives the inode of the socket at the other end, and `/proc/PID/fd` the process
+//! that has that socket open.
 
 use std::fs;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::Path;
 
-/// Who holds the other end of a connection.
+/// The process at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     /// A node, by its place.
     Node(usize),
-    /// Another process of this machine.
+    /// Another process on this machine.
     Other,
-    /// Nobody any more.
+    /// The other end is closed.
     Gone,
 }
 
-/// Finds who called from `caller` to `listening` among the processes of the nodes. Reads `/proc`.
-pub(super) fn owner(caller: SocketAddr, listening: SocketAddr, processes: &[Option<u32>]) -> Owner {
+/// Finds the process that connected from `caller` to `listening` among the nodes' processes.
+/// Blocks: it reads `/proc`.
+pub(crate) fn owner(caller: SocketAddr, listening: SocketAddr, processes: &[Option<u32>]) -> Owner {
     let (SocketAddr::V4(caller), SocketAddr::V4(listening)) = (caller, listening) else { return Owner::Other };
     let sockets = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     let Some(inode) = inode(&sockets, caller, listening) else { return Owner::Gone };
@@ -31,9 +35,10 @@ pub(super) fn owner(caller: SocketAddr, listening: SocketAddr, processes: &[Opti
     }
 }
 
-/// The inode of the socket with these two ends, from the table of `/proc/net/tcp`; none: nobody has it open.
+/// The inode of the socket with these two ends, in the table of `/proc/net/tcp`; none: it is
+/// closed.
 fn inode(sockets: &str, local: SocketAddrV4, remote: SocketAddrV4) -> Option<&str> {
-    // The address is as it lies in memory, the port as it is written.
+    // The table has the address in the machine's byte order and the port in network order.
     let end = |at: SocketAddrV4| format!("{:08X}:{:04X}", u32::from_ne_bytes(at.ip().octets()), at.port());
     let (local, remote) = (end(local), end(remote));
     sockets.lines().find_map(|line| {
@@ -49,7 +54,8 @@ mod tests {
 
     use super::*;
 
-    /// This process calls itself: it is found among others; without it, it is another process; a closed one is gone.
+    /// This process connects to itself: it is found among other processes, is `Other` when it is
+    /// not listed, and `Gone` once the connection is closed.
     #[test]
     fn the_owner_of_a_connection_is_found() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,29 +1,28 @@
-//! What is told once everything serves: to people, and to scripts through the ready file.
+//! The announcement that everything serves: a screen for people, the ready file for scripts.
 
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::children::Children;
-use super::home::replace;
-use super::layout::Layout;
-use super::start::{Started, node_name};
-use crate::endpoint;
-use crate::failure::{Exit, Failure};
-use crate::output::id;
+use crate::children::Children;
+use crate::error::{Error, Kind};
+use crate::home::replace;
+use crate::layout::Layout;
+use crate::spawn::node_name;
+use crate::start::Started;
 
-/// Who listens where.
+/// The contents of the ready file.
 #[derive(Debug, Serialize)]
-pub(super) struct Ready {
+pub(crate) struct Ready {
     nodes: Vec<ReadyNode>,
-    /// The shortener's base URL; null: there is none.
+    /// The shortener's base URL; null: no shortener.
     shortener: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct ReadyNode {
-    #[serde(serialize_with = "id")]
-    id: u64,
+    /// A string, as all ids in our JSON: many readers lose digits of 64-bit numbers.
+    id: String,
     client: String,
     peer: String,
     ops: String,
@@ -32,9 +31,9 @@ struct ReadyNode {
 }
 
 impl Ready {
-    pub(super) fn of(layout: &Layout, started: &Started, children: &Children) -> Self {
+    pub(crate) fn of(layout: &Layout, started: &Started, children: &Children) -> Self {
         let nodes = layout.nodes.iter().zip(&started.node_ids).enumerate().map(|(number, (node, &id))| ReadyNode {
-            id,
+            id: id.to_string(),
             client: node.client.clone(),
             peer: node.peer.clone(),
             ops: node.ops.clone(),
@@ -49,25 +48,25 @@ fn url(address: &str) -> String {
     format!("http://{address}")
 }
 
-/// Writes the ready file; a reader sees all of it or none.
-pub(super) fn write(file: &Path, ready: &Ready) -> Result<(), Failure> {
+/// Writes the ready file atomically.
+pub(crate) fn write(file: &Path, ready: &Ready) -> Result<(), Error> {
     let mut text = serde_json::to_string_pretty(ready).expect("strings and numbers are always JSON");
     text.push('\n');
     replace(file, &text)
 }
 
-/// Takes the ready file away: nobody serves yet, or any more.
-pub(super) fn remove(file: &Path) -> Result<(), Failure> {
+/// Removes the ready file: the playground is not ready yet, or has stopped.
+pub(crate) fn remove(file: &Path) -> Result<(), Error> {
     match std::fs::remove_file(file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::new(Exit::Other, format!("cannot remove the ready file {}", file.display())).cause(error))
+            Err(Error::new(Kind::Failed, format!("cannot remove the ready file {}", file.display())).why(error))
         }
         _ => Ok(()),
     }
 }
 
-/// What to try.
-pub(super) fn screen(layout: &Layout, started: &Started, temporary: bool) -> String {
+/// The screen: addresses, and commands to try.
+pub(crate) fn screen(layout: &Layout, started: &Started, temporary: bool) -> String {
     let Started { restarted, took, .. } = started;
     let home = layout.logs.parent().unwrap_or(&layout.logs).display();
     let mut text = format!(
@@ -76,7 +75,7 @@ pub(super) fn screen(layout: &Layout, started: &Started, temporary: bool) -> Str
         layout.shards,
         layout.replicas,
         took.as_secs_f64(),
-        if *restarted { " (the cluster that was here)" } else { "" },
+        if *restarted { " (existing cluster restarted)" } else { "" },
         if temporary { " (removed on exit)" } else { "" },
     );
     let endpoints = layout.endpoints();
@@ -94,19 +93,19 @@ pub(super) fn screen(layout: &Layout, started: &Started, temporary: bool) -> Str
             url(address)
         );
     }
-    text += "        quorate playground kill 2    and then: quorate status; quorate playground start 2\n";
+    text += "        quorate playground kill 2    then: quorate status; quorate playground start 2\n";
     if layout.proxied {
-        text += "        quorate playground partition 1    and then: quorate kv get hello --read eventual; quorate playground heal\n";
+        text += "        quorate playground partition 1    then: quorate kv get hello --read eventual; quorate playground heal\n";
     }
-    text += "        quorate playground add    and then: quorate op list; quorate status\n\n";
-    text += "  Ctrl-C stops everything; twice kills it\n";
-    if endpoints[0] != endpoint::DEFAULT {
-        text += "  (the ports are not the usual ones: export QUORATE_ENDPOINTS first)\n";
+    text += "        quorate playground add    then: quorate op list; quorate status\n\n";
+    text += "  Ctrl-C stops everything; a second Ctrl-C kills it\n";
+    if !layout.has_default_ports() {
+        text += "  (these are not the default ports: export QUORATE_ENDPOINTS first)\n";
     }
     text
 }
 
-/// How to call this program by its name, if it is not to be found by it.
+/// A shell alias for this program; none if it is on the PATH.
 fn alias() -> Option<String> {
     let program = std::env::current_exe().ok()?;
     let paths = std::env::var_os("PATH").unwrap_or_default();
@@ -120,8 +119,8 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::super::layout::Shape;
     use super::*;
+    use crate::layout::Shape;
 
     fn playground() -> (Layout, Started) {
         let shape = Shape { nodes: 3, shards: 16, port_base: 7100, added: 0 };
@@ -146,13 +145,13 @@ mod tests {
     }
 
     #[test]
-    fn the_screen_says_what_to_try() {
+    fn the_screen_has_addresses_and_commands_to_try() {
         let (layout, started) = playground();
         let screen = screen(&layout, &started, true);
         assert!(screen.contains("✓ 3 nodes, 16 shards × 3 replicas ready in 1.9 s        data: /p (removed on exit)"));
         assert!(screen.contains("export QUORATE_ENDPOINTS=127.0.0.1:7100,127.0.0.1:7110,127.0.0.1:7120"));
         assert!(screen.contains("curl -s http://127.0.0.1:8080/v1/urls"));
         assert!(screen.contains("quorate playground partition 1"));
-        assert!(!screen.contains("not the usual ones"));
+        assert!(!screen.contains("not the default ports"));
     }
 }

@@ -12,39 +12,39 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child as Process, Command};
 use tokio::time::{Instant, sleep};
 
-use crate::failure::{Exit, Failure};
+use crate::error::{Error, Kind};
 use crate::orphan::DIE_WITH_PARENT;
-use crate::signals::Stops;
+use crate::terminal::Terminal;
 
-/// How long the children may take to stop by themselves.
+/// How long the children may take to stop: a node flushes its state first.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
-/// How often it is looked whether a child has ended.
+/// Interval of the checks for children that have exited.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How much of a dead child's log is shown.
+/// Bytes that are read from the end of an exited child's log.
 const TAIL_BYTES: u64 = 4 << 10;
-/// How many lines of it.
+/// Lines of them that are shown.
 const TAIL_LINES: usize = 12;
 
 /// One process.
 struct Child {
     name: String,
     process: Process,
-    /// How anybody would start it.
+    /// The command line that starts it by hand.
     command: String,
     log: PathBuf,
-    /// Its end was told already.
-    told: bool,
+    /// Whether its exit was reported, or expected.
+    reported: bool,
 }
 
-/// All of them. When this is dropped, those that still run are killed.
+/// All child processes. Those that still run are killed when this is dropped.
 #[derive(Default)]
-pub(super) struct Children {
+pub(crate) struct Children {
     children: Vec<Child>,
 }
 
-/// A child that has ended by itself.
+/// A child that exited unexpectedly.
 #[derive(Debug)]
-pub(super) struct Death {
+pub(crate) struct Death {
     name: String,
     status: ExitStatus,
     command: String,
@@ -53,30 +53,34 @@ pub(super) struct Death {
 }
 
 impl Children {
-    /// Starts this program once more, with these arguments; gives its process id. Its output goes to a log of its name.
+    /// Starts this program again with these arguments and returns the process id. Its output is
+    /// appended to a log of its name.
     ///
-    /// Called on the main thread: the child's death is tied to the thread that starts it.
-    pub(super) fn start(&mut self, name: &str, args: &[OsString], logs: &Path) -> Result<u32, Failure> {
-        let failure = |what: &str| Failure::new(Exit::Other, format!("cannot start {name}: {what}"));
-        let program = std::env::current_exe().map_err(|error| failure("this program is not found").cause(error))?;
+    /// Call it on the main thread: the kernel kills the child when the *thread* that started it
+    /// ends.
+    pub(crate) fn start(&mut self, name: &str, args: &[OsString], logs: &Path) -> Result<u32, Error> {
+        let failed = |step: &str| Error::new(Kind::Failed, format!("cannot start {name}: {step}"));
+        let program =
+            std::env::current_exe().map_err(|error| failed("the running program was not found").why(error))?;
         let log = logs.join(format!("{name}.log"));
         let output = fs::create_dir_all(logs)
             .and_then(|()| OpenOptions::new().create(true).append(true).open(&log))
-            .map_err(|error| failure("its log cannot be written").cause(error))?;
-        let errors = output.try_clone().map_err(|error| failure("its log cannot be written").cause(error))?;
+            .map_err(|error| failed("its log cannot be written").why(error))?;
+        let errors = output.try_clone().map_err(|error| failed("its log cannot be written").why(error))?;
         let mut command = Command::new(&program);
         command.args(args).stdin(Stdio::null()).stdout(output).stderr(errors).kill_on_drop(true);
-        // Ctrl-C in a terminal goes to the whole process group; stopping the children is for us to do.
+        // Ctrl-C in a terminal reaches the whole process group; the playground stops its children
+        // itself.
         command.process_group(0);
         for (variable, _) in std::env::vars_os().filter(|(variable, _)| is_ours(variable)) {
             command.env_remove(variable);
         }
         command.env(DIE_WITH_PARENT, std::process::id().to_string());
-        let process = command.spawn().map_err(|error| failure("the system refuses").cause(error))?;
-        let id = process.id().expect("it was not waited for yet");
+        let process = command.spawn().map_err(|error| failed("cannot create a process").why(error))?;
+        let id = process.id().expect("the process was not reaped yet");
         let command = shell_line(&program, args);
-        let child = Child { name: name.to_owned(), process, command, log, told: false };
-        // One that is started again takes its old place: the order is the order of stopping.
+        let child = Child { name: name.to_owned(), process, command, log, reported: false };
+        // A restarted child keeps its place, because children stop in reverse order of their start.
         match self.children.iter_mut().find(|child| child.name == name) {
             Some(ended) => *ended = child,
             None => self.children.push(child),
@@ -84,11 +88,11 @@ impl Children {
         Ok(id)
     }
 
-    /// A child that has ended and was not told of yet.
-    pub(super) fn death(&mut self) -> Option<Death> {
-        self.children.iter_mut().filter(|child| !child.told).find_map(|child| {
+    /// The next child whose exit was not reported yet.
+    pub(crate) fn death(&mut self) -> Option<Death> {
+        self.children.iter_mut().filter(|child| !child.reported).find_map(|child| {
             let status = child.process.try_wait().ok().flatten()?;
-            child.told = true;
+            child.reported = true;
             Some(Death {
                 name: child.name.clone(),
                 status,
@@ -99,8 +103,8 @@ impl Children {
         })
     }
 
-    /// Waits for the next child that ends.
-    pub(super) async fn next_death(&mut self) -> Death {
+    /// Waits for the next child that exits unexpectedly.
+    pub(crate) async fn next_death(&mut self) -> Death {
         loop {
             if let Some(death) = self.death() {
                 return death;
@@ -109,61 +113,63 @@ impl Children {
         }
     }
 
-    /// Kills a child at once, and waits until it is gone. That it ended is no news.
-    pub(super) async fn kill(&mut self, name: &str) {
+    /// Kills a child and waits until it is gone. Its exit is not reported.
+    pub(crate) async fn kill(&mut self, name: &str) {
         if let Some(child) = self.children.iter_mut().find(|child| child.name == name) {
-            child.told = true;
-            // Fails only where it has ended by itself a moment ago.
+            child.reported = true;
+            // Fails only if the child has just exited by itself.
             let _ = child.process.kill().await;
         }
     }
 
-    /// Stops a child where it is.
-    pub(super) fn pause(&self, name: &str) -> Result<(), Failure> {
+    /// Suspends a child (SIGSTOP).
+    pub(crate) fn pause(&self, name: &str) -> Result<(), Error> {
         self.signal(name, Signal::STOP)
     }
 
-    /// Lets a child that was paused go on.
-    pub(super) fn resume(&self, name: &str) -> Result<(), Failure> {
+    /// Continues a suspended child (SIGCONT).
+    pub(crate) fn resume(&self, name: &str) -> Result<(), Error> {
         self.signal(name, Signal::CONT)
     }
 
-    fn signal(&self, name: &str, signal: Signal) -> Result<(), Failure> {
+    fn signal(&self, name: &str, signal: Signal) -> Result<(), Error> {
         let child = self.children.iter().find(|child| child.name == name).and_then(Child::pid);
         let sent = child.map_or(Err(rustix::io::Errno::SRCH), |child| kill_process(child, signal));
-        sent.map_err(|error| Failure::new(Exit::Other, format!("cannot signal {name}")).cause(error))
+        sent.map_err(|error| Error::new(Kind::Failed, format!("cannot signal {name}")).why(error))
     }
 
-    /// The process id of a child that still runs.
-    pub(super) fn id(&self, name: &str) -> Option<u32> {
+    /// The process id of a running child.
+    pub(crate) fn id(&self, name: &str) -> Option<u32> {
         self.children.iter().find(|child| child.name == name).and_then(|child| child.process.id())
     }
 
-    /// Whether a child has ended by itself.
-    pub(super) fn has_ended(&mut self, name: &str) -> bool {
+    /// Whether a child has exited.
+    pub(crate) fn has_exited(&mut self, name: &str) -> bool {
         let child = self.children.iter_mut().find(|child| child.name == name);
         child.is_some_and(|child| !matches!(child.process.try_wait(), Ok(None)))
     }
 
-    /// Asks all to stop, and waits. Kills what still runs at another request to stop, or when the time is over.
-    pub(super) async fn stop(&mut self, stops: &mut Stops) {
-        // The last one first: the shortener stands on the nodes.
+    /// Stops all children and waits for them. Kills the remaining ones at the next request to stop
+    /// or after [`STOP_DEADLINE`].
+    pub(crate) async fn stop(&mut self, terminal: &mut Terminal) {
+        // In reverse order, because the shortener uses the nodes.
         for child in self.children.iter().rev() {
-            child.terminate();
+            child.terminate(terminal);
         }
         let deadline = Instant::now() + STOP_DEADLINE;
         while self.running() > 0 {
             tokio::select! {
                 () = sleep(LOOK_EVERY) => {}
-                () = stops.next() => break,
+                () = terminal.stopped() => break,
             }
             if Instant::now() >= deadline {
-                tell!("{} processes did not stop within {} s and are killed", self.running(), STOP_DEADLINE.as_secs());
+                let (left, seconds) = (self.running(), STOP_DEADLINE.as_secs());
+                terminal.line(format_args!("killing {left} processes that did not stop within {seconds} s"));
                 break;
             }
         }
         for child in &mut self.children {
-            // Also reaps what has ended already.
+            // Also reaps children that have exited already.
             let _ = child.process.kill().await;
         }
     }
@@ -174,45 +180,45 @@ impl Children {
 }
 
 impl Child {
-    /// A process that was reaped has no id any more: its number may be somebody else's.
+    /// The process id; none once the child was reaped, as the system may have reused the number.
     fn pid(&self) -> Option<Pid> {
         self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
     }
 
-    fn terminate(&self) {
+    fn terminate(&self, terminal: &Terminal) {
         let Some(id) = self.pid() else { return };
-        // One that is paused hears of it when it goes on.
+        // A suspended process handles SIGTERM only after SIGCONT.
         if let Err(error) = kill_process(id, Signal::TERM).and_then(|()| kill_process(id, Signal::CONT)) {
-            tell!("cannot stop {}: {error}", self.name);
+            terminal.line(format_args!("cannot stop {}: {error}", self.name));
         }
     }
 }
 
 impl Death {
-    /// As the cause of a failure to start.
-    pub(super) fn failure(self) -> Failure {
-        Failure::new(Exit::Other, format!("{} ended: {}", self.name, self.status))
-            .cause(self.tail)
-            .hint(format!("its log is {}", self.log.display()))
+    /// The exit as the reason why the playground could not start.
+    pub(crate) fn into_error(self) -> Error {
+        Error::new(Kind::Failed, format!("{} exited: {}", self.name, self.status))
+            .why(self.tail)
+            .next(format!("read its log: {}", self.log.display()))
     }
 }
 
 impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{} ended: {}; the last lines of {}:", self.name, self.status, self.log.display())?;
+        writeln!(f, "\n{} exited: {}; the last lines of {}:", self.name, self.status, self.log.display())?;
         for line in self.tail.lines() {
             writeln!(f, "    {line}")?;
         }
-        writeln!(f, "  the others go on. Start it again:\n    {}", self.command)
+        writeln!(f, "  The other processes are still running. Restart this one:\n    {}", self.command)
     }
 }
 
-/// Settings of this process that must not leak into its children, which get theirs as arguments.
+/// Whether a variable is a setting of this process. Children get their settings as arguments.
 fn is_ours(variable: &OsString) -> bool {
     variable.to_str().is_some_and(|name| name.starts_with("QUORATE_") && name != "QUORATE_LOG_LEVEL")
 }
 
-/// The command as one types it.
+/// The command line, quoted for a shell.
 fn shell_line(program: &Path, args: &[OsString]) -> String {
     let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:,=+@%".contains(&b));
     let quoted = |text: &str| match plain(text) && !text.is_empty() {
@@ -243,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_end_of_a_log_is_shown() {
+    fn only_the_last_lines_of_a_log_are_shown() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("l");
         let lines: Vec<String> = (0..1_000).map(|number| format!("line {number}")).collect();
@@ -253,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_can_be_pasted() {
+    fn a_command_line_can_be_pasted_into_a_shell() {
         let args = ["node", "start", "--data-dir", "/a b/it's"].map(OsString::from);
         assert_eq!(shell_line(Path::new("/bin/quorate"), &args), r"/bin/quorate node start --data-dir '/a b/it'\''s'");
     }
@@ -266,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_is_told_with_its_log_and_how_to_start_again() {
+    fn an_exit_is_reported_with_log_and_restart_command() {
         use std::os::unix::process::ExitStatusExt as _;
         let death = Death {
             name: "node-2".into(),
@@ -276,9 +282,9 @@ mod tests {
             tail: "one\ntwo".into(),
         };
         let text = death.to_string();
-        assert!(text.contains("node-2 ended: signal: 9 (SIGKILL); the last lines of /p/logs/node-2.log:"), "{text}");
+        assert!(text.contains("node-2 exited: signal: 9 (SIGKILL); the last lines of /p/logs/node-2.log:"), "{text}");
         assert!(text.contains("    one\n    two\n"), "{text}");
-        assert!(text.contains("Start it again:\n    quorate node start\n"), "{text}");
-        assert!(death.failure().to_string().contains("cause: one\n         two\n"));
+        assert!(text.contains("Restart this one:\n    quorate node start\n"), "{text}");
+        assert_eq!(death.into_error().why, ["one\ntwo"]);
     }
 }

@@ -1,116 +1,90 @@
-//! `node`: `start` runs a storage node as a process (the one file that touches `quorate_node`); the other verbs are in `nodes`.
+//! `node start`: runs a storage node as a process. The only file that uses `quorate_node`.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use quorate_node::{Limits, NodeConfig, NodeError};
 use quorate_types::topology::NodeAddresses;
 
+use crate::connect::{ENDPOINT_DEFAULT, endpoint};
 use crate::failure::{Exit, Failure};
 use crate::log::LogArgs;
-use crate::{endpoint, nodes, signals};
-
-/// Run a node; list, drain, remove and replace nodes.
-#[derive(Debug, Subcommand)]
-pub(crate) enum NodeCommand {
-    /// Start a node and serve until SIGTERM or Ctrl-C. It waits until `cluster init` names it or a cluster lets it join.
-    Start(Box<StartArgs>),
-    /// List the nodes, their state, and what they hold.
-    List(nodes::ListArgs),
-    /// Show one node.
-    Show(nodes::ShowArgs),
-    /// Move everything away from a node, so that it can be stopped or removed.
-    Drain(Box<nodes::OneArgs>),
-    /// Let a node that was draining keep what it has and take replicas again.
-    Undrain(Box<nodes::OneArgs>),
-    /// Remove a node for good: a drained one, or with --dead one that will never come back.
-    Remove(Box<nodes::RemoveArgs>),
-    /// Put one node in the place of another: its replicas move there, and it is removed.
-    Replace(Box<nodes::ReplaceArgs>),
-}
+use crate::signals;
 
 #[derive(Args, Debug)]
 pub(crate) struct StartArgs {
-    /// Where the node keeps its data. Made if it is not there; belongs to one node of one cluster from then on.
+    /// Directory of the node's data. Created if missing; from then on it belongs to one node of one
+    /// cluster.
     #[arg(long, env = "QUORATE_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
     /// Client addresses of nodes of the cluster to join.
-    #[arg(long, env = "QUORATE_JOIN", value_name = "HOST:PORT,…", value_delimiter = ',', value_parser = endpoint::parse)]
+    #[arg(long, env = "QUORATE_JOIN", value_name = "HOST:PORT,…", value_delimiter = ',', value_parser = endpoint)]
     join: Vec<String>,
     #[command(flatten)]
     listen: Listen,
     #[command(flatten)]
     advertise: Advertise,
-    /// The part of the world that fails together with this node: replicas of a shard go to different zones.
+    /// Failure zone of this node. Replicas of a shard are placed in different zones.
     #[arg(long, env = "QUORATE_ZONE", value_name = "NAME", default_value = "", value_parser = zone)]
     zone: String,
-    /// The node's share of the replicas relative to others.
+    /// The node's share of the replicas, relative to the weights of other nodes.
     #[arg(long, env = "QUORATE_WEIGHT", default_value_t = quorate_node::WEIGHT_DEFAULT)]
     weight: u32,
-    /// How much log each shard keeps for replicas that fall behind, in bytes: beyond it they get a snapshot.
+    /// Log bytes that each shard retains for lagging replicas; beyond this they receive a snapshot.
     #[arg(long, env = "QUORATE_LOG_RETAINED_BYTES", value_name = "BYTES", default_value_t = Limits::default().log_retained_bytes_per_group)]
     log_retained_bytes: u64,
-    /// Listen beyond loopback although connections are not encrypted: only where the network is trusted.
+    /// Allow listening beyond loopback. Connections are not encrypted: use only in trusted
+    /// networks.
     #[arg(long, env = "QUORATE_INSECURE")]
     insecure: bool,
     #[command(flatten)]
     log: LogArgs,
 }
 
-/// The name of a zone. One with a blank in it is a slip of the keyboard, and would be another zone.
-fn zone(text: &str) -> Result<String, String> {
+/// A zone name with white space or control characters: a typing mistake, which would silently be
+/// another zone.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("a zone name has no white space and no control characters")]
+struct BadZone;
+
+fn zone(text: &str) -> Result<String, BadZone> {
     match text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        true => Err("a zone's name has no white space and no control characters".to_owned()),
+        true => Err(BadZone),
         false => Ok(text.to_owned()),
     }
 }
 
-/// Where the node listens.
+/// Addresses that the node listens on.
 #[derive(Args, Debug)]
 struct Listen {
-    /// Where to listen for clients (gRPC).
-    #[arg(long, env = "QUORATE_CLIENT_LISTEN", value_name = "HOST:PORT", default_value = endpoint::DEFAULT)]
+    /// Listen address for clients (gRPC).
+    #[arg(long, env = "QUORATE_CLIENT_LISTEN", value_name = "HOST:PORT", default_value = ENDPOINT_DEFAULT)]
     client_listen: String,
-    /// Where to listen for other nodes (gRPC).
+    /// Listen address for other nodes (gRPC).
     #[arg(long, env = "QUORATE_PEER_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7101")]
     peer_listen: String,
-    /// Where to listen for operators: /metrics, /livez, /readyz (HTTP).
+    /// Listen address for operators: /metrics, /livez, /readyz (HTTP).
     #[arg(long, env = "QUORATE_OPS_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7102")]
     ops_listen: String,
 }
 
-/// Where others reach the node, if not where it listens.
+/// Addresses at which others reach the node, if they differ from the listen addresses.
 #[derive(Args, Debug)]
 struct Advertise {
-    /// Where clients reach the node; without it, where it listens.
-    #[arg(long, env = "QUORATE_ADVERTISE_CLIENT", value_name = "HOST:PORT", value_parser = endpoint::parse)]
+    /// Address at which clients reach the node; by default the listen address.
+    #[arg(long, env = "QUORATE_ADVERTISE_CLIENT", value_name = "HOST:PORT", value_parser = endpoint)]
     advertise_client: Option<String>,
-    /// Where other nodes reach it.
-    #[arg(long, env = "QUORATE_ADVERTISE_PEER", value_name = "HOST:PORT", value_parser = endpoint::parse)]
+    /// Address at which other nodes reach it.
+    #[arg(long, env = "QUORATE_ADVERTISE_PEER", value_name = "HOST:PORT", value_parser = endpoint)]
     advertise_peer: Option<String>,
-    /// Where operators reach it.
-    #[arg(long, env = "QUORATE_ADVERTISE_OPS", value_name = "HOST:PORT", value_parser = endpoint::parse)]
+    /// Address at which operators reach it.
+    #[arg(long, env = "QUORATE_ADVERTISE_OPS", value_name = "HOST:PORT", value_parser = endpoint)]
     advertise_ops: Option<String>,
 }
 
-impl NodeCommand {
-    /// Runs the node to its end, or asks the cluster about its nodes.
-    pub(crate) async fn run(self) -> Result<(), Failure> {
-        match self {
-            NodeCommand::Start(args) => args.serve().await,
-            NodeCommand::List(args) => signals::or_interrupted(nodes::list(args)).await,
-            NodeCommand::Show(args) => signals::or_interrupted(nodes::show(args)).await,
-            NodeCommand::Drain(args) => nodes::drain(*args).await,
-            NodeCommand::Undrain(args) => nodes::undrain(*args).await,
-            NodeCommand::Remove(args) => nodes::remove(*args).await,
-            NodeCommand::Replace(args) => nodes::replace(*args).await,
-        }
-    }
-}
-
 impl StartArgs {
-    /// Runs the node to its end.
-    async fn serve(self) -> Result<(), Failure> {
+    /// Runs the node until SIGTERM or Ctrl-C.
+    pub(super) async fn serve(self) -> Result<(), Failure> {
         quorate_node::stop_on_panic();
         self.log.start()?;
         let shutdown = signals::shutdown()?;
@@ -137,7 +111,7 @@ impl StartArgs {
     }
 }
 
-/// The node knows its exit codes; here they get their names.
+/// A node that stopped with an error. The node chooses the exit code; this finds its name.
 fn stopped(error: &NodeError) -> Failure {
     Failure::new(exit(error.exit_code()), "the node stopped").chain(error)
 }

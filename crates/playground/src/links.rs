@@ -1,13 +1,16 @@
-//! The network between the nodes, as far as a playground can cut it: a proxy before each node's peer port.
+//! The network between the nodes: a proxy before each node's peer port, which partitions close.
 //!
 //! ```text
 //!   node 1 ──┐                ┌─ P+1  proxy ── P+3  node 1
-//!   node 2 ──┼─ peer address ─┼─ P+11 proxy ── P+13 node 2      a proxy knows by the connection's owner who calls,
-//!   node 3 ──┘                └─ P+21 proxy ── P+23 node 3      and so whether the cut lies between the two
+//!   node 2 ──┼─ peer address ─┼─ P+11 proxy ── P+13 node 2
+//!   node 3 ──┘                └─ P+21 proxy ── P+23 node 3
 //! ```
 //!
-//! A cut is silent, as in a real network: bytes stay where they are and nobody is told. What stood still for a short time goes on
-//! when the cut is healed. Clients reach the nodes without a proxy, so they keep reaching both sides.
+//! A proxy finds the process that connects, and thus the node at the other end, through `owner`.
+//!
+//! A partition is silent, as in a real network: bytes are held back and neither end is notified.
+//! Connections that were held back for less than [`STALL_MAX`] resume when the partition heals.
+//! Clients connect without a proxy, so they reach the nodes on both sides.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,21 +23,22 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::layout::NodePlan;
-use super::owner::{Owner, owner};
-use crate::failure::{Exit, Failure};
+use crate::error::{Error, Kind};
+use crate::layout::NodePlan;
+use crate::owner::{Owner, owner};
 
-/// Read at a time.
+/// Bytes of one read.
 const CHUNK_BYTES: usize = 64 << 10;
-/// A connection that stood still for so long is given up; whoever waits at its ends has given it up before.
+/// A connection that was held back for this long is closed. The nodes at its ends time out earlier.
 const STALL_MAX: Duration = Duration::from_secs(10);
-/// Connections through one proxy at a time. Nine nodes need fewer than a hundred; more wait to be accepted.
+/// Concurrent connections of one proxy; further ones wait to be accepted. Nine nodes need fewer
+/// than a hundred.
 const CONNECTIONS_MAX: usize = 512;
 
-/// What all proxies look at.
+/// The state that all proxies share.
 #[derive(Clone, Debug, Default)]
 struct Network {
-    /// The nodes on one side of the cut, by their places in the layout; the others are on the other side.
+    /// The nodes on one side of the partition, by place in the layout. Empty: no partition.
     side: BTreeSet<usize>,
     /// The process of each node, by its place.
     processes: Vec<Option<u32>>,
@@ -42,30 +46,30 @@ struct Network {
 
 impl Network {
     fn is_cut(&self, from: Option<usize>, to: usize) -> bool {
-        // Whoever is no node is not of this network.
+        // Processes that are not nodes are not part of this network.
         from.is_some_and(|from| self.side.contains(&from) != self.side.contains(&to))
     }
 }
 
-/// The proxies. They end when this is dropped.
+/// The proxies. They stop when this is dropped.
 #[derive(Debug)]
-pub(super) struct Links {
+pub(crate) struct Links {
     network: watch::Sender<Network>,
     proxies: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Links {
     /// A network without nodes.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Links { network: watch::Sender::new(Network::default()), proxies: Vec::new() }
     }
 
     /// Starts the proxy before the next node of the layout.
-    pub(super) async fn add(&mut self, node: &NodePlan) -> Result<(), Failure> {
+    pub(crate) async fn add(&mut self, node: &NodePlan) -> Result<(), Error> {
         let listener = TcpListener::bind(&node.peer).await.map_err(|error| {
-            Failure::new(Exit::Other, format!("cannot listen on {}", node.peer))
-                .cause(error)
-                .hint("is another playground running? or give another --port-base")
+            Error::new(Kind::Failed, format!("cannot listen on {}", node.peer))
+                .why(error)
+                .next("stop the other playground, or choose another --port-base")
         })?;
         let place = self.proxies.len();
         let proxy = Proxy { place, target: node.peer_listen.clone(), network: self.network.subscribe() };
@@ -73,21 +77,21 @@ impl Links {
         Ok(())
     }
 
-    /// Takes note of the process of a node; calls are told apart by it.
-    pub(super) fn runs_as(&self, place: usize, process: Option<u32>) {
+    /// Sets the process of a node, by which proxies recognize its connections.
+    pub(crate) fn set_process(&self, place: usize, process: Option<u32>) {
         self.network.send_modify(|network| {
             network.processes.resize(network.processes.len().max(place + 1), None);
             network.processes[place] = process;
         });
     }
 
-    /// Cuts these nodes from the others; an empty set heals.
-    pub(super) fn cut(&self, side: BTreeSet<usize>) {
+    /// Partitions these nodes from the others; an empty set heals.
+    pub(crate) fn cut(&self, side: BTreeSet<usize>) {
         self.network.send_modify(|network| network.side = side);
     }
 
-    /// The nodes on one side of the cut; empty: there is none.
-    pub(super) fn side(&self) -> BTreeSet<usize> {
+    /// The nodes on one side of the partition; empty: there is none.
+    pub(crate) fn side(&self) -> BTreeSet<usize> {
         self.network.borrow().side.clone()
     }
 }
@@ -102,7 +106,7 @@ struct Proxy {
 
 impl Proxy {
     async fn run(self, listener: TcpListener) {
-        // Connections end with the proxy: the set aborts what it holds when it is dropped.
+        // Connections end with the proxy: a dropped set aborts its tasks.
         let mut connections = JoinSet::new();
         loop {
             while connections.len() >= CONNECTIONS_MAX {
@@ -110,14 +114,14 @@ impl Proxy {
             }
             match listener.accept().await {
                 Ok((caller, address)) => drop(connections.spawn(self.clone().carry(caller, address))),
-                // Out of file descriptors, or the caller is gone already: a pause, and on.
+                // Out of file descriptors, or the caller is gone already. Both pass.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
             while connections.try_join_next().is_some() {}
         }
     }
 
-    /// Carries one connection until an end closes it, or a cut stalls it for too long.
+    /// Forwards one connection until either end closes it, or a partition stalls it for too long.
     async fn carry(self, caller: TcpStream, address: SocketAddr) {
         let processes = self.network.borrow().processes.clone();
         let Ok(listening) = caller.local_addr() else { return };
@@ -132,7 +136,7 @@ impl Proxy {
             return;
         }
         let Ok(node) = TcpStream::connect(&self.target).await else { return };
-        // Failing to switch the delay off only makes it slower.
+        // With Nagle's delay the proxy is only slower, so errors are ignored.
         let _ = (caller.set_nodelay(true), node.set_nodelay(true));
         let (from_caller, to_caller) = caller.into_split();
         let (from_node, to_node) = node.into_split();
@@ -143,7 +147,7 @@ impl Proxy {
     }
 }
 
-/// Open while no cut lies between the two.
+/// Between two nodes: open while no partition separates them.
 #[derive(Clone)]
 struct Gate {
     from: Option<usize>,
@@ -151,7 +155,7 @@ struct Gate {
     network: watch::Receiver<Network>,
 }
 
-/// The cut lasted too long.
+/// The partition lasted longer than [`STALL_MAX`].
 struct Stalled;
 
 impl Gate {
@@ -192,17 +196,18 @@ mod tests {
         echo().await.1
     }
 
-    /// This process plays node 0, which calls node 1: a cut stops both directions, also of a connection that is open, and
-    /// what stood still goes on afterwards. A cut on whose one side both are does nothing.
+    /// This process plays node 0, which connects to node 1. A partition holds back both directions,
+    /// also on an open connection, and healing releases the bytes. A partition with both nodes on
+    /// one side has no effect.
     #[tokio::test]
-    async fn a_cut_stops_both_directions_and_heals() {
+    async fn a_partition_holds_back_both_directions_and_heals() {
         let (listener, target) = echo().await;
         let mut links = Links::new();
         let plan = |peer: String, peer_listen: String| NodePlan { peer, peer_listen, ..NodePlan::default() };
         links.add(&plan(free_address().await, free_address().await)).await.unwrap();
         let peer = free_address().await;
         links.add(&plan(peer.clone(), target)).await.unwrap();
-        links.runs_as(0, Some(std::process::id()));
+        links.set_process(0, Some(std::process::id()));
 
         let mut caller = TcpStream::connect(&peer).await.unwrap();
         let (mut node, _) = listener.accept().await.unwrap();
@@ -217,10 +222,10 @@ mod tests {
         caller.write_all(b"c").await.unwrap();
         node.write_all(b"d").await.unwrap();
         let silence = Duration::from_millis(300);
-        assert!(timeout(silence, node.read_exact(&mut byte)).await.is_err(), "a request passed the cut");
-        assert!(timeout(silence, caller.read_exact(&mut byte)).await.is_err(), "a reply passed the cut");
+        assert!(timeout(silence, node.read_exact(&mut byte)).await.is_err(), "a request crossed the partition");
+        assert!(timeout(silence, caller.read_exact(&mut byte)).await.is_err(), "a reply crossed the partition");
         let _other = TcpStream::connect(&peer).await.unwrap();
-        assert!(timeout(silence, listener.accept()).await.is_err(), "a new connection passed the cut");
+        assert!(timeout(silence, listener.accept()).await.is_err(), "a new connection crossed the partition");
 
         links.cut(BTreeSet::new());
         node.read_exact(&mut byte).await.unwrap();
@@ -230,14 +235,14 @@ mod tests {
         listener.accept().await.unwrap();
     }
 
-    /// Whoever is no node of the playground is not cut off.
+    /// A partition does not affect processes that are not nodes of the playground.
     #[tokio::test]
-    async fn other_processes_are_not_of_the_network() {
+    async fn other_processes_cross_a_partition() {
         let (listener, target) = echo().await;
         let mut links = Links::new();
         let peer = free_address().await;
         links.add(&NodePlan { peer: peer.clone(), peer_listen: target, ..NodePlan::default() }).await.unwrap();
-        links.runs_as(0, None);
+        links.set_process(0, None);
         links.cut(BTreeSet::from([0]));
         let _caller = TcpStream::connect(&peer).await.unwrap();
         listener.accept().await.unwrap();
