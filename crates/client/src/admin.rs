@@ -98,8 +98,8 @@ pub struct AdminClient {
 ///
 /// # Errors
 ///
-/// [`AdminErrorKind::Invalid`] for an address that is not `host:port`; [`AdminErrorKind::Unreachable`]
-/// when there is no connection in time.
+/// [`AdminErrorKind::Invalid`] for an address that is not `host:port`;
+/// [`AdminErrorKind::Unreachable`] when there is no connection in time.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -202,8 +202,8 @@ impl AdminClient {
     }
 
     requests! {
-        /// Bootstraps a cluster of exactly these nodes. Repeating it is harmless; another set of nodes
-        /// is a [`AdminErrorKind::Conflict`].
+        /// Bootstraps a cluster of exactly these nodes. Repeating it is harmless; another set of
+        /// nodes is a [`AdminErrorKind::Conflict`].
         init_cluster(wire::InitClusterRequest) -> wire::InitClusterResponse;
         /// Hashes this node's replica of a shard at its last applied entry.
         hash_shard(wire::HashShardRequest) -> wire::HashShardResponse;

@@ -48,10 +48,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Restricts the client to the nodes with the given endpoints. An operation that only another node
-    /// can serve fails immediately with [`Error::Unreachable`]: a strong operation if another node
-    /// leads the shard, an eventual read if none of these nodes has a replica. For tests and for
-    /// looking at one node; applications should leave it off.
+    /// Restricts the client to the nodes with the given endpoints. An operation that only another
+    /// node can serve fails immediately with [`Error::Unreachable`]: a strong operation if another
+    /// node leads the shard, an eventual read if none of these nodes has a replica. For tests and
+    /// for looking at one node; applications should leave it off.
     pub fn pinned(mut self) -> Self {
         self.pinned = true;
         self
@@ -62,8 +62,8 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// [`Error::Invalid`] when there is no endpoint, or one that is not `host:port`;
-    /// [`Error::Unreachable`], naming every endpoint and its failure, when none of them returned the
-    /// map within the deadline.
+    /// [`Error::Unreachable`], naming every endpoint and its failure, when none of them returned
+    /// the map within the deadline.
     pub async fn connect(self) -> Result<Client, Error> {
         let client = self.unconnected()?;
         client.router.connect(client.deadline).await?;

@@ -34,9 +34,9 @@
 //!                                  deadline                          AdminClient ─────┘
 //! ```
 //!
-//! This crate checks limits, builds operations, and owns the gRPC side: connections (`grpc`) and the
-//! admin client (`admin`). It deliberately makes no decision about replicas: the choice of a replica,
-//! retries and unknown outcomes are in `quorate_router`. Read `operation` next.
+//! This crate checks limits, builds operations, and owns the gRPC side: connections (`grpc`) and
+//! the admin client (`admin`). It deliberately makes no decision about replicas: the choice of a
+//! replica, retries and unknown outcomes are in `quorate_router`. Read `operation` next.
 
 mod admin;
 mod builder;
@@ -85,8 +85,8 @@ impl Client {
     /// # Errors
     ///
     /// [`Error::Invalid`] when there is no endpoint, or one that is not `host:port`;
-    /// [`Error::Unreachable`], naming every endpoint and its failure, when none of them returned the
-    /// cluster's map within [`DEADLINE_DEFAULT`].
+    /// [`Error::Unreachable`], naming every endpoint and its failure, when none of them returned
+    /// the cluster's map within [`DEADLINE_DEFAULT`].
     pub async fn connect(endpoints: &str) -> Result<Client, Error> {
         Self::builder().endpoints(endpoints.split(',').map(str::trim).filter(|part| !part.is_empty())).connect().await
     }
@@ -108,14 +108,14 @@ impl Client {
     /// # Errors
     ///
     /// [`Error::Refused`] when the condition did not hold; [`Error::Unknown`] when the write may or
-    /// may not have been applied; [`Error::Invalid`] for a key or value beyond the limits; every other
-    /// error when nothing was applied within the deadline.
+    /// may not have been applied; [`Error::Invalid`] for a key or value beyond the limits; every
+    /// other error when nothing was applied within the deadline.
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl Into<bytes::Bytes>) -> Put {
         Put::new(self.clone(), key.as_ref(), value.into())
     }
 
-    /// Deletes a key, unless the deletion has a condition that does not hold. Deleting an absent key
-    /// succeeds.
+    /// Deletes a key, unless the deletion has a condition that does not hold. Deleting an absent
+    /// key succeeds.
     ///
     /// # Errors
     ///

@@ -101,8 +101,8 @@ macro_rules! conditions {
             self
         }
 
-        /// Adds the condition that the key's record has this version; 0 means that the key is absent.
-        /// Replaces an earlier condition.
+        /// Adds the condition that the key's record has this version; 0 means that the key is
+        /// absent. Replaces an earlier condition.
         pub fn if_version(mut self, version: u64) -> Self {
             self.change.condition = Some(Expected::Version(version));
             self

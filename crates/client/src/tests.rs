@@ -60,8 +60,8 @@ async fn a_pinned_client_uses_its_node_only() {
     assert_eq!((cluster.node(1).hellos(), cluster.node(3).hellos()), (0, 0));
 }
 
-/// A write whose stream ended is retried with the same stamp, also at another node, and its outcome is
-/// reported.
+/// A write whose stream ended is retried with the same stamp, also at another node, and its outcome
+/// is reported.
 #[tokio::test]
 async fn a_lost_write_is_retried_with_the_same_stamp() {
     let cluster = FakeCluster::start(3).await;

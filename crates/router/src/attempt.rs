@@ -26,7 +26,8 @@ pub enum Attempt {
         /// How long the attempt waited, including the time before the request left.
         waited: Duration,
     },
-    /// No node could be tried: every replica was tried since the last pause, or its breaker is open.
+    /// No node could be tried: every replica was tried since the last pause, or its breaker is
+    /// open.
     NoReplica,
     /// The request is certainly not applied, and the same node may serve it after a pause.
     Retry(&'static str),
@@ -46,8 +47,8 @@ impl Attempt {
         }
     }
 
-    /// An answer that does not fit the request. The node served *something*, so the request may have
-    /// been applied.
+    /// An answer that does not fit the request. The node served *something*, so the request may
+    /// have been applied.
     pub(crate) fn unfitting(request: &str, answer: &KvAnswer) -> Self {
         Attempt::Lost(format!("answered {request} with {answer:?}").into())
     }

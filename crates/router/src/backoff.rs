@@ -1,8 +1,8 @@
 //! The pause before the next attempt: exponential back-off with full jitter.
 //!
-//! Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015): the pause is uniform
-//! between zero and a bound that doubles, so that the clients of a shard that just lost its leader do
-//! not return in step.
+//! Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015): the pause is
+//! uniform between zero and a bound that doubles, so that the clients of a shard that just lost its
+//! leader do not return in step.
 
 use std::time::Duration;
 

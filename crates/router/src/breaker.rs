@@ -8,8 +8,8 @@
 //!     └────────────────────────────────────────── half-open ──────┘
 //! ```
 //!
-//! Pure: time is passed in. The breaker also spaces out reconnections: a connection is only opened for
-//! a request, and an open breaker lets no request through.
+//! Pure: time is passed in. The breaker also spaces out reconnections: a connection is only opened
+//! for a request, and an open breaker lets no request through.
 
 use std::time::Duration;
 

@@ -14,8 +14,9 @@ pub struct RouterConfig {
     pub endpoints: Vec<HostPort>,
     /// How long a connection to a node may take, including its handshake.
     pub connect_timeout: Duration,
-    /// Restricts the router to the nodes whose client addresses are the endpoints. An operation that
-    /// only another node can serve then fails immediately. False: the map names the other nodes.
+    /// Restricts the router to the nodes whose client addresses are the endpoints. An operation
+    /// that only another node can serve then fails immediately. False: the map names the other
+    /// nodes.
     pub pinned: bool,
 }
 

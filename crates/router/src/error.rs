@@ -9,24 +9,25 @@ use quorate_types::Record;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No endpoint was reachable, or the shard had no quorum or no leader until the deadline. Nothing
-    /// was applied: try again when the cluster has recovered.
+    /// No endpoint was reachable, or the shard had no quorum or no leader until the deadline.
+    /// Nothing was applied: try again when the cluster has recovered.
     #[error("unreachable: {reason}")]
     Unreachable {
         /// The attempts and their failures.
         reason: String,
     },
-    /// The write's condition did not hold. Nothing was changed: decide again from the current record.
+    /// The write's condition did not hold. Nothing was changed: decide again from the current
+    /// record.
     #[error("the condition does not hold: {}", describe(*version))]
     Refused {
         /// The version of the key's record at that time. 0 if the key was absent.
         version: u64,
-        /// The key's record at that time. None if the key was absent, or if the write was retried and
-        /// the record has changed since.
+        /// The key's record at that time. None if the key was absent, or if the write was retried
+        /// and the record has changed since.
         current: Option<Record>,
     },
-    /// The write may or may not have been applied. Read the key to find out: sending the write again
-    /// as a new one may apply it twice.
+    /// The write may or may not have been applied. Read the key to find out: sending the write
+    /// again as a new one may apply it twice.
     #[error("outcome unknown, the write may or may not have been applied: {reason}")]
     Unknown {
         /// The first attempt that may have been applied, and the end of the operation.
@@ -38,12 +39,12 @@ pub enum Error {
         /// The mistake.
         reason: String,
     },
-    /// The shard's nodes have less free disk than their reserve. Nothing was applied. Reads and deletes
-    /// still work: free disk space or add nodes.
+    /// The shard's nodes have less free disk than their reserve. Nothing was applied. Reads and
+    /// deletes still work: free disk space or add nodes.
     #[error("the disk is below its reserve of free space; nothing was written; free disk space or add nodes")]
     DiskFull,
-    /// The cluster, or this client, was overloaded until the deadline. Nothing was applied: try again
-    /// later, or with fewer requests at a time.
+    /// The cluster, or this client, was overloaded until the deadline. Nothing was applied: try
+    /// again later, or with fewer requests at a time.
     #[error("overloaded: {reason}")]
     Overloaded {
         /// The overloaded part, and the attempts.
@@ -64,8 +65,8 @@ impl Error {
         matches!(self, Error::Unknown { .. })
     }
 
-    /// Whether the same operation may succeed when it is sent again. False for an unknown outcome: the
-    /// write could be applied twice.
+    /// Whether the same operation may succeed when it is sent again. False for an unknown outcome:
+    /// the write could be applied twice.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::Unreachable { .. } | Error::Overloaded { .. } | Error::DiskFull)
     }

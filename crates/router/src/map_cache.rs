@@ -137,8 +137,8 @@ impl MapCache {
             .map_err(|_| Error::Unreachable { reason: format!("no map of the cluster within {deadline}") })
     }
 
-    /// Asks endpoints until one returns the map. Starts with one endpoint and adds another one every
-    /// [`STAGGER`].
+    /// Asks endpoints until one returns the map. Starts with one endpoint and adds another one
+    /// every [`STAGGER`].
     async fn ask(&self, deadline: Deadline) -> Result<Arc<Map>, Error> {
         let addresses = self.addresses();
         // An endpoint that takes longer than a connection may take is unlikely to answer.

@@ -45,8 +45,8 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// [`Error::Unreachable`], naming every endpoint and its failure, when none of them returned the
-    /// map in time.
+    /// [`Error::Unreachable`], naming every endpoint and its failure, when none of them returned
+    /// the map in time.
     pub async fn connect(&self, within: Duration) -> Result<(), Error> {
         self.maps.get(Deadline::after(within)).await.map(drop)
     }
@@ -60,8 +60,8 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// [`Error::Unreachable`], naming every endpoint and its failure, when none of them returned the
-    /// map in time.
+    /// [`Error::Unreachable`], naming every endpoint and its failure, when none of them returned
+    /// the map in time.
     pub async fn refresh(&self, within: Duration) -> Result<Arc<Topology>, Error> {
         Ok(Arc::clone(self.maps.fetch(Deadline::after(within)).await?.topology()))
     }

@@ -16,8 +16,8 @@ use crate::{Attempt, Error};
 pub(crate) enum Prefer {
     /// The leader.
     Leader,
-    /// The replica with the fewest outstanding requests: requests pile up at slow and distant nodes,
-    /// so this avoids them.
+    /// The replica with the fewest outstanding requests: requests pile up at slow and distant
+    /// nodes, so this avoids them.
     Nearest {
         /// Picks among equally busy replicas. Counts up from one operation to the next, so that
         /// replicas take turns.
@@ -105,8 +105,8 @@ impl Search {
         map.node(id).filter(|node| !self.tried.contains(&id) && node.is_available())
     }
 
-    /// The known leader, then the replicas in the map's order. The leader may be a node that the map
-    /// does not list for the shard yet.
+    /// The known leader, then the replicas in the map's order. The leader may be a node that the
+    /// map does not list for the shard yet.
     fn candidates<'a>(&self, map: &'a Map, shard: &Shard) -> impl Iterator<Item = &'a Arc<Node>> {
         let leader = shard.live.leader();
         leader.into_iter().chain(shard.replicas.iter().copied()).filter_map(|id| self.candidate(map, id))

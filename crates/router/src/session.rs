@@ -1,12 +1,12 @@
 //! Sessions: a write may be sent twice and is applied once.
 //!
-//! The router has one session in each shard, opened with the first write. A write takes the session's
-//! next sequence before its first attempt and keeps it, in a [`Slot`], until its caller has an outcome
-//! or stops waiting. Every attempt carries the same session and sequence.
+//! The router has one session in each shard, opened with the first write. A write takes the
+//! session's next sequence before its first attempt and keeps it, in a [`Slot`], until its caller
+//! has an outcome or stops waiting. Every attempt carries the same session and sequence.
 //!
-//! Every stamp also carries the lowest outstanding sequence. The shard forgets the outcomes below it
-//! and applies no write below it. When a caller gives up a write of unknown outcome, a late copy of it
-//! is therefore not applied over a later write of the session.
+//! Every stamp also carries the lowest outstanding sequence. The shard forgets the outcomes below
+//! it and applies no write below it. When a caller gives up a write of unknown outcome, a late copy
+//! of it is therefore not applied over a later write of the session.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -65,7 +65,8 @@ impl Session {
         self.window.lock().expect("nothing panics under this lock")
     }
 
-    /// Takes the next sequence. Waits while it is [`OUTSTANDING_MAX`] above the lowest outstanding one.
+    /// Takes the next sequence. Waits while it is [`OUTSTANDING_MAX`] above the lowest outstanding
+    /// one.
     pub(crate) async fn slot(self: Arc<Self>) -> Slot {
         loop {
             // Created before the window is read, so that a later notification is not missed.

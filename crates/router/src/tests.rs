@@ -104,8 +104,8 @@ async fn without_a_leader_replicas_are_tried_until_one_leads() {
     assert!((1..=10).contains(&cluster.node(2).requests().len()), "{}", cluster.node(2).requests().len());
 }
 
-/// A write whose reply was lost is retried with the same stamp, also at another node, and its outcome
-/// is reported.
+/// A write whose reply was lost is retried with the same stamp, also at another node, and its
+/// outcome is reported.
 #[tokio::test(start_paused = true)]
 async fn a_lost_write_is_retried_with_the_same_stamp() {
     let cluster = FakeCluster::start(3);
@@ -120,7 +120,8 @@ async fn a_lost_write_is_retried_with_the_same_stamp() {
     assert!(stamps.iter().all(|stamp| *stamp == stamps[0]), "{stamps:?}");
 }
 
-/// A write that may have been applied is never reported as a failure, whichever way later attempts fail.
+/// A write that may have been applied is never reported as a failure, whichever way later attempts
+/// fail.
 #[tokio::test(start_paused = true)]
 async fn an_unknown_outcome_is_reported_as_unknown() {
     for later in [
@@ -143,8 +144,8 @@ async fn an_unknown_outcome_is_reported_as_unknown() {
     assert!(error.may_have_applied(), "{error}");
 }
 
-/// When every attempt certainly failed, the error says that nothing was applied, names the attempts,
-/// and comes within the deadline.
+/// When every attempt certainly failed, the error says that nothing was applied, names the
+/// attempts, and comes within the deadline.
 #[tokio::test(start_paused = true)]
 async fn a_certain_failure_is_not_reported_as_unknown() {
     let cluster = FakeCluster::start(2);
@@ -189,8 +190,8 @@ async fn an_unknown_session_is_replaced_when_nothing_is_in_doubt() {
     assert_eq!(cluster.node(1).stamps(), [(101, 1), (101, 2), (101, 2), (102, 1)]);
 }
 
-/// If an earlier attempt may have been applied, another stamp could apply the write twice: the outcome
-/// is unknown.
+/// If an earlier attempt may have been applied, another stamp could apply the write twice: the
+/// outcome is unknown.
 #[tokio::test(start_paused = true)]
 async fn an_unknown_session_ends_a_write_in_doubt() {
     let cluster = FakeCluster::start(1);
@@ -286,8 +287,8 @@ async fn a_breaker_opens_and_recovers() {
     tokio::time::timeout(Duration::from_secs(3), back).await.expect("the node is used again");
 }
 
-/// A node with a newer entry of the map returns it, and the operation uses it. The node, which led the
-/// shard and has no replica any longer, is not tried again.
+/// A node with a newer entry of the map returns it, and the operation uses it. The node, which led
+/// the shard and has no replica any longer, is not tried again.
 #[tokio::test(start_paused = true)]
 async fn a_newer_entry_is_merged() {
     let cluster = FakeCluster::start(2);

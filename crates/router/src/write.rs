@@ -47,9 +47,9 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] when the condition did not hold. [`Error::Unknown`] when the change may or
-    /// may not have been applied: read the key to find out. Every other error means that nothing was
-    /// applied.
+    /// [`Error::Refused`] when the condition did not hold. [`Error::Unknown`] when the change may
+    /// or may not have been applied: read the key to find out. Every other error means that nothing
+    /// was applied.
     pub async fn write(&self, write: Write, within: Duration) -> Result<Served<Written>, Error> {
         let mut doubt = Doubt::default();
         match attempts(&self.maps, &write, Deadline::after(within), &mut doubt).await {
@@ -60,8 +60,8 @@ impl Router {
     }
 }
 
-/// Whether an earlier attempt of a write may have been applied, and the reason of the first one that
-/// may.
+/// Whether an earlier attempt of a write may have been applied, and the reason of the first one
+/// that may.
 #[derive(Default)]
 struct Doubt(Option<String>);
 
@@ -74,8 +74,8 @@ impl Doubt {
         self.0.is_some()
     }
 
-    /// The error to report: an error that says "nothing was applied" becomes [`Error::Unknown`] when
-    /// that is in doubt.
+    /// The error to report: an error that says "nothing was applied" becomes [`Error::Unknown`]
+    /// when that is in doubt.
     fn qualify(self, error: Error) -> Error {
         match self.0 {
             Some(reason) if !Bug::UnknownReportedAsFailed.is_on() => {
@@ -167,7 +167,8 @@ async fn slot(maps: &MapCache, map: &Arc<Map>, shard: &Shard, deadline: Deadline
     })
 }
 
-/// Opens a session. Opening may be retried in doubt: the shard evicts a session that no client uses.
+/// Opens a session. Opening may be retried in doubt: the shard evicts a session that no client
+/// uses.
 async fn open(maps: &MapCache, map: &Arc<Map>, shard: &Shard, deadline: Deadline) -> Result<Arc<Session>, Error> {
     let sessions = &shard.live.sessions;
     let _opening = timeout_at(deadline.at, sessions.opening.lock()).await.map_err(|_| Error::Unreachable {

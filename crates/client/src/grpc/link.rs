@@ -6,9 +6,9 @@
 //!                └── the link closes: Attempt::NotSent      └── the link closes: Attempt::Lost
 //! ```
 //!
-//! Whether a request is in `queue` or in `sent` is the line between "certainly not applied" and "may be
-//! applied". Everything that the router says about unknown outcomes rests on it. A request crosses the
-//! line, under the lock, before its frame is handed to the stream.
+//! Whether a request is in `queue` or in `sent` is the line between "certainly not applied" and
+//! "may be applied". Everything that the router says about unknown outcomes rests on it. A request
+//! crosses the line, under the lock, before its frame is handed to the stream.
 //!
 //! # Invariants
 //! * Ids grow in the order of submission; `queue` is sorted by id; no id is in `queue` and in `sent`.
@@ -219,7 +219,8 @@ impl Link {
         Poll::Ready(Some(frame))
     }
 
-    /// Removes a request whose caller stopped waiting. A request that was still queued is never sent.
+    /// Removes a request whose caller stopped waiting. A request that was still queued is never
+    /// sent.
     fn forget(&self, id: u64) -> Forgotten {
         let mut state = self.lock();
         if state.sent.remove(&id).is_some() {
