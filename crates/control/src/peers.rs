@@ -45,8 +45,8 @@ pub enum Proposed {
     NotLeader(Option<NodeId>),
 }
 
-/// The other nodes, as the control loops reach them: over gRPC in a server, over a simulated network
-/// in tests.
+/// The other nodes, as the control loops reach them: over gRPC in a server, over a simulated
+/// network in tests.
 ///
 /// # To be correct
 /// * A call whose future is dropped may still be executed by its receiver.

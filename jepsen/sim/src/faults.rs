@@ -13,7 +13,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
-use crate::member;
+use crate::lives;
 use crate::scenario::Stream;
 use crate::world::{World, addresses};
 
@@ -131,14 +131,14 @@ async fn crashes(world: Arc<World>, mut rng: StdRng) {
         };
         let together = rng.random_bool(0.5);
         for victim in &victims {
-            member::crash(&world, *victim, &mut rng);
+            lives::crash(&world, *victim, &mut rng);
             if !together {
                 pause(&mut rng, 1, 100).await;
             }
         }
         pause(&mut rng, 1, 1_500).await;
         for victim in victims {
-            member::start(&world, victim);
+            lives::start(&world, victim);
             if !together {
                 pause(&mut rng, 1, 300).await;
             }
@@ -236,7 +236,7 @@ async fn join(world: &Arc<World>) {
     }
     world.counts.operations.one();
     world.trace.event(&format!("n{id} joins"));
-    member::start(world, id);
+    lives::start(world, id);
 }
 
 /// Tells the leader of a shard to hand over.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::client::{Sessions, Worker};
 use crate::history::{Asked, Came};
 use crate::linear::{self, Verdict};
-use crate::member;
+use crate::lives;
 use crate::scenario::Stream;
 use crate::world::World;
 
@@ -35,7 +35,7 @@ pub(crate) fn mend(world: &Arc<World>) {
         if let Some(member) = world.member(id) {
             member.speed.slow_down(0);
         }
-        member::start(world, id);
+        lives::start(world, id);
     }
 }
 
@@ -63,7 +63,7 @@ pub(crate) async fn serves(world: &Arc<World>) -> Result<(), String> {
 pub(crate) async fn settles(world: &Arc<World>) -> Result<(), String> {
     let deadline = Instant::now() + SETTLES_WITHIN;
     loop {
-        member::start_joining(world);
+        lives::start_joining(world);
         let unsettled = match unsettled(world) {
             None => return Ok(()),
             Some(reason) => reason,

@@ -27,6 +27,7 @@ mod history;
 mod host;
 mod invariants;
 mod linear;
+mod lives;
 mod member;
 mod network;
 mod panics;

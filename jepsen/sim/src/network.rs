@@ -28,7 +28,6 @@ use tokio::time::Instant;
 use crate::disk::{Life, Synced};
 use crate::promise;
 use crate::trace::Trace;
-use crate::world::scratch;
 
 /// Messages that a cut link holds; one more is lost with its connection.
 const HELD_MAX: usize = 2_000;
@@ -361,6 +360,11 @@ fn stage(header: &SnapshotHeader, files: &[PathBuf]) -> Result<(TempDir, Vec<Pat
     };
     let staged = files.iter().zip(&header.files).map(stage_one).collect::<Result<_, _>>()?;
     Ok((staging, staged))
+}
+
+/// A directory for snapshots in flight: in memory, if the machine has room for files there.
+pub(crate) fn scratch() -> std::io::Result<TempDir> {
+    TempDir::with_prefix_in("quorate-sim-", "/dev/shm").or_else(|_| TempDir::with_prefix("quorate-sim-"))
 }
 
 fn says(message: &PeerMessage) -> String {

@@ -13,7 +13,7 @@ use crate::counts::Totals;
 use crate::defect::Defect;
 use crate::scenario::{Scenario, Stream};
 use crate::world::World;
-use crate::{faults, heal, invariants, member, panics, product_log};
+use crate::{faults, heal, invariants, lives, panics, product_log};
 
 /// How long the cluster may take to be bootstrapped while nothing goes wrong.
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -92,7 +92,7 @@ async fn simulate(seed: u64, options: &Options) -> Outcome {
     let _log = product_log::follow(world.trace.clone());
     let _network = spawned(world.network.clone().run());
     let _observer = spawned(invariants::run(world.clone()));
-    world.node_ids().into_iter().for_each(|id| member::start(&world, id));
+    world.node_ids().into_iter().for_each(|id| lives::start(&world, id));
     let mut undecided = 0;
     tokio::select! {
         biased;

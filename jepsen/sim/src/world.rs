@@ -22,7 +22,7 @@ use crate::counts::Counts;
 use crate::defect::Defect;
 use crate::history::History;
 use crate::member::Member;
-use crate::network::Network;
+use crate::network::{Network, scratch};
 use crate::scenario::{Scenario, Stream};
 use crate::trace::Trace;
 
@@ -218,9 +218,4 @@ fn choose_keys(
         }
     }
     Ok(keys)
-}
-
-/// Where snapshots lie on their way: in memory, where the machine has room for files there.
-pub(crate) fn scratch() -> std::io::Result<TempDir> {
-    TempDir::with_prefix_in("quorate-sim-", "/dev/shm").or_else(|_| TempDir::with_prefix("quorate-sim-"))
 }

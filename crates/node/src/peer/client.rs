@@ -7,10 +7,8 @@ use quorate_control::{PeerError, Proposed};
 use quorate_proto::MESSAGE_BYTES_MAX;
 use quorate_proto::admin::admin_client::AdminClient;
 use quorate_proto::admin::{GetNodeRequest, NodeStatus};
+use quorate_proto::peer as wire;
 use quorate_proto::peer::peer_client::PeerClient;
-use quorate_proto::peer::{
-    BootstrapRequest, ExecuteRequest, Hello, ProposeTopologyRequest, ReportRequest, WatchTopologyRequest,
-};
 use quorate_types::codec::CodecError;
 use quorate_types::report::{NodeReport, Order};
 use quorate_types::topology::{Bootstrap, Command, Topology};
@@ -41,7 +39,7 @@ impl PeerCaller {
 
     /// Sends the order to bootstrap a cluster; on return the node has recorded it.
     pub(crate) async fn bootstrap(&mut self, bootstrap: &Bootstrap) -> Result<(), PeerError> {
-        let request = BootstrapRequest { bootstrap: bootstrap.encode().into() };
+        let request = wire::BootstrapRequest { bootstrap: bootstrap.encode().into() };
         let reply = answer(CALL_TIMEOUT, self.client.bootstrap(request)).await?;
         if Bootstrap::decode(&reply.bootstrap).map_err(unreadable)? == *bootstrap {
             return Ok(());
@@ -52,11 +50,11 @@ impl PeerCaller {
     /// Waits up to `wait` for a topology that is newer than `revision`.
     pub(crate) async fn watch_topology(
         &mut self,
-        hello: Hello,
+        hello: wire::Hello,
         revision: u64,
         wait: Duration,
     ) -> Result<Option<Topology>, PeerError> {
-        let request = WatchTopologyRequest { hello: Some(hello), revision };
+        let request = wire::WatchTopologyRequest { hello: Some(hello), revision };
         let reply = answer(wait + CALL_TIMEOUT, self.client.watch_topology(request)).await?;
         if reply.topology.is_empty() {
             return Ok(None);
@@ -65,23 +63,32 @@ impl PeerCaller {
     }
 
     /// Proposes a topology command. After an error it may have been applied or not.
-    pub(crate) async fn propose_topology(&mut self, hello: Hello, command: &Command) -> Result<Proposed, PeerError> {
-        let request = ProposeTopologyRequest { hello: Some(hello), command: command.encode().into() };
+    pub(crate) async fn propose_topology(
+        &mut self,
+        hello: wire::Hello,
+        command: &Command,
+    ) -> Result<Proposed, PeerError> {
+        let request = wire::ProposeTopologyRequest { hello: Some(hello), command: command.encode().into() };
         let reply = answer(CALL_TIMEOUT, self.client.propose_topology(request)).await?;
         Ok(proposed_from_wire(reply, command))
     }
 
     /// Asks for the node's report.
-    pub(crate) async fn report(&mut self, hello: Hello, within: Duration) -> Result<NodeReport, PeerError> {
-        let request = ReportRequest { hello: Some(hello) };
+    pub(crate) async fn report(&mut self, hello: wire::Hello, within: Duration) -> Result<NodeReport, PeerError> {
+        let request = wire::ReportRequest { hello: Some(hello) };
         let reply = answer(within, self.client.report(request)).await?;
         NodeReport::decode(&reply.report).map_err(unreadable)
     }
 
     /// Sends an order of the reconciler, on which the node works for up to `within`. After an error
     /// it may have been executed or not.
-    pub(crate) async fn execute(&mut self, hello: Hello, order: &Order, within: Duration) -> Result<(), PeerError> {
-        let request = ExecuteRequest { hello: Some(hello), order: order.encode().into() };
+    pub(crate) async fn execute(
+        &mut self,
+        hello: wire::Hello,
+        order: &Order,
+        within: Duration,
+    ) -> Result<(), PeerError> {
+        let request = wire::ExecuteRequest { hello: Some(hello), order: order.encode().into() };
         let reply = answer(within + CALL_TIMEOUT, self.client.execute(request)).await?;
         if reply.refused.is_empty() { Ok(()) } else { Err(PeerError::Refused(reply.refused)) }
     }

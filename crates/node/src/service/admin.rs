@@ -4,14 +4,8 @@ use std::sync::Arc;
 
 use quorate_machine::state_hash;
 use quorate_proto::WireError;
+use quorate_proto::admin as wire;
 use quorate_proto::admin::admin_server::Admin;
-use quorate_proto::admin::{
-    CancelOperationRequest, CancelOperationResponse, CompactLogsRequest, CompactLogsResponse, GetNodeRequest,
-    GetTopologyRequest, HashShardRequest, HashShardResponse, InitClusterRequest, InitClusterResponse,
-    ListOperationsRequest, ListOperationsResponse, NodeStatus, PauseMovesRequest, PauseMovesResponse, PlanMovesRequest,
-    PlanMovesResponse, ReplicaStatus, StartOperationRequest, StartOperationResponse, Topology, TransferLeaderRequest,
-    TransferLeaderResponse,
-};
 use quorate_proto::kv;
 use quorate_types::operation::{Intent, OperationId};
 use quorate_types::{NodeId, ShardId};
@@ -42,14 +36,14 @@ impl AdminService {
 
 #[tonic::async_trait]
 impl Admin for AdminService {
-    async fn get_topology(&self, _: Request<GetTopologyRequest>) -> Result<Response<Topology>, Status> {
+    async fn get_topology(&self, _: Request<wire::GetTopologyRequest>) -> Result<Response<wire::Topology>, Status> {
         let map = self.member()?.store().feed.latest().ok_or(Refusal::NoCluster)?;
-        Ok(Response::new(Topology::from((*map.topology).clone())))
+        Ok(Response::new(wire::Topology::from((*map.topology).clone())))
     }
 
-    async fn get_node(&self, _: Request<GetNodeRequest>) -> Result<Response<NodeStatus>, Status> {
+    async fn get_node(&self, _: Request<wire::GetNodeRequest>) -> Result<Response<wire::NodeStatus>, Status> {
         let node = &self.node;
-        let alone = NodeStatus {
+        let alone = wire::NodeStatus {
             client_address: node.addresses.client.clone(),
             peer_address: node.addresses.peer.clone(),
             ops_address: node.addresses.ops.clone(),
@@ -65,18 +59,18 @@ impl Admin for AdminService {
             // node that lost it.
             let identity = node.data.identity().ok().flatten();
             let (id, cluster_id) = identity.map(|own| (own.node.0, own.cluster.to_string())).unwrap_or_default();
-            return Ok(Response::new(NodeStatus { id, cluster_id, ..alone }));
+            return Ok(Response::new(wire::NodeStatus { id, cluster_id, ..alone }));
         };
         let (statuses, state) = (member.store().groups.statuses(), member.store().state.clone());
         // Reads indexes that may be on disk.
         let replicas = tokio::task::spawn_blocking(move || {
             let sized = |status: quorate_raft::ReplicaStatus| {
                 let data_bytes = state.approximate_bytes(status.replica);
-                ReplicaStatus { data_bytes, ..replica_status(status) }
+                wire::ReplicaStatus { data_bytes, ..replica_status(status) }
             };
             statuses.into_iter().map(sized).collect()
         });
-        Ok(Response::new(NodeStatus {
+        Ok(Response::new(wire::NodeStatus {
             id: member.store().identity.node.0,
             cluster_id: member.store().identity.cluster.to_string(),
             replicas: replicas.await.map_err(|error| Refusal::Unavailable(error.to_string()))?,
@@ -86,12 +80,15 @@ impl Admin for AdminService {
 
     async fn init_cluster(
         &self,
-        request: Request<InitClusterRequest>,
-    ) -> Result<Response<InitClusterResponse>, Status> {
+        request: Request<wire::InitClusterRequest>,
+    ) -> Result<Response<wire::InitClusterResponse>, Status> {
         Ok(Response::new(bootstrap::init(self.node.clone(), request.into_inner()).await?))
     }
 
-    async fn hash_shard(&self, request: Request<HashShardRequest>) -> Result<Response<HashShardResponse>, Status> {
+    async fn hash_shard(
+        &self,
+        request: Request<wire::HashShardRequest>,
+    ) -> Result<Response<wire::HashShardResponse>, Status> {
         let shard = ShardId(request.into_inner().shard);
         let member = self.member()?;
         let absent = || Refusal::NotFound(format!("this node has no replica of shard {shard}"));
@@ -113,7 +110,7 @@ impl Admin for AdminService {
             }
             Err(error) => return Err(Refusal::Unavailable(error.to_string()).into()),
         };
-        Ok(Response::new(HashShardResponse {
+        Ok(Response::new(wire::HashShardResponse {
             applied_index: hash.head.applied.map_or(0, |applied| applied.index),
             revision: hash.head.revision,
             records: hash.records,
@@ -121,16 +118,19 @@ impl Admin for AdminService {
         }))
     }
 
-    async fn compact_logs(&self, _: Request<CompactLogsRequest>) -> Result<Response<CompactLogsResponse>, Status> {
+    async fn compact_logs(
+        &self,
+        _: Request<wire::CompactLogsRequest>,
+    ) -> Result<Response<wire::CompactLogsResponse>, Status> {
         let purged_entries = self.member()?.store().groups.compact().await.map_err(|_| Refusal::Stopping)?;
-        Ok(Response::new(CompactLogsResponse { purged_entries }))
+        Ok(Response::new(wire::CompactLogsResponse { purged_entries }))
     }
 
     async fn start_operation(
         &self,
-        request: Request<StartOperationRequest>,
-    ) -> Result<Response<StartOperationResponse>, Status> {
-        let StartOperationRequest { intent, planned_on, dry_run } = request.into_inner();
+        request: Request<wire::StartOperationRequest>,
+    ) -> Result<Response<wire::StartOperationResponse>, Status> {
+        let wire::StartOperationRequest { intent, planned_on, dry_run } = request.into_inner();
         let invalid = |error: WireError| Refusal::Invalid(error.to_string());
         let intent = Intent::try_from(intent.unwrap_or_default()).map_err(invalid)?;
         let member = self.member()?;
@@ -139,7 +139,7 @@ impl Admin for AdminService {
         } else {
             operations::start(&member, intent, planned_on).await?
         };
-        Ok(Response::new(StartOperationResponse {
+        Ok(Response::new(wire::StartOperationResponse {
             operation: started.map_or(0, |(id, _)| id.0),
             already: started.is_none_or(|(_, already)| already),
         }))
@@ -147,16 +147,16 @@ impl Admin for AdminService {
 
     async fn cancel_operation(
         &self,
-        request: Request<CancelOperationRequest>,
-    ) -> Result<Response<CancelOperationResponse>, Status> {
+        request: Request<wire::CancelOperationRequest>,
+    ) -> Result<Response<wire::CancelOperationResponse>, Status> {
         operations::cancel(&*self.member()?, OperationId(request.into_inner().operation)).await?;
-        Ok(Response::new(CancelOperationResponse {}))
+        Ok(Response::new(wire::CancelOperationResponse {}))
     }
 
     async fn list_operations(
         &self,
-        _: Request<ListOperationsRequest>,
-    ) -> Result<Response<ListOperationsResponse>, Status> {
+        _: Request<wire::ListOperationsRequest>,
+    ) -> Result<Response<wire::ListOperationsResponse>, Status> {
         let Listing { operations, upkeep_waits } = operations::list(&*self.member()?).await?;
         let operations = operations.into_iter().map(|(operation, progress)| quorate_proto::admin::Operation {
             moving: progress.moving,
@@ -164,31 +164,37 @@ impl Admin for AdminService {
             waits: progress.waits,
             ..operation.into()
         });
-        Ok(Response::new(ListOperationsResponse { operations: operations.collect(), upkeep_waits }))
+        Ok(Response::new(wire::ListOperationsResponse { operations: operations.collect(), upkeep_waits }))
     }
 
-    async fn pause_moves(&self, request: Request<PauseMovesRequest>) -> Result<Response<PauseMovesResponse>, Status> {
+    async fn pause_moves(
+        &self,
+        request: Request<wire::PauseMovesRequest>,
+    ) -> Result<Response<wire::PauseMovesResponse>, Status> {
         operations::pause(&*self.member()?, request.into_inner().paused).await?;
-        Ok(Response::new(PauseMovesResponse {}))
+        Ok(Response::new(wire::PauseMovesResponse {}))
     }
 
-    async fn plan_moves(&self, _: Request<PlanMovesRequest>) -> Result<Response<PlanMovesResponse>, Status> {
+    async fn plan_moves(
+        &self,
+        _: Request<wire::PlanMovesRequest>,
+    ) -> Result<Response<wire::PlanMovesResponse>, Status> {
         let (revision, moves) = operations::plan(&*self.member()?).await?;
-        Ok(Response::new(PlanMovesResponse { revision, moves: moves.into_iter().map(Into::into).collect() }))
+        Ok(Response::new(wire::PlanMovesResponse { revision, moves: moves.into_iter().map(Into::into).collect() }))
     }
 
     async fn transfer_leader(
         &self,
-        request: Request<TransferLeaderRequest>,
-    ) -> Result<Response<TransferLeaderResponse>, Status> {
-        let TransferLeaderRequest { shard, to_node } = request.into_inner();
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
+        let wire::TransferLeaderRequest { shard, to_node } = request.into_inner();
         operations::transfer_leader(&*self.member()?, ShardId(shard), NodeId(to_node)).await?;
-        Ok(Response::new(TransferLeaderResponse {}))
+        Ok(Response::new(wire::TransferLeaderResponse {}))
     }
 }
 
-fn replica_status(status: quorate_raft::ReplicaStatus) -> ReplicaStatus {
-    ReplicaStatus {
+fn replica_status(status: quorate_raft::ReplicaStatus) -> wire::ReplicaStatus {
+    wire::ReplicaStatus {
         group: status.group.0,
         replica: status.replica.0,
         role: kv::Role::from(status.role).into(),

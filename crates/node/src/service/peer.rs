@@ -9,12 +9,8 @@ use futures::{Stream, stream};
 use quorate_control::orders::{execute, own_report};
 use quorate_control::proposer::propose_here;
 use quorate_control::watch;
+use quorate_proto::peer as wire;
 use quorate_proto::peer::peer_server::Peer;
-use quorate_proto::peer::{
-    BootstrapRequest, BootstrapResponse, ExecuteRequest, ExecuteResponse, Frame, FramesEnd, Hello,
-    ProposeTopologyRequest, ProposeTopologyResponse, ReportRequest, ReportResponse, SnapshotChunk, SnapshotReply,
-    WatchTopologyRequest, WatchTopologyResponse,
-};
 use quorate_raft::Received;
 use quorate_testpoints::fail_point;
 use quorate_types::NodeId;
@@ -65,7 +61,7 @@ impl PeerService {
     }
 
     /// Like [`greet`](Self::greet), but refuses removed nodes: they may only watch the topology.
-    fn greet_living(&self, hello: Option<Hello>) -> Result<(Arc<Member>, NodeId), Refusal> {
+    fn greet_living(&self, hello: Option<wire::Hello>) -> Result<(Arc<Member>, NodeId), Refusal> {
         let (member, from) = self.greet(hello)?;
         if member.store().feed.latest().is_some_and(|map| map.topology.is_removed(from)) {
             return Err(Refusal::Handshake(format!(
@@ -76,7 +72,7 @@ impl PeerService {
     }
 
     /// Checks the caller's hello. Returns this node's membership and the caller's id.
-    fn greet(&self, hello: Option<Hello>) -> Result<(Arc<Member>, NodeId), Refusal> {
+    fn greet(&self, hello: Option<wire::Hello>) -> Result<(Arc<Member>, NodeId), Refusal> {
         let member = self.node.require_member()?;
         let from = check_peer(hello, member.store().identity)?;
         Ok((member, from))
@@ -85,7 +81,7 @@ impl PeerService {
 
 #[tonic::async_trait]
 impl Peer for PeerService {
-    async fn frames(&self, request: Request<Streaming<Frame>>) -> Result<Response<FramesEnd>, Status> {
+    async fn frames(&self, request: Request<Streaming<wire::Frame>>) -> Result<Response<wire::FramesEnd>, Status> {
         let mut frames = request.into_inner();
         let first = frames.message().await?.ok_or_else(|| Refusal::Invalid("the stream is empty".to_owned()))?;
         let (member, from) = self.greet_living(first.hello).inspect_err(|refusal| self.say_refused(refusal))?;
@@ -95,7 +91,7 @@ impl Peer for PeerService {
                 frame = frames.message() => frame?,
                 () = self.node.life.closed() => None,
             };
-            let Some(frame) = frame else { return Ok(Response::new(FramesEnd {})) };
+            let Some(frame) = frame else { return Ok(Response::new(wire::FramesEnd {})) };
             let messages = decode_frame(&frame.messages).map_err(|e| Refusal::Invalid(e.to_string()))?;
             for message in messages {
                 member.store().groups.receive(from, message);
@@ -103,7 +99,10 @@ impl Peer for PeerService {
         }
     }
 
-    async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotReply>, Status> {
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<wire::SnapshotChunk>>,
+    ) -> Result<Response<wire::SnapshotReply>, Status> {
         let mut chunks = request.into_inner();
         let first = chunks.message().await?.ok_or_else(|| Refusal::Invalid("the stream is empty".to_owned()))?;
         let (member, from) = self.greet_living(first.hello)?;
@@ -127,35 +126,38 @@ impl Peer for PeerService {
         let vote = installed.map_err(|error| Refusal::Unavailable(error.to_string()))?;
         info!(%from, %group, %replica, "snapshot installed");
         fail_point("snapshot-installed");
-        Ok(Response::new(SnapshotReply { vote: codec::encode(Kind::Vote, &vote).into() }))
+        Ok(Response::new(wire::SnapshotReply { vote: codec::encode(Kind::Vote, &vote).into() }))
     }
 
-    async fn bootstrap(&self, request: Request<BootstrapRequest>) -> Result<Response<BootstrapResponse>, Status> {
+    async fn bootstrap(
+        &self,
+        request: Request<wire::BootstrapRequest>,
+    ) -> Result<Response<wire::BootstrapResponse>, Status> {
         let order = Bootstrap::decode(&request.into_inner().bootstrap).map_err(|e| Refusal::Invalid(e.to_string()))?;
         let recorded = bootstrap::accept(self.node.clone(), order).await?;
-        Ok(Response::new(BootstrapResponse { bootstrap: recorded.encode().into() }))
+        Ok(Response::new(wire::BootstrapResponse { bootstrap: recorded.encode().into() }))
     }
 
     async fn watch_topology(
         &self,
-        request: Request<WatchTopologyRequest>,
-    ) -> Result<Response<WatchTopologyResponse>, Status> {
-        let WatchTopologyRequest { hello, revision } = request.into_inner();
+        request: Request<wire::WatchTopologyRequest>,
+    ) -> Result<Response<wire::WatchTopologyResponse>, Status> {
+        let wire::WatchTopologyRequest { hello, revision } = request.into_inner();
         let (member, _) = self.greet(hello)?;
         let newer = tokio::select! {
             newer = watch::answer(&member.store().feed, revision) => newer,
             () = self.node.life.closed() => return Err(Refusal::Stopping.into()),
         };
-        Ok(Response::new(WatchTopologyResponse {
+        Ok(Response::new(wire::WatchTopologyResponse {
             topology: newer.map(|newer| newer.encode()).unwrap_or_default().into(),
         }))
     }
 
     async fn propose_topology(
         &self,
-        request: Request<ProposeTopologyRequest>,
-    ) -> Result<Response<ProposeTopologyResponse>, Status> {
-        let ProposeTopologyRequest { hello, command } = request.into_inner();
+        request: Request<wire::ProposeTopologyRequest>,
+    ) -> Result<Response<wire::ProposeTopologyResponse>, Status> {
+        let wire::ProposeTopologyRequest { hello, command } = request.into_inner();
         let (member, from) = self.greet_living(hello)?;
         let command = Command::decode(&command).map_err(|e| Refusal::Invalid(e.to_string()))?;
         info!(%from, ?command, "topology command");
@@ -163,23 +165,23 @@ impl Peer for PeerService {
         Ok(Response::new(proposed_to_wire(proposed)))
     }
 
-    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+    async fn report(&self, request: Request<wire::ReportRequest>) -> Result<Response<wire::ReportResponse>, Status> {
         let (member, _) = self.greet_living(request.into_inner().hello)?;
         let report = own_report(&member.plane);
-        Ok(Response::new(ReportResponse { report: report.encode().into() }))
+        Ok(Response::new(wire::ReportResponse { report: report.encode().into() }))
     }
 
-    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<ExecuteResponse>, Status> {
-        let ExecuteRequest { hello, order } = request.into_inner();
+    async fn execute(&self, request: Request<wire::ExecuteRequest>) -> Result<Response<wire::ExecuteResponse>, Status> {
+        let wire::ExecuteRequest { hello, order } = request.into_inner();
         let (member, from) = self.greet_living(hello)?;
         let order = Order::decode(&order).map_err(|e| Refusal::Invalid(e.to_string()))?;
         info!(%from, ?order, "order of the reconciler");
         let refused = execute(&member.plane, &order).await.err().map_or_else(String::new, |error| error.to_string());
-        Ok(Response::new(ExecuteResponse { refused }))
+        Ok(Response::new(wire::ExecuteResponse { refused }))
     }
 }
 
-fn data_of(chunks: Streaming<SnapshotChunk>) -> impl Stream<Item = Result<Bytes, Unstaged>> + Send {
+fn data_of(chunks: Streaming<wire::SnapshotChunk>) -> impl Stream<Item = Result<Bytes, Unstaged>> + Send {
     stream::unfold(chunks, async |mut chunks| {
         let chunk = chunks.message().await.map_err(|status| Unstaged::Broken(status.to_string())).transpose()?;
         Some((chunk.map(|chunk| chunk.data), chunks))

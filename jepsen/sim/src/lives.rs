@@ -1,0 +1,151 @@
+//! The lives of a node: started with an identity and a disk, ended by a crash.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_control::store::{Databases, sweep};
+use quorate_control::{Host, Plane, Store, agent, reconciler, throttle, watch};
+use quorate_machine::log::MemoryLog;
+use quorate_machine::state::{MemoryState, State};
+use quorate_raft::{Groups, Options};
+use quorate_types::NodeId;
+use quorate_types::topology::{Identity, NodeState, Topology};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tokio::task::JoinSet;
+
+use crate::defect::Defect;
+use crate::disk::{Life, LifeLog, LifeState, Speed};
+use crate::host::{Machine, NodeClock};
+use crate::member::Member;
+use crate::peers::SimPeers;
+use crate::scenario::Stream;
+use crate::world::{SimNode, World};
+
+/// A node that has not reported for this long is unresponsive. Far shorter than in production:
+/// moves are to be cancelled often.
+const UNRESPONSIVE_AFTER: Duration = Duration::from_millis(200);
+
+/// Starts a node from the contents of its disk. Nothing happens if it runs already.
+pub(crate) fn start(world: &Arc<World>, id: NodeId) {
+    let mut nodes = world.nodes();
+    let Some(node) = nodes.get_mut(&id).filter(|node| node.member.is_none() && !node.retired) else { return };
+    node.lives += 1;
+    let life = Life::new(node.lives);
+    let mut rng = Stream::Node(id.0, life.number).rng(world.scenario.seed);
+    let speed = Speed::new(world.scenario.sync_us, Stream::Node(id.0, life.number << 16).rng(world.scenario.seed));
+    let log = LifeLog::new(node.log.clone(), life.clone(), world.defect);
+    let plane = plane(world, id, node, life.clone(), log.clone());
+    let member = Arc::new(Member::new(id, life, speed, plane));
+    node.member = Some(member.clone());
+    let disk = node.state.clone();
+    drop(nodes);
+    world.trace.event(&format!("n{id} starts"));
+    member.spawn(log.write(member.speed.clone()));
+    if world.defect != Some(Defect::PurgePastFlush) {
+        member.spawn(flush_now_and_then(disk, member.life.clone(), fork(&mut rng)));
+    }
+    member.spawn(control(member.plane.clone()));
+}
+
+/// The product's control plane over what the simulation has instead of sockets and files.
+fn plane(world: &Arc<World>, id: NodeId, node: &SimNode, life: Arc<Life>, log: Arc<LifeLog>) -> Plane {
+    let state = LifeState::new(node.state.clone(), life.clone(), world.defect);
+    let clock = Arc::new(NodeClock::new(node.clock_offset_ms.clone()));
+    let host = Arc::new(Machine::new(Arc::downgrade(world), id, life.clone()));
+    let on_fatal = {
+        let host = host.clone();
+        Arc::new(move |reason: String| host.fail_stop(&reason))
+    };
+    let options = Options {
+        node: id,
+        timing: world.scenario.timing,
+        snapshot_dir: node.snapshots.clone(),
+        log_retained_bytes_per_group: world.scenario.log_retained_bytes,
+        log_retained_bytes_per_node: u64::MAX,
+        log_retained_entries: world.scenario.log_retained_entries,
+        on_fatal,
+    };
+    let transport = world.network.transport(id, life.clone(), node.log.clone(), log.synced(), node.state.clone());
+    let groups = Groups::new(options, log.clone(), state.clone(), transport, clock.clone());
+    world.network.connect(id, groups.clone(), life.clone());
+    let identity = Identity { cluster: world.bootstrap.cluster.id, node: id };
+    let is_initial = world.bootstrap.nodes.iter().any(|initial| initial.id == id);
+    let bootstrap = is_initial.then(|| world.bootstrap.clone());
+    let cached = node.map.as_deref().map(Topology::clone);
+    let store = Store::new(identity, bootstrap, cached, Databases { log, state }, groups);
+    Plane::new(Arc::new(store), Arc::new(SimPeers::new(Arc::downgrade(world), id, life)), host, clock)
+}
+
+/// Opens the node's replicas and runs the control loops, as a server does.
+async fn control(plane: Plane) {
+    if let Err(error) = sweep(&*plane.store.log, &*plane.store.state) {
+        return plane.host.fail_stop(&format!("the sweep: {error}"));
+    }
+    if let Err(error) = plane.store.open_own_topology_replica().await {
+        return plane.host.fail_stop(&format!("the replica of the topology group does not open: {error}"));
+    }
+    let mut loops = JoinSet::new();
+    loops.spawn(agent::run(plane.clone()));
+    loops.spawn(watch::run(plane.clone()));
+    loops.spawn(throttle::run(plane.clone(), Vec::new()));
+    loops.spawn(reconciler::run(plane, UNRESPONSIVE_AFTER));
+    while let Some(ended) = loops.join_next().await {
+        if let Err(error) = ended
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// A machine that asked for an id and did not receive the answer asks again, and gets the same one.
+pub(crate) fn start_joining(world: &Arc<World>) {
+    let Some(map) = world.newest_map() else { return };
+    for node in map.nodes.iter().filter(|node| node.state == NodeState::Joining) {
+        let known = world.nodes().contains_key(&node.id);
+        if known || world.add_node(node.id, Some(map.clone())).is_ok() {
+            start(world, node.id);
+        }
+    }
+}
+
+/// A random source for a part of the work of another one.
+fn fork(rng: &mut StdRng) -> StdRng {
+    rand::SeedableRng::seed_from_u64(rng.random())
+}
+
+/// Flushes the state at random times, as RocksDB does when its memtable is full.
+async fn flush_now_and_then(state: Arc<MemoryState>, life: Arc<Life>, mut rng: StdRng) {
+    while life.is_alive() {
+        tokio::time::sleep(Duration::from_millis(rng.random_range(200..4_000))).await;
+        if life.is_alive() {
+            state.flush().expect("a state in memory can be flushed");
+        }
+    }
+}
+
+/// Cuts the node's power: only durable effects remain. A part of the writes that wait for a sync
+/// may be durable although none of them was acknowledged.
+pub(crate) fn crash(world: &Arc<World>, id: NodeId, rng: &mut StdRng) {
+    let mut nodes = world.nodes();
+    let Some(node) = nodes.get_mut(&id) else { return };
+    let Some(member) = node.member.take() else { return };
+    member.life.end();
+    let pending = node.log.pending();
+    let kept = rng.random_range(0..=pending);
+    world.trace.event(&format!("n{id} crashes; {kept} of {pending} unsynced calls had reached its disk"));
+    node.log.crash_after(kept);
+    node.state.crash();
+    if world.defect == Some(Defect::WipedNodeKeepsIdentity) {
+        node.log = Arc::new(MemoryLog::new(false));
+        node.state = Arc::default();
+    }
+    drop(nodes);
+    world.counts.crashes.one();
+    world.network.disconnect(id);
+    member.drop_tasks();
+    // The rest of the process ends on its own: nothing that it could reach is reachable any longer.
+    let groups = member.groups().clone();
+    tokio::spawn(async move { groups.shutdown().await });
+}
