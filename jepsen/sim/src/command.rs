@@ -1,4 +1,4 @@
-//! Many seeds, on as many threads as the machine has: what `quorate-jepsen sim` does.
+//! Runs many seeds on several threads: the command `quorate-jepsen sim`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -8,26 +8,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::counts::Totals;
+use crate::counts::{Count, Totals};
 use crate::run::{Options, Outcome, run};
 
-/// What came of many seeds.
+/// The results of many seeds.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Seeds that were run.
     pub seeds: u64,
-    /// Seeds with violations, and what they were.
+    /// Seeds with violations, and the violations.
     pub violated: BTreeMap<u64, Vec<String>>,
-    /// What happened in all of them together.
+    /// The counts of all seeds together.
     pub totals: Totals,
-    /// Simulated time, and the machine's.
+    /// The simulated time.
     pub simulated: Duration,
-    /// How long it took.
+    /// The time that the runs took.
     pub took: Duration,
 }
 
 impl Summary {
-    /// Seeds a minute.
+    /// Seeds per minute.
     pub fn seeds_per_minute(&self) -> f64 {
         self.seeds as f64 * 60.0 / self.took.as_secs_f64().max(f64::EPSILON)
     }
@@ -42,8 +42,9 @@ impl Summary {
     }
 }
 
-/// Runs the seeds on `jobs` threads and writes a line for every one that found something, and a summary, to `out`. With `trace`,
-/// the trace of each seed goes to that file, in the order of the seeds. Errors are those of `out` and of the file.
+/// Runs the seeds on `jobs` threads and writes a line for every violation, and a summary, to `out`.
+/// With `trace`, the trace of each seed goes to that file, in the order of the seeds. Errors are
+/// those of `out` and of the file.
 pub fn command(
     seeds: Range<u64>,
     jobs: usize,
@@ -100,7 +101,7 @@ fn take(next: &AtomicU64, end: u64) -> Option<u64> {
 
 impl Summary {
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let verdict = match (self.violated.is_empty(), self.totals.undecided) {
+        let verdict = match (self.violated.is_empty(), self.totals.get(Count::Undecided)) {
             (false, _) => "invalid",
             (true, 0) => "valid",
             (true, _) => "unknown",
@@ -114,7 +115,7 @@ impl Summary {
             self.took.as_secs_f64(),
             self.seeds_per_minute(),
         )?;
-        let fields: Vec<String> = self.totals.fields().iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let fields: Vec<String> = Count::ALL.iter().map(|kind| format!("{kind} {}", self.totals.get(*kind))).collect();
         writeln!(out, "{}", fields.join(", "))
     }
 }
@@ -123,7 +124,7 @@ impl Summary {
 mod tests {
     use super::*;
 
-    /// Who asked for a seed after the largest one made the next one 0, and all seeds were run.
+    /// A request after the largest seed used to wrap around to 0, so that all seeds ran.
     #[test]
     fn the_seeds_began_again_after_the_last_one() {
         let next = AtomicU64::new(u64::MAX - 1);

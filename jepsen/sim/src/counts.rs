@@ -1,134 +1,124 @@
-//! What a run did: a run that never reached its faults proves nothing.
+//! Counts of the events in a run: a run that never reached its faults shows nothing.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts of one run.
-#[derive(Default)]
-pub(crate) struct Counts {
-    pub(crate) crashes: Count,
-    pub(crate) cuts: Count,
-    pub(crate) slow_disks: Count,
-    pub(crate) clock_jumps: Count,
-    pub(crate) elections: Count,
-    pub(crate) snapshots: Count,
-    pub(crate) purges: Count,
-    pub(crate) transfers: Count,
-    pub(crate) operations: Count,
-    pub(crate) moves: Count,
-    pub(crate) checks: Count,
+/// A kind of event that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Clients' operations that were answered.
+    Answered,
+    /// Clients' operations whose outcome stayed unknown.
+    Unknown,
+    /// Clients' operations that were certainly not executed.
+    Failed,
+    /// Crashes of nodes.
+    Crashes,
+    /// Network faults.
+    NetworkFaults,
+    /// Disks that became slow or hung.
+    SlowDisks,
+    /// Clock jumps.
+    ClockJumps,
+    /// Leaders observed.
+    Leaders,
+    /// Snapshots installed.
+    Snapshots,
+    /// Purges of a replica's log observed.
+    Purges,
+    /// Leader transfers ordered.
+    Transfers,
+    /// Operators' operations accepted.
+    Operations,
+    /// Replicas that completed a move.
+    Moves,
+    /// Checks of the invariants.
+    Checks,
+    /// Keys whose history was too long to decide.
+    Undecided,
+    /// Messages and other events of the trace.
+    Events,
 }
-
-/// One of them.
-#[derive(Default)]
-pub(crate) struct Count(AtomicU64);
 
 impl Count {
-    pub(crate) fn one(&self) {
-        self.add(1);
-    }
+    /// All kinds, in the order in which a summary lists them.
+    pub const ALL: [Count; 16] = [
+        Count::Answered,
+        Count::Unknown,
+        Count::Failed,
+        Count::Crashes,
+        Count::NetworkFaults,
+        Count::SlowDisks,
+        Count::ClockJumps,
+        Count::Leaders,
+        Count::Snapshots,
+        Count::Purges,
+        Count::Transfers,
+        Count::Operations,
+        Count::Moves,
+        Count::Checks,
+        Count::Undecided,
+        Count::Events,
+    ];
+}
 
-    pub(crate) fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Count::Answered => "answered",
+            Count::Unknown => "unknown",
+            Count::Failed => "failed",
+            Count::Crashes => "crashes",
+            Count::NetworkFaults => "network faults",
+            Count::SlowDisks => "slow disks",
+            Count::ClockJumps => "clock jumps",
+            Count::Leaders => "leaders",
+            Count::Snapshots => "snapshots",
+            Count::Purges => "purges",
+            Count::Transfers => "transfers",
+            Count::Operations => "operations",
+            Count::Moves => "moves",
+            Count::Checks => "checks",
+            Count::Undecided => "undecided",
+            Count::Events => "events",
+        })
     }
 }
 
-/// What one run, or many together, did.
+/// The counters of a run in progress.
+#[derive(Default)]
+pub(crate) struct Counts([AtomicU64; Count::ALL.len()]);
+
+impl Counts {
+    pub(crate) fn one(&self, kind: Count) {
+        self.add(kind, 1);
+    }
+
+    pub(crate) fn add(&self, kind: Count, count: u64) {
+        self.0[kind as usize].fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        Totals(std::array::from_fn(|kind| self.0[kind].load(Ordering::Relaxed)))
+    }
+}
+
+/// The counts of one run, or of many together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Operations of clients that were answered.
-    pub answered: u64,
-    /// Operations of clients whose outcome stayed unknown.
-    pub unknown: u64,
-    /// Operations of clients that certainly were not done.
-    pub failed: u64,
-    /// Nodes that lost their power.
-    pub crashes: u64,
-    /// Faults of the network that began.
-    pub cuts: u64,
-    /// Disks that became slow or hung.
-    pub slow_disks: u64,
-    /// Clocks that jumped.
-    pub clock_jumps: u64,
-    /// Leaders that were seen.
-    pub elections: u64,
-    /// Snapshots that were installed.
-    pub snapshots: u64,
-    /// Replicas whose log was seen to be purged.
-    pub purges: u64,
-    /// Orders to hand leadership over.
-    pub transfers: u64,
-    /// Operations of an operator that were taken on.
-    pub operations: u64,
-    /// Replicas that came to the end of a move.
-    pub moves: u64,
-    /// Times that the invariants were checked.
-    pub checks: u64,
-    /// Keys whose history was too long to be decided.
-    pub undecided: u64,
-    /// Messages and other events.
-    pub events: u64,
-}
+pub struct Totals([u64; Count::ALL.len()]);
 
 impl Totals {
-    pub(crate) fn of(counts: &Counts) -> Self {
-        Totals {
-            crashes: counts.crashes.get(),
-            cuts: counts.cuts.get(),
-            slow_disks: counts.slow_disks.get(),
-            clock_jumps: counts.clock_jumps.get(),
-            elections: counts.elections.get(),
-            snapshots: counts.snapshots.get(),
-            purges: counts.purges.get(),
-            transfers: counts.transfers.get(),
-            operations: counts.operations.get(),
-            moves: counts.moves.get(),
-            checks: counts.checks.get(),
-            ..Totals::default()
-        }
+    /// The number of events of a kind.
+    pub fn get(&self, kind: Count) -> u64 {
+        self.0[kind as usize]
     }
 
-    pub(crate) fn fields(&self) -> [(&'static str, u64); 16] {
-        [
-            ("answered", self.answered),
-            ("unknown", self.unknown),
-            ("failed", self.failed),
-            ("crashes", self.crashes),
-            ("network faults", self.cuts),
-            ("slow disks", self.slow_disks),
-            ("clock jumps", self.clock_jumps),
-            ("leaders", self.elections),
-            ("snapshots", self.snapshots),
-            ("purges", self.purges),
-            ("transfers", self.transfers),
-            ("operations", self.operations),
-            ("moves", self.moves),
-            ("checks", self.checks),
-            ("undecided", self.undecided),
-            ("events", self.events),
-        ]
+    pub(crate) fn set(&mut self, kind: Count, count: u64) {
+        self.0[kind as usize] = count;
     }
 
-    /// Adds those of another run.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Totals) {
-        self.answered += other.answered;
-        self.unknown += other.unknown;
-        self.failed += other.failed;
-        self.crashes += other.crashes;
-        self.cuts += other.cuts;
-        self.slow_disks += other.slow_disks;
-        self.clock_jumps += other.clock_jumps;
-        self.elections += other.elections;
-        self.snapshots += other.snapshots;
-        self.purges += other.purges;
-        self.transfers += other.transfers;
-        self.operations += other.operations;
-        self.moves += other.moves;
-        self.checks += other.checks;
-        self.undecided += other.undecided;
-        self.events += other.events;
+        self.0.iter_mut().zip(other.0).for_each(|(own, other)| *own += other);
     }
 }

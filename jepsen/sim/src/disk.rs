@@ -1,7 +1,8 @@
-//! The disk of a node in one of its lives: the log's and the state's twins in memory, behind a gate that falls when the node dies.
+//! The disk of a node in one of its lives: the log's and the state's twins in memory, behind a gate
+//! that closes when the node dies.
 //!
-//! A process that dies does nothing more; a task does until somebody stops it. So when a node crashes, the gate falls first:
-//! from that instant on, whatever its tasks still try to write, read or answer comes to nothing.
+//! A dead process does nothing more; a task runs until it is aborted. So when a node crashes, the
+//! gate closes first: from that instant on, writes, reads and answers of its tasks have no effect.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -51,10 +52,10 @@ impl Life {
     }
 }
 
-/// How fast the disk is at the moment.
+/// How fast the disk is now.
 pub(crate) struct Speed {
     usual_us: (u64, u64),
-    /// What every sync takes in addition, in milliseconds, while the disk is slow.
+    /// Milliseconds that every sync takes in addition, while the disk is slow.
     extra_ms: AtomicU64,
     rng: Mutex<StdRng>,
 }
@@ -78,7 +79,8 @@ impl Speed {
     }
 }
 
-/// The entries that a node found durable when its life began, or made durable since: also those that were truncated later.
+/// The entries that were durable at the start of a node's life or became durable since, including
+/// those that were truncated later.
 #[derive(Default)]
 pub(crate) struct Synced(Mutex<HashSet<(ReplicaId, LogId)>>);
 
@@ -115,12 +117,13 @@ impl LifeLog {
         Arc::new(LifeLog { log, life, synced, written: Notify::new(), defect })
     }
 
-    /// What was durable in this life.
+    /// The entries that were durable in this life.
     pub(crate) fn synced(&self) -> Arc<Synced> {
         self.synced.clone()
     }
 
-    /// The log's writer: syncs what was written, again and again. What arrives during a sync waits for the next one.
+    /// The log's writer: syncs pending writes in a loop. Writes that arrive during a sync wait for
+    /// the next one.
     pub(crate) async fn write(self: Arc<Self>, speed: Arc<Speed>) {
         while self.life.is_alive() {
             let count = self.log.pending();
@@ -135,7 +138,7 @@ impl LifeLog {
         }
     }
 
-    /// The log, unless the node is dead: then nobody is there to be answered.
+    /// The log, unless the node is dead: then there is no caller to answer.
     fn alive(&self) -> Option<&MemoryLog> {
         self.life.is_alive().then_some(&*self.log)
     }
@@ -144,7 +147,8 @@ impl LifeLog {
         self.alive().ok_or(LogError::Closed)
     }
 
-    /// Does something that is durable when `done` is called, or, with the defect, when nobody knows.
+    /// Makes a call whose effect is durable when `done` is called; with the defect, `done` is
+    /// called at once and the effect becomes durable later.
     fn call(&self, done: Done, eager: bool, call: impl FnOnce(&MemoryLog, Done)) {
         let Some(log) = self.alive() else { return };
         if eager {

@@ -1,5 +1,5 @@
-//! What goes wrong, and what operators do meanwhile. Each kind of fault has a task and a stream of chance of its own, so that
-//! they overlap as they like.
+//! Faults, and operators' actions during them. Each kind of fault has a task and a random source of
+//! its own, so that faults overlap freely.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
+use crate::counts::Count;
 use crate::lives;
 use crate::scenario::Stream;
 use crate::world::{World, addresses};
@@ -22,11 +23,11 @@ pub(crate) async fn run(world: Arc<World>) {
     let scenario = world.scenario.clone();
     let rng = |stream: Stream| stream.rng(scenario.seed);
     tokio::join!(
-        when(scenario.network_faults, network(world.clone(), rng(Stream::NetworkFaults))),
-        when(scenario.crashes, crashes(world.clone(), rng(Stream::Crashes))),
-        when(scenario.disk_faults, disks(world.clone(), rng(Stream::Disks))),
-        when(scenario.clock_jumps, clocks(world.clone(), rng(Stream::Clocks))),
-        when(scenario.operator, operator(world.clone(), rng(Stream::Operator))),
+        when(scenario.faults.network, network(world.clone(), rng(Stream::NetworkFaults))),
+        when(scenario.faults.crashes, crashes(world.clone(), rng(Stream::Crashes))),
+        when(scenario.faults.disks, disks(world.clone(), rng(Stream::Disks))),
+        when(scenario.faults.clocks, clocks(world.clone(), rng(Stream::Clocks))),
+        when(scenario.faults.operator, operator(world.clone(), rng(Stream::Operator))),
     );
 }
 
@@ -47,7 +48,7 @@ fn both_ways(some: &[NodeId], others: &[NodeId]) -> Links {
     pairs.filter(|(a, b)| a != b).flat_map(|(a, b)| [(a, b), (b, a)]).collect()
 }
 
-/// The links that a partition cuts: of a directed shape, drawn by chance.
+/// The links that a partition cuts: of a random, directed shape.
 fn partition(nodes: &[NodeId], leader: Option<NodeId>, rng: &mut StdRng) -> (&'static str, Links) {
     let mut shuffled = nodes.to_vec();
     shuffled.shuffle(rng);
@@ -60,7 +61,8 @@ fn partition(nodes: &[NodeId], leader: Option<NodeId>, rng: &mut StdRng) -> (&'s
         3 => ("one hears nothing", nodes.iter().filter(|b| **b != alone).map(|b| (*b, alone)).collect()),
         4 => ("one says nothing", nodes.iter().filter(|b| **b != alone).map(|b| (alone, *b)).collect()),
         5 => {
-            // Everybody sees only its neighbours: in five nodes each has a majority, and no two the same.
+            // Every node sees only its neighbours: in five nodes each has a majority, and no two
+            // the same.
             let count = shuffled.len();
             let near = |a: usize, b: usize| (a + 1) % count == b || (b + 1) % count == a;
             let pairs = (0..count).flat_map(|a| (0..count).map(move |b| (a, b)));
@@ -74,7 +76,7 @@ fn partition(nodes: &[NodeId], leader: Option<NodeId>, rng: &mut StdRng) -> (&'s
     }
 }
 
-/// The node that leads some group at the moment.
+/// A node that leads some group now.
 fn a_leader(world: &World, rng: &mut StdRng) -> Option<NodeId> {
     let leading = |member: &Arc<crate::member::Member>| {
         member.shards().iter().any(|(_, group)| group.replica().is_leader())
@@ -88,7 +90,7 @@ async fn network(world: Arc<World>, mut rng: StdRng) {
     loop {
         pause(&mut rng, 100, 1_500).await;
         let nodes = world.node_ids();
-        world.counts.cuts.one();
+        world.counts.one(Count::NetworkFaults);
         if rng.random_bool(0.2) {
             let by = Duration::from_millis(rng.random_range(5..=150));
             let (from, to) =
@@ -152,9 +154,9 @@ async fn disks(world: Arc<World>, mut rng: StdRng) {
         let nodes = world.node_ids();
         let Some(node) = nodes.choose(&mut rng).copied() else { continue };
         let Some(member) = world.member(node) else { continue };
-        // Slow, or hung for longer than anybody waits.
+        // Slow, or hung for longer than any time-out.
         let extra_ms = [20, 120, 600, 3_000][rng.random_range(0..4)];
-        world.counts.slow_disks.one();
+        world.counts.one(Count::SlowDisks);
         world.trace.event(&format!("the disk of n{node} takes up to {extra_ms} ms more"));
         member.speed.slow_down(extra_ms);
         pause(&mut rng, 100, 2_000).await;
@@ -168,7 +170,7 @@ async fn clocks(world: Arc<World>, mut rng: StdRng) {
         let nodes = world.node_ids();
         let Some(id) = nodes.choose(&mut rng).copied() else { continue };
         let by_ms = [-60_000, -1_000, 1_000, 60_000, 3_600_000][rng.random_range(0..5)];
-        world.counts.clock_jumps.one();
+        world.counts.one(Count::ClockJumps);
         world.trace.event(&format!("the clock of n{id} is off by {by_ms} ms"));
         if let Some(node) = world.nodes().get(&id) {
             node.clock_offset_ms.store(by_ms, Ordering::Relaxed);
@@ -176,7 +178,7 @@ async fn clocks(world: Arc<World>, mut rng: StdRng) {
     }
 }
 
-/// Moves replicas, hands leaderships over, drains nodes and lets new ones join.
+/// Moves replicas, transfers leaders, drains nodes and lets new ones join.
 async fn operator(world: Arc<World>, mut rng: StdRng) {
     let mut joined = 0;
     loop {
@@ -221,25 +223,25 @@ async fn start(world: &World, intent: Option<Intent>) {
     let command = Command::StartOperation { intent, planned_on: 0, now_ms: 0 };
     let outcome = world.propose(&command).await;
     if matches!(outcome, Some(Outcome::Operation { already: false, .. })) {
-        world.counts.operations.one();
+        world.counts.one(Count::Operations);
     }
     world.trace.event(&format!("operator: {what} -> {outcome:?}"));
 }
 
 /// A new machine asks for an id, and gets its share.
 async fn join(world: &Arc<World>) {
-    let machine = world.scenario.nodes + 1;
+    let machine = world.scenario.shape.nodes + 1;
     let command = Command::RegisterNode { addresses: addresses(machine), zone: String::new(), weight: 100 };
     let Some(Outcome::Node(id)) = world.propose(&command).await else { return };
     if world.nodes().contains_key(&id) || world.add_node(id, world.newest_map()).is_err() {
         return;
     }
-    world.counts.operations.one();
+    world.counts.one(Count::Operations);
     world.trace.event(&format!("n{id} joins"));
     lives::start(world, id);
 }
 
-/// Tells the leader of a shard to hand over.
+/// Tells the leader of a shard to transfer its leadership.
 async fn transfer(world: &World, map: &Topology, rng: &mut StdRng) {
     let Some(shard) = map.shards.choose(rng) else { return };
     let Some(to) = shard.replicas.choose(rng).map(|at| at.replica) else { return };
@@ -247,7 +249,7 @@ async fn transfer(world: &World, map: &Topology, rng: &mut StdRng) {
     let leading =
         world.members().into_iter().find(|member| member.shard(shard).is_some_and(|group| group.replica().is_leader()));
     if let Some(member) = leading {
-        world.counts.transfers.one();
+        world.counts.one(Count::Transfers);
         let what = quorate_types::report::OrderKind::TransferLeader(to);
         let done = member.groups().execute(shard.group(), what, Duration::from_millis(800)).await;
         let done = done.map_err(|error| error.to_string());

@@ -16,6 +16,7 @@ use crate::history::{Asked, Came};
 use crate::linear::{self, Verdict};
 use crate::lives;
 use crate::scenario::Stream;
+use crate::violations::Violation;
 use crate::world::World;
 
 /// How long after the last fault every shard must take writes and answer reads again.
@@ -40,14 +41,17 @@ pub(crate) fn mend(world: &Arc<World>) {
 }
 
 /// Every shard serves again.
-pub(crate) async fn serves(world: &Arc<World>) -> Result<(), String> {
+pub(crate) async fn serves(world: &Arc<World>) -> Result<(), Violation> {
     let mut worker = Worker::new(world.clone(), Arc::<Sessions>::default(), Stream::Heal.rng(world.scenario.seed));
     for (shard, keys) in &world.keys {
         let deadline = Instant::now() + SERVES_WITHIN;
         let mut done = 0;
         while done < ROUNDS {
             if Instant::now() > deadline {
-                return Err(format!("shard {shard} does not serve within {} s of healing", SERVES_WITHIN.as_secs()));
+                return Err(Violation(format!(
+                    "shard {shard} does not serve within {} s of healing",
+                    SERVES_WITHIN.as_secs()
+                )));
             }
             let key = &keys[done % keys.len()];
             let value = world.history.next_value(*shard, key);
@@ -60,7 +64,7 @@ pub(crate) async fn serves(world: &Arc<World>) -> Result<(), String> {
 }
 
 /// Nothing moves any more, and all replicas of every group are equal.
-pub(crate) async fn settles(world: &Arc<World>) -> Result<(), String> {
+pub(crate) async fn settles(world: &Arc<World>) -> Result<(), Violation> {
     let deadline = Instant::now() + SETTLES_WITHIN;
     loop {
         lives::start_joining(world);
@@ -69,7 +73,10 @@ pub(crate) async fn settles(world: &Arc<World>) -> Result<(), String> {
             Some(reason) => reason,
         };
         if Instant::now() > deadline {
-            return Err(format!("not settled within {} s of healing: {unsettled}", SETTLES_WITHIN.as_secs()));
+            return Err(Violation(format!(
+                "not settled within {} s of healing: {unsettled}",
+                SETTLES_WITHIN.as_secs()
+            )));
         }
         tokio::time::sleep(POLL).await;
     }

@@ -1,4 +1,5 @@
-//! What the clients saw: every operation with the simulated times between which it took effect, if it did.
+//! The clients' observations: every operation with the simulated times between which it took
+//! effect, if it did.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -6,10 +7,10 @@ use std::time::Duration;
 
 use quorate_types::{Key, ShardId};
 
-/// A value that a client wrote. Every write has one of its own; 0 stands for "nothing there".
+/// A written value. Every write has a value of its own; 0 stands for an absent key.
 pub(crate) type ValueId = u32;
 
-/// What a client asked for.
+/// A client's operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     Read,
@@ -22,16 +23,16 @@ pub(crate) enum Asked {
     },
 }
 
-/// What came of it.
+/// The result of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Came {
-    /// A read found this.
+    /// A read found this value.
     Found(ValueId),
-    /// A write was done, and the shard's revision was this.
+    /// A write was done, at this revision of the shard.
     Written { version: u64 },
     /// A swap found another value, and did nothing.
     Refused,
-    /// Nobody knows.
+    /// The outcome is unknown.
     Unknown,
     /// It was not done and never will be.
     Failed,
@@ -54,7 +55,7 @@ pub(crate) struct History(Mutex<Seen>);
 struct Seen {
     by_key: BTreeMap<(ShardId, Key), Vec<Operation>>,
     values: ValueId,
-    /// For each value, where it was meant for and when: an eventual read finds nothing else.
+    /// The key of each value, and the time of its write: an eventual read finds nothing else.
     written: BTreeMap<ValueId, (ShardId, Key)>,
     counts: [u64; 3],
 }
@@ -80,7 +81,7 @@ impl History {
         seen.by_key.entry((shard, key.clone())).or_default().push(operation);
     }
 
-    /// Whether anybody ever tried to write this value to this key.
+    /// Whether a client ever tried to write this value to this key.
     pub(crate) fn was_written(&self, shard: ShardId, key: &Key, value: ValueId) -> bool {
         value == 0 || self.seen().written.get(&value).is_some_and(|at| at.0 == shard && at.1 == *key)
     }

@@ -1,18 +1,19 @@
-//! Raft's invariants, as far as they show from outside: checked again and again while the run goes on, on what every node has,
-//! has durably, and says of itself.
+//! Raft's invariants, as far as they show from outside: checked periodically during the run, on the
+//! present and the durable data of every node and on its status.
 //!
 //! ```text
 //!   log matching         the same entry id: the same entry after the same entry
 //!   state machine safety an index is committed once; replicas that applied the same have the same state
-//!   leader completeness  what was committed under an earlier vote is in the log of every later leader
-//!   durability           what counts as committed is durable on a majority of the voters
-//!   promises             a vote that is granted and an entry that is acknowledged are durable by then (`promise`)
-//!   order                purged <= flushed <= applied; what is durable can always be started from
+//!   leader completeness  entries committed under an earlier vote are in every later leader's log
+//!   durability           committed entries are durable on a majority of the voters
+//!   promises             granted votes and acknowledged entries are durable (`promise`)
+//!   order                purged <= flushed <= applied; durable data suffice to start from
 //!   only forwards        durable votes, durable applied indexes
 //! ```
 //!
-//! A vote here is a term and a candidate, and the larger candidate of a term may follow the smaller one as its leader (openraft's
-//! `leader_id_adv`): "one leader a term" holds for the pair, and is part of log matching, as the pair is in every entry's id.
+//! A vote here is a term and a candidate, and the larger candidate of a term may follow the smaller
+//! one as its leader (openraft's `leader_id_adv`): "one leader a term" holds for the pair, and is
+//! part of log matching, as the pair is in every entry's id.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
@@ -25,6 +26,8 @@ use quorate_machine::state_hash;
 use quorate_types::state::Head;
 use quorate_types::{Entry, GroupId, LogId, Membership, NodeId, Payload, ReplicaId, Role};
 
+use crate::counts::Count;
+use crate::violations::Violation;
 use crate::world::World;
 
 /// How often the invariants are checked.
@@ -41,7 +44,7 @@ pub(crate) async fn run(world: Arc<World>) {
     }
 }
 
-/// What is known of all groups and replicas so far.
+/// The state of all groups and replicas as observed so far.
 struct Observer {
     world: Arc<World>,
     groups: BTreeMap<GroupId, KnownGroup>,
@@ -49,16 +52,16 @@ struct Observer {
     round: u64,
 }
 
-/// A vote: its term, and who leads in it.
+/// A vote: its term and its candidate.
 type Ballot = (u64, ReplicaId);
 
 #[derive(Default)]
 struct KnownGroup {
     leaders: BTreeSet<Ballot>,
-    /// Every entry that was ever seen: what it says, and the entry before it.
+    /// Every observed entry: its payload's digest, and the entry before it.
     entries: BTreeMap<LogId, (u64, Option<LogId>)>,
     committed: BTreeMap<u64, Committed>,
-    /// Memberships that were seen in logs, by their place there.
+    /// Observed memberships, by their place in the log.
     memberships: BTreeMap<LogId, Membership>,
     /// The state after each applied entry.
     states: BTreeMap<LogId, u128>,
@@ -99,7 +102,7 @@ struct Found {
 impl Observer {
     fn check(&mut self) {
         self.round += 1;
-        self.world.counts.checks.one();
+        self.world.counts.one(Count::Checks);
         let mut found: BTreeMap<GroupId, Vec<Found>> = BTreeMap::new();
         for (node, known) in self.world.nodes().iter() {
             for (replica, group) in known.log.replicas() {
@@ -107,7 +110,7 @@ impl Observer {
                 found.entry(group).or_default().push(Found {
                     node: *node,
                     replica,
-                    // Down is a life of its own.
+                    // A node that is down counts as a life of its own.
                     life: 2 * known.lives + u64::from(known.member.is_some()),
                     log: known.log.clone(),
                     state: known.state.clone(),
@@ -127,7 +130,7 @@ impl Observer {
                     wrong.push(format!("group {group}, replica {} on node {}: {what}", found.replica, found.node));
                 }
                 if found.now.purged > seen.purged {
-                    self.world.counts.purges.one();
+                    self.world.counts.one(Count::Purges);
                     seen.purged = found.now.purged;
                 }
             }
@@ -145,7 +148,7 @@ impl Observer {
                 let known = self.groups.entry(status.group).or_default();
                 let seen = self.replicas.entry(status.replica).or_default();
                 if status.snapshots_installed > seen.snapshots {
-                    self.world.counts.snapshots.add(status.snapshots_installed - seen.snapshots);
+                    self.world.counts.add(Count::Snapshots, status.snapshots_installed - seen.snapshots);
                 }
                 seen.snapshots = status.snapshots_installed;
                 if status.role != Role::Leader {
@@ -156,7 +159,7 @@ impl Observer {
                 let Some(leader) = leader else { continue };
                 match known.new_leader(status.term, leader) {
                     Ok(true) => {
-                        self.world.counts.elections.one();
+                        self.world.counts.one(Count::Leaders);
                         let what = format!("n{} leads g{} in term {}", member.node, status.group, status.term);
                         self.world.trace.event(&what);
                     }
@@ -197,14 +200,14 @@ fn index(id: Option<LogId>) -> u64 {
     id.map_or(0, |id| id.index + 1)
 }
 
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(what()) }
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation(what())) }
 }
 
 impl KnownGroup {
-    fn look_at(&mut self, found: &Found, seen: &mut KnownReplica) -> Result<(), String> {
+    fn look_at(&mut self, found: &Found, seen: &mut KnownReplica) -> Result<(), Violation> {
         let Found { now, durable, head, durable_head, .. } = found;
-        // What a crash would leave must be enough to start from.
+        // The data that survive a crash must suffice to start from.
         ensure(index(durable.purged) <= index(durable_head.applied), || {
             format!(
                 "the log is durably purged up to {:?}, the state durable up to {:?}",
@@ -237,11 +240,13 @@ impl KnownGroup {
         self.look_at_log(found, already)
     }
 
-    /// The entries above what was applied when it was last looked at.
-    fn look_at_log(&mut self, found: &Found, already: Option<LogId>) -> Result<(), String> {
+    /// Checks the entries above those that were applied at the last check.
+    fn look_at_log(&mut self, found: &Found, already: Option<LogId>) -> Result<(), Violation> {
         let from = index(already).max(index(found.now.purged));
-        let entries =
-            found.log.entries(found.replica, from..u64::MAX, usize::MAX).map_err(|error| error.to_string())?;
+        let entries = found
+            .log
+            .entries(found.replica, from..u64::MAX, usize::MAX)
+            .map_err(|error| Violation(error.to_string()))?;
         let mut before = None;
         for entry in &entries {
             let says = digest(entry);
@@ -263,15 +268,16 @@ impl KnownGroup {
         found.head.applied.map_or(Ok(()), |applied| self.commit(applied, found))
     }
 
-    fn commit(&mut self, id: LogId, found: &Found) -> Result<(), String> {
+    fn commit(&mut self, id: LogId, found: &Found) -> Result<(), Violation> {
         let under = found.now.vote.map_or((id.term, id.leader), |vote| (vote.term, vote.candidate));
         let known = self.committed.entry(id.index).or_insert(Committed { id, under, durable: false });
         known.under = known.under.min(under);
         ensure(known.id == id, || format!("applied {id} where {} was applied elsewhere", known.id))
     }
 
-    /// What was applied anywhere is durable on a majority of the voters: of the membership then, or of a later one.
-    fn check_durable(&mut self, replicas: &[Found]) -> Result<(), String> {
+    /// Applied entries are durable on a majority of the voters: of the membership then, or of a
+    /// later one.
+    fn check_durable(&mut self, replicas: &[Found]) -> Result<(), Violation> {
         let has = |voter: ReplicaId, id: LogId| {
             replicas.iter().any(|found| {
                 found.replica == voter
@@ -302,14 +308,16 @@ impl KnownGroup {
     }
 
     /// True for a leader that was not seen before.
-    fn new_leader(&mut self, term: u64, leader: &Found) -> Result<bool, String> {
+    fn new_leader(&mut self, term: u64, leader: &Found) -> Result<bool, Violation> {
         let ballot = (term, leader.replica);
         if !self.leaders.insert(ballot) {
             return Ok(false);
         }
         let from = index(leader.now.purged);
-        let entries =
-            leader.log.entries(leader.replica, from..u64::MAX, usize::MAX).map_err(|error| error.to_string())?;
+        let entries = leader
+            .log
+            .entries(leader.replica, from..u64::MAX, usize::MAX)
+            .map_err(|error| Violation(error.to_string()))?;
         let own: BTreeMap<u64, LogId> = entries.iter().map(|entry| (entry.id.index, entry.id)).collect();
         for committed in self.committed.range(from..).map(|(_, committed)| committed) {
             let there = own.get(&committed.id.index);
@@ -324,14 +332,14 @@ impl KnownGroup {
     }
 
     /// Replicas that applied the same entry have the same state.
-    fn compare_states(&mut self, replicas: &[Found]) -> Result<(), String> {
+    fn compare_states(&mut self, replicas: &[Found]) -> Result<(), Violation> {
         for found in replicas {
             let mut hash = None;
             let viewed = found.state.view(&mut |view| {
                 hash = Some(state_hash(view, found.replica)?);
                 Ok(())
             });
-            viewed.map_err(|error| error.to_string())?;
+            viewed.map_err(|error| Violation(error.to_string()))?;
             let Some(hash) = hash else { continue };
             let Some(applied) = hash.head.applied else { continue };
             let known = *self.states.entry(applied).or_insert(hash.hash);

@@ -37,9 +37,10 @@ mod promise;
 mod run;
 mod scenario;
 mod trace;
+mod violations;
 mod world;
 
 pub use command::{Summary, command};
-pub use counts::Totals;
+pub use counts::{Count, Totals};
 pub use defect::Defect;
 pub use run::{Options, Outcome, run};

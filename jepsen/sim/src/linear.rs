@@ -1,27 +1,29 @@
-//! The client oracle: are the operations on a key linearizable? The search of Wing and Gong with Lowe's memory ("Testing for
-//! linearizability", 2017), for one register with put, delete and conditional put.
+//! The client oracle: are the operations on a key linearizable? The search of Wing and Gong with
+//! Lowe's memory ("Testing for linearizability", 2017), for one register with put, delete and
+//! conditional put.
 //!
-//! An operation of unknown outcome may take effect at any time after it was invoked, or never. Beside the search, the versions
-//! that the store gave out are checked: they follow real time.
+//! An operation of unknown outcome may take effect at any time after it was invoked, or never.
+//! Beside the search, the versions that the store assigned are checked: they follow real time.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::history::{Asked, Came, Operation, ValueId};
+use crate::violations::Violation;
 
 /// Steps after which a key is left undecided.
 const STEPS_MAX: usize = 3_000_000;
 
-/// What the search found.
+/// The result of the search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Linearizable,
-    /// No order explains what the clients saw; the operation that nobody could place.
+    /// No order explains the clients' observations; the operation that has no place in any order.
     Violated(String),
     Undecided,
 }
 
-/// An operation as the search needs it.
+/// An operation in the form that the search uses.
 #[derive(Clone, Copy)]
 struct Op {
     asked: Asked,
@@ -59,7 +61,8 @@ impl Placed {
     }
 }
 
-/// Whether some order of the operations, each between its invocation and its return, gives every answer that was given.
+/// Whether some order of the operations, each between its invocation and its return, gives every
+/// recorded answer.
 pub(crate) fn check(operations: &[Operation]) -> Verdict {
     let counts = |operation: &&Operation| {
         !matches!((operation.asked, operation.came), (_, Came::Failed) | (Asked::Read, Came::Unknown))
@@ -82,7 +85,7 @@ fn search(ops: &[Op]) -> Verdict {
     let known = ops.iter().filter(|op| op.returned.is_some()).count();
     let mut placed = Placed(vec![0; ops.len().div_ceil(64).max(1)]);
     let mut seen: HashSet<(Placed, ValueId)> = HashSet::new();
-    // What is placed, in order: the operation, and the value before it.
+    // The placed operations in order, each with the value before it.
     let mut path: Vec<(usize, ValueId)> = Vec::new();
     let (mut value, mut done, mut next, mut first) = (0, 0, 0, 0);
     let (mut furthest, mut stuck) = (0, String::new());
@@ -93,7 +96,7 @@ fn search(ops: &[Op]) -> Verdict {
         while first < ops.len() && placed.has(first) {
             first += 1;
         }
-        // Nothing that was invoked after an operation returned comes before it.
+        // An operation invoked after another one returned cannot precede it.
         let open = || (first..ops.len()).filter(|op| !placed.has(*op));
         let end = open().filter_map(|op| ops[op].returned).min().expect("not all known operations are placed");
         let candidate = open().filter(|op| *op >= next).take_while(|op| ops[*op].invoked <= end).find_map(|op| {
@@ -130,8 +133,9 @@ fn describe(op: &Op) -> String {
     format!("{:?} -> {:?} [{:.6}, {until:.6}]", op.asked, op.came, op.invoked.as_secs_f64())
 }
 
-/// Versions are given out once in a shard, and what was written later in real time has the larger one.
-pub(crate) fn check_versions(operations: &[Operation]) -> Result<(), String> {
+/// Versions are assigned once in a shard, and a write that began later in real time has the larger
+/// one.
+pub(crate) fn check_versions(operations: &[Operation]) -> Result<(), Violation> {
     let mut written: Vec<(&Operation, u64)> = operations
         .iter()
         .filter_map(|operation| match operation.came {
@@ -144,11 +148,13 @@ pub(crate) fn check_versions(operations: &[Operation]) -> Result<(), String> {
     for pair in written.windows(2) {
         let [(earlier, version), (later, next)] = pair else { continue };
         if version == next {
-            return Err(format!("version {version} was given out twice: {earlier:?} and {later:?}"));
+            return Err(Violation(format!("version {version} was given out twice: {earlier:?} and {later:?}")));
         }
         latest_invoked = latest_invoked.max(earlier.invoked);
         if later.returned < latest_invoked {
-            return Err(format!("version {next} is larger than one that was invoked after it returned: {later:?}"));
+            return Err(Violation(format!(
+                "version {next} is larger than one that was invoked after it returned: {later:?}"
+            )));
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 
+use crate::counts::Count;
 use crate::defect::Defect;
 use crate::disk::{Life, LifeLog, LifeState, Speed};
 use crate::host::{Machine, NodeClock};
@@ -61,9 +62,9 @@ fn plane(world: &Arc<World>, id: NodeId, node: &SimNode, life: Arc<Life>, log: A
         node: id,
         timing: world.scenario.timing,
         snapshot_dir: node.snapshots.clone(),
-        log_retained_bytes_per_group: world.scenario.log_retained_bytes,
+        log_retained_bytes_per_group: world.scenario.log_retained.bytes,
         log_retained_bytes_per_node: u64::MAX,
-        log_retained_entries: world.scenario.log_retained_entries,
+        log_retained_entries: world.scenario.log_retained.entries,
         on_fatal,
     };
     let transport = world.network.transport(id, life.clone(), node.log.clone(), log.synced(), node.state.clone());
@@ -142,7 +143,7 @@ pub(crate) fn crash(world: &Arc<World>, id: NodeId, rng: &mut StdRng) {
         node.state = Arc::default();
     }
     drop(nodes);
-    world.counts.crashes.one();
+    world.counts.one(Count::Crashes);
     world.network.disconnect(id);
     member.drop_tasks();
     // The rest of the process ends on its own: nothing that it could reach is reachable any longer.

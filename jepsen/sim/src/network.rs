@@ -1,9 +1,11 @@
-//! The network between nodes: seeded delays and losses, directed cuts, and no more than the transport's contract allows.
+//! The network between nodes: seeded delays and losses, directed cuts, within the transport's
+//! contract.
 //!
 //! ```text
 //!   send ──→ lane (from, to, control|bulk): in order ──→ delivered after its delay
-//!             │    lost: the connection breaks, what is queued on it is lost as well, and for a while nothing can be sent
-//!             └──→ held, where the link is cut: delivered late and in order after healing, or lost with its connection
+//!             │    lost: the connection breaks with all that it carries, and stays down for a
+//! while
+//!             └──→ held, where the link is cut: delivered late and in order, or lost
 //! ```
 //!
 //! A message travels as the bytes of a frame, so that the codec is simulated as well. Lanes do not wait for each other.
@@ -42,7 +44,7 @@ pub(crate) struct Network {
     wires: Arc<Mutex<Wires>>,
     sent: Arc<Notify>,
     trace: Arc<Trace>,
-    /// Promises that were broken, until somebody asks.
+    /// Broken promises since the last check.
     broken: Arc<Mutex<Vec<String>>>,
 }
 
@@ -61,7 +63,7 @@ struct Wires {
 
 #[derive(Default)]
 struct LaneState {
-    /// Grows when the connection breaks: what was sent on an older one never arrives.
+    /// Grows when the connection breaks: messages of an older connection never arrive.
     connection: u64,
     broken_until: Option<Instant>,
     last_arrival: Option<Instant>,
@@ -71,7 +73,7 @@ struct LaneState {
 struct InFlight {
     lane: LaneKey,
     connection: u64,
-    /// The receiver's life that it was sent to.
+    /// The receiver's life that the message is for.
     life: u64,
     bytes: Vec<u8>,
 }
@@ -125,7 +127,7 @@ impl Network {
         Network { wires: Arc::new(Mutex::new(wires)), sent: Arc::new(Notify::new()), trace, broken: Arc::default() }
     }
 
-    /// Delivers messages for as long as it is polled.
+    /// Delivers messages until it is dropped.
     pub(crate) async fn run(self) {
         loop {
             let (due, next) = {
@@ -173,7 +175,7 @@ impl Network {
         self.wires().up.insert(node, (groups, life));
     }
 
-    /// The node is gone: so are its connections. What it sent before may still arrive.
+    /// Disconnects a dead node. Messages that it sent before may still arrive.
     pub(crate) fn disconnect(&self, node: NodeId) {
         let mut wires = self.wires();
         wires.up.remove(&node);
@@ -185,7 +187,7 @@ impl Network {
         self.wires().cut.insert((from, to));
     }
 
-    /// Mends one link: what was held arrives late, or its connection breaks.
+    /// Mends one link: held messages arrive late, or the connection breaks.
     pub(crate) fn mend(&self, from: NodeId, to: NodeId) {
         let mut wires = self.wires();
         if !wires.cut.remove(&(from, to)) {
@@ -250,7 +252,7 @@ impl Network {
         Arc::new(NodeTransport { network: self.clone(), from: node, life, log, synced, state })
     }
 
-    /// Promises that were broken since this was last asked.
+    /// Broken promises since the last call.
     pub(crate) fn broken_promises(&self) -> Vec<String> {
         std::mem::take(&mut *self.broken.lock().expect("nobody panics while holding this lock"))
     }
@@ -330,7 +332,7 @@ impl Transport for NodeTransport {
             if !network.pass(from, to).await || !its_life.is_alive() || !life.is_alive() {
                 return Err(SnapshotUnsent("the transfer broke off".to_owned()));
             }
-            // The receiver installs it whether or not the sender still waits.
+            // The receiver installs it even if the sender has stopped waiting.
             let installing = async move { receiver.receive_snapshot(header, Received::new(staged, staging)).await };
             let vote = tokio::spawn(installing).await;
             let vote = vote
@@ -345,8 +347,8 @@ impl Transport for NodeTransport {
     }
 }
 
-/// What a receiver does with the files: it verifies them, and has copies of its own, in a directory that the sender cannot take
-/// away.
+/// Stages the files at the receiver: verifies them and copies them into a directory that the sender
+/// cannot delete.
 fn stage(header: &SnapshotHeader, files: &[PathBuf]) -> Result<(TempDir, Vec<PathBuf>), SnapshotUnsent> {
     let staging = scratch().map_err(|error| SnapshotUnsent(error.to_string()))?;
     let stage_one = |(file, (bytes, checksum)): (&PathBuf, &(u64, u32))| {

@@ -1,4 +1,5 @@
-//! Panics of tasks. tokio catches them, and a task that nobody waits for would go silently; here each one is a violation.
+//! Panics of tasks. tokio catches them, so the panic of a task without an owner would pass
+//! unnoticed; here each one is a violation.
 
 use std::cell::RefCell;
 use std::panic::PanicHookInfo;
@@ -8,11 +9,12 @@ thread_local! {
     static SEEN: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Where openraft panics when whoever waited for the end of a core was dropped meanwhile, as in a node that crashed: the others
-/// who wait find it neither running nor done. That a core of a living node ends is noticed by its supervision.
+/// Where openraft panics after the task that awaited the end of a core was dropped, as in a node
+/// that crashed: other waiters find the core neither running nor done. The end of a living node's
+/// core is noticed by its supervision.
 const ON_ITS_WAY_OUT: &str = "raft/raft_inner.rs";
 
-/// From now on the panics of this thread are kept.
+/// Records the panics of this thread from now on.
 pub(crate) fn watch() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -31,7 +33,7 @@ pub(crate) fn seen() -> Vec<String> {
     SEEN.with_borrow_mut(|seen| seen.as_mut().map(std::mem::take).unwrap_or_default())
 }
 
-/// True on a simulated thread, which has kept it.
+/// True on a simulated thread, whose panics are recorded.
 fn keep(info: &PanicHookInfo<'_>) -> bool {
     let what = info.payload_as_str().unwrap_or("it said nothing");
     let place = info.location().map(ToString::to_string).unwrap_or_default();

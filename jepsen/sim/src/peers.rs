@@ -15,6 +15,7 @@ use quorate_types::NodeId;
 use quorate_types::report::{NodeReport, Order, OrderKind};
 use quorate_types::topology::{Command, NodeInfo, Topology};
 
+use crate::counts::Count;
 use crate::disk::Life;
 use crate::member::Member;
 use crate::world::World;
@@ -74,7 +75,7 @@ impl Peers for SimPeers {
         if let Some(world) = self.world.upgrade()
             && matches!(order.what, OrderKind::TransferLeader(_))
         {
-            world.counts.transfers.one();
+            world.counts.one(Count::Transfers);
         }
         self.call(to.node, move |member| {
             async move { execute(&member.plane, &order).await.map_err(|error| PeerError::Refused(error.to_string())) }

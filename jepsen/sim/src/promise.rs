@@ -1,5 +1,5 @@
-//! What a replica tells others it must have durably: a vote that it grants, entries that it says it has. Looked at when it says so,
-//! not when a crash happens to show it.
+//! A replica's promises to others must be durable: a granted vote, acknowledged entries. They are
+//! checked when they are sent, not when a crash happens to expose them.
 
 use quorate_machine::log::MemoryLog;
 use quorate_machine::state::{MemoryState, meta};
@@ -8,13 +8,13 @@ use quorate_types::{LogId, ReplicaId};
 
 use crate::disk::Synced;
 
-/// What is wrong with what a replica says, if its disk does not bear it out.
+/// The broken promise in a message, if the replica's disk does not hold it.
 pub(crate) fn broken(message: &PeerMessage, log: &MemoryLog, synced: &Synced, state: &MemoryState) -> Option<String> {
     let replica = message.from;
-    // One that is destroyed meanwhile has said what was true.
+    // A replica that was destroyed meanwhile kept its promise when it was made.
     let durable = log.durable_state(replica)?;
     match &message.body {
-        // The answer to a pre-vote names the vote as it was: nothing is promised with it.
+        // The answer to a pre-vote names the vote as it was: it promises nothing.
         PeerBody::VoteReply { reply, .. } if reply.granted && reply.vote.candidate == message.to => {
             let granted = (reply.vote.term, reply.vote.candidate);
             let kept = durable.vote.map(|vote| (vote.term, vote.candidate));
@@ -22,8 +22,8 @@ pub(crate) fn broken(message: &PeerMessage, log: &MemoryLog, synced: &Synced, st
         }
         PeerBody::AppendReply { reply: AppendReply::Matched(Some(id)), .. }
         | PeerBody::HeartbeatReply { reply: AppendReply::Matched(Some(id)), .. } => {
-            // What was true when it was synced may be said late, when another leader has had it truncated already: as if the
-            // network had held it back.
+            // An acknowledgement may be sent late, after another leader had the entry truncated, as
+            // if the network had delayed it. It was true when the entry was synced.
             let has = synced.has(replica, *id)
                 || durable.purged.is_some_and(|purged| purged.index >= id.index)
                 || durable_applied(state, replica) >= Some(*id);

@@ -9,9 +9,10 @@ use quorate_types::topology::Command;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::client::{Sessions, Worker};
-use crate::counts::Totals;
+use crate::counts::{Count, Totals};
 use crate::defect::Defect;
 use crate::scenario::{Scenario, Stream};
+use crate::violations::Violation;
 use crate::world::World;
 use crate::{faults, heal, invariants, lives, panics, product_log};
 
@@ -96,24 +97,27 @@ async fn simulate(seed: u64, options: &Options) -> Outcome {
     let mut undecided = 0;
     tokio::select! {
         biased;
-        () = a_little_after(world.violated.notified()) => {}
+        () = a_little_after(world.violations.first()) => {}
         lived = live(&world) => match lived {
             Ok(()) => undecided = heal::judge(&world),
-            Err(what) => world.violation(what),
+            Err(Violation(what)) => world.violation(what),
         },
     }
     panics::seen().into_iter().for_each(|what| world.violation(format!("a task panicked: {what}")));
-    let mut totals = Totals::of(&world.counts);
-    [totals.answered, totals.unknown, totals.failed] = world.history.counts();
-    totals.undecided = undecided;
+    let mut totals = world.counts.totals();
+    let [answered, unknown, failed] = world.history.counts();
+    totals.set(Count::Answered, answered);
+    totals.set(Count::Unknown, unknown);
+    totals.set(Count::Failed, failed);
+    totals.set(Count::Undecided, undecided);
     let (digest, events, trace) = world.trace.end();
-    totals.events = events;
+    totals.set(Count::Events, events);
     Outcome {
         seed,
         scenario: described,
         digest,
         trace,
-        violations: world.violations(),
+        violations: world.violations.list(),
         simulated: world.trace.now(),
         totals,
     }
@@ -130,9 +134,9 @@ async fn a_little_after(violated: impl Future<Output = ()>) {
 }
 
 /// A cluster is bootstrapped, lives through its faults, and recovers.
-async fn live(world: &Arc<World>) -> Result<(), String> {
+async fn live(world: &Arc<World>) -> Result<(), Violation> {
     let bootstrap = tokio::time::timeout(BOOTSTRAP_TIMEOUT, found(world)).await;
-    bootstrap.map_err(|_| format!("not bootstrapped within {} s", BOOTSTRAP_TIMEOUT.as_secs()))?;
+    bootstrap.map_err(|_| Violation(format!("not bootstrapped within {} s", BOOTSTRAP_TIMEOUT.as_secs())))?;
     world.trace.event("bootstrapped");
     let workers: Vec<_> = workers(world).into_iter().map(|worker| spawned(worker.work())).collect();
     let faults = spawned(faults::run(world.clone()));

@@ -61,17 +61,13 @@ fn mix(value: u64) -> u64 {
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
-    pub(crate) nodes: u64,
-    pub(crate) shards: u32,
-    pub(crate) replicas: u32,
+    pub(crate) shape: Shape,
     pub(crate) timing: Timing,
     pub(crate) workers: u64,
     pub(crate) keys_per_shard: usize,
     /// The pause between the operations of one worker, at most.
     pub(crate) think_ms: u64,
-    /// Entries and bytes of log that a group keeps: little, so that followers that were away get snapshots.
-    pub(crate) log_retained_entries: u64,
-    pub(crate) log_retained_bytes: u64,
+    pub(crate) log_retained: LogRetained,
     /// How long faults go on.
     pub(crate) chaos: Duration,
     /// How long a message travels at least and at most, in microseconds, in good times.
@@ -80,11 +76,33 @@ pub(crate) struct Scenario {
     pub(crate) sync_us: (u64, u64),
     /// How many of 10,000 messages are lost, and their connection with them.
     pub(crate) losses: u32,
-    pub(crate) network_faults: bool,
+    pub(crate) faults: Faults,
+}
+
+/// The size of the cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) nodes: u64,
+    pub(crate) shards: u32,
+    pub(crate) replicas: u32,
+}
+
+/// Entries and bytes of log that a group retains: few, so that followers that were away get
+/// snapshots.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogRetained {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The kinds of faults of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Faults {
+    pub(crate) network: bool,
     pub(crate) crashes: bool,
-    pub(crate) disk_faults: bool,
-    pub(crate) clock_jumps: bool,
-    /// Whether an operator moves replicas and adds, drains and removes nodes.
+    pub(crate) disks: bool,
+    pub(crate) clocks: bool,
+    /// An operator moves replicas, and adds and drains nodes.
     pub(crate) operator: bool,
 }
 
@@ -97,41 +115,47 @@ impl Scenario {
         let slowest = [500, 3_000, 12_000][rng.random_range(0..3)];
         Scenario {
             seed,
-            nodes,
-            shards: rng.random_range(1..=3),
-            replicas: if nodes == 5 && rng.random_bool(0.3) { 5 } else { 3 },
+            shape: Shape {
+                nodes,
+                shards: rng.random_range(1..=3),
+                replicas: if nodes == 5 && rng.random_bool(0.3) { 5 } else { 3 },
+            },
             timing: Timing { heartbeat_ms, lease_ms },
             workers: rng.random_range(3..=6),
             keys_per_shard: rng.random_range(1..=4),
             think_ms: [10, 40, 80][rng.random_range(0..3)],
-            log_retained_entries: [2, 8, 64][rng.random_range(0..3)],
-            log_retained_bytes: [500, 2_000, 8_000][rng.random_range(0..3)],
+            log_retained: LogRetained {
+                entries: [2, 8, 64][rng.random_range(0..3)],
+                bytes: [500, 2_000, 8_000][rng.random_range(0..3)],
+            },
             chaos: chaos.unwrap_or(Duration::from_millis(rng.random_range(4_000..=9_000))),
             latency_us: (rng.random_range(50..=500), slowest),
             sync_us: (100, [400, 4_000, 15_000][rng.random_range(0..3)]),
             losses: [0, 5, 50][rng.random_range(0..3)],
-            network_faults: rng.random_bool(0.8),
-            crashes: rng.random_bool(0.8),
-            disk_faults: rng.random_bool(0.5),
-            clock_jumps: rng.random_bool(0.3),
-            operator: rng.random_bool(0.6),
+            faults: Faults {
+                network: rng.random_bool(0.8),
+                crashes: rng.random_bool(0.8),
+                disks: rng.random_bool(0.5),
+                clocks: rng.random_bool(0.3),
+                operator: rng.random_bool(0.6),
+            },
         }
     }
 
     pub(crate) fn describe(&self) -> String {
         format!(
             "{} nodes, {} shards x {} replicas, {} workers, heartbeat {} ms, chaos {} ms, faults:{}{}{}{}{}",
-            self.nodes,
-            self.shards,
-            self.replicas,
+            self.shape.nodes,
+            self.shape.shards,
+            self.shape.replicas,
             self.workers,
             self.timing.heartbeat_ms,
             self.chaos.as_millis(),
-            if self.network_faults { " network" } else { "" },
-            if self.crashes { " crashes" } else { "" },
-            if self.disk_faults { " disks" } else { "" },
-            if self.clock_jumps { " clocks" } else { "" },
-            if self.operator { " operator" } else { "" },
+            if self.faults.network { " network" } else { "" },
+            if self.faults.crashes { " crashes" } else { "" },
+            if self.faults.disks { " disks" } else { "" },
+            if self.faults.clocks { " clocks" } else { "" },
+            if self.faults.operator { " operator" } else { "" },
         )
     }
 }

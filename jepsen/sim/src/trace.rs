@@ -1,5 +1,5 @@
-//! What happened, in order: every message and every fault, with its simulated time. Two runs of a seed must agree on all of it;
-//! a digest over everything stands for it where nobody wants to read it.
+//! The trace: every message and every fault in order, with its simulated time. Two runs of a seed
+//! must have the same trace; a digest stands for it in comparisons.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Mutex, MutexGuard};
@@ -15,10 +15,10 @@ pub(crate) struct Trace {
 }
 
 struct Record {
-    /// Of everything, with fixed keys: the same in every process.
+    /// A digest of all events, with fixed keys: the same in every process.
     digest: DefaultHasher,
     events: u64,
-    /// Kept only where somebody asked for them.
+    /// Kept only on request.
     lines: Option<Vec<String>>,
 }
 
@@ -33,12 +33,13 @@ impl Trace {
         self.began.elapsed()
     }
 
-    /// Something happened that is not a message.
+    /// Adds an event that is not a message.
     pub(crate) fn event(&self, what: &str) {
         self.add(what.as_bytes(), || what.to_owned());
     }
 
-    /// A message is sent, or arrives. Every byte of it counts; what it says in words is made only where it is read.
+    /// Adds a message that is sent or arrives. Every byte of it counts; its text is made only if
+    /// the lines are kept.
     pub(crate) fn message(&self, verb: &str, from: NodeId, to: NodeId, bytes: &[u8], says: impl FnOnce() -> String) {
         let mut all = Vec::with_capacity(bytes.len() + 32);
         all.extend_from_slice(verb.as_bytes());

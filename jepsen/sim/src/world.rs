@@ -16,20 +16,18 @@ use quorate_types::topology::{
 };
 use quorate_types::{ClusterId, Key, NodeId, ShardId};
 use tempfile::TempDir;
-use tokio::sync::Notify;
 
-use crate::counts::Counts;
+use crate::counts::{Count, Counts};
 use crate::defect::Defect;
 use crate::history::History;
 use crate::member::Member;
 use crate::network::{Network, scratch};
 use crate::scenario::{Scenario, Stream};
 use crate::trace::Trace;
+use crate::violations::Violations;
 
 /// How long group 0 may take for one command of an operator.
 const PROPOSE_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Violations that are kept of one run.
-const VIOLATIONS_MAX: usize = 20;
 
 /// A node: what survives a crash, and its present life, if it has one.
 pub(crate) struct SimNode {
@@ -58,9 +56,7 @@ pub(crate) struct World {
     pub(crate) history: History,
     pub(crate) counts: Counts,
     nodes: Mutex<BTreeMap<NodeId, SimNode>>,
-    violations: Mutex<Vec<String>>,
-    /// Told of the first violation: what comes after it follows from it.
-    pub(crate) violated: Notify,
+    pub(crate) violations: Violations,
     dir: TempDir,
 }
 
@@ -69,10 +65,10 @@ impl World {
         let cluster = ClusterInfo {
             id: ClusterId(u128::from(scenario.seed)),
             hash_key: [7; 16],
-            replicas: scenario.replicas,
-            shards: scenario.shards,
+            replicas: scenario.shape.replicas,
+            shards: scenario.shape.shards,
         };
-        let nodes: Vec<NodeInfo> = (1..=scenario.nodes).map(|id| node_info(NodeId(id))).collect();
+        let nodes: Vec<NodeInfo> = (1..=scenario.shape.nodes).map(|id| node_info(NodeId(id))).collect();
         let (bootstrap, shards) = plan_bootstrap(&cluster, &nodes)?;
         let trace = Arc::new(Trace::new(keep_lines));
         let rng = Stream::Network.rng(scenario.seed);
@@ -88,8 +84,7 @@ impl World {
             history: History::default(),
             counts: Counts::default(),
             nodes: Mutex::default(),
-            violations: Mutex::default(),
-            violated: Notify::new(),
+            violations: Violations::default(),
             dir: scratch()?,
         };
         nodes.iter().try_for_each(|node| world.add_node(node.id, None))?;
@@ -146,7 +141,7 @@ impl World {
                 !map.moves.iter().any(|still| still.group == moving.group && still.to == moving.to)
                     && moving.to.is_some_and(|to| map.replicas(moving.group).any(|at| at == to))
             };
-            self.counts.moves.add(newest.moves.iter().filter(is_done).count() as u64);
+            self.counts.add(Count::Moves, newest.moves.iter().filter(is_done).count() as u64);
         }
         if let Some(node) = self.nodes().get_mut(&node) {
             node.map = Some(map);
@@ -155,17 +150,8 @@ impl World {
 
     /// Something that must never happen has happened.
     pub(crate) fn violation(&self, what: String) {
-        let mut violations = self.violations.lock().expect("nobody panics while holding this lock");
-        let line = format!("{:.3} s: {what}", self.trace.now().as_secs_f64());
         self.trace.event(&format!("VIOLATION {what}"));
-        if violations.len() < VIOLATIONS_MAX {
-            violations.push(line);
-        }
-        self.violated.notify_one();
-    }
-
-    pub(crate) fn violations(&self) -> Vec<String> {
-        self.violations.lock().expect("nobody panics while holding this lock").clone()
+        self.violations.add(format!("{:.3} s: {what}", self.trace.now().as_secs_f64()));
     }
 
     /// Proposes a change of the cluster to whoever leads group 0, as an operator's tool does; none if nobody took it.

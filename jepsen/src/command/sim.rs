@@ -35,7 +35,7 @@ impl Sim {
         let options = Options { defect: self.defect, ..Options::default() };
         match quorate_sim::command(self.seeds, jobs, &options, self.trace.as_deref(), &mut std::io::stdout()) {
             Ok(summary) if !summary.violated.is_empty() => ExitCode::from(1),
-            Ok(summary) => ExitCode::from(if summary.totals.undecided > 0 { 2 } else { 0 }),
+            Ok(summary) => ExitCode::from(if summary.totals.get(quorate_sim::Count::Undecided) > 0 { 2 } else { 0 }),
             Err(error) => {
                 eprintln!("error: the runs or their trace could not be written: {error}");
                 ExitCode::from(3)
