@@ -2,6 +2,7 @@
 //! the groups that this node bootstraps, and tells new shards their arcs.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -41,9 +42,8 @@ fn name(group: GroupId) -> String {
 pub async fn run(plane: Plane) {
     let host = plane.host.clone();
     let mut agent = Agent { plane, unstarted: BTreeMap::new() };
-    if let Err(fatal) = agent.follow_topologies().await {
-        host.fail_stop(&fatal.to_string());
-    }
+    let Err(fatal) = agent.follow_topologies().await;
+    host.fail_stop(&fatal.to_string());
 }
 
 struct Agent {
@@ -58,23 +58,18 @@ struct Unstarted {
 }
 
 impl Agent {
-    async fn follow_topologies(&mut self) -> Result<(), Fatal> {
+    async fn follow_topologies(&mut self) -> Result<Infallible, Fatal> {
         self.open_stored().await?;
-        let mut maps = self.plane.store.feed.subscribe();
-        maps.mark_changed();
+        let feed = self.plane.store.feed.clone();
+        let mut revision = 0;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                changed = maps.changed() => {
-                    if changed.is_err() {
-                        return Ok(());
-                    }
-                    let map = maps.borrow_and_update().clone();
-                    if let Some(map) = map {
-                        self.follow(&map.topology).await?;
-                    }
+                map = feed.newer_than(revision) => {
+                    revision = map.topology.revision;
+                    self.follow(&map.topology).await?;
                 }
                 _ = tick.tick() => self.start_and_tell().await,
             }

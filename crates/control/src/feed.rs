@@ -2,11 +2,13 @@
 //! another node.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwapOption;
 use quorate_types::topology::{ShardInfo, Topology};
 use quorate_types::{ClusterId, ShardId};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tracing::{error, info};
 
 /// A topology with an index of its shards.
@@ -36,55 +38,75 @@ impl ClusterMap {
 /// * The revision only grows, and the cluster is always the node's own.
 pub struct TopologyFeed {
     cluster: ClusterId,
-    latest: watch::Sender<Option<Arc<ClusterMap>>>,
+    latest: ArcSwapOption<ClusterMap>,
+    /// Held while a topology is compared with the latest one.
+    offering: Mutex<()>,
+    /// Wakes waiters in the order in which they wait, unlike a watch channel: simulated runs repeat.
+    changed: Notify,
 }
 
 impl TopologyFeed {
     /// An empty feed.
     pub fn new(cluster: ClusterId) -> Self {
-        TopologyFeed { cluster, latest: watch::Sender::new(None) }
+        TopologyFeed {
+            cluster,
+            latest: ArcSwapOption::empty(),
+            offering: Mutex::new(()),
+            changed: Notify::new(),
+        }
     }
 
-    /// Takes a topology if it is newer than the latest one. Never blocks: it is called while
+    /// Takes a topology if it is newer than the latest one. Never blocks for long: it is called while
     /// entries are applied.
     pub fn offer(&self, topology: Arc<Topology>) {
         if topology.cluster.id != self.cluster {
             error!(own = %self.cluster, other = %topology.cluster.id, "topology of another cluster ignored");
             return;
         }
-        self.latest.send_if_modified(|latest| {
-            let newer = latest.as_ref().is_none_or(|map| topology.revision > map.topology.revision);
-            if newer {
-                info!(revision = topology.revision, "topology");
-                *latest = Some(Arc::new(ClusterMap::new(topology)));
-            }
-            newer
-        });
+        // The guarded unit cannot be left inconsistent by a panic.
+        let offering = self.offering.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.revision() >= Some(topology.revision) {
+            return;
+        }
+        info!(revision = topology.revision, "topology");
+        self.latest.store(Some(Arc::new(ClusterMap::new(topology))));
+        drop(offering);
+        self.changed.notify_waiters();
     }
 
     /// The latest topology; none while the cluster is being bootstrapped.
     pub fn latest(&self) -> Option<Arc<ClusterMap>> {
-        self.latest.borrow().clone()
+        self.latest.load_full()
     }
 
-    /// A receiver of every newer topology.
-    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<ClusterMap>>> {
-        self.latest.subscribe()
+    /// The revision of the latest topology.
+    fn revision(&self) -> Option<u64> {
+        self.latest.load().as_ref().map(|map| map.topology.revision)
+    }
+
+    /// Waits for a topology newer than `revision`; with `None`, for any.
+    async fn after(&self, revision: Option<u64>) -> Arc<ClusterMap> {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            // Before the check, so that no change between check and wait is missed.
+            changed.as_mut().enable();
+            if let Some(map) = self.latest().filter(|map| Some(map.topology.revision) > revision) {
+                return map;
+            }
+            changed.await;
+        }
     }
 
     /// Waits for a topology newer than `revision`.
     pub async fn newer_than(&self, revision: u64) -> Arc<ClusterMap> {
-        let mut changes = self.latest.subscribe();
-        let newer = |map: &Option<Arc<ClusterMap>>| map.as_ref().is_some_and(|map| map.topology.revision > revision);
-        let map = changes.wait_for(newer).await.expect("the feed that is borrowed here holds the sender");
-        map.clone().expect("the condition just held")
+        let map = self.after(Some(revision)).await;
+        assert!(map.topology.revision > revision, "the revision of a feed only grows");
+        map
     }
 
     /// Waits for the first topology.
     pub async fn first(&self) -> Arc<ClusterMap> {
-        let mut changes = self.latest.subscribe();
-        let map = changes.wait_for(Option::is_some).await.expect("the feed that is borrowed here holds the sender");
-        map.clone().expect("the condition just held")
+        self.after(None).await
     }
 }
 
