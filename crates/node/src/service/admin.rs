@@ -52,7 +52,7 @@ impl Admin for AdminService {
             disk_free_bytes: node.disk.free_bytes(),
             zone: node.config.zone.clone(),
             weight: node.config.weight,
-            ..NodeStatus::default()
+            ..wire::NodeStatus::default()
         };
         let Some(member) = node.member() else {
             // A node that is opening its data still reports its identity: it must not look like a
@@ -208,6 +208,6 @@ fn replica_status(status: quorate_raft::ReplicaStatus) -> wire::ReplicaStatus {
         log_bytes: status.log_bytes,
         voters: status.voters.into_iter().map(|NodeId(node)| node).collect(),
         snapshots_installed: status.snapshots_installed,
-        ..ReplicaStatus::default()
+        ..wire::ReplicaStatus::default()
     }
 }
