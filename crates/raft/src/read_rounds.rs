@@ -34,6 +34,7 @@ struct Waiting {
 /// The read rounds of one replica. Cheap to clone; the rounds end with the last clone.
 #[derive(Clone)]
 pub(crate) struct ReadRounds {
+    replica: Arc<Replica>,
     queue: mpsc::Sender<Waiting>,
     _rounds: Arc<AbortOnDropHandle<()>>,
 }
@@ -41,8 +42,8 @@ pub(crate) struct ReadRounds {
 impl ReadRounds {
     pub(crate) fn new(replica: Arc<Replica>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUED_MAX);
-        let rounds = tokio::spawn(confirm_rounds(replica, waiting));
-        ReadRounds { queue, _rounds: Arc::new(AbortOnDropHandle::new(rounds)) }
+        let rounds = tokio::spawn(confirm_rounds(replica.clone(), waiting));
+        ReadRounds { replica, queue, _rounds: Arc::new(AbortOnDropHandle::new(rounds)) }
     }
 
     /// Waits for a round that began after this call, at most `within`: a quorum confirmed that this
@@ -50,6 +51,8 @@ impl ReadRounds {
     pub(crate) async fn join(&self, within: Duration) -> Result<(), Rejection> {
         let now = Instant::now();
         let (deadline, leader_deadline) = (now + within, now + within.min(LEADER_WAIT_MAX));
+        // Before the queue: a client of a deposed leader must not wait for the round under way.
+        self.replica.until_leadership_is_decided(leader_deadline).await?;
         let (answer, answered) = oneshot::channel();
         if self.queue.try_send(Waiting { deadline, leader_deadline, answer }).is_err() {
             return Err(Rejection::Overloaded { retry_after_ms: RETRY_AFTER_MS });

@@ -190,7 +190,7 @@ impl Replica {
     /// undecided leadership until `leader_deadline`. Returns none if there is nothing to propose by
     /// then.
     ///
-    /// This is where a proposal asks for the leader; neither its callers nor the steps below do.
+    /// Asks for the leader itself: leadership may have changed while the entry's commands were queued.
     pub(crate) async fn propose_with(
         &self,
         make_entry: impl FnOnce() -> Option<Bytes>,
@@ -292,7 +292,7 @@ impl Replica {
 
     /// Waits until it is decided which replica leads, at most until `deadline`. Rejects the request
     /// if this replica does not.
-    async fn until_leadership_is_decided(&self, deadline: Instant) -> Result<(), Rejection> {
+    pub(crate) async fn until_leadership_is_decided(&self, deadline: Instant) -> Result<(), Rejection> {
         if !self.soft_state.lock().is_decided() {
             let mut changes = self.core.raft.server_metrics();
             let decided = async {

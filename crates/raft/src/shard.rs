@@ -78,6 +78,8 @@ impl Shard {
     pub async fn write(&self, commands: Vec<Command>, within: Duration) -> Result<Written, Rejection> {
         let now = Instant::now();
         let (deadline, leader_deadline) = (now + within, now + within.min(LEADER_WAIT_MAX));
+        // Before the queue: a client of a deposed leader must not wait for the entry in flight.
+        self.replica.until_leadership_is_decided(leader_deadline).await?;
         let bytes = commands.iter().map(Command::size_bytes).sum();
         let overloaded = || Rejection::Overloaded { retry_after_ms: RETRY_AFTER_MS };
         let room = self.queued.reserve(bytes).ok_or_else(overloaded)?;
