@@ -48,12 +48,7 @@ pub struct TopologyFeed {
 impl TopologyFeed {
     /// An empty feed.
     pub fn new(cluster: ClusterId) -> Self {
-        TopologyFeed {
-            cluster,
-            latest: ArcSwapOption::empty(),
-            offering: Mutex::new(()),
-            changed: Notify::new(),
-        }
+        TopologyFeed { cluster, latest: ArcSwapOption::empty(), offering: Mutex::new(()), changed: Notify::new() }
     }
 
     /// Takes a topology if it is newer than the latest one. Never blocks for long: it is called while

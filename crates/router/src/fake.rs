@@ -256,11 +256,11 @@ impl FakeConnection {
         match act {
             Act::Silence => {
                 sleep_until(until).await;
-                return Attempt::Silent { waited: started.elapsed() };
+                Attempt::Silent { waited: started.elapsed() }
             }
             Act::Break => {
                 self.end("the connection ended");
-                return Attempt::Lost("the connection ended".into());
+                Attempt::Lost("the connection ended".into())
             }
             Act::Answer(value) => {
                 sleep(ROUND_TRIP / 2).await;

@@ -9,7 +9,7 @@ use quorate_machine::log::MemoryLog;
 use quorate_machine::state::{MemoryState, State};
 use quorate_raft::{Groups, Options};
 use quorate_types::NodeId;
-use quorate_types::topology::{Identity, NodeState, Topology};
+use quorate_types::topology::{Identity, NodeState};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::task::JoinSet;
@@ -73,7 +73,7 @@ fn plane(world: &Arc<World>, id: NodeId, node: &SimNode, life: Arc<Life>, log: A
     let identity = Identity { cluster: world.bootstrap.cluster.id, node: id };
     let is_initial = world.bootstrap.nodes.iter().any(|initial| initial.id == id);
     let bootstrap = is_initial.then(|| world.bootstrap.clone());
-    let cached = node.map.as_deref().map(Topology::clone);
+    let cached = node.map.as_deref().cloned();
     let store = Store::new(identity, bootstrap, cached, Databases { log, state }, groups);
     Plane::new(Arc::new(store), Arc::new(SimPeers::new(Arc::downgrade(world), id, life)), host, clock)
 }
