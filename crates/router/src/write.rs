@@ -126,7 +126,7 @@ async fn attempts(
                     // stamp is safe.
                     Outcome::SessionUnknown | Outcome::SequenceForgotten => {
                         shard.live.sessions.lost(session);
-                        if doubt.is_cast() && !Bug::LostSessionIgnoresDoubt.is_on() {
+                        if doubt.is_cast() {
                             let reason = "the shard no longer knows the session".into();
                             return Err(Error::Unreachable { reason });
                         }

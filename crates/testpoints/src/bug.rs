@@ -38,8 +38,8 @@ pub enum Bug {
     RetryWithNewStamp,
     /// The router reports a write that may have been applied as one that certainly was not.
     UnknownReportedAsFailed,
-    /// The router opens a new session for a retry in doubt whose session the shard no longer knows.
-    LostSessionIgnoresDoubt,
+    /// The router gives a write the stamp of another outstanding write of its session.
+    StampUsedTwice,
 }
 
 impl Bug {
@@ -60,7 +60,7 @@ impl Bug {
         Bug::NextWireVersion,
         Bug::RetryWithNewStamp,
         Bug::UnknownReportedAsFailed,
-        Bug::LostSessionIgnoresDoubt,
+        Bug::StampUsedTwice,
     ];
 
     /// The name in `QUORATE_BUG`.
@@ -81,7 +81,7 @@ impl Bug {
             Bug::NextWireVersion => "next-wire-version",
             Bug::RetryWithNewStamp => "retry-with-new-stamp",
             Bug::UnknownReportedAsFailed => "unknown-reported-as-failed",
-            Bug::LostSessionIgnoresDoubt => "lost-session-ignores-doubt",
+            Bug::StampUsedTwice => "stamp-used-twice",
         }
     }
 

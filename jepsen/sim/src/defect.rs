@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use quorate_testpoints::Bug;
+
 /// A defect. Each breaks one promise of the product in the way in which real systems broke it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defect {
@@ -12,24 +14,49 @@ pub enum Defect {
     VoteNotSynced,
     /// A strong read is answered by whoever believes to lead, without asking a quorum.
     StrongReadWithoutQuorum,
-    /// A retry carries a new stamp, so that no session can recognise it.
+    /// A write that is sent again is applied again: no session recognises it.
     SessionsOff,
     /// The log is purged below a flush of the state that did not happen.
     PurgePastFlush,
     /// A node that lost its disk comes back under its old identity.
     WipedNodeKeepsIdentity,
+    /// The router retries a write of unknown outcome with a new stamp.
+    RetryWithNewStamp,
+    /// The router reports a write that may have been applied as one that certainly was not.
+    UnknownReportedAsFailed,
+    /// The router gives a write the stamp of another outstanding write of its session.
+    StampUsedTwice,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Defect; 6] = [
+    pub const ALL: [Defect; 9] = [
         Defect::AcknowledgeBeforeSync,
         Defect::VoteNotSynced,
         Defect::StrongReadWithoutQuorum,
         Defect::SessionsOff,
         Defect::PurgePastFlush,
         Defect::WipedNodeKeepsIdentity,
+        Defect::RetryWithNewStamp,
+        Defect::UnknownReportedAsFailed,
+        Defect::StampUsedTwice,
     ];
+
+    /// The testpoint in the product that is the defect. None for a defect of the simulated disk or
+    /// machine.
+    pub(crate) fn bug(self) -> Option<Bug> {
+        match self {
+            Defect::AcknowledgeBeforeSync
+            | Defect::VoteNotSynced
+            | Defect::PurgePastFlush
+            | Defect::WipedNodeKeepsIdentity => None,
+            Defect::StrongReadWithoutQuorum => Some(Bug::ReadUnconfirmed),
+            Defect::SessionsOff => Some(Bug::SessionTableOff),
+            Defect::RetryWithNewStamp => Some(Bug::RetryWithNewStamp),
+            Defect::UnknownReportedAsFailed => Some(Bug::UnknownReportedAsFailed),
+            Defect::StampUsedTwice => Some(Bug::StampUsedTwice),
+        }
+    }
 }
 
 impl fmt::Display for Defect {
@@ -41,18 +68,31 @@ impl fmt::Display for Defect {
             Defect::SessionsOff => "sessions-off",
             Defect::PurgePastFlush => "purge-past-flush",
             Defect::WipedNodeKeepsIdentity => "wiped-node-keeps-identity",
+            Defect::RetryWithNewStamp => "retry-with-new-stamp",
+            Defect::UnknownReportedAsFailed => "unknown-reported-as-failed",
+            Defect::StampUsedTwice => "stamp-used-twice",
         })
     }
 }
 
-impl FromStr for Defect {
-    type Err = String;
+/// A name that is no defect's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownDefect(String);
 
-    fn from_str(name: &str) -> Result<Self, String> {
+impl fmt::Display for UnknownDefect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<String> = Defect::ALL.iter().map(ToString::to_string).collect();
+        write!(f, "unknown defect '{}'; use one of {}", self.0, all.join(", "))
+    }
+}
+
+impl std::error::Error for UnknownDefect {}
+
+impl FromStr for Defect {
+    type Err = UnknownDefect;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDefect> {
         let known = Defect::ALL.into_iter().find(|defect| defect.to_string() == name);
-        known.ok_or_else(|| {
-            let all: Vec<String> = Defect::ALL.iter().map(ToString::to_string).collect();
-            format!("unknown defect '{name}'; use one of {}", all.join(", "))
-        })
+        known.ok_or_else(|| UnknownDefect(name.to_owned()))
     }
 }

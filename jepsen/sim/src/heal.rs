@@ -11,7 +11,8 @@ use quorate_types::topology::{NodeState, Topology};
 use quorate_types::{GroupId, Key, NodeId, ShardId};
 use tokio::time::Instant;
 
-use crate::client::{Sessions, Worker};
+use crate::client::Worker;
+use crate::connection::router;
 use crate::history::{Asked, Came};
 use crate::linear::{self, Verdict};
 use crate::lives;
@@ -25,6 +26,9 @@ pub(crate) const SERVES_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) const SETTLES_WITHIN: Duration = Duration::from_secs(60);
 /// Writes and reads of every shard that must succeed.
 const ROUNDS: usize = 5;
+/// The numbers of the clients that check the healed cluster, apart from those of the workload.
+const SERVES_CLIENT: u64 = 1_000;
+const READS_CLIENT: u64 = 1_001;
 /// How often the wait looks again.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -42,7 +46,7 @@ pub(crate) fn mend(world: &Arc<World>) {
 
 /// Every shard serves again.
 pub(crate) async fn serves(world: &Arc<World>) -> Result<(), Violation> {
-    let mut worker = Worker::new(world.clone(), Arc::<Sessions>::default(), Stream::Heal.rng(world.scenario.seed));
+    let mut worker = Worker::new(world.clone(), router(world, SERVES_CLIENT), Stream::Heal.rng(world.scenario.seed));
     for (shard, keys) in &world.keys {
         let deadline = Instant::now() + SERVES_WITHIN;
         let mut done = 0;
@@ -119,7 +123,7 @@ fn unequal(world: &World, map: &Topology, group: GroupId) -> Option<String> {
 
 /// Reads every key once more, when nothing is concurrent with it.
 pub(crate) async fn read_everything(world: &Arc<World>) {
-    let mut worker = Worker::new(world.clone(), Arc::<Sessions>::default(), Stream::Heal.rng(world.scenario.seed ^ 1));
+    let mut worker = Worker::new(world.clone(), router(world, READS_CLIENT), Stream::Heal.rng(world.scenario.seed ^ 1));
     for (shard, keys) in &world.keys {
         for key in keys {
             if worker.operate(*shard, key, Asked::Read).await == Came::Failed {

@@ -18,6 +18,7 @@
 
 mod client;
 mod command;
+mod connection;
 mod counts;
 mod defect;
 mod disk;

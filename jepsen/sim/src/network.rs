@@ -206,6 +206,12 @@ impl Network {
         self.sent.notify_one();
     }
 
+    /// Whether the link between two places is cut, in either direction.
+    pub(crate) fn is_cut(&self, one: NodeId, other: NodeId) -> bool {
+        let wires = self.wires();
+        wires.cut.contains(&(one, other)) || wires.cut.contains(&(other, one))
+    }
+
     pub(crate) fn slow_down(&self, from: NodeId, to: NodeId, by: Duration) {
         self.wires().slow.insert((from, to), by);
     }

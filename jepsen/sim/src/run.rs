@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use quorate_control::Proposed;
 use quorate_control::proposer::propose_here;
+use quorate_testpoints::Bug;
 use quorate_types::topology::Command;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::client::{Sessions, Worker};
+use crate::client::Worker;
+use crate::connection::router;
 use crate::counts::{Count, Totals};
 use crate::defect::Defect;
 use crate::scenario::{Scenario, Stream};
@@ -20,8 +22,6 @@ use crate::{faults, heal, invariants, lives, panics, product_log};
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the bootstrap is tried.
 const BOOTSTRAP_RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// Workers of one client: they share its sessions.
-const WORKERS_PER_CLIENT: u64 = 2;
 /// The stack of a run's thread.
 const STACK_BYTES: usize = 8 << 20;
 
@@ -77,6 +77,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
 
 fn run_here(seed: u64, options: &Options) -> Outcome {
     panics::watch();
+    options.defect.and_then(Defect::bug).into_iter().for_each(Bug::switch_on_for_thread);
     quorate_raft::simulate(Stream::Raft.seed(seed));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -150,15 +151,18 @@ async fn live(world: &Arc<World>) -> Result<(), Violation> {
     Ok(())
 }
 
+/// One client beside each node, so that a cut leaves clients on both sides of it. At least one of
+/// them has two workers, which share its router and so its sessions.
 fn workers(world: &Arc<World>) -> Vec<Worker> {
-    let mut sessions = Arc::<Sessions>::default();
+    let clients = world.scenario.shape.nodes;
+    let workers = world.scenario.workers.max(clients + 1);
+    let routers: Vec<_> = (0..clients).map(|client| router(world, client)).collect();
     let worker = |number: u64| {
-        if number.is_multiple_of(WORKERS_PER_CLIENT) {
-            sessions = Arc::default();
-        }
-        Worker::new(world.clone(), sessions.clone(), Stream::Worker(number).rng(world.scenario.seed))
+        let rng = Stream::Worker(number).rng(world.scenario.seed);
+        let client = usize::try_from(number % clients).expect("there are few clients");
+        Worker::new(world.clone(), routers[client].clone(), rng)
     };
-    (0..world.scenario.workers).map(worker).collect()
+    (0..workers).map(worker).collect()
 }
 
 /// Group 0 is started by its initial nodes and told what the cluster is; the nodes do the rest.

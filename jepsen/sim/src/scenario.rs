@@ -22,6 +22,8 @@ pub(crate) enum Stream {
     Node(u64, u64),
     /// One worker of a client.
     Worker(u64),
+    /// The router and the network of one client.
+    Client(u64),
     Heal,
 }
 
@@ -40,6 +42,7 @@ impl Stream {
             Stream::Node(node, life) => (9, node << 32 | life),
             Stream::Worker(worker) => (10, worker),
             Stream::Heal => (11, 0),
+            Stream::Client(client) => (12, client),
         };
         mix(mix(mix(seed) ^ kind) ^ detail)
     }

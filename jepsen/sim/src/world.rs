@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use quorate_machine::log::MemoryLog;
 use quorate_machine::state::MemoryState;
-use quorate_raft::Shard;
 use quorate_ring::ArcTable;
 use quorate_topology::plan_bootstrap;
 use quorate_types::operation::ReplicaMove;
@@ -166,13 +165,6 @@ impl World {
             }
         }
         None
-    }
-
-    /// A shard's replica on a node, if the node runs and has one open.
-    pub(crate) fn replica(&self, node: NodeId, shard: ShardId) -> Option<(Arc<Member>, Shard)> {
-        let member = self.member(node)?;
-        let group = member.shard(shard)?;
-        Some((member, group))
     }
 }
 
