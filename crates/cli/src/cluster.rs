@@ -90,9 +90,6 @@ impl Bootstrap {
         let request = InitClusterRequest { nodes: self.nodes, replicas: self.replicas, shards: self.shards };
         let created = async {
             let node = admin(&first, within).await.map_err(|error| unreached(&error))?;
-            // Recognizes an address at which no node listens for clients, which the request itself
-            // does not.
-            node.node(within).await.map_err(|error| unreached(&error))?;
             node.init_cluster(request, within).await.map_err(|error| refused(&error))
         };
         tokio::time::timeout(within, created).await.unwrap_or_else(|_| {
@@ -121,8 +118,10 @@ fn refused(error: &AdminError) -> Failure {
             .hint("a cluster is created only once; check the existing one:  quorate status")
             .hint("to start over, stop the nodes and give them new data directories"),
         AdminErrorKind::Refused => failure(Exit::Conflict),
-        // Another initial node is unreachable, or the connection broke.
-        AdminErrorKind::Unreachable | AdminErrorKind::Unanswered => failure(Exit::Unreachable).hint(REPEAT),
+        AdminErrorKind::Unreachable => failure(Exit::Unreachable),
+        // The connection broke, or another initial node is unreachable: some nodes may have recorded
+        // the bootstrap.
+        AdminErrorKind::Unanswered => failure(Exit::Unknown).hint(REPEAT),
         _ => failure(Exit::Other),
     }
 }
@@ -193,7 +192,7 @@ mod tests {
             (AdminErrorKind::Conflict, Exit::Conflict),
             (AdminErrorKind::Refused, Exit::Conflict),
             (AdminErrorKind::Unreachable, Exit::Unreachable),
-            (AdminErrorKind::Unanswered, Exit::Unreachable),
+            (AdminErrorKind::Unanswered, Exit::Unknown),
             (AdminErrorKind::Failed, Exit::Other),
         ] {
             let error = AdminError { kind, endpoint: "a:1".to_owned(), reason: "m".to_owned() };

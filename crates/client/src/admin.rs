@@ -201,10 +201,18 @@ impl AdminClient {
         self.within(within, first(inner.get_node(wire::GetNodeRequest {}))).await
     }
 
+    /// Bootstraps a cluster of exactly these nodes. Repeating it is harmless; another set of nodes
+    /// is a [`AdminErrorKind::Conflict`].
+    pub async fn init_cluster(
+        &self,
+        request: wire::InitClusterRequest,
+        within: Duration,
+    ) -> Result<wire::InitClusterResponse, AdminError> {
+        let mut inner = self.inner.clone();
+        self.within(within, first(inner.init_cluster(request))).await
+    }
+
     requests! {
-        /// Bootstraps a cluster of exactly these nodes. Repeating it is harmless; another set of
-        /// nodes is a [`AdminErrorKind::Conflict`].
-        init_cluster(wire::InitClusterRequest) -> wire::InitClusterResponse;
         /// Hashes this node's replica of a shard at its last applied entry.
         hash_shard(wire::HashShardRequest) -> wire::HashShardResponse;
         /// Flushes the state of this node's replicas and purges their logs as far as is safe.
