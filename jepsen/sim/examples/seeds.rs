@@ -1,4 +1,5 @@
-//! Runs seeds: `seeds A..B [--trace FILE] [--defect NAME] [--jobs N]`. The same as `quorate-jepsen sim`.
+//! Runs seeds: `seeds A..B [--trace FILE] [--defect NAME] [--jobs N]`. Equivalent to
+//! `quorate-jepsen sim`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Clients: their workload, over the product's router, and the record of the operations.
+//! Clients: a workload over the product's router, and the record of its operations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use rand::rngs::StdRng;
 use crate::history::{Asked, Came, Operation, ValueId};
 use crate::world::World;
 
-/// How long an operation may take: several attempts, and an election between them.
+/// The deadline of an operation: enough for several attempts and an election between them.
 const DEADLINE: Duration = Duration::from_millis(4_000);
 
-/// One of a client's workers. It does one operation after the other.
+/// One of a client's workers. It runs one operation at a time.
 pub(crate) struct Worker {
     world: Arc<World>,
     /// The client's router, which its workers share.
@@ -57,10 +57,10 @@ impl Worker {
         }
     }
 
-    /// Does one operation and records it.
+    /// Runs one operation and records it.
     pub(crate) async fn operate(&mut self, shard: ShardId, key: &Key, asked: Asked) -> Came {
         let invoked = self.world.trace.now();
-        // An operation that is aborted midway has an unknown outcome.
+        // An aborted operation has an unknown outcome.
         let mut record = Recording { world: self.world.clone(), shard, key: key.clone(), asked, invoked, came: None };
         let came = match asked {
             Asked::Read => self.read(shard, key, ReadLevel::Strong).await,
@@ -131,7 +131,7 @@ fn id_of(bytes: &[u8]) -> Option<ValueId> {
     std::str::from_utf8(bytes).ok()?.strip_prefix("value ")?.parse().ok()
 }
 
-/// An operation in progress. It is recorded when this is dropped.
+/// An operation in progress. Its drop records it in the history.
 struct Recording {
     world: Arc<World>,
     shard: ShardId,

@@ -20,9 +20,9 @@ pub struct Summary {
     pub violated: BTreeMap<u64, Vec<String>>,
     /// The counts of all seeds together.
     pub totals: Totals,
-    /// The simulated time.
+    /// The sum of the simulated times.
     pub simulated: Duration,
-    /// The time that the runs took.
+    /// The wall-clock duration of all runs together.
     pub took: Duration,
 }
 
@@ -42,9 +42,9 @@ impl Summary {
     }
 }
 
-/// Runs the seeds on `jobs` threads and writes a line for every violation, and a summary, to `out`.
-/// With `trace`, the trace of each seed goes to that file, in the order of the seeds. Errors are
-/// those of `out` and of the file.
+/// Runs the seeds on `jobs` threads. Writes a line for every violation and a summary to `out`. With
+/// `trace`, writes the trace of each seed to that file, in the order of the seeds. Fails if `out`
+/// or the file cannot be written.
 pub fn command(
     seeds: Range<u64>,
     jobs: usize,
@@ -124,9 +124,9 @@ impl Summary {
 mod tests {
     use super::*;
 
-    /// A request after the largest seed used to wrap around to 0, so that all seeds ran.
+    /// Regression: the counter wrapped to 0 after the largest seed, and all seeds ran.
     #[test]
-    fn the_seeds_began_again_after_the_last_one() {
+    fn seeds_end_after_the_last_one() {
         let next = AtomicU64::new(u64::MAX - 1);
         assert_eq!(std::array::from_fn(|_| take(&next, u64::MAX)), [Some(u64::MAX - 1), None, None]);
     }

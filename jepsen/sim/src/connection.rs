@@ -1,14 +1,15 @@
 //! The network between clients and nodes: the router's `Network` and `Connection`, simulated.
 //!
 //! ```text
-//!   attempt ─→ open? ─→ request travels ─→ served on the node ─→ reply travels ─→ Attempt
-//!                │            │                                                 │
-//!                │            └ lost, delivered late, or the connection ends    └ lost, or it ends
-//!                └ refused while the node is down
+//!   attempt ─→ open ─→ request ─→ served by the node ─→ reply ─→ Attempt
+//!               │        │                                │
+//!               │        │                                └ lost, or the connection ends
+//!               │        └ lost, delivered late, or the connection ends
+//!               └ refused while the node is down
 //! ```
 //!
-//! A node serves a request to its end whether or not the client still waits. A connection belongs to
-//! one life of a node: requests never reach a later one.
+//! A node completes a request even if the client no longer waits. A connection belongs to one life
+//! of a node: its requests never reach a later life.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -28,11 +29,11 @@ use crate::disk::Life;
 use crate::scenario::Stream;
 use crate::world::World;
 
-/// Of so many trips, `Scenario::losses` lose their message.
+/// `Scenario::losses` of this many trips lose their message.
 const TRIPS: u32 = 20_000;
-/// Of [`TRIPS`], so many end the connection, where the seed has network faults.
+/// How many of [`TRIPS`] end the connection, in scenarios with network faults.
 const ENDS: u32 = 100;
-/// A request on a connection that ended may still arrive, at most this late.
+/// How late a request may still arrive after its connection ended.
 const LATE_MS_MAX: u64 = 3_000;
 
 /// The router of one client. Clients are numbered from 0 in the order of their start.
@@ -50,7 +51,8 @@ pub(crate) fn router(world: &Arc<World>, client: u64) -> Router {
 #[derive(Clone)]
 struct ClientNetwork {
     world: Arc<World>,
-    /// The node beside the client: cuts between this node and another one also cut the client off.
+    /// The node beside the client. A cut between this node and another one also cuts off the
+    /// client.
     home: NodeId,
     rng: Arc<Mutex<StdRng>>,
 }
@@ -63,13 +65,14 @@ enum Fate {
     RequestLost,
     /// The reply is lost, and the connection stays silent.
     ReplyLost,
-    /// The connection ends while the request travels. The request may still arrive, that late.
+    /// The connection ends while the request travels. With a duration, the request still arrives,
+    /// later by it.
     EndsBefore(Option<Duration>),
     /// The connection ends while the reply travels.
     EndsAfter,
 }
 
-/// A request and its reply on their way.
+/// The delays and the fate of a request and its reply.
 #[derive(Clone, Copy, Debug)]
 struct Trip {
     there: Duration,
@@ -106,7 +109,8 @@ impl ClientNetwork {
         Trip { there: Duration::from_micros(there), back: Duration::from_micros(back), fate }
     }
 
-    /// The node with this client address: in the newest map, or before there is one in the bootstrap.
+    /// The node with this client address in the newest map. Before the first map, the bootstrap
+    /// record has the addresses.
     fn node_at(&self, endpoint: &str) -> Option<NodeId> {
         let map = self.world.newest_map();
         let nodes = map.as_ref().map_or(&self.world.bootstrap.nodes, |map| &map.nodes);
@@ -167,9 +171,9 @@ struct SimConnection {
 /// The state of a connection.
 #[derive(Default)]
 struct Line {
-    /// Grows when the connection ends.
+    /// The connection's number. It grows when the connection ends.
     number: u64,
-    /// The life of the node that it is open to.
+    /// The node's life that the open connection belongs to.
     life: Option<Arc<Life>>,
 }
 
@@ -178,7 +182,7 @@ impl SimConnection {
         self.line.lock().expect("nothing panics under this lock")
     }
 
-    /// The number of the open connection and the life that it is to. Connects first if need be.
+    /// The number of the open connection and the node's life. Connects first if necessary.
     async fn open(&self) -> Result<(u64, Arc<Life>), Attempt> {
         let open = {
             let line = self.line();
@@ -200,7 +204,7 @@ impl SimConnection {
         Ok((line.number, life))
     }
 
-    /// Ends the connection of that number, if it has not ended yet.
+    /// Ends the connection of this number, if it has not ended yet.
     fn end(&self, number: u64, reason: &str) {
         {
             let mut line = self.line();
@@ -213,7 +217,7 @@ impl SimConnection {
         self.ended.notify_waiters();
     }
 
-    /// Waits for the end of the connection of that number.
+    /// Waits for the end of the connection of this number.
     async fn ended(&self, number: u64) {
         loop {
             // Created before the number is read, so that a later notification is not missed.
@@ -286,7 +290,7 @@ impl Connection for SimConnection {
     }
 }
 
-/// Counts an attempt for as long as it lives.
+/// Counts an attempt until it is dropped.
 struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {

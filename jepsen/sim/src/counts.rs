@@ -1,4 +1,5 @@
-//! Counts of the events in a run: a run that never reached its faults shows nothing.
+//! Counts of the events in a run. They show whether a run had faults at all: without faults it
+//! proves nothing.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// A kind of event that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// Clients' operations that were answered.
+    /// Client operations that were answered.
     Answered,
-    /// Clients' operations whose outcome stayed unknown.
+    /// Client operations with an unknown outcome.
     Unknown,
-    /// Clients' operations that were certainly not executed.
+    /// Client operations that were certainly not executed.
     Failed,
     /// Crashes of nodes.
     Crashes,
@@ -28,7 +29,7 @@ pub enum Count {
     Purges,
     /// Leader transfers ordered.
     Transfers,
-    /// Operators' operations accepted.
+    /// Operator operations accepted.
     Operations,
     /// Replicas that completed a move.
     Moves,

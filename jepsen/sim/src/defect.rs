@@ -12,11 +12,11 @@ pub enum Defect {
     AcknowledgeBeforeSync,
     /// A vote is given before it was synced.
     VoteNotSynced,
-    /// A strong read is answered by whoever believes to lead, without asking a quorum.
+    /// A replica that believes it leads answers a strong read without asking a quorum.
     StrongReadWithoutQuorum,
-    /// A write that is sent again is applied again: no session recognises it.
+    /// A retried write is applied again, because no session recognises it.
     SessionsOff,
-    /// The log is purged below a flush of the state that did not happen.
+    /// Flushes of the state do nothing, and the log is purged past the durable state.
     PurgePastFlush,
     /// A node that lost its disk comes back under its old identity.
     WipedNodeKeepsIdentity,
@@ -29,7 +29,7 @@ pub enum Defect {
 }
 
 impl Defect {
-    /// All of them.
+    /// All defects.
     pub const ALL: [Defect; 9] = [
         Defect::AcknowledgeBeforeSync,
         Defect::VoteNotSynced,
@@ -42,8 +42,7 @@ impl Defect {
         Defect::StampUsedTwice,
     ];
 
-    /// The testpoint in the product that is the defect. None for a defect of the simulated disk or
-    /// machine.
+    /// The product's testpoint for the defect. None for a defect of the simulated disk or machine.
     pub(crate) fn bug(self) -> Option<Bug> {
         match self {
             Defect::AcknowledgeBeforeSync
@@ -75,7 +74,7 @@ impl fmt::Display for Defect {
     }
 }
 
-/// A name that is no defect's.
+/// A name that no defect has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownDefect(String);
 

@@ -1,8 +1,9 @@
-//! The disk of a node in one of its lives: the log's and the state's twins in memory, behind a gate
-//! that closes when the node dies.
+//! The disk of a node in one of its lives: the in-memory log and state, behind a gate that closes
+//! when the node crashes.
 //!
-//! A dead process does nothing more; a task runs until it is aborted. So when a node crashes, the
-//! gate closes first: from that instant on, writes, reads and answers of its tasks have no effect.
+//! A dead process has no further effect, but a task runs until it is aborted. The gate therefore
+//! closes first in a crash: from then on, writes, reads and replies of the node's tasks have no
+//! effect.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -52,7 +53,7 @@ impl Life {
     }
 }
 
-/// How fast the disk is now.
+/// The current speed of the disk.
 pub(crate) struct Speed {
     usual_us: (u64, u64),
     /// Milliseconds that every sync takes in addition, while the disk is slow.
@@ -138,7 +139,7 @@ impl LifeLog {
         }
     }
 
-    /// The log, unless the node is dead: then there is no caller to answer.
+    /// The log, or none after a crash: then no caller waits for an answer.
     fn alive(&self) -> Option<&MemoryLog> {
         self.life.is_alive().then_some(&*self.log)
     }
@@ -147,8 +148,8 @@ impl LifeLog {
         self.alive().ok_or(LogError::Closed)
     }
 
-    /// Makes a call whose effect is durable when `done` is called; with the defect, `done` is
-    /// called at once and the effect becomes durable later.
+    /// Makes a call whose effect is durable when `done` is called. With `eager`, a defect, `done`
+    /// is called immediately, before the effect is durable.
     fn call(&self, done: Done, eager: bool, call: impl FnOnce(&MemoryLog, Done)) {
         let Some(log) = self.alive() else { return };
         if eager {

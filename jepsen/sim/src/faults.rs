@@ -1,5 +1,5 @@
-//! Faults, and operators' actions during them. Each kind of fault has a task and a random source of
-//! its own, so that faults overlap freely.
+//! Faults, and the actions of an operator during them. Each kind of fault has its own task and
+//! random source, so that faults overlap freely.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ fn both_ways(some: &[NodeId], others: &[NodeId]) -> Links {
     pairs.filter(|(a, b)| a != b).flat_map(|(a, b)| [(a, b), (b, a)]).collect()
 }
 
-/// The links that a partition cuts: of a random, directed shape.
+/// The name of a random partition and the directed links that it cuts.
 fn partition(nodes: &[NodeId], leader: Option<NodeId>, rng: &mut StdRng) -> (&'static str, Links) {
     let mut shuffled = nodes.to_vec();
     shuffled.shuffle(rng);
@@ -58,11 +58,11 @@ fn partition(nodes: &[NodeId], leader: Option<NodeId>, rng: &mut StdRng) -> (&'s
         0 => ("one alone", both_ways(&[alone], nodes)),
         1 => ("halves", both_ways(&shuffled[..half], &shuffled[half..])),
         2 => ("bridge", both_ways(&shuffled[..half], &shuffled[half + 1..])),
-        3 => ("one hears nothing", nodes.iter().filter(|b| **b != alone).map(|b| (*b, alone)).collect()),
-        4 => ("one says nothing", nodes.iter().filter(|b| **b != alone).map(|b| (alone, *b)).collect()),
+        3 => ("one receives nothing", nodes.iter().filter(|b| **b != alone).map(|b| (*b, alone)).collect()),
+        4 => ("one sends nothing", nodes.iter().filter(|b| **b != alone).map(|b| (alone, *b)).collect()),
         5 => {
-            // Every node sees only its neighbours: in five nodes each has a majority, and no two
-            // the same.
+            // Every node reaches only its two neighbours. Of five nodes, each then reaches a
+            // majority, and no two reach the same one.
             let count = shuffled.len();
             let near = |a: usize, b: usize| (a + 1) % count == b || (b + 1) % count == a;
             let pairs = (0..count).flat_map(|a| (0..count).map(move |b| (a, b)));
@@ -76,7 +76,7 @@ fn partition(nodes: &[NodeId], leader: Option<NodeId>, rng: &mut StdRng) -> (&'s
     }
 }
 
-/// A node that leads some group now.
+/// A random node that currently leads a group.
 fn a_leader(world: &World, rng: &mut StdRng) -> Option<NodeId> {
     let leading = |member: &Arc<crate::member::Member>| {
         member.shards().iter().any(|(_, group)| group.replica().is_leader())
@@ -154,7 +154,7 @@ async fn disks(world: Arc<World>, mut rng: StdRng) {
         let nodes = world.node_ids();
         let Some(node) = nodes.choose(&mut rng).copied() else { continue };
         let Some(member) = world.member(node) else { continue };
-        // Slow, or hung for longer than any time-out.
+        // A slow disk, or one that hangs for longer than any time-out.
         let extra_ms = [20, 120, 600, 3_000][rng.random_range(0..4)];
         world.counts.one(Count::SlowDisks);
         world.trace.event(&format!("the disk of n{node} takes up to {extra_ms} ms more"));
@@ -228,7 +228,7 @@ async fn start(world: &World, intent: Option<Intent>) {
     world.trace.event(&format!("operator: {what} -> {outcome:?}"));
 }
 
-/// A new machine asks for an id, and gets its share.
+/// Registers a new machine and starts it as a node.
 async fn join(world: &Arc<World>) {
     let machine = world.scenario.shape.nodes + 1;
     let command = Command::RegisterNode { addresses: addresses(machine), zone: String::new(), weight: 100 };
@@ -241,7 +241,7 @@ async fn join(world: &Arc<World>) {
     lives::start(world, id);
 }
 
-/// Tells the leader of a shard to transfer its leadership.
+/// Orders the leader of a shard to transfer its leadership to a random replica.
 async fn transfer(world: &World, map: &Topology, rng: &mut StdRng) {
     let Some(shard) = map.shards.choose(rng) else { return };
     let Some(to) = shard.replicas.choose(rng).map(|at| at.replica) else { return };
@@ -253,6 +253,6 @@ async fn transfer(world: &World, map: &Topology, rng: &mut StdRng) {
         let what = quorate_types::report::OrderKind::TransferLeader(to);
         let done = member.groups().execute(shard.group(), what, Duration::from_millis(800)).await;
         let done = done.map_err(|error| error.to_string());
-        world.trace.event(&format!("operator: shard {shard} is handed to r{to}: {done:?}"));
+        world.trace.event(&format!("operator: leadership of shard {shard} is transferred to r{to}: {done:?}"));
     }
 }

@@ -1,5 +1,5 @@
-//! After the faults: everything is mended, and within a bound of simulated time the cluster must work again, have finished what
-//! it was asked for, agree on everything, and hold every write that it acknowledged.
+//! The checks after the faults have ended. Within a bound of simulated time the cluster must serve
+//! again, finish its moves, have equal replicas, and hold every acknowledged write.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,17 +22,17 @@ use crate::world::World;
 
 /// How long after the last fault every shard must take writes and answer reads again.
 pub(crate) const SERVES_WITHIN: Duration = Duration::from_secs(10);
-/// How long after that moves must have come to their end, and all replicas be equal.
+/// How long after that all moves must be complete and all replicas equal.
 pub(crate) const SETTLES_WITHIN: Duration = Duration::from_secs(60);
-/// Writes and reads of every shard that must succeed.
+/// Pairs of a write and a read that must succeed on every shard.
 const ROUNDS: usize = 5;
 /// The numbers of the clients that check the healed cluster, apart from those of the workload.
 const SERVES_CLIENT: u64 = 1_000;
 const READS_CLIENT: u64 = 1_001;
-/// How often the wait looks again.
+/// How often `settles` checks again.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Mends everything.
+/// Ends all faults: heals the network, restores the disks' speed, starts all nodes.
 pub(crate) fn mend(world: &Arc<World>) {
     world.trace.event("everything is mended");
     world.network.heal();
@@ -44,7 +44,7 @@ pub(crate) fn mend(world: &Arc<World>) {
     }
 }
 
-/// Every shard serves again.
+/// Waits until every shard serves again; fails after [`SERVES_WITHIN`].
 pub(crate) async fn serves(world: &Arc<World>) -> Result<(), Violation> {
     let mut worker = Worker::new(world.clone(), router(world, SERVES_CLIENT), Stream::Heal.rng(world.scenario.seed));
     for (shard, keys) in &world.keys {
@@ -67,7 +67,8 @@ pub(crate) async fn serves(world: &Arc<World>) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Nothing moves any more, and all replicas of every group are equal.
+/// Waits until no move is in progress, no node is joining, and the replicas of every group are
+/// equal; fails after [`SETTLES_WITHIN`].
 pub(crate) async fn settles(world: &Arc<World>) -> Result<(), Violation> {
     let deadline = Instant::now() + SETTLES_WITHIN;
     loop {
@@ -86,7 +87,7 @@ pub(crate) async fn settles(world: &Arc<World>) -> Result<(), Violation> {
     }
 }
 
-/// Why the cluster is not settled, if it is not.
+/// The reason why the cluster has not settled; none once it has.
 fn unsettled(world: &World) -> Option<String> {
     let Some(map) = world.newest_map() else { return Some("no map".to_owned()) };
     if let Some(moving) = map.moves.first() {
@@ -121,7 +122,7 @@ fn unequal(world: &World, map: &Topology, group: GroupId) -> Option<String> {
     (!values.all(|value| Some(value) == first)).then(|| format!("the replicas of group {group} differ: {states:?}"))
 }
 
-/// Reads every key once more, when nothing is concurrent with it.
+/// Reads every key once more, without concurrent operations.
 pub(crate) async fn read_everything(world: &Arc<World>) {
     let mut worker = Worker::new(world.clone(), router(world, READS_CLIENT), Stream::Heal.rng(world.scenario.seed ^ 1));
     for (shard, keys) in &world.keys {
@@ -133,7 +134,7 @@ pub(crate) async fn read_everything(world: &Arc<World>) {
     }
 }
 
-/// What the clients saw is explained by some order. Gives the number of keys that were left undecided.
+/// Checks that the clients' history is linearizable. Returns the number of undecided keys.
 pub(crate) fn judge(world: &World) -> u64 {
     let mut undecided = 0;
     let mut of_shard: BTreeMap<ShardId, Vec<_>> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! The clients' observations: every operation with the simulated times between which it took
-//! effect, if it did.
+//! The clients' observations: every operation with the simulated times of its invocation and its
+//! return. If the operation took effect, it did so between them.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate_types::{Key, ShardId};
 
-/// A written value. Every write has a value of its own; 0 stands for an absent key.
+/// A written value. Every write has a unique one; 0 means an absent key.
 pub(crate) type ValueId = u32;
 
 /// A client's operation.
@@ -28,13 +28,13 @@ pub(crate) enum Asked {
 pub(crate) enum Came {
     /// A read found this value.
     Found(ValueId),
-    /// A write was done, at this revision of the shard.
+    /// A write was applied, at this revision of the shard.
     Written { version: u64 },
-    /// A swap found another value, and did nothing.
+    /// A swap found another value and changed nothing.
     Refused,
     /// The outcome is unknown.
     Unknown,
-    /// It was not done and never will be.
+    /// The operation was not applied and never will be.
     Failed,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct History(Mutex<Seen>);
 struct Seen {
     by_key: BTreeMap<(ShardId, Key), Vec<Operation>>,
     values: ValueId,
-    /// The key of each value, and the time of its write: an eventual read finds nothing else.
+    /// The key of each value. An eventual read of a key finds only values written to it.
     written: BTreeMap<ValueId, (ShardId, Key)>,
     counts: [u64; 3],
 }
@@ -81,7 +81,7 @@ impl History {
         seen.by_key.entry((shard, key.clone())).or_default().push(operation);
     }
 
-    /// Whether a client ever tried to write this value to this key.
+    /// True if a client tried to write this value to this key.
     pub(crate) fn was_written(&self, shard: ShardId, key: &Key, value: ValueId) -> bool {
         value == 0 || self.seen().written.get(&value).is_some_and(|at| at.0 == shard && at.1 == *key)
     }
@@ -91,7 +91,7 @@ impl History {
         self.seen().by_key.iter().map(|(key, operations)| (key.clone(), operations.clone())).collect()
     }
 
-    /// How many operations were answered, stayed unknown, and failed.
+    /// The numbers of operations that were answered, have an unknown outcome, and failed.
     pub(crate) fn counts(&self) -> [u64; 3] {
         self.seen().counts
     }

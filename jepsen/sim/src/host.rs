@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::disk::Life;
 use crate::world::World;
 
-/// When simulated time begins, in milliseconds since 1970.
+/// The start of simulated time, in milliseconds since 1970.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 /// Free bytes on every simulated disk.
 const DISK_FREE_BYTES: u64 = 1 << 40;
@@ -32,7 +32,7 @@ impl Machine {
         Machine { world, node, life, started: Instant::now() }
     }
 
-    /// The world, while the node lives: a dead machine records and reports nothing.
+    /// The world, or none after a crash: a dead machine records and reports nothing.
     fn world(&self) -> Option<Arc<World>> {
         self.world.upgrade().filter(|_| self.life.is_alive())
     }
@@ -70,7 +70,7 @@ pub(crate) struct NodeClock {
 }
 
 impl NodeClock {
-    /// A clock with this error, which may change.
+    /// A clock whose error is the current value of `offset_ms`.
     pub(crate) fn new(offset_ms: Arc<AtomicI64>) -> Self {
         NodeClock { began: Instant::now(), offset_ms }
     }

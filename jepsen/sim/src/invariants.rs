@@ -1,19 +1,20 @@
-//! Raft's invariants, as far as they show from outside: checked periodically during the run, on the
-//! present and the durable data of every node and on its status.
+//! Raft's invariants, as far as an observer can see them. They are checked periodically during the
+//! run, on the current data, the durable data and the status of every node.
 //!
 //! ```text
-//!   log matching         the same entry id: the same entry after the same entry
-//!   state machine safety an index is committed once; replicas that applied the same have the same state
+//!   log matching         entries with one id have one content and one predecessor
+//!   state machine safety an index is committed once; replicas that applied the same entry have
+//!                        the same state
 //!   leader completeness  entries committed under an earlier vote are in every later leader's log
 //!   durability           committed entries are durable on a majority of the voters
 //!   promises             granted votes and acknowledged entries are durable (`promise`)
-//!   order                purged <= flushed <= applied; durable data suffice to start from
-//!   only forwards        durable votes, durable applied indexes
+//!   order                purged <= flushed <= applied; durable data suffice for a restart
+//!   monotonic            durable votes and durable applied indexes never go back
 //! ```
 //!
-//! A vote here is a term and a candidate, and the larger candidate of a term may follow the smaller
-//! one as its leader (openraft's `leader_id_adv`): "one leader a term" holds for the pair, and is
-//! part of log matching, as the pair is in every entry's id.
+//! A vote here is a term and a candidate. Within a term, a candidate with a larger id may become
+//! leader after one with a smaller id (openraft's `leader_id_adv`). "One leader a term" therefore
+//! holds for the pair; log matching covers it, because every entry's id contains the pair.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
@@ -32,7 +33,7 @@ use crate::world::World;
 
 /// How often the invariants are checked.
 const PERIOD: Duration = Duration::from_millis(25);
-/// Every so many checks the states of the replicas are compared as well.
+/// One in this many checks also compares the states of the replicas.
 const CHECKS_PER_STATE: u64 = 8;
 
 /// Checks until it is aborted.
@@ -58,10 +59,10 @@ type Ballot = (u64, ReplicaId);
 #[derive(Default)]
 struct KnownGroup {
     leaders: BTreeSet<Ballot>,
-    /// Every observed entry: its payload's digest, and the entry before it.
+    /// Every observed entry: the digest of its payload, and the id of the entry before it.
     entries: BTreeMap<LogId, (u64, Option<LogId>)>,
     committed: BTreeMap<u64, Committed>,
-    /// Observed memberships, by their place in the log.
+    /// Observed memberships, by the id of their entry.
     memberships: BTreeMap<LogId, Membership>,
     /// The state after each applied entry.
     states: BTreeMap<LogId, u128>,
@@ -70,9 +71,9 @@ struct KnownGroup {
 #[derive(Clone, Copy)]
 struct Committed {
     id: LogId,
-    /// A vote under which it was committed already.
+    /// The smallest vote under which the entry was seen committed.
     under: Ballot,
-    /// It was found durable on a majority.
+    /// The entry was seen durable on a majority.
     durable: bool,
 }
 
@@ -86,7 +87,7 @@ struct KnownReplica {
     purged: Option<LogId>,
 }
 
-/// A replica as its disk has it.
+/// A replica with its data on disk.
 struct Found {
     node: NodeId,
     replica: ReplicaId,
@@ -275,8 +276,8 @@ impl KnownGroup {
         ensure(known.id == id, || format!("applied {id} where {} was applied elsewhere", known.id))
     }
 
-    /// Applied entries are durable on a majority of the voters: of the membership then, or of a
-    /// later one.
+    /// Checks that applied entries are durable on a majority of the voters, under the membership of
+    /// the entry or under a later one.
     fn check_durable(&mut self, replicas: &[Found]) -> Result<(), Violation> {
         let has = |voter: ReplicaId, id: LogId| {
             replicas.iter().any(|found| {
@@ -286,7 +287,7 @@ impl KnownGroup {
                         || found.log.durable_id(voter, id.index) == Some(id))
             })
         };
-        // A membership that was proposed and then overwritten by a later leader never counted.
+        // A membership that a later leader overwrote never counted.
         let stands = |place: &LogId| self.committed.get(&place.index).is_none_or(|committed| committed.id == *place);
         let memberships: Vec<_> = self.memberships.iter().filter(|(place, _)| stands(place)).collect();
         for committed in self.committed.values_mut().filter(|committed| !committed.durable) {
@@ -307,7 +308,7 @@ impl KnownGroup {
         Ok(())
     }
 
-    /// True for a leader that was not seen before.
+    /// Checks the log of a new leader. True if the leader was not seen before.
     fn new_leader(&mut self, term: u64, leader: &Found) -> Result<bool, Violation> {
         let ballot = (term, leader.replica);
         if !self.leaders.insert(ballot) {
@@ -331,7 +332,7 @@ impl KnownGroup {
         Ok(true)
     }
 
-    /// Replicas that applied the same entry have the same state.
+    /// Checks that replicas with the same last applied entry have the same state.
     fn compare_states(&mut self, replicas: &[Found]) -> Result<(), Violation> {
         for found in replicas {
             let mut hash = None;

@@ -1,18 +1,22 @@
-//! Deterministic simulation: the real code of the groups, the log and state twins, the topology's machine and planner, in one
-//! thread, with simulated time, a seeded network, disks that forget what was not synced, and clients that record what they saw.
-//! The same seed gives the same run, to the byte.
+//! Deterministic simulation of a cluster: the product's Raft groups, control plane, router, state
+//! machine and planner run in one thread. Time, network, disks and faults are simulated; a crash
+//! drops unsynced writes; clients record every operation. The same seed gives the same run, byte
+//! for byte.
 //!
 //! ```text
-//!   seed ─→ Scenario ─→ World ─┬─ members: quorate_raft::Groups over disk (gated twins) and network (seeded transport)
-//!                              │           quorate_control: the product's control plane over peers and host
-//!                              ├─ clients ─→ history ─→ linear (the client oracle)
+//!   seed ─→ Scenario ─→ World ─┬─ members: quorate_raft::Groups over disk and network,
+//!                              │           quorate_control over peers and host
+//!                              ├─ clients: quorate_router over connection
+//!                              │           ─→ history ─→ linear (the client oracle)
 //!                              ├─ faults: cuts, crashes, slow disks, clocks, an operator
-//!                              ├─ invariants, promises: looked at every 25 ms, and in every message
-//!                              └─ heal: everything mended, a bound on the time to progress
+//!                              ├─ invariants: checked every 25 ms
+//!                              ├─ promise: checked in every message
+//!                              └─ heal: ends all faults, bounds the time to progress
 //! ```
 //!
-//! Time is tokio's, paused: it moves when every task waits, to the next timer. Why this and not a simulator of sockets or of
-//! runtimes, what is simulated and what is not: `README.md` in this directory.
+//! Time is tokio's paused clock: when every task waits, it jumps to the next timer. `README.md` in
+//! this directory explains this choice over simulators of sockets or runtimes, and lists the parts
+//! that are not simulated.
 //!
 //! Read `scenario` next, then `world`, `member`, `network`, `disk`.
 

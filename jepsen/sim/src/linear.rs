@@ -1,9 +1,9 @@
-//! The client oracle: are the operations on a key linearizable? The search of Wing and Gong with
-//! Lowe's memory ("Testing for linearizability", 2017), for one register with put, delete and
-//! conditional put.
+//! The client oracle: checks that the operations on a key are linearizable. It is the search of
+//! Wing and Gong with Lowe's memory ("Testing for linearizability", 2017), for one register with
+//! put, delete and conditional put.
 //!
-//! An operation of unknown outcome may take effect at any time after it was invoked, or never.
-//! Beside the search, the versions that the store assigned are checked: they follow real time.
+//! An operation of unknown outcome may take effect at any time after its invocation, or never. A
+//! separate check shows that the versions assigned by the store follow real time.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const STEPS_MAX: usize = 3_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Linearizable,
-    /// No order explains the clients' observations; the operation that has no place in any order.
+    /// No order explains the clients' observations. Names an operation that fits in no order.
     Violated(String),
     Undecided,
 }
@@ -29,12 +29,12 @@ struct Op {
     asked: Asked,
     came: Came,
     invoked: Duration,
-    /// None where the outcome is unknown.
+    /// None if the outcome is unknown.
     returned: Option<Duration>,
 }
 
 impl Op {
-    /// The register's value after the operation took effect; none if it cannot have taken effect on this value.
+    /// The register's value after the operation takes effect on `value`; none if it cannot.
     fn step(&self, value: ValueId) -> Option<ValueId> {
         match (self.asked, self.came) {
             (Asked::Read, Came::Found(found)) => (found == value).then_some(value),
@@ -47,7 +47,7 @@ impl Op {
     }
 }
 
-/// A set of operations that are placed.
+/// The set of operations that the search has placed in the order.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Placed(Vec<u64>);
 
@@ -61,8 +61,8 @@ impl Placed {
     }
 }
 
-/// Whether some order of the operations, each between its invocation and its return, gives every
-/// recorded answer.
+/// Searches for an order of the operations that gives every recorded answer, with each operation
+/// between its invocation and its return.
 pub(crate) fn check(operations: &[Operation]) -> Verdict {
     let counts = |operation: &&Operation| {
         !matches!((operation.asked, operation.came), (_, Came::Failed) | (Asked::Read, Came::Unknown))
@@ -96,7 +96,7 @@ fn search(ops: &[Op]) -> Verdict {
         while first < ops.len() && placed.has(first) {
             first += 1;
         }
-        // An operation invoked after another one returned cannot precede it.
+        // An operation that was invoked after another one returned cannot precede it.
         let open = || (first..ops.len()).filter(|op| !placed.has(*op));
         let end = open().filter_map(|op| ops[op].returned).min().expect("not all known operations are placed");
         let candidate = open().filter(|op| *op >= next).take_while(|op| ops[*op].invoked <= end).find_map(|op| {
@@ -133,8 +133,8 @@ fn describe(op: &Op) -> String {
     format!("{:?} -> {:?} [{:.6}, {until:.6}]", op.asked, op.came, op.invoked.as_secs_f64())
 }
 
-/// Versions are assigned once in a shard, and a write that began later in real time has the larger
-/// one.
+/// Checks that a shard assigns each version once, and that a write which began after another one
+/// returned has the larger version.
 pub(crate) fn check_versions(operations: &[Operation]) -> Result<(), Violation> {
     let mut written: Vec<(&Operation, u64)> = operations
         .iter()

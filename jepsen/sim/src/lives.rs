@@ -1,4 +1,4 @@
-//! The lives of a node: started with an identity and a disk, ended by a crash.
+//! The lives of a node. A life starts with an identity and a disk; a crash ends it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +23,11 @@ use crate::peers::SimPeers;
 use crate::scenario::Stream;
 use crate::world::{SimNode, World};
 
-/// A node that has not reported for this long is unresponsive. Far shorter than in production:
-/// moves are to be cancelled often.
+/// A node without a report for this long is unresponsive. Far shorter than in production, so that
+/// moves are often cancelled.
 const UNRESPONSIVE_AFTER: Duration = Duration::from_millis(200);
 
-/// Starts a node from the contents of its disk. Nothing happens if it runs already.
+/// Starts a node from the contents of its disk. Does nothing if the node runs or is retired.
 pub(crate) fn start(world: &Arc<World>, id: NodeId) {
     let mut nodes = world.nodes();
     let Some(node) = nodes.get_mut(&id).filter(|node| node.member.is_none() && !node.retired) else { return };
@@ -49,7 +49,7 @@ pub(crate) fn start(world: &Arc<World>, id: NodeId) {
     member.spawn(control(member.plane.clone()));
 }
 
-/// The product's control plane over what the simulation has instead of sockets and files.
+/// The product's control plane over the simulated disk, network and machine.
 fn plane(world: &Arc<World>, id: NodeId, node: &SimNode, life: Arc<Life>, log: Arc<LifeLog>) -> Plane {
     let state = LifeState::new(node.state.clone(), life.clone(), world.defect);
     let clock = Arc::new(NodeClock::new(node.clock_offset_ms.clone()));
@@ -100,7 +100,8 @@ async fn control(plane: Plane) {
     }
 }
 
-/// A machine that asked for an id and did not receive the answer asks again, and gets the same one.
+/// Starts every joining node. This includes a machine that lost the answer to its registration: it
+/// retries and gets the same id.
 pub(crate) fn start_joining(world: &Arc<World>) {
     let Some(map) = world.newest_map() else { return };
     for node in map.nodes.iter().filter(|node| node.state == NodeState::Joining) {
@@ -111,7 +112,7 @@ pub(crate) fn start_joining(world: &Arc<World>) {
     }
 }
 
-/// A random source for a part of the work of another one.
+/// A random source derived from another one, for a part of its work.
 fn fork(rng: &mut StdRng) -> StdRng {
     rand::SeedableRng::seed_from_u64(rng.random())
 }
@@ -126,8 +127,8 @@ async fn flush_now_and_then(state: Arc<MemoryState>, life: Arc<Life>, mut rng: S
     }
 }
 
-/// Cuts the node's power: only durable effects remain. A part of the writes that wait for a sync
-/// may be durable although none of them was acknowledged.
+/// Crashes the node: only durable effects remain. A random part of the writes that wait for a sync
+/// becomes durable too, although none of them was acknowledged.
 pub(crate) fn crash(world: &Arc<World>, id: NodeId, rng: &mut StdRng) {
     let mut nodes = world.nodes();
     let Some(node) = nodes.get_mut(&id) else { return };
@@ -146,7 +147,7 @@ pub(crate) fn crash(world: &Arc<World>, id: NodeId, rng: &mut StdRng) {
     world.counts.one(Count::Crashes);
     world.network.disconnect(id);
     member.drop_tasks();
-    // The rest of the process ends on its own: nothing that it could reach is reachable any longer.
+    // The rest of the process ends on its own: its disk and its network are closed to it.
     let groups = member.groups().clone();
     tokio::spawn(async move { groups.shutdown().await });
 }

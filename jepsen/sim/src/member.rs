@@ -1,4 +1,4 @@
-//! A node while it runs: the product's control plane over a simulated disk, network and machine.
+//! A running node: the product's control plane over a simulated disk, network and machine.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::disk::{Life, Speed};
 
-/// A node that runs.
+/// A running node.
 pub(crate) struct Member {
     pub(crate) node: NodeId,
     pub(crate) life: Arc<Life>,
@@ -47,7 +47,7 @@ impl Member {
         self.tasks().push(AbortOnDropHandle::new(tokio::spawn(task)));
     }
 
-    /// Aborts the tasks and drops the replicas: they are out of reach from here on.
+    /// Aborts the tasks and drops the replicas, which are unreachable afterwards.
     pub(crate) fn drop_tasks(&self) {
         self.tasks().clear();
         self.plane.store.release_replicas();

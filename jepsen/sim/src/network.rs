@@ -1,14 +1,14 @@
-//! The network between nodes: seeded delays and losses, directed cuts, within the transport's
-//! contract.
+//! The network between nodes: seeded delays and losses, and directed cuts, within the contract of
+//! the transport.
 //!
 //! ```text
-//!   send ──→ lane (from, to, control|bulk): in order ──→ delivered after its delay
-//!             │    lost: the connection breaks with all that it carries, and stays down for a
-//! while
-//!             └──→ held, where the link is cut: delivered late and in order, or lost
+//!   send ──→ lane (from, to, control|bulk) ──→ delivered in order, after a delay
+//!             ├──→ lost: the connection breaks with all its messages and stays down for a while
+//!             └──→ held while the link is cut: delivered late and in order, or lost
 //! ```
 //!
-//! A message travels as the bytes of a frame, so that the codec is simulated as well. Lanes do not wait for each other.
+//! A message travels as the bytes of a frame, so that a run includes the codec. Lanes do not wait
+//! for each other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -31,9 +31,9 @@ use crate::disk::{Life, Synced};
 use crate::promise;
 use crate::trace::Trace;
 
-/// Messages that a cut link holds; one more is lost with its connection.
+/// The most messages that a cut link holds. One more breaks the connection, and all are lost.
 const HELD_MAX: usize = 2_000;
-/// How fast snapshots travel.
+/// The throughput of a snapshot's transfer.
 const SNAPSHOT_BYTES_PER_MS: u64 = 200;
 
 type LaneKey = (NodeId, NodeId, bool);
@@ -54,7 +54,7 @@ struct Wires {
     losses: u32,
     up: BTreeMap<NodeId, (Groups, Arc<Life>)>,
     cut: BTreeSet<(NodeId, NodeId)>,
-    /// Links that are slow, and by how much.
+    /// The additional delay of each slow link.
     slow: BTreeMap<(NodeId, NodeId), Duration>,
     lanes: BTreeMap<LaneKey, LaneState>,
     on_the_way: BTreeMap<(Instant, u64), InFlight>,
@@ -63,7 +63,8 @@ struct Wires {
 
 #[derive(Default)]
 struct LaneState {
-    /// Grows when the connection breaks: messages of an older connection never arrive.
+    /// The connection's number. It grows when the connection breaks: messages of an older
+    /// connection never arrive.
     connection: u64,
     broken_until: Option<Instant>,
     last_arrival: Option<Instant>,
@@ -81,7 +82,7 @@ struct InFlight {
 impl Wires {
     fn delay(&mut self, from: NodeId, to: NodeId) -> Duration {
         let (least, most) = self.latency_us;
-        // Most messages are quick; a few are not.
+        // Most delays are short; a few are long.
         let spread = self.rng.random_range(0.0_f64..1.0).powi(3);
         let usual = Duration::from_micros(least + ((most.saturating_sub(least)) as f64 * spread) as u64);
         usual + self.slow.get(&(from, to)).copied().unwrap_or_default()
@@ -145,7 +146,7 @@ impl Network {
             let sent = self.sent.notified();
             match next {
                 Some(at) => {
-                    // Later messages may still arrive earlier, on another lane.
+                    // A message sent meanwhile on another lane may be due earlier.
                     let _ = tokio::time::timeout_at(at, sent).await;
                 }
                 None => sent.await,
@@ -206,7 +207,7 @@ impl Network {
         self.sent.notify_one();
     }
 
-    /// Whether the link between two places is cut, in either direction.
+    /// True if the link between two nodes is cut in either direction.
     pub(crate) fn is_cut(&self, one: NodeId, other: NodeId) -> bool {
         let wires = self.wires();
         wires.cut.contains(&(one, other)) || wires.cut.contains(&(other, one))
@@ -216,7 +217,7 @@ impl Network {
         self.wires().slow.insert((from, to), by);
     }
 
-    /// Mends everything, and from now on nothing is lost or slow.
+    /// Mends all links. Afterwards no message is lost or slow.
     pub(crate) fn heal(&self) {
         let cut: Vec<_> = {
             let mut wires = self.wires();
@@ -232,7 +233,7 @@ impl Network {
         self.wires().slow.clear();
     }
 
-    /// One way of a call that is not Raft's: false if it is lost.
+    /// One direction of a control plane call or a snapshot transfer: false if it is lost.
     pub(crate) async fn pass(&self, from: NodeId, to: NodeId) -> bool {
         let (delay, lost) = {
             let mut wires = self.wires();
@@ -263,7 +264,7 @@ impl Network {
         std::mem::take(&mut *self.broken.lock().expect("nobody panics while holding this lock"))
     }
 
-    /// The receiver of a snapshot, if the way to it and back is open.
+    /// The receiver of a snapshot, if the link to it is open in both directions.
     fn receiver(&self, from: NodeId, to: NodeId) -> Result<(Groups, Arc<Life>), SnapshotUnsent> {
         let wires = self.wires();
         if wires.cut.contains(&(from, to)) || wires.cut.contains(&(to, from)) {
@@ -353,8 +354,8 @@ impl Transport for NodeTransport {
     }
 }
 
-/// Stages the files at the receiver: verifies them and copies them into a directory that the sender
-/// cannot delete.
+/// Stages a snapshot's files at the receiver: verifies them and copies them into a directory that
+/// the sender cannot delete.
 fn stage(header: &SnapshotHeader, files: &[PathBuf]) -> Result<(TempDir, Vec<PathBuf>), SnapshotUnsent> {
     let staging = scratch().map_err(|error| SnapshotUnsent(error.to_string()))?;
     let stage_one = |(file, (bytes, checksum)): (&PathBuf, &(u64, u32))| {
@@ -370,7 +371,7 @@ fn stage(header: &SnapshotHeader, files: &[PathBuf]) -> Result<(TempDir, Vec<Pat
     Ok((staging, staged))
 }
 
-/// A directory for snapshots in flight: in memory, if the machine has room for files there.
+/// A directory for snapshots in flight: in memory where `/dev/shm` exists.
 pub(crate) fn scratch() -> std::io::Result<TempDir> {
     TempDir::with_prefix_in("quorate-sim-", "/dev/shm").or_else(|_| TempDir::with_prefix("quorate-sim-"))
 }

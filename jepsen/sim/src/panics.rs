@@ -1,5 +1,5 @@
-//! Panics of tasks. tokio catches them, so the panic of a task without an owner would pass
-//! unnoticed; here each one is a violation.
+//! Panics of tasks. tokio catches them, so that the panic of a detached task would stay unnoticed;
+//! in the simulation each one is a violation.
 
 use std::cell::RefCell;
 use std::panic::PanicHookInfo;
@@ -9,9 +9,9 @@ thread_local! {
     static SEEN: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Where openraft panics after the task that awaited the end of a core was dropped, as in a node
-/// that crashed: other waiters find the core neither running nor done. The end of a living node's
-/// core is noticed by its supervision.
+/// The source file of a panic in openraft that is not counted. If the task that awaits the end of a
+/// core is dropped, as in a crash, other waiters find the core neither running nor done, and panic.
+/// In a running node, the supervision of the core notices its end.
 const ON_ITS_WAY_OUT: &str = "raft/raft_inner.rs";
 
 /// Records the panics of this thread from now on.
@@ -33,7 +33,7 @@ pub(crate) fn seen() -> Vec<String> {
     SEEN.with_borrow_mut(|seen| seen.as_mut().map(std::mem::take).unwrap_or_default())
 }
 
-/// True on a simulated thread, whose panics are recorded.
+/// Records a panic of a simulated thread. False on any other thread.
 fn keep(info: &PanicHookInfo<'_>) -> bool {
     let what = info.payload_as_str().unwrap_or("it said nothing");
     let place = info.location().map(ToString::to_string).unwrap_or_default();

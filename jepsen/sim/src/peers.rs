@@ -1,7 +1,7 @@
 //! The control plane's calls between nodes, over the simulated network.
 //!
-//! A call takes one delay to its receiver and one back, and either way may be lost. The receiver
-//! executes what it received even if the caller is gone or the answer is lost.
+//! A call takes one delay in each direction, and either message may be lost. The receiver executes
+//! a received request even if the caller has crashed or the answer is lost.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -28,12 +28,12 @@ pub(crate) struct SimPeers {
 }
 
 impl SimPeers {
-    /// Calls of a node.
+    /// The calls of a node.
     pub(crate) fn new(world: Weak<World>, from: NodeId, life: Arc<Life>) -> Self {
         SimPeers { world, from, life }
     }
 
-    /// Calls a node; `serve` runs there.
+    /// Calls a node, which runs `serve`.
     fn call<T: Send + 'static>(
         &self,
         to: NodeId,

@@ -1,4 +1,4 @@
-//! The log lines of the product's control plane, as events of the trace.
+//! Adds the log lines of the product's control plane to the trace, as events.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Subscriber for ProductLog {
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
-        // Spans are not enabled; the id is never looked at.
+        // Spans are not enabled, so the id is never used.
         Id::from_u64(1)
     }
 

@@ -1,5 +1,5 @@
-//! A replica's promises to others must be durable: a granted vote, acknowledged entries. They are
-//! checked when they are sent, not when a crash happens to expose them.
+//! A replica's promises to others, which are granted votes and acknowledged entries, must be
+//! durable. The check runs when a promise is sent, and thus needs no crash to find a broken one.
 
 use quorate_machine::log::MemoryLog;
 use quorate_machine::state::{MemoryState, meta};
@@ -8,13 +8,13 @@ use quorate_types::{LogId, ReplicaId};
 
 use crate::disk::Synced;
 
-/// The broken promise in a message, if the replica's disk does not hold it.
+/// The broken promise in a message; none if the replica's disk holds everything it promises.
 pub(crate) fn broken(message: &PeerMessage, log: &MemoryLog, synced: &Synced, state: &MemoryState) -> Option<String> {
     let replica = message.from;
-    // A replica that was destroyed meanwhile kept its promise when it was made.
+    // A replica that was destroyed since then is not checked: it kept its promise when made.
     let durable = log.durable_state(replica)?;
     match &message.body {
-        // The answer to a pre-vote names the vote as it was: it promises nothing.
+        // The reply to a pre-vote repeats the unchanged vote: it promises nothing.
         PeerBody::VoteReply { reply, .. } if reply.granted && reply.vote.candidate == message.to => {
             let granted = (reply.vote.term, reply.vote.candidate);
             let kept = durable.vote.map(|vote| (vote.term, vote.candidate));
@@ -22,8 +22,8 @@ pub(crate) fn broken(message: &PeerMessage, log: &MemoryLog, synced: &Synced, st
         }
         PeerBody::AppendReply { reply: AppendReply::Matched(Some(id)), .. }
         | PeerBody::HeartbeatReply { reply: AppendReply::Matched(Some(id)), .. } => {
-            // An acknowledgement may be sent late, after another leader had the entry truncated, as
-            // if the network had delayed it. It was true when the entry was synced.
+            // An acknowledgement may be sent after another leader had the entry truncated, as if
+            // the network had delayed it. It was true when the entry was synced.
             let has = synced.has(replica, *id)
                 || durable.purged.is_some_and(|purged| purged.index >= id.index)
                 || durable_applied(state, replica) >= Some(*id);
@@ -58,7 +58,7 @@ mod tests {
     const LEADER: ReplicaId = ReplicaId(4);
 
     #[test]
-    fn what_was_true_and_said_late_was_taken_for_a_broken_promise() {
+    fn late_acknowledgement_of_a_truncated_entry_is_no_broken_promise() {
         let (log, state) = (Arc::new(MemoryLog::new(false)), MemoryState::new());
         log.create(A, GroupId(1)).unwrap();
         let id = LogId { term: 1, leader: LEADER, index: 0 };
@@ -73,13 +73,13 @@ mod tests {
         log.sync();
         assert_eq!(broken(&life), None);
         let next = LifeLog::new(log.clone(), Life::new(2), None);
-        assert_eq!(broken(&next), None, "found by the next life");
+        assert_eq!(broken(&next), None, "durable at the start of the next life");
         for life in [&life, &next] {
             life.truncate_after(A, None, Box::new(drop));
             log.sync();
-            assert_eq!(broken(life), None, "another leader had it truncated while the answer was on its way");
+            assert_eq!(broken(life), None, "another leader had it truncated before the answer arrived");
         }
         let last = LifeLog::new(log.clone(), Life::new(3), None);
-        assert!(broken(&last).is_some(), "nobody in this life can have seen it");
+        assert!(broken(&last).is_some(), "the entry was never durable in this life");
     }
 }

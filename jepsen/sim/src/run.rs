@@ -30,32 +30,32 @@ const STACK_BYTES: usize = 8 << 20;
 pub struct Options {
     /// Keeps the trace in words, not only its digest.
     pub keep_trace: bool,
-    /// How long faults go on; the seed says, where this does not.
+    /// How long faults last. By default the seed decides.
     pub chaos: Option<Duration>,
-    /// A defect that the run is to notice.
+    /// A defect that is switched on for the run.
     pub defect: Option<Defect>,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
-    /// What the seed stands for.
+    /// The scenario drawn from the seed, as text.
     pub scenario: String,
-    /// Of everything that happened, in order: two runs of a seed have the same one.
+    /// A digest of all events in order: equal in two runs of a seed.
     pub digest: u64,
     /// The trace in words, if it was kept.
     pub trace: Vec<String>,
-    /// What must never happen and did. Empty: all is well.
+    /// Violations of the product's promises; empty after a correct run.
     pub violations: Vec<String>,
-    /// The simulated time that it took.
+    /// The simulated duration of the run.
     pub simulated: Duration,
-    /// What happened in it.
+    /// Counts of the events in the run.
     pub totals: Totals,
 }
 
-/// Runs a seed, on a thread of its own: what tokio keeps for each thread is fresh for every run.
+/// Runs a seed on a thread of its own, so that tokio's thread-local state is fresh in every run.
 pub fn run(seed: u64, options: &Options) -> Outcome {
     let options = options.clone();
     let thread = std::thread::Builder::new().name(format!("seed {seed}")).stack_size(STACK_BYTES);
@@ -128,13 +128,13 @@ fn spawned(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle
     AbortOnDropHandle::new(tokio::spawn(task))
 }
 
-/// What follows from a violation shows a little later, and is worth reading with it.
+/// Returns 100 ms after a violation: the trace then includes its immediate consequences.
 async fn a_little_after(violated: impl Future<Output = ()>) {
     violated.await;
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-/// A cluster is bootstrapped, lives through its faults, and recovers.
+/// Bootstraps a cluster, runs it under faults, and checks its recovery.
 async fn live(world: &Arc<World>) -> Result<(), Violation> {
     let bootstrap = tokio::time::timeout(BOOTSTRAP_TIMEOUT, found(world)).await;
     bootstrap.map_err(|_| Violation(format!("not bootstrapped within {} s", BOOTSTRAP_TIMEOUT.as_secs())))?;
@@ -165,7 +165,8 @@ fn workers(world: &Arc<World>) -> Vec<Worker> {
     (0..workers).map(worker).collect()
 }
 
-/// Group 0 is started by its initial nodes and told what the cluster is; the nodes do the rest.
+/// Proposes the bootstrap command to the topology group and waits until a replica of every shard
+/// knows its arc. The nodes open the shards' replicas themselves.
 async fn found(world: &World) {
     let command = Command::Bootstrap(world.bootstrap.clone(), world.shards.clone());
     while !is_bootstrapped(world, &command).await {

@@ -1,4 +1,4 @@
-//! What a seed stands for: the cluster, its load and its faults, all drawn from the seed before anything runs.
+//! The scenario of a seed: the cluster, its load and its faults, all drawn before the run begins.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use quorate_raft::Timing;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// The sources of chance of a run. Each has a stream of its own, so that a change of one part leaves the draws of the others as
-/// they were.
+/// The random streams of a run. Each source has its own, so that a change in one part does not
+/// shift the draws of the others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stream {
     Scenario,
@@ -18,7 +18,7 @@ pub(crate) enum Stream {
     Disks,
     Operator,
     Clocks,
-    /// What one node does by chance, in one of its lives.
+    /// The random choices of one node in one of its lives.
     Node(u64, u64),
     /// One worker of a client.
     Worker(u64),
@@ -60,7 +60,7 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// What is simulated under one seed.
+/// The parameters of one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
@@ -71,13 +71,13 @@ pub(crate) struct Scenario {
     /// The pause between the operations of one worker, at most.
     pub(crate) think_ms: u64,
     pub(crate) log_retained: LogRetained,
-    /// How long faults go on.
+    /// How long faults last.
     pub(crate) chaos: Duration,
-    /// How long a message travels at least and at most, in microseconds, in good times.
+    /// Least and largest latency of a message, in microseconds, without faults.
     pub(crate) latency_us: (u64, u64),
-    /// How long a sync of a log takes at least and at most, in microseconds, in good times.
+    /// Least and largest duration of a log's sync, in microseconds, without faults.
     pub(crate) sync_us: (u64, u64),
-    /// How many of 10,000 messages are lost, and their connection with them.
+    /// How many of 10,000 messages are lost. The loss of a message breaks its connection.
     pub(crate) losses: u32,
     pub(crate) faults: Faults,
 }
@@ -90,7 +90,7 @@ pub(crate) struct Shape {
     pub(crate) replicas: u32,
 }
 
-/// Entries and bytes of log that a group retains: few, so that followers that were away get
+/// Log entries and bytes that a group retains: few, so that followers that were down need
 /// snapshots.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogRetained {

@@ -1,5 +1,5 @@
 //! The trace: every message and every fault in order, with its simulated time. Two runs of a seed
-//! must have the same trace; a digest stands for it in comparisons.
+//! must have the same trace; comparisons use its digest.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Mutex, MutexGuard};
@@ -18,7 +18,7 @@ struct Record {
     /// A digest of all events, with fixed keys: the same in every process.
     digest: DefaultHasher,
     events: u64,
-    /// Kept only on request.
+    /// The trace as text, kept only on request.
     lines: Option<Vec<String>>,
 }
 
@@ -38,8 +38,8 @@ impl Trace {
         self.add(what.as_bytes(), || what.to_owned());
     }
 
-    /// Adds a message that is sent or arrives. Every byte of it counts; its text is made only if
-    /// the lines are kept.
+    /// Adds a message that is sent or arrives. The digest covers every byte of it; its text is
+    /// built only if the lines are kept.
     pub(crate) fn message(&self, verb: &str, from: NodeId, to: NodeId, bytes: &[u8], says: impl FnOnce() -> String) {
         let mut all = Vec::with_capacity(bytes.len() + 32);
         all.extend_from_slice(verb.as_bytes());

@@ -9,10 +9,11 @@ use tokio::sync::Notify;
 #[error("{0}")]
 pub(crate) struct Violation(pub(crate) String);
 
-/// Violations that are kept of one run.
+/// The most violations that a run keeps.
 const VIOLATIONS_MAX: usize = 20;
 
-/// The violations of a run. A run ends soon after the first one: later ones follow from it.
+/// The violations of a run. The run ends soon after the first one, because later ones follow from
+/// it.
 #[derive(Default)]
 pub(crate) struct Violations {
     seen: Mutex<Vec<String>>,

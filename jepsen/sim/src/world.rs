@@ -1,4 +1,5 @@
-//! The simulated world: the nodes with what survives their crashes, the network between them, and what has been seen of them.
+//! The simulated world: the nodes with their durable data, the network between them, and the
+//! observations recorded in a run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,24 +26,24 @@ use crate::scenario::{Scenario, Stream};
 use crate::trace::Trace;
 use crate::violations::Violations;
 
-/// How long group 0 may take for one command of an operator.
+/// The time limit of the topology group for one command of an operator.
 const PROPOSE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// A node: what survives a crash, and its present life, if it has one.
+/// A node: its durable data, and its current life while it runs.
 pub(crate) struct SimNode {
     pub(crate) log: Arc<MemoryLog>,
     pub(crate) state: Arc<MemoryState>,
     pub(crate) snapshots: PathBuf,
-    /// The newest map that it has on record.
+    /// The newest map that the node has recorded.
     pub(crate) map: Option<Arc<Topology>>,
     pub(crate) lives: u64,
     pub(crate) clock_offset_ms: Arc<std::sync::atomic::AtomicI64>,
     pub(crate) member: Option<Arc<Member>>,
-    /// An operator has given it up: it never starts again.
+    /// An operator has retired the node: it never starts again.
     pub(crate) retired: bool,
 }
 
-/// Everything there is in one run.
+/// All parts of one run.
 pub(crate) struct World {
     pub(crate) scenario: Scenario,
     pub(crate) defect: Option<Defect>,
@@ -50,7 +51,7 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) bootstrap: Bootstrap,
     pub(crate) shards: Vec<ShardInfo>,
-    /// Of every shard, the keys that the clients use.
+    /// The keys of every shard that the clients use.
     pub(crate) keys: BTreeMap<ShardId, Vec<Key>>,
     pub(crate) history: History,
     pub(crate) counts: Counts,
@@ -90,8 +91,8 @@ impl World {
         Ok(Arc::new(world))
     }
 
-    /// A machine that is not started, with an empty disk but for a map: a machine that joins has fetched
-    /// one.
+    /// Adds a node that is not started. Its disk is empty except for `map`: a joining machine has
+    /// fetched one.
     pub(crate) fn add_node(&self, id: NodeId, map: Option<Arc<Topology>>) -> anyhow::Result<()> {
         let snapshots = self.dir.path().join(id.to_string());
         std::fs::create_dir_all(&snapshots)?;
@@ -113,12 +114,12 @@ impl World {
         self.nodes.lock().expect("nobody panics while holding this lock")
     }
 
-    /// The node as it runs; none while it is down.
+    /// The running node; none while it is down.
     pub(crate) fn member(&self, node: NodeId) -> Option<Arc<Member>> {
         self.nodes().get(&node).and_then(|node| node.member.clone())
     }
 
-    /// Everybody who runs, by id.
+    /// All running nodes, by id.
     pub(crate) fn members(&self) -> Vec<Arc<Member>> {
         self.nodes().values().filter_map(|node| node.member.clone()).collect()
     }
@@ -127,13 +128,13 @@ impl World {
         self.nodes().iter().filter(|(_, node)| !node.retired).map(|(id, _)| *id).collect()
     }
 
-    /// The newest map that any node has on record.
+    /// The newest map that any node has recorded.
     pub(crate) fn newest_map(&self) -> Option<Arc<Topology>> {
         self.nodes().values().filter_map(|node| node.map.clone()).max_by_key(|map| map.revision)
     }
 
-    /// A node has recorded a map. Counts the moves that have come to their end since the newest map
-    /// before it.
+    /// Records a map for a node. If the map is newer than every map recorded before, counts the
+    /// moves completed since the newest of them.
     pub(crate) fn record_topology(&self, node: NodeId, map: Arc<Topology>) {
         if let Some(newest) = self.newest_map().filter(|newest| newest.revision < map.revision) {
             let is_done = |moving: &&ReplicaMove| {
@@ -147,13 +148,14 @@ impl World {
         }
     }
 
-    /// Something that must never happen has happened.
+    /// Records a violation, in the trace as well.
     pub(crate) fn violation(&self, what: String) {
         self.trace.event(&format!("VIOLATION {what}"));
         self.violations.add(format!("{:.3} s: {what}", self.trace.now().as_secs_f64()));
     }
 
-    /// Proposes a change of the cluster to whoever leads group 0, as an operator's tool does; none if nobody took it.
+    /// Proposes a command to the leader of the topology group, as an operator's tool does. None if
+    /// no leader accepted it.
     pub(crate) async fn propose(&self, command: &Command) -> Option<Outcome> {
         for member in self.members() {
             let Some(group) = member.topology_group().filter(|replica| replica.is_leader()) else { continue };
@@ -168,7 +170,7 @@ impl World {
     }
 }
 
-/// How a node is called in the map. Nobody connects to these addresses.
+/// The map's entry for a node. Its addresses are only names: the simulation has no sockets.
 pub(crate) fn node_info(id: NodeId) -> NodeInfo {
     NodeInfo { id, addresses: addresses(id.0), zone: String::new(), weight: 100, state: NodeState::Active }
 }

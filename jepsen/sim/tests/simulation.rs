@@ -1,18 +1,20 @@
-//! The simulation itself: it repeats itself to the byte, the product holds in it, and it notices defects.
+//! Tests of the simulation: runs are reproducible byte for byte, the product passes, and defects
+//! are noticed.
 
 use quorate_sim::{Count, Defect, Options, command, run};
 
-/// Seeds of the run that every test run makes.
+/// The number of seeds in every test run.
 const SEEDS: u64 = 24;
-/// Threads that run them.
+/// The number of threads that run them.
 const JOBS: usize = 2;
-/// Within so many seeds every defect is noticed.
+/// The number of seeds within which most defects are noticed.
 const NOTICED_WITHIN: u64 = 12;
-/// The seeds within which a defect that needs a rare interleaving is noticed: a client that is cut off
-/// together with a deposed leader, or a lost reply beside a deadline.
+/// The number of seeds within which a defect is noticed that needs a rare interleaving: a client
+/// that is cut off together with a deposed leader, or a lost reply beside a deadline.
 const NOTICED_RARELY: u64 = 80;
 
-/// Every message and every fault at the same instant, with the same bytes; and another seed is another run.
+/// Two runs of a seed have every message and every fault at the same instant, with the same bytes.
+/// Different seeds give different runs.
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let options = Options { keep_trace: true, ..Options::default() };
@@ -30,7 +32,7 @@ fn the_same_seed_gives_the_same_run() {
     assert_eq!(digests.len(), 3, "different seeds are different runs");
 }
 
-/// Nothing that must never happen happens, in runs that had their faults.
+/// Runs with faults of every kind have no violation.
 #[test]
 fn a_few_dozen_seeds_hold() {
     let mut report = Vec::new();
