@@ -1,8 +1,8 @@
-//! What an admin action costs: `--during "node drain 3 --yes"` runs the command a third into the window, and the report says
-//! what it was like before it and during it.
+//! The cost of an admin action: `--during "node drain 3 --yes"` runs the command after a third of
+//! the window, and the report compares the load before the command and during it.
 //!
-//! Beside the load, some keys are written every few milliseconds, whether the writes before have ended or not: the longest silence
-//! of such a probe is how long a shard acknowledged no write.
+//! Beside the load, probes write some keys every few milliseconds, even if earlier writes have not
+//! ended. The longest gap of a probe is the longest time in which a shard acknowledged no write.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,17 +21,17 @@ use super::target::{ErrorKind, Target};
 use crate::duration;
 use crate::failure::{Exit, Failure};
 
-/// Writes of one probe that may be under way; while there are as many it only waits.
+/// The most writes of one probe in flight; at the limit the probe waits for one to end.
 const PROBE_WRITES_MAX: usize = 128;
 
-/// What an admin action cost, as JSON has it.
+/// The cost of an admin action, as a JSON document.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Impact {
     /// The command.
     pub(super) command: String,
-    /// What it exited with; null: it was still running when the load ended.
+    /// The exit code; null if the command was still running when the load ended.
     pub(super) exit: Option<i32>,
-    /// How long it ran.
+    /// How long the command ran.
     pub(super) took_seconds: f64,
     pub(super) before: Phase,
     pub(super) during: Phase,
@@ -42,13 +42,13 @@ pub(super) struct Impact {
 pub(super) struct Phase {
     #[serde(flatten)]
     pub(super) report: Report,
-    /// The longest time between two writes of one probe.
+    /// The longest time between two acknowledged writes of one probe.
     pub(super) longest_gap_ms: f64,
-    /// When that began, after this part of the window did.
+    /// The start of that gap, counted from the start of this part of the window.
     pub(super) longest_gap_at_seconds: f64,
 }
 
-/// The longest silence of a probe.
+/// The longest time without an acknowledged write of a probe.
 #[derive(Clone, Copy)]
 struct Gap {
     from: Instant,
@@ -72,7 +72,7 @@ impl Phase {
 }
 
 impl Impact {
-    /// For people.
+    /// The comparison as text for a terminal.
     pub(super) fn screen(&self) -> String {
         let exit = self.exit.map_or_else(|| "still running".to_owned(), |code| format!("exit {code}"));
         format!(
@@ -85,7 +85,7 @@ impl Impact {
     }
 }
 
-/// Sorts what is measured into before and during.
+/// Sorts the measurements into those before the command and those during it.
 #[derive(Clone)]
 pub(super) struct Phases {
     inner: Arc<Mutex<Inner>>,
@@ -122,7 +122,7 @@ impl Phases {
         inner.during.record(&Window { start: at, end }, begun, ended, result);
     }
 
-    /// Counts the silence of a probe between two of its writes.
+    /// Counts the gap of a probe between two acknowledged writes.
     fn silent(&self, from: Instant, to: Instant) {
         let mut inner = self.lock();
         if from < inner.start {
@@ -145,14 +145,14 @@ impl Phases {
         self.lock().ended = Some(Instant::now());
     }
 
-    /// What it came to.
+    /// The impact of the command; none if it never began.
     pub(super) fn impact(&self, command: &str, exit: Option<i32>) -> Option<Impact> {
         let inner = self.lock();
         let begun = inner.begun?;
         let ended = inner.ended.unwrap_or_else(Instant::now);
         let phase = |tally: &Tally, window: Window, gap: Gap| Phase {
             longest_gap_ms: gap.length.as_secs_f64() * 1_000.0,
-            // What began before this part did counts from its start.
+            // A gap that began before this part of the window counts from the start of the part.
             longest_gap_at_seconds: gap.from.saturating_duration_since(window.start).as_secs_f64(),
             report: tally.clone().report(window),
         };
@@ -166,14 +166,14 @@ impl Phases {
     }
 }
 
-/// What is written beside the load.
+/// The probes, which write beside the load.
 #[derive(Args, Clone, Debug, Serialize)]
 pub(crate) struct Probes {
-    /// Keys that are written every few milliseconds beside the load, to find the longest time without a write. Only with --during;
-    /// --rate then counts these writes, too.
+    /// Number of keys that are written every few milliseconds beside the load, to find the longest
+    /// time without an acknowledged write. Only with --during; --rate then includes these writes.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(0..=1024))]
     pub(super) probes: u32,
-    /// How often each of them is written.
+    /// How often each of these keys is written.
     #[serde(rename = "probe_every_seconds", serialize_with = "seconds")]
     #[arg(id = "probe_every", long = "probe-every", value_name = "TIME", default_value = "5ms", value_parser = duration::parse)]
     pub(super) every: Duration,
@@ -184,7 +184,7 @@ fn seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
 }
 
 impl Probes {
-    /// What is left of a rate, in operations a second, when they have had their part.
+    /// The part of a rate, in operations a second, that the probes leave to the clients.
     pub(super) fn leave(&self, rate: u32) -> Result<u32, Failure> {
         let writes = f64::from(self.probes) / self.every.as_secs_f64();
         let left = f64::from(rate) - writes;
@@ -192,12 +192,12 @@ impl Probes {
             return Ok(left as u32);
         }
         Err(Failure::new(Exit::Usage, format!("{} probes write {writes:.0} times a second", self.probes))
-            .cause(format!("that leaves nothing of --rate {rate} to the clients"))
+            .cause(format!("--rate {rate} includes these writes and leaves nothing for the clients"))
             .hint("choose a higher --rate, fewer --probes, or a longer --probe-every"))
     }
 }
 
-/// Probes until told to stop.
+/// Runs the probes until `stop` is cancelled.
 pub(super) fn probe<T: Target>(target: &T, probes: &Probes, phases: &Phases, stop: &CancellationToken) -> JoinSet<()> {
     let mut running = JoinSet::new();
     let every = probes.every;
@@ -210,7 +210,7 @@ pub(super) fn probe<T: Target>(target: &T, probes: &Probes, phases: &Phases, sto
             let mut writes = FuturesUnordered::new();
             loop {
                 tokio::select! {
-                    // A silence that has not ended counts as far as it went.
+                    // A gap that has not ended counts up to now.
                     () = stop.cancelled() => return phases.silent(last, Instant::now()),
                     _ = beat.tick(), if writes.len() < PROBE_WRITES_MAX => {
                         let key = format!("bench/probe/{probe}").into();
@@ -228,7 +228,7 @@ pub(super) fn probe<T: Target>(target: &T, probes: &Probes, phases: &Phases, sto
     running
 }
 
-/// Runs a command of this binary at a time; gives its exit code.
+/// Runs a command of this binary at time `at`. Returns its exit code.
 pub(super) async fn run(command: &str, endpoints: &[String], at: Instant, phases: &Phases) -> Result<i32, Failure> {
     let failed =
         |error: std::io::Error| Failure::new(Exit::Other, format!("cannot run 'quorate {command}'")).cause(error);

@@ -1,7 +1,7 @@
 //! etcd under the same load, over its v3 gRPC API.
 //!
-//! To be fair to etcd: the connections are opened before the measurement, there are several to each member
-//! (`--etcd-connections`), and the clients are spread evenly over them.
+//! For a fair comparison, the connections are opened before the measurement, each member has
+//! several (`--etcd-connections`), and the clients are spread evenly over them.
 
 use bytes::Bytes;
 use quorate_types::ReadLevel;
@@ -26,10 +26,11 @@ pub(super) struct Etcd {
 }
 
 impl Etcd {
-    /// Opens so many connections to each endpoint.
+    /// Opens `connections_each` connections to each endpoint.
     pub(super) async fn connect(connect: &Connect, connections_each: u32) -> Result<Self, Failure> {
         let mut connections = Vec::new();
-        // Round by round, so that neighbouring clients are on different members.
+        // One connection to each member in turn, so that clients with adjacent numbers use
+        // different members.
         for _ in 0..connections_each {
             for address in &connect.endpoints {
                 let failure = || Failure::new(Exit::Unreachable, format!("cannot reach etcd at {address}"));

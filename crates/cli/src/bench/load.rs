@@ -19,23 +19,24 @@ use super::target::{ErrorKind, Target};
 use super::{Op, Workload};
 use crate::failure::{Exit, Failure};
 
-/// A client rests for so long after an error: a store that refuses at once must not be asked in a tight loop.
+/// A client's pause after an error. It prevents a tight loop of requests to a store that refuses
+/// immediately.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
-/// Writers of the preload.
+/// The number of writers in the preload.
 const PRELOAD_CLIENTS: u64 = 128;
-/// For how long the preload tries one key again.
+/// How long the preload retries one key.
 const PRELOAD_PATIENCE: Duration = Duration::from_secs(10);
-/// The pause between two tries of one key.
+/// The pause between two attempts to write one key.
 const PRELOAD_PAUSE: Duration = Duration::from_millis(250);
 /// How often progress is shown.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// The key of a number.
+/// The key with this number.
 fn key(number: u64) -> Bytes {
     Bytes::from(format!("bench/{number:010}"))
 }
 
-/// A value that no compression makes smaller.
+/// A random value, which cannot be compressed.
 fn value(bytes: usize) -> Bytes {
     let mut value = vec![0; bytes];
     rand::rng().fill(&mut value[..]);
@@ -57,8 +58,8 @@ pub(super) async fn preload(target: &impl Target, workload: &Workload) -> Result
         async move { written.await.expect("a writer does not panic") }
     });
     try_join_all(writers).await.map(drop).map_err(|kind: ErrorKind| {
-        Failure::new(Exit::Unreachable, "cannot write the keys that are to be read")
-            .cause(format!("{kind}, again and again for {} s", PRELOAD_PATIENCE.as_secs()))
+        Failure::new(Exit::Unreachable, "cannot write the keys for the reads")
+            .cause(format!("{kind} on every attempt for {} s", PRELOAD_PATIENCE.as_secs()))
             .hint("is the cluster up?  quorate status")
     })
 }
@@ -110,7 +111,7 @@ pub(super) async fn run<T: Target>(
     total.report(window)
 }
 
-/// What all clients of a run share.
+/// The state that all clients of a run share.
 struct Shared {
     workload: Workload,
     window: Window,
@@ -149,14 +150,14 @@ async fn client<T: Target>(number: usize, target: T, shared: Arc<Shared>) -> Tal
             Err(_) => sleep(PAUSE_AFTER_ERROR).await,
         }
         if let Some(pause) = pause {
-            // Around the pause, so that the clients do not march in step.
+            // Jitter: without it the clients would send in step.
             sleep_until(begun + pause.mul_f64(rand::random_range(0.5..1.5))).await;
         }
     }
     tally
 }
 
-/// Shows the rate of each second on a terminal.
+/// Shows the rate of each second, if stderr is a terminal.
 async fn progress(shared: Arc<Shared>) {
     if !std::io::stderr().is_terminal() {
         return;
@@ -182,7 +183,7 @@ mod tests {
     use super::super::target::ABSENT;
     use super::*;
 
-    /// A store in memory that takes 10 ms for each operation and fails when it is told to.
+    /// A store in memory that takes 10 ms for each operation. With `failing`, every put fails.
     #[derive(Clone, Default)]
     struct Fake {
         keys: Arc<Mutex<HashSet<Bytes>>>,
@@ -208,9 +209,10 @@ mod tests {
 
     const WARM_UP: Duration = Duration::from_millis(500);
 
-    /// Four clients, 10 ms an operation: 400 operations a second, each of 10 ms. Time is moved, not waited for.
+    /// Four clients with 10 ms an operation make 400 operations a second, each of 10 ms. The clock
+    /// is paused, so that the test does not wait.
     #[tokio::test(start_paused = true)]
-    async fn a_known_store_is_measured_right() {
+    async fn measured_throughput_and_latency_match_a_known_store() {
         let report = run(Fake::default(), &workload(Op::Put), WARM_UP, None, std::future::pending()).await;
         assert!((396.0..=408.0).contains(&report.throughput), "{report:?}");
         assert!((9.9..=12.0).contains(&report.p50_ms) && report.max_ms < 13.0, "{report:?}");
@@ -218,9 +220,9 @@ mod tests {
         assert!(report.errors.is_empty());
     }
 
-    /// Every key is there before the first get.
+    /// Every key is written before the first get.
     #[tokio::test(start_paused = true)]
-    async fn gets_find_what_was_preloaded() {
+    async fn gets_find_the_preloaded_keys() {
         let fake = Fake::default();
         preload(&fake, &workload(Op::Get)).await.unwrap();
         assert_eq!(fake.keys.lock().unwrap().len(), 300);
@@ -234,14 +236,14 @@ mod tests {
         let report = run(failing.clone(), &workload(Op::Put), WARM_UP, None, std::future::pending()).await;
         assert!(report.nothing_succeeded());
         let count = report.errors["unknown"];
-        assert!((350..=410).contains(&count), "10 ms for the operation, 10 ms of rest: {count}");
+        assert!((350..=410).contains(&count), "10 ms for the operation, 10 ms of pause: {count}");
         let failure = preload(&failing, &workload(Op::Get)).await.unwrap_err();
-        assert!(failure.to_string().contains("unknown, again and again for 10 s"), "{failure}");
+        assert!(failure.to_string().contains("unknown on every attempt for 10 s"), "{failure}");
     }
 
-    /// Ctrl-C after a second of the window: the rate is of that second.
+    /// After Ctrl-C in the window, the rate is that of the elapsed part: here one second.
     #[tokio::test(start_paused = true)]
-    async fn an_early_end_reports_what_was_measured() {
+    async fn early_end_reports_the_elapsed_window() {
         let stop = sleep(WARM_UP + Duration::from_secs(1));
         let report = run(Fake::default(), &workload(Op::Put), WARM_UP, None, stop).await;
         assert!((0.99..=1.01).contains(&report.measured_seconds), "{report:?}");
@@ -249,14 +251,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_end_in_the_warm_up_measures_nothing() {
+    async fn end_in_the_warm_up_measures_nothing() {
         let report = run(Fake::default(), &workload(Op::Put), WARM_UP, None, sleep(Duration::from_millis(20))).await;
         assert_eq!((report.throughput, report.operations), (0.0, 0));
     }
 
-    /// Four clients that could do 400 operations a second are held to 100.
+    /// A rate of 100 limits four clients that could do 400 operations a second.
     #[tokio::test(start_paused = true)]
-    async fn a_rate_is_kept() {
+    async fn rate_limits_the_clients() {
         let held = Workload { rate: Some(100), ..workload(Op::Put) };
         let report = run(Fake::default(), &held, WARM_UP, None, std::future::pending()).await;
         assert!((85.0..=115.0).contains(&report.throughput), "{report:?}");

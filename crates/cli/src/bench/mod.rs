@@ -5,8 +5,8 @@
 //!                          N clients, each one operation at a time, on uniformly random keys
 //! ```
 //!
-//! Closed loop means that a slow store is asked less often: latencies are what N busy clients see, not what an open stream of
-//! arrivals would. The same loop drives Quorate and, for a comparison in the same run, etcd.
+//! In a closed loop a slow store receives fewer requests: latencies are those of N busy clients,
+//! not of an open stream of arrivals. The same loop drives Quorate and, for comparison, etcd.
 
 mod compare;
 mod during;
@@ -39,29 +39,31 @@ use crate::{duration, signals};
 pub(crate) enum BenchCommand {
     /// Reads and writes of single keys. Keys begin with `bench/`; they stay in the store.
     Kv(KvArgs),
-    /// Compare two builds under nine loads: ratios, beside those of the old build to itself. Takes about half an hour.
+    /// Compare two builds under nine loads: ratios of the new build to the old one, beside those of
+    /// the old build to itself. Takes about half an hour.
     Compare(CompareArgs),
 }
 
-/// What the clients do.
+/// The operation of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Op {
     /// Write.
     Put,
-    /// Read; all keys are written before.
+    /// Read; every key is written beforehand.
     Get,
-    /// Half and half.
+    /// Write or read, with equal probability.
     Mixed,
 }
 
-/// Whom they do it to.
+/// The kind of store under load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Store {
-    /// This store.
+    /// A Quorate cluster.
     Quorate,
-    /// etcd's v3 API; --endpoints are its client addresses. Eventual reads are its serializable ones.
+    /// etcd's v3 API; --endpoints are its client addresses. An eventual read is a serializable read
+    /// of etcd.
     Etcd,
 }
 
@@ -75,12 +77,13 @@ pub(crate) struct KvArgs {
     /// Connections to each etcd endpoint.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     etcd_connections: u32,
-    /// Run this command of quorate a third into the measurement, such as "node drain 3 --yes", and say what it cost.
+    /// Run this quorate command, such as "node drain 3 --yes", after a third of the measurement,
+    /// and report the load before and during it.
     #[arg(long, value_name = "COMMAND")]
     during: Option<String>,
     #[command(flatten)]
     probes: Probes,
-    /// How long to run before the measurement begins.
+    /// How long the load runs before the measurement begins.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration::parse)]
     warm_up: Duration,
     #[command(flatten)]
@@ -89,26 +92,26 @@ pub(crate) struct KvArgs {
     output: Output,
 }
 
-/// The load itself: what a report repeats, so that it can be run again.
+/// The parameters of the load. The report repeats them, so that the load can be reproduced.
 #[derive(Args, Clone, Debug, Serialize)]
 pub(crate) struct Workload {
-    /// What the clients do.
+    /// The operation of the clients.
     #[arg(long, value_enum, default_value = "put")]
     op: Op,
     /// The level of reads: strong or eventual.
     #[arg(long, value_name = "LEVEL", default_value_t)]
     read: ReadLevel,
-    /// Clients, each with one operation at a time.
+    /// Number of clients, each with one operation at a time.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     clients: u32,
     /// Bytes of a value; they are random.
     #[arg(long = "value", value_name = "BYTES", default_value_t = 256, 
         value_parser = RangedU64ValueParser::<usize>::new().range(0..=VALUE_BYTES_MAX as u64))]
     value_bytes: usize,
-    /// Different keys, each as likely as the others.
+    /// Number of distinct keys, all equally likely.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     keys: u64,
-    /// Operations a second of all clients together, at most; without it, as many as they can.
+    /// Limit of operations a second for all clients together; unlimited by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
     /// Seconds to measure.
@@ -116,7 +119,7 @@ pub(crate) struct Workload {
     seconds: u64,
 }
 
-/// What was measured, as JSON has it.
+/// The result as a JSON document.
 #[derive(Serialize)]
 struct Document<'a> {
     #[serde(flatten)]
@@ -137,7 +140,7 @@ struct Parameters<'a> {
 }
 
 impl BenchCommand {
-    /// Runs the load and prints what was measured. Ctrl-C ends it early, with what was measured so far.
+    /// Runs the benchmark and prints its result. Ctrl-C ends it early and prints the result so far.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         match self {
             BenchCommand::Kv(args) => args.run().await,
@@ -215,7 +218,7 @@ mod tests {
     use super::Probes;
     use crate::args::tests::parse;
 
-    /// Half of what a cluster can do is half with the probes.
+    /// --rate limits the clients and the probes together.
     #[test]
     fn probes_take_their_part_of_the_rate() {
         let probes = Probes { probes: 8, every: Duration::from_millis(5) };

@@ -1,4 +1,4 @@
-//! What was measured: counts and latencies of one window of time.
+//! The result of a measurement: counts and latencies of one time window.
 
 use std::collections::BTreeMap;
 
@@ -8,22 +8,23 @@ use tokio::time::Instant;
 
 use super::target::ErrorKind;
 
-/// The largest latency that is told apart, in microseconds: longer than any deadline in use.
+/// The largest recorded latency, in microseconds: longer than any deadline in use.
 const LATENCY_US_MAX: u64 = 600_000_000;
-/// Latencies are kept to three digits.
+/// Significant digits of a recorded latency.
 const DIGITS: u8 = 3;
 
-/// The time that counts: after the warm-up, until the end.
+/// The measured time: from the end of the warm-up to the end of the load.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) start: Instant,
     pub(super) end: Instant,
 }
 
-/// What one client, or all of them, did.
+/// The counts and latencies of one client, or of all clients together.
 ///
 /// * Throughput counts successes that *ended* inside the window.
-/// * Latencies and errors are of operations that *began* inside it, however late they ended: one that hangs at the end is seen.
+/// * Latencies and errors count operations that *began* inside it, however late they ended. An
+///   operation that hangs at the end of the window is thus counted.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
     latencies_us: Histogram<u32>,
@@ -38,7 +39,7 @@ impl Default for Tally {
     }
 }
 
-/// What was measured, as JSON has it.
+/// The result of one window, as a JSON document.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
     /// Operations per second that succeeded.
@@ -74,7 +75,7 @@ impl Tally {
         }
     }
 
-    /// Adds what another client did.
+    /// Adds the tally of another client.
     pub(super) fn add(&mut self, other: &Tally) {
         self.latencies_us.add(&other.latencies_us).expect("all histograms have the same bounds");
         self.ended_inside += other.ended_inside;
@@ -83,7 +84,7 @@ impl Tally {
         }
     }
 
-    /// What it comes to over the part of the window that was run.
+    /// The report over `ran`, the part of the window in which the load ran.
     pub(super) fn report(self, ran: Window) -> Report {
         let seconds = (ran.end - ran.start).as_secs_f64();
         let quantile_ms = |quantile| ms(self.latencies_us.value_at_quantile(quantile));
@@ -105,18 +106,18 @@ fn ms(us: u64) -> f64 {
     us as f64 / 1_000.0
 }
 
-/// Three decimals: more would only look exact.
+/// Rounds to three decimals: more would suggest a false precision.
 fn round(number: f64) -> f64 {
     (number * 1_000.0).round() / 1_000.0
 }
 
 impl Report {
-    /// Whether there were errors and nothing else.
+    /// True if operations ended, all of them with errors.
     pub(super) fn nothing_succeeded(&self) -> bool {
         self.operations == 0 && !self.errors.is_empty()
     }
 
-    /// Whether no operation ended at all: then nothing was measured.
+    /// True if no operation ended, so that nothing was measured.
     pub(super) fn nothing_ended(&self) -> bool {
         self.operations == 0 && self.errors.is_empty()
     }
@@ -130,7 +131,7 @@ impl Report {
         counts.join(", ")
     }
 
-    /// The report for people.
+    /// The report as text for a terminal.
     pub(super) fn screen(&self) -> String {
         let Report { throughput, p50_ms, p90_ms, p99_ms, p999_ms, max_ms, operations, measured_seconds, .. } = self;
         format!(

@@ -1,4 +1,4 @@
-//! What can be measured: a store with puts and gets.
+//! The interface of a store under load: puts and gets.
 
 use std::future::Future;
 
@@ -6,18 +6,19 @@ use bytes::Bytes;
 use quorate_client::{Client, Error};
 use quorate_types::ReadLevel;
 
-/// The kind of an error, under which it is counted.
+/// The kind of an error. Errors are counted by kind.
 pub(super) type ErrorKind = &'static str;
 
-/// A get that found nothing: every key was written before.
+/// The kind of a get that finds no value, which is an error because every key was preloaded.
 pub(super) const ABSENT: ErrorKind = "absent";
 
-/// A store under load. `client` is the number of the client that asks: a target with several connections spreads them by it.
+/// A store under load. `client` is the number of the requesting client; a target with several
+/// connections uses it to spread the clients over them.
 pub(super) trait Target: Clone + Send + Sync + 'static {
     /// Writes a key.
     fn put(&self, client: usize, key: Bytes, value: Bytes) -> impl Future<Output = Result<(), ErrorKind>> + Send;
 
-    /// Reads a key and checks that it is there.
+    /// Reads a key and checks that it exists.
     fn get(&self, client: usize, key: Bytes, level: ReadLevel) -> impl Future<Output = Result<(), ErrorKind>> + Send;
 }
 

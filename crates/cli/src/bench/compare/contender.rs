@@ -1,4 +1,5 @@
-//! One cluster that takes part in a comparison: three nodes of a quorate binary, or three members of etcd, as child processes.
+//! One cluster of a comparison, as child processes: three nodes of a quorate binary, or three
+//! members of etcd.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,18 +16,19 @@ use super::Plan;
 use super::rounds::{Load, Measurement};
 use crate::failure::{Exit, Failure};
 
-/// How long a cluster may take until it serves.
+/// How long a cluster may take to start serving.
 const START_MAX: Duration = Duration::from_secs(120);
-/// How often a starting cluster is looked at.
+/// How often a starting cluster is checked.
 const START_POLL: Duration = Duration::from_millis(200);
 /// How long a cluster may take to stop before it is killed.
 const STOP_MAX: Duration = Duration::from_secs(30);
-/// What a measurement may take beyond its warm-up and window: writing the keys, and operations that hang at the end.
+/// The time that a measurement may take beyond its warm-up and window: for writing the keys, and
+/// for operations that hang at the end.
 const MEASUREMENT_SLACK: Duration = Duration::from_secs(90);
-/// Nodes, or members, of a cluster.
+/// The number of nodes, or etcd members, of a cluster.
 const NODES: u16 = 3;
 
-/// What runs as a cluster.
+/// The program that a cluster runs.
 #[derive(Clone, Debug)]
 pub(super) enum Program {
     /// A quorate binary.
@@ -55,9 +57,9 @@ impl fmt::Display for Program {
 /// A running cluster.
 ///
 /// # Invariants
-/// * Its processes are children of this one, and end with it.
+/// * Its processes are children of this process and end with it.
 pub(super) struct Contender {
-    /// The binary that drives the load: the cluster's own, or this one for etcd.
+    /// The binary that drives the load: the cluster's own binary, or this one for etcd.
     client: PathBuf,
     target: &'static str,
     endpoints: String,
@@ -138,7 +140,7 @@ impl Contender {
         Ok(contender)
     }
 
-    /// An error if one of the processes has ended.
+    /// Returns an error if one of the processes has ended.
     fn check_runs(&mut self, log: &Path) -> Result<(), Failure> {
         for child in &mut self.children {
             if let Ok(Some(status)) = child.try_wait() {
@@ -178,7 +180,7 @@ impl Contender {
     pub(super) async fn stop(mut self) {
         for child in &self.children {
             if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
-                // A process that has ended by now needs no signal.
+                // The call fails if the process has already ended, which needs no signal.
                 let _ = kill_process(pid, Signal::TERM);
             }
         }

@@ -1,16 +1,19 @@
-//! `bench compare OLD NEW`: two builds side by side, judged against the spread of the old build beside itself.
+//! `bench compare OLD NEW`: compares two builds. The spread of the old build against itself is the
+//! baseline.
 //!
 //! ```text
-//!   three clusters of three nodes on this machine:   old    old again    new       (one is under load, the others idle)
+//!   three clusters of three nodes on this machine:   old    old again    new
+//!   (one is under load, the others are idle)
 //!   each round, each of nine loads, in random order: t1     t2           t3
 //!                                                     │      │            │
 //!                        old ÷ old of this round  =  t2 ÷ t1              │
 //!                        new ÷ old of this round  =  t3 ÷ t1 ─────────────┘
 //! ```
 //!
-//! Absolute figures of a shared machine vary by a factor of two within an hour; ratios of neighbouring measurements vary less,
-//! and the ratio of a build to itself shows by how much. Each side is measured with its own binary, so that the client library
-//! is part of the comparison. Read `rounds` next, then `ratios`.
+//! Absolute figures of a shared machine vary by a factor of two within an hour. Ratios of adjacent
+//! measurements vary less, and the ratio of a build to itself shows by how much. Each build is
+//! measured with its own binary, so that the comparison includes the client library. Read `rounds`
+//! next, then `ratios`.
 
 mod contender;
 mod ratios;
@@ -31,7 +34,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::{self, Output};
 use crate::{duration, signals};
 
-/// Ports that one cluster may take: three nodes with ten ports each, and some air.
+/// Ports reserved for one cluster: ten for each of its three nodes, and a margin.
 const PORTS_EACH: u16 = 100;
 
 #[derive(Args, Debug)]
@@ -44,20 +47,20 @@ pub(crate) struct CompareArgs {
     new: Program,
     #[command(flatten)]
     plan: Plan,
-    /// The first port of the three clusters; they take the next 300.
+    /// The first of 300 ports for the three clusters.
     #[arg(long, value_name = "P", default_value_t = 17_100, value_parser = clap::value_parser!(u16).range(1..=65_000))]
     port_base: u16,
     #[command(flatten)]
     output: Output,
 }
 
-/// How much is measured.
+/// The parameters of the measurements.
 #[derive(Args, Clone, Debug, Serialize)]
 struct Plan {
-    /// Rounds; each measures every load once on every cluster.
+    /// Number of rounds; each measures every load once on every cluster.
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
-    /// Seconds of one measurement.
+    /// Duration of one measurement, in seconds.
     #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
     /// Warm-up before each measurement.
@@ -68,12 +71,12 @@ struct Plan {
     #[arg(long = "value", value_name = "BYTES", default_value_t = 256,
         value_parser = RangedU64ValueParser::<usize>::new().range(0..=VALUE_BYTES_MAX as u64))]
     value_bytes: usize,
-    /// Different keys.
+    /// Number of distinct keys.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     keys: u64,
 }
 
-/// The comparison as JSON has it.
+/// The comparison as a JSON document.
 #[derive(Serialize)]
 struct Document<'a> {
     old: String,
@@ -84,7 +87,8 @@ struct Document<'a> {
 }
 
 impl CompareArgs {
-    /// Starts the three clusters, measures, stops them and prints the ratios. Ctrl-C ends it early, with the rounds so far.
+    /// Starts the three clusters, measures, stops them and prints the ratios. Ctrl-C ends it early
+    /// and prints the ratios of the complete rounds.
     pub(super) async fn run(self) -> Result<(), Failure> {
         if matches!(self.new, Program::Etcd) {
             return Err(Failure::new(Exit::Usage, "NEW_BINARY must be a quorate binary")
@@ -140,7 +144,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Best effort: the directory is in the system's temporary one.
+        // Best effort: the directory is inside the system's temporary directory.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

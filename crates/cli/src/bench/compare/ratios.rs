@@ -1,13 +1,13 @@
-//! Ratios of measurements, their spread over the rounds, and the verdict: pure arithmetic.
+//! Ratios of measurements, their spread over the rounds, and the verdict. Pure functions.
 
 use serde::Serialize;
 
 use super::rounds::Measurement;
 use crate::output;
 
-/// The new build may have this much of the old one's throughput.
+/// The new build's throughput must be at least this many times the old one's.
 const THROUGHPUT_MIN: f64 = 0.97;
-/// The new build's p99 may be this many times the old one's.
+/// The new build's p99 must be at most this many times the old one's.
 const P99_MAX: f64 = 1.10;
 
 /// The ratios of one load in one round.
@@ -25,7 +25,7 @@ struct Ratios {
 }
 
 impl Pair {
-    /// Of three measurements: old, old again, new.
+    /// The ratios of three measurements, in the order old, old again, new.
     pub(super) fn new(measured: &[Measurement]) -> Self {
         let [old, again, new] = measured else { panic!("a comparison has three clusters, not {}", measured.len()) };
         let to_old =
@@ -43,7 +43,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// Of at least one ratio.
+    /// The spread of `ratios`, which has at least one.
     fn new(mut ratios: Vec<f64>) -> Self {
         assert!(!ratios.is_empty(), "a spread is of at least one ratio");
         ratios.sort_by(f64::total_cmp);
@@ -57,7 +57,7 @@ impl Spread {
     }
 }
 
-/// New ÷ old beside old ÷ old.
+/// The spread of new ÷ old, beside that of old ÷ old.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Beside {
     new_to_old: Spread,
@@ -79,12 +79,13 @@ pub(super) struct Comparison {
     load: String,
     throughput: Beside,
     p99: Beside,
-    /// Throughput at least 0.97 and p99 at most 1.10 times the old one's, or inside the spread of old ÷ old.
+    /// True if throughput is at least 0.97 and p99 at most 1.10 times the old one's, or if they are
+    /// inside the spread of old ÷ old.
     within_limits: bool,
 }
 
 impl Comparison {
-    /// Of the rounds in which the load was measured; none without any.
+    /// Compares the rounds in which the load was measured. None if there is no such round.
     pub(super) fn new(load: String, pairs: Vec<Pair>) -> Option<Self> {
         if pairs.is_empty() {
             return None;
@@ -97,7 +98,7 @@ impl Comparison {
     }
 }
 
-/// The comparison for people.
+/// The comparison as text for a terminal.
 pub(super) fn table(loads: &[Comparison], rounds: u32) -> String {
     let header = ["LOAD", "THROUGHPUT NEW ÷ OLD", "OLD ÷ OLD", "P99 NEW ÷ OLD", "OLD ÷ OLD", "WITHIN LIMITS"];
     let rows = loads.iter().map(|Comparison { load, throughput, p99, within_limits }| {
@@ -132,7 +133,7 @@ mod tests {
 
     #[test]
     fn ratios_are_taken_within_a_round() {
-        // The machine is twice as fast in the second round: the ratios do not see it.
+        // The machine is twice as fast in the second round, which does not change the ratios.
         let same =
             comparison(&[[(100.0, 2.0), (110.0, 2.0), (120.0, 1.0)], [(200.0, 1.0), (220.0, 1.0), (240.0, 0.5)]]);
         assert_eq!(same.throughput.new_to_old, Spread { median: 1.2, min: 1.2, max: 1.2 });

@@ -12,7 +12,7 @@ use super::contender::Contender;
 use super::ratios::{Comparison, Pair};
 use crate::failure::Failure;
 
-/// Measurements that may fail in one comparison before it is given up.
+/// The most measurements that may fail in one comparison; one more ends it.
 const FAILURES_MAX: u32 = 10;
 
 /// The kinds of operation that are compared.
@@ -31,7 +31,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// A load to see whether a cluster serves.
+    /// A load that shows whether a cluster serves.
     pub(super) const FIRST: Load = Load { kind: Kind::Put, clients: 1 };
 
     /// All loads, in the order in which they are measured and shown.
@@ -81,7 +81,7 @@ pub(super) struct Rounds<'a> {
     plan: &'a Plan,
     complete: u32,
     failed: u32,
-    /// Load and ratios of each complete round.
+    /// The loads and ratios of the complete rounds.
     pairs: Vec<(Load, Pair)>,
 }
 
@@ -90,12 +90,13 @@ impl<'a> Rounds<'a> {
         Rounds { plan, complete: 0, failed: 0, pairs: Vec::new() }
     }
 
-    /// Rounds that were measured to their end.
+    /// The number of complete rounds.
     pub(super) fn complete(&self) -> u32 {
         self.complete
     }
 
-    /// Measures until all rounds are complete or `stop` is ready. Contenders: old, old again, new.
+    /// Measures until all rounds are complete or `stop` is ready. The contenders are in the order
+    /// old, old again, new.
     pub(super) async fn measure(
         &mut self,
         contenders: &[Contender],
@@ -123,7 +124,7 @@ impl<'a> Rounds<'a> {
         Ok(())
     }
 
-    /// Leaves a load out of this round; an error if that happens too often.
+    /// Leaves a load out of this round. Returns an error after more than [`FAILURES_MAX`] failures.
     fn failed(&mut self, load: Load, failure: Failure) -> Result<(), Failure> {
         self.failed += 1;
         if self.failed > FAILURES_MAX {
@@ -133,14 +134,15 @@ impl<'a> Rounds<'a> {
         Ok(())
     }
 
-    /// The comparison of each load that was measured at all.
+    /// The comparison of each load that was measured in at least one round.
     pub(super) fn compare(&self) -> Vec<Comparison> {
         let of = |load: Load| self.pairs.iter().filter(move |(other, _)| *other == load).map(|(_, pair)| *pair);
         Load::all().filter_map(|load| Comparison::new(load.to_string(), of(load).collect())).collect()
     }
 }
 
-/// Measures a load on each cluster, in random order so that a trend of the machine favours none of them.
+/// Measures a load on each cluster, in random order, so that a trend of the machine favours none of
+/// them.
 async fn measure_each(plan: &Plan, contenders: &[Contender], load: Load) -> Result<Vec<Measurement>, Failure> {
     let mut order: Vec<usize> = (0..contenders.len()).collect();
     order.shuffle(&mut rand::rng());
