@@ -12,8 +12,7 @@ use serde::Deserialize;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Plan;
-use super::rounds::{Load, Measurement};
+use super::plan::{Load, Measurement, Plan};
 use crate::failure::{Exit, Failure};
 
 /// How long a cluster may take to start serving.

@@ -12,27 +12,26 @@
 //!
 //! Absolute figures of a shared machine vary by a factor of two within an hour. Ratios of adjacent
 //! measurements vary less, and the ratio of a build to itself shows by how much. Each build is
-//! measured with its own binary, so that the comparison includes the client library. Read `rounds`
-//! next, then `ratios`.
+//! measured with its own binary, so that the comparison includes the client library. Read `plan`
+//! next, then `rounds` and `ratios`.
 
 mod contender;
+mod plan;
 mod ratios;
 mod rounds;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
-use quorate_types::VALUE_BYTES_MAX;
 use serde::Serialize;
 
 use self::contender::{Contender, Program};
+use self::plan::Plan;
 use self::ratios::Comparison;
 use self::rounds::Rounds;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Output};
-use crate::{duration, signals};
+use crate::signals;
 
 /// Ports reserved for one cluster: ten for each of its three nodes, and a margin.
 const PORTS_EACH: u16 = 100;
@@ -52,28 +51,6 @@ pub(crate) struct CompareArgs {
     port_base: u16,
     #[command(flatten)]
     output: Output,
-}
-
-/// The parameters of the measurements.
-#[derive(Args, Clone, Debug, Serialize)]
-struct Plan {
-    /// Number of rounds; each measures every load once on every cluster.
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    rounds: u32,
-    /// Duration of one measurement, in seconds.
-    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    seconds: u64,
-    /// Warm-up before each measurement.
-    #[serde(skip)]
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
-    warm_up: Duration,
-    /// Bytes of a value; they are random.
-    #[arg(long = "value", value_name = "BYTES", default_value_t = 256,
-        value_parser = RangedU64ValueParser::<usize>::new().range(0..=VALUE_BYTES_MAX as u64))]
-    value_bytes: usize,
-    /// Number of distinct keys.
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    keys: u64,
 }
 
 /// The comparison as a JSON document.

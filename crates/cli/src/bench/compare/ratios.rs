@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::rounds::Measurement;
+use super::plan::Measurement;
 use crate::output;
 
 /// The new build's throughput must be at least this many times the old one's.

@@ -1,80 +1,18 @@
-//! The nine loads, measured in rounds on each of the clusters.
+//! The rounds of a comparison: each load on each of the clusters.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
 use rand::seq::SliceRandom as _;
 
-use super::Plan;
 use super::contender::Contender;
+use super::plan::{Load, Measurement, Plan};
 use super::ratios::{Comparison, Pair};
 use crate::failure::Failure;
 
 /// The most measurements that may fail in one comparison; one more ends it.
 const FAILURES_MAX: u32 = 10;
-
-/// The kinds of operation that are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Put,
-    GetStrong,
-    GetEventual,
-}
-
-/// One of the loads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Load {
-    pub(super) kind: Kind,
-    pub(super) clients: u32,
-}
-
-impl Load {
-    /// A load that shows whether a cluster serves.
-    pub(super) const FIRST: Load = Load { kind: Kind::Put, clients: 1 };
-
-    /// All loads, in the order in which they are measured and shown.
-    pub(super) fn all() -> impl Iterator<Item = Load> {
-        let kinds = [Kind::Put, Kind::GetStrong, Kind::GetEventual];
-        kinds.into_iter().flat_map(|kind| [1, 64, 256].into_iter().map(move |clients| Load { kind, clients }))
-    }
-
-    /// The value of `bench kv --op`.
-    pub(super) fn op(self) -> &'static str {
-        match self.kind {
-            Kind::Put => "put",
-            Kind::GetStrong | Kind::GetEventual => "get",
-        }
-    }
-
-    /// The value of `bench kv --read`.
-    pub(super) fn read(self) -> &'static str {
-        match self.kind {
-            Kind::Put | Kind::GetStrong => "strong",
-            Kind::GetEventual => "eventual",
-        }
-    }
-}
-
-impl fmt::Display for Load {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            Kind::Put => "put",
-            Kind::GetStrong => "strong get",
-            Kind::GetEventual => "eventual get",
-        };
-        let clients = if self.clients == 1 { "client" } else { "clients" };
-        write!(to, "{kind}, {} {clients}", self.clients)
-    }
-}
-
-/// One measurement of one load on one cluster.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Measurement {
-    pub(super) throughput: f64,
-    pub(super) p99_ms: f64,
-}
 
 /// The measurements of a comparison so far.
 pub(super) struct Rounds<'a> {
@@ -158,13 +96,6 @@ async fn measure_each(plan: &Plan, contenders: &[Contender], load: Load) -> Resu
 mod tests {
     use super::*;
     use crate::failure::Exit;
-
-    #[test]
-    fn nine_loads_have_nine_names() {
-        let names: std::collections::BTreeSet<String> = Load::all().map(|load| load.to_string()).collect();
-        assert_eq!(names.len(), 9);
-        assert!(names.contains("put, 1 client") && names.contains("eventual get, 256 clients"), "{names:?}");
-    }
 
     #[test]
     fn a_comparison_whose_measurements_keep_failing_ends() {
