@@ -11,7 +11,7 @@ use quorate_ring::{ArcError, ArcTable, token};
 use quorate_types::topology::{NodeInfo, NodeState, ShardInfo, Topology};
 use quorate_types::{Key, NodeId, ShardId};
 
-use crate::node::Node;
+use crate::node::{Node, Route};
 use crate::session::Sessions;
 use crate::{Network, RouterConfig, Target};
 
@@ -34,6 +34,13 @@ pub(crate) struct Shard {
     pub(crate) replicas: Vec<NodeId>,
     /// The state of the shard that the next version takes over.
     pub(crate) live: Arc<Live>,
+}
+
+impl Shard {
+    /// The route of requests that are sent by this entry of the map.
+    pub(crate) fn route(&self) -> Route {
+        Route { shard: self.id, epoch: self.epoch }
+    }
 }
 
 /// The state of a shard that is not in the map.

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_types::{KvOperation, KvRequest};
+use quorate_types::{KvOperation, KvRequest, ShardId};
 use tokio::time::Instant;
 use tracing::{Instrument, debug_span};
 
 use crate::deadline::Deadline;
-use crate::map::Shard;
 use crate::{Attempt, Connection, Health, Network, Target};
 
 /// A node that was silent for less than this is not blamed: its caller was in a hurry.
@@ -16,6 +15,13 @@ const SILENCE_MIN: Duration = Duration::from_millis(250);
 /// An attempt waits this much longer than the node was told, so that the node's own rejection on
 /// time-out arrives.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// A shard, and the epoch of its arc that a request is routed by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Route {
+    pub(crate) shard: ShardId,
+    pub(crate) epoch: u64,
+}
 
 /// One node of the cluster's map.
 pub(crate) struct Node {
@@ -50,10 +56,10 @@ impl Node {
         self.connection.outstanding()
     }
 
-    /// Sends the operation and waits for its result: for `longest`, or until the deadline.
+    /// Sends the operation to a replica of the route's shard, and waits for the result: for `longest`, or until the deadline.
     pub(crate) async fn attempt(
         &self,
-        shard: &Shard,
+        Route { shard, epoch }: Route,
         operation: KvOperation,
         longest: Duration,
         deadline: Deadline,
@@ -65,8 +71,8 @@ impl Node {
         // Near the deadline the node is told less than the time left, so that its answer arrives.
         let timeout = longest.min(left - (left / 10).min(GRACE));
         let until = deadline.at.min(Instant::now() + timeout + GRACE);
-        let request = KvRequest { id: 0, shard: shard.id, epoch: shard.epoch, timeout: Some(timeout), operation };
-        let span = debug_span!("attempt", node = self.target.node.0, shard = shard.id.0);
+        let request = KvRequest { id: 0, shard, epoch, timeout: Some(timeout), operation };
+        let span = debug_span!("attempt", node = self.target.node.0, shard = shard.0);
         let attempt = self.connection.attempt(request, until).instrument(span).await;
         match &attempt {
             Attempt::Served(_) | Attempt::Rejected(_) => self.health.success(),

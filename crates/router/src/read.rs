@@ -42,7 +42,7 @@ async fn get(maps: &MapCache, key: Key, level: ReadLevel, deadline: Deadline) ->
         let operation = KvOperation::Get { key: key.clone(), level };
         let failed = match search.pick(&map, shard) {
             None => Attempt::NoReplica,
-            Some(node) => match node.attempt(shard, operation, longest, deadline).await {
+            Some(node) => match node.attempt(shard.route(), operation, longest, deadline).await {
                 Attempt::Served(Served { value: KvAnswer::Found(record), by }) => {
                     if level == ReadLevel::Strong {
                         shard.live.set_leader(by.node);

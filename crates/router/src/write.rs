@@ -112,7 +112,7 @@ async fn attempts(
         let session = kept.session();
         let attempt = match search.pick(&map, shard) {
             None => Attempt::NoReplica,
-            Some(node) => node.attempt(shard, operation, ATTEMPT, deadline).await,
+            Some(node) => node.attempt(shard.route(), operation, ATTEMPT, deadline).await,
         };
         let failed = match attempt {
             Attempt::Served(Served { value: KvAnswer::Outcome(outcome), by }) => {
@@ -183,7 +183,7 @@ async fn open(maps: &MapCache, map: &Arc<Map>, shard: &Shard, deadline: Deadline
         let at = newer.as_deref().unwrap_or(shard);
         let attempt = match search.pick(&map, at) {
             None => Attempt::NoReplica,
-            Some(node) => node.attempt(at, KvOperation::OpenSession, ATTEMPT, deadline).await,
+            Some(node) => node.attempt(at.route(), KvOperation::OpenSession, ATTEMPT, deadline).await,
         };
         let failed = match attempt {
             Attempt::Served(Served { value: KvAnswer::Outcome(Outcome::SessionOpened { session }), by }) => {
