@@ -7,8 +7,8 @@ use quorate_types::{KvAnswer, Rejection, Served};
 
 /// The result of one attempt at one node.
 ///
-/// The variants keep apart what the exactly-once guarantee needs: whether the request may have been
-/// applied. [`Attempt::may_have_applied`] is that distinction.
+/// The variants make the distinction that the exactly-once guarantee needs: whether the request may
+/// have been applied ([`Attempt::may_have_applied`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attempt {
     /// The node served the request.

@@ -31,7 +31,7 @@ impl Health {
         self.troubled.store(true, Ordering::Release);
     }
 
-    /// Records a reply, whatever it says.
+    /// Records a reply; its content does not matter.
     pub(crate) fn success(&self) {
         if self.troubled.load(Ordering::Acquire) {
             let mut state = self.lock();

@@ -1,4 +1,4 @@
-//! The router: sends each operation to the replica that serves it, and decides what may be retried.
+//! The router: sends each operation to the replica that serves it, and decides about retries.
 //!
 //! ```text
 //!   Router::write, Router::get      the entry points: `write` and `read`

@@ -32,7 +32,7 @@ pub trait Connection: Send + Sync + 'static {
     /// Sends a request and waits for its reply until `until`.
     ///
     /// To be correct:
-    /// * The node behind the connection is the target: requests never reach another node or cluster.
+    /// * The node behind the connection is the target: requests reach no other node or cluster.
     /// * `NotSent` and `Busy` are returned only if the request never left and never will. In doubt
     ///   the attempt is `Lost` or `Silent`.
     /// * `NoReplica` and `Retry` are never returned; they are the router's own.

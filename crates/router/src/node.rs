@@ -56,7 +56,8 @@ impl Node {
         self.connection.outstanding()
     }
 
-    /// Sends the operation to a replica of the route's shard, and waits for the result: for `longest`, or until the deadline.
+    /// Sends the operation to a replica of the route's shard, and waits for the result: for
+    /// `longest`, or until the deadline.
     pub(crate) async fn attempt(
         &self,
         Route { shard, epoch }: Route,
@@ -68,7 +69,7 @@ impl Node {
             return Attempt::NotSent(self.trouble().into());
         }
         let left = deadline.left();
-        // Near the deadline the node is told less than the time left, so that its answer arrives.
+        // Near the deadline the node gets less than the time left, so that its answer arrives.
         let timeout = longest.min(left - (left / 10).min(GRACE));
         let until = deadline.at.min(Instant::now() + timeout + GRACE);
         let request = KvRequest { id: 0, shard, epoch, timeout: Some(timeout), operation };
