@@ -16,7 +16,7 @@ use crate::record::{Change, Record};
 use crate::state::ClusterState;
 
 /// The state machine of the topology group. A proposal is one encoded [`Command`], and its reply an
-/// [`Outcome`].
+/// [`Outcome`](quorate_types::topology::Outcome).
 ///
 /// # Invariants
 /// * The cluster state in memory equals the records, with the changes of the batch that is being
