@@ -1,4 +1,4 @@
-//! Compiles what `bench --target etcd` speaks, with protox, so that nobody has to install protoc.
+//! Compiles etcd's protocol for `bench --target etcd` with protox, so that a build needs no protoc.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{Client, ClientBuilder};
 
-/// What a node does with a request.
+/// A scripted node's reaction to a request.
 pub(crate) enum Act {
     Answer(KvAnswer),
     Reject(Rejection),

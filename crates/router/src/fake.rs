@@ -18,7 +18,7 @@ use crate::{Attempt, Connection, Health, Network, Router, RouterConfig, Target, 
 /// How long a request and its reply travel.
 const ROUND_TRIP: Duration = Duration::from_millis(1);
 
-/// What a node does with a request.
+/// A scripted node's reaction to a request.
 pub(crate) enum Act {
     Answer(KvAnswer),
     Reject(Rejection),

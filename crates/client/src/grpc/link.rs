@@ -414,7 +414,7 @@ mod tests {
         assert!(matches!(link.submit(Request::default(), 1), Submitted::Full));
     }
 
-    /// The node answered, but nobody can tell how: the request may have been applied.
+    /// An answer without a result leaves the outcome unknown: the request may have been applied.
     #[tokio::test]
     async fn a_malformed_reply_leaves_the_outcome_unknown() {
         let link = Arc::new(Link::default());
