@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::net::UdpSocket;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -23,6 +24,11 @@ use tokio_util::sync::CancellationToken;
 
 /// The longest time for a packet on an open link.
 const PACKET_MAX: Duration = Duration::from_millis(500);
+
+/// Writes after which every shard has had some of them.
+const LOAD_ROUND: u64 = 50;
+/// The longest time for [`LOAD_ROUND`] writes on a healthy cluster.
+const LOAD_MAX: Duration = Duration::from_secs(60);
 
 /// A cluster of three nodes and its nemesis.
 struct Lab {
@@ -98,18 +104,45 @@ async fn arrives(cluster: &Cluster, from: usize, to: usize) -> anyhow::Result<bo
     }
 }
 
-/// Writes continuously until the runtime is dropped.
-fn load(lab: &Lab) -> anyhow::Result<ClientRuntime> {
-    let (endpoints, runtime) = (lab.cluster.endpoints(), lab.cluster.client_runtime(1)?);
-    let connect = quorate_client::Client::builder().endpoints(endpoints).deadline(Duration::from_secs(2)).connect();
-    runtime.spawn(async move {
-        let Ok(client) = connect.await else { return };
-        for number in 0_u64.. {
-            // Writes fail during some faults.
-            let _ = client.put(format!("load-{}", number % 1000), "x".repeat(1000)).await;
-        }
-    });
-    Ok(runtime)
+/// Writes until it is dropped.
+struct Load {
+    acknowledged: Arc<AtomicU64>,
+    _runtime: ClientRuntime,
+}
+
+impl Load {
+    fn start(lab: &Lab) -> anyhow::Result<Self> {
+        let (endpoints, runtime) = (lab.cluster.endpoints(), lab.cluster.client_runtime(1)?);
+        let builder = quorate_client::Client::builder().endpoints(endpoints).deadline(Duration::from_secs(2));
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let count = acknowledged.clone();
+        runtime.spawn(async move {
+            let client = loop {
+                match builder.clone().connect().await {
+                    Ok(client) => break client,
+                    Err(error) => println!("the load does not connect: {error}"),
+                }
+            };
+            for number in 0_u64.. {
+                // Writes fail during some faults.
+                if client.put(format!("load-{}", number % 1000), "x".repeat(1000)).await.is_ok() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        Ok(Load { acknowledged, _runtime: runtime })
+    }
+
+    /// Waits until every shard has acknowledged a write from now on.
+    async fn proceed(&self) -> anyhow::Result<()> {
+        let wanted = self.acknowledged.load(Ordering::Relaxed) + LOAD_ROUND;
+        let reached = async {
+            while self.acknowledged.load(Ordering::Relaxed) < wanted {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LOAD_MAX, reached).await.context("the load does not proceed")
+    }
 }
 
 /// A one-way cut stops packets in one direction only, and counts them.
@@ -230,7 +263,7 @@ async fn disks_are_full_slow_hung_and_fail() -> anyhow::Result<()> {
         return Ok(());
     }
     let mut lab = Lab::start(|options| options.nodes = 4).await?;
-    let load = load(&lab)?;
+    let load = Load::start(&lab)?;
     let mount = |lab: &Lab, active: &Active| {
         lab.cluster.disk(active.targets()[0]).map(|disk| disk.mount_point()).context("disks are images")
     };
@@ -252,6 +285,7 @@ async fn disks_are_full_slow_hung_and_fail() -> anyhow::Result<()> {
     lab.heal(active).await?;
     lab.nemesis.settle().await?;
 
+    load.proceed().await?;
     let (active, seen) = lab.install(Fault::SyncFails).await?;
     ensure!(seen["node"] == "ended with exit code 74", "a node must end after a failed sync: {seen}");
     lab.heal(active).await?;
@@ -347,7 +381,7 @@ async fn every_fault_in_turn() -> anyhow::Result<()> {
     }
     let change = |options: &mut Options| (options.nodes, options.shards, options.clocks) = (5, 8, Clocks::Wall);
     let mut lab = Lab::start(change).await?;
-    let load = load(&lab)?;
+    let load = Load::start(&lab)?;
     let mut failed = Vec::new();
     let named = std::env::var("JEPSEN_FAULTS").unwrap_or_else(|_| "all".to_owned());
     for fault in Fault::parse_list(&named)? {

@@ -18,6 +18,9 @@ use crate::proxy::Proxy;
 /// How long a cluster may take to serve after a start: ten times the usual time.
 const SERVING_MAX: Duration = Duration::from_secs(60);
 
+/// A client address at which nothing listens.
+pub const NOTHING_LISTENS: &str = "127.0.0.1:1";
+
 /// How a cluster is started.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
@@ -27,13 +30,16 @@ pub struct ClusterOptions {
     pub shards: u32,
     /// Put a proxy in front of each node's client port, so that replies can be lost.
     pub proxied: bool,
+    /// A node that advertises a client address at which nothing listens, so that only other nodes
+    /// reach it by the topology.
+    pub misadvertised: Option<usize>,
     /// Environment variables of every node.
     pub environment: Vec<(String, String)>,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        ClusterOptions { nodes: 3, shards: 16, proxied: false, environment: vec![] }
+        ClusterOptions { nodes: 3, shards: 16, proxied: false, misadvertised: None, environment: vec![] }
     }
 }
 
@@ -69,14 +75,20 @@ impl Cluster {
     /// Starts the nodes and bootstraps the cluster; returns when every shard takes writes.
     pub async fn start(options: ClusterOptions) -> anyhow::Result<Self> {
         let mut cluster = Self::start_nodes(options).await?;
-        let nodes = cluster.endpoints();
-        let shards = cluster.options.shards.to_string();
-        let replicas = cluster.options.nodes.min(3).to_string();
+        cluster.init().await?;
+        cluster.wait_until_serving().await?;
+        Ok(cluster)
+    }
+
+    /// Bootstraps a cluster of the nodes.
+    pub async fn init(&self) -> anyhow::Result<()> {
+        let nodes = self.endpoints();
+        let shards = self.options.shards.to_string();
+        let replicas = self.options.nodes.min(3).to_string();
         let arguments = ["cluster", "init", "--nodes", &nodes, "--replicas", &replicas, "--shards", &shards];
         let init = run_cli(&nodes, &arguments).await?;
         ensure!(init.status.success(), "cluster init: {}", String::from_utf8_lossy(&init.stderr));
-        cluster.wait_until_serving().await?;
-        Ok(cluster)
+        Ok(())
     }
 
     /// Starts the nodes without bootstrapping a cluster.
@@ -212,7 +224,11 @@ impl Cluster {
         command.args(["--client-listen", &format!("127.0.0.1:{}", node.client)]);
         command.args(["--peer-listen", &format!("127.0.0.1:{}", node.peer)]);
         command.args(["--ops-listen", &format!("127.0.0.1:{}", node.ops)]);
-        command.args(["--advertise-client", &node.client_address()]);
+        let advertised = match options.misadvertised {
+            Some(misadvertised) if misadvertised == number => NOTHING_LISTENS.to_owned(),
+            _ => node.client_address(),
+        };
+        command.args(["--advertise-client", &advertised]);
         command.envs(options.environment).stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
         node.process = Some(command.spawn()?);
         let listening = ("127.0.0.1", node.client);

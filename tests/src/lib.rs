@@ -9,7 +9,7 @@ mod http;
 mod process;
 mod proxy;
 
-pub use cluster::{Cluster, ClusterOptions};
+pub use cluster::{Cluster, ClusterOptions, NOTHING_LISTENS};
 pub use http::{HttpClient, Response};
 pub use process::{binary, quorate, run_cli, shared_file};
 pub use proxy::Proxy;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use quorate_client::{Client, admin};
 use quorate_proto::admin::NodeStatus;
-use quorate_tests::{Cluster, ClusterOptions, eventually, run_cli};
+use quorate_tests::{Cluster, ClusterOptions, NOTHING_LISTENS, eventually, run_cli};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -135,6 +135,18 @@ async fn verb(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Gives up a node that was killed a moment ago: as dead, once the cluster receives no pings from
+/// it. The command may be repeated.
+async fn give_up(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<()> {
+    let judged = eventually("the node is judged as dead", PATIENCE, || async {
+        let output = run_cli(&cluster.endpoints(), arguments).await;
+        // 5: the others received its pings within the last 10 s. 3: the leader is new.
+        output.is_ok_and(|output| !matches!(output.status.code(), Some(3 | 5)))
+    });
+    judged.await?;
+    verb(cluster, arguments).await
+}
+
 async fn json(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<Value> {
     let arguments: Vec<&str> = arguments.iter().copied().chain(["-o", "json"]).collect();
     let output = run_cli(&cluster.endpoints(), &arguments).await?;
@@ -249,7 +261,7 @@ async fn membership_changes_lose_nothing_when_nodes_crash_midway() -> anyhow::Re
 
     let address = cluster.endpoint(5);
     cluster.kill(5).await?;
-    verb(&cluster, &["node", "remove", "5", "--dead", "--confirm", &address, "--no-wait"]).await?;
+    give_up(&cluster, &["node", "remove", "5", "--dead", "--confirm", &address, "--no-wait"]).await?;
     let leader = reconciler(&cluster).await?;
     cluster.kill(leader).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -269,7 +281,7 @@ async fn removed_node_deletes_its_replicas_when_it_returns() -> anyhow::Result<(
     let mut cluster = Cluster::start(options).await?;
     let (address, second) = (cluster.endpoint(2), id(&cluster, 2).await?);
     cluster.kill(2).await?;
-    verb(&cluster, &["node", "remove", &second, "--dead", "--confirm", &address]).await?;
+    give_up(&cluster, &["node", "remove", &second, "--dead", "--confirm", &address]).await?;
     is_whole(&cluster, &[1, 3, 4]).await?;
     cluster.restart(2).await?;
     is_whole(&cluster, &[1, 3, 4]).await?;
@@ -278,4 +290,60 @@ async fn removed_node_deletes_its_replicas_when_it_returns() -> anyhow::Result<(
     })
     .await
     .with_context(|| cluster.log_tail(2))
+}
+
+/// A living node that only the operator's machine cannot reach is not removed as dead: the refusal
+/// names the nodes that receive its pings, and the node keeps its data. It once was removed, and
+/// erased its replicas.
+#[tokio::test(flavor = "multi_thread")]
+async fn living_node_is_not_removed_as_dead() -> anyhow::Result<()> {
+    let options = ClusterOptions { nodes: 4, shards: SHARDS, misadvertised: Some(3), ..ClusterOptions::default() };
+    let cluster = Cluster::start_nodes(options).await?;
+    cluster.init().await?;
+    let third = id(&cluster, 3).await?;
+    let others: Vec<String> = [id(&cluster, 1).await?, id(&cluster, 2).await?, id(&cluster, 4).await?].into();
+    let held = async || status(&cluster, 3).await.map(|status| status.replicas.len()).unwrap_or_default();
+    eventually("the node has its replicas", PATIENCE, || async { held().await > 1 }).await?;
+    let before = held().await;
+
+    let remove = ["node", "remove", &third, "--dead", "--confirm", NOTHING_LISTENS];
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let refused = loop {
+        let output = run_cli(&cluster.endpoint(1), &remove).await?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.code() {
+            // The leader of the topology group is new, or a shard has not elected its first leader.
+            Some(3) if tokio::time::Instant::now() < deadline => continue,
+            Some(5) if said.contains("have no quorum") && tokio::time::Instant::now() < deadline => continue,
+            Some(5) => break said,
+            code => anyhow::bail!("exit code {code:?}: {said}"),
+        }
+    };
+    let receivers = format!("nodes {}, {} and {} received pings from it", others[0], others[1], others[2]);
+    ensure!(refused.contains(&format!("node {third} is alive: {receivers}")), "{refused}");
+    ensure!(held().await == before, "the node keeps its replicas");
+    Ok(())
+}
+
+/// In a cluster of three, a node whose machine is gone is replaced by a new one with one command,
+/// which may be asked for again.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_node_of_three_is_replaced() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(ClusterOptions { shards: SHARDS, ..ClusterOptions::default() }).await?;
+    let third = id(&cluster, 3).await?;
+    cluster.kill(3).await?;
+    ensure!(cluster.add().await? == 4);
+    eventually("the new node has an id", PATIENCE, || async {
+        status(&cluster, 4).await.is_some_and(|status| status.id != 0)
+    })
+    .await?;
+    let fourth = id(&cluster, 4).await?;
+    give_up(&cluster, &["node", "replace", &third, "--with", &fourth, "--dead", "--yes"]).await?;
+    is_whole(&cluster, &[1, 2, 4]).await?;
+    // The node is gone: its removal has nothing to do.
+    verb(&cluster, &["node", "remove", &third, "--dead", "--yes"]).await?;
+    let nodes = json(&cluster, &["node", "list"]).await?;
+    let ids: Vec<&str> = nodes["items"].as_array().context("nodes")?.iter().filter_map(|n| n["id"].as_str()).collect();
+    ensure!(!ids.contains(&third.as_str()), "{ids:?}");
+    Ok(())
 }

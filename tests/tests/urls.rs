@@ -190,5 +190,5 @@ async fn no_url_is_lost_when_all_nodes_are_killed_at_once() -> anyhow::Result<()
     let all = load.acknowledged.lock().expect("no test panics here").clone();
     ensure!(all.len() == urls.len(), "every URL is acknowledged in the end");
     let (lost, wrong) = read_back(shortener, all).await?;
-    report("all nodes killed at once", &load, &lost, &wrong)
+    report("all nodes killed together", &load, &lost, &wrong)
 }

@@ -1,6 +1,5 @@
-//! Starts an operation: shows the plan, asks for confirmation, and watches the operation.
+//! Starts an operation, and watches it.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::Args;
@@ -10,7 +9,7 @@ use quorate_types::operation::Intent as Meaning;
 use serde::Serialize;
 
 use crate::connect::Connect;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::output::{self, Format, Output};
 use crate::watch::{no_progress, watch};
 use crate::{duration, leader, operations, signals};
@@ -39,36 +38,37 @@ pub(crate) struct Change {
     pub(crate) output: Output,
 }
 
-/// Asks for confirmation of a change that no other command undoes. Without a terminal it requires
-/// `--yes`.
-pub(crate) fn confirm(question: &str, change: &Change) -> Result<(), Failure> {
-    // A dry run changes nothing.
-    if change.yes || change.dry_run {
-        return Ok(());
+/// The operation that an operator asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// Its goal.
+    pub(crate) intent: Meaning,
+    /// The revision of the topology that it was planned on; 0: any.
+    pub(crate) planned_on: u64,
+    /// The typed address of a dead node; empty if none was typed.
+    pub(crate) confirm: String,
+}
+
+impl Wanted {
+    /// An operation that was not planned on a revision, and needs no confirmation by an address.
+    pub(crate) fn now(intent: Meaning) -> Self {
+        Wanted { intent, planned_on: 0, confirm: String::new() }
     }
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(Exit::Usage, "cannot prompt: stdin is not a terminal")
-            .cause(format!("confirmation needed: {question}"))
-            .hint("to confirm, add --yes"));
+
+    fn request(self, dry_run: bool) -> StartOperationRequest {
+        let Wanted { intent, planned_on, confirm } = self;
+        StartOperationRequest { intent: Some(Intent::from(intent)), planned_on, dry_run, confirm }
     }
-    tell_part!("{question} [y/N] ");
-    let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(Failure::new(Exit::Other, "not confirmed; nothing was changed"))
 }
 
 /// Starts an operation and watches it until it ends, unless the flags ask for less. `done`
 /// describes the state that the operation leads to.
-pub(crate) async fn carry_out(change: &Change, intent: Meaning, planned_on: u64, done: &str) -> Result<(), Failure> {
+pub(crate) async fn carry_out(change: &Change, wanted: Wanted, done: &str) -> Result<(), Failure> {
     if change.dry_run {
-        return signals::or_interrupted(try_out(change, intent, planned_on, done)).await;
+        return signals::or_interrupted(try_out(change, wanted, done)).await;
     }
-    let named = intent.to_string();
-    let request = StartOperationRequest { intent: Some(Intent::from(intent)), planned_on, dry_run: false };
+    let named = wanted.intent.to_string();
+    let request = wanted.request(false);
     let start = async |node: AdminClient, within| node.start_operation(request.clone(), within).await;
     let cannot = format!("cannot {named}");
     let started = leader::change(&change.connect, &cannot, start);
@@ -101,9 +101,9 @@ pub(crate) fn nothing_to_do(format: Format, intent: &str, why: &str) -> Result<(
 }
 
 /// Asks the leader for its answer to a request, without changing anything.
-async fn try_out(change: &Change, intent: Meaning, planned_on: u64, done: &str) -> Result<(), Failure> {
-    let named = intent.to_string();
-    let request = StartOperationRequest { intent: Some(Intent::from(intent)), planned_on, dry_run: true };
+async fn try_out(change: &Change, wanted: Wanted, done: &str) -> Result<(), Failure> {
+    let named = wanted.intent.to_string();
+    let request = wanted.request(true);
     let try_out = async |node: AdminClient, within| node.start_operation(request.clone(), within).await;
     let (tried, _) = leader::ask(&change.connect, &format!("cannot {named}"), try_out).await?;
     let (id, state, text) = match (tried.operation, tried.already) {

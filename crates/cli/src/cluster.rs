@@ -119,8 +119,8 @@ fn refused(error: &AdminError) -> Failure {
             .hint("to start over, stop the nodes and give them new data directories"),
         AdminErrorKind::Refused => failure(Exit::Conflict),
         AdminErrorKind::Unreachable => failure(Exit::Unreachable),
-        // The connection broke, or another initial node is unreachable: some nodes may have recorded
-        // the bootstrap.
+        // The connection broke, or another initial node is unreachable: some nodes may have
+        // recorded the bootstrap.
         AdminErrorKind::Unanswered => failure(Exit::Unknown).hint(REPEAT),
         _ => failure(Exit::Other),
     }

@@ -66,6 +66,8 @@ fn checks(survey: &Survey, waits: &[String]) -> Vec<Check> {
         nodes_are_connected(survey),
         groups_have_leaders(survey),
         replicas_are_present(survey),
+        logs_are_whole(survey),
+        replicas_catch_up(survey),
         survives_a_node(survey),
         topology_group(survey),
         zones(survey),
@@ -126,6 +128,28 @@ fn replicas_are_present(survey: &Survey) -> Check {
         "failed",
         "all replicas are present",
         "restart the nodes that are down or cut off, or replace them",
+    )
+}
+
+fn logs_are_whole(survey: &Survey) -> Check {
+    let doubtful: Vec<String> = survey.doubtful().iter().map(ToString::to_string).collect();
+    check(
+        "logs",
+        &doubtful,
+        "failed",
+        "no replica lost log entries",
+        "check the disk of the node; the cluster replaces the replica by itself while a majority of the others is up",
+    )
+}
+
+fn replicas_catch_up(survey: &Survey) -> Check {
+    let stalled: Vec<String> = survey.stalled().iter().map(ToString::to_string).collect();
+    check(
+        "progress",
+        &stalled,
+        "failed",
+        "every replica follows its leader",
+        "check the node's disk and network; restart it, or replace it: quorate node replace",
     )
 }
 
@@ -235,13 +259,27 @@ fn operations(survey: &Survey, waits: &[String]) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::survey::tests::survey;
+    use crate::survey::tests::{doubtful_on, survey};
 
     #[test]
     fn a_healthy_cluster_passes_every_check() {
         let checks = checks(&survey(&[]), &[]);
         let bad: Vec<&Check> = checks.iter().filter(|check| check.verdict == "failed").collect();
         assert!(bad.is_empty(), "{bad:?}");
+    }
+
+    #[test]
+    fn replicas_that_take_no_part_fail_their_checks() {
+        let mut survey = doubtful_on(3, 1);
+        let stalled = quorate_proto::admin::StalledReplica { replica: 23, node: 3, entries: 9, stalled_ms: 60_000 };
+        survey.nodes[1].1.as_mut().unwrap().replicas[2].stalled = vec![stalled];
+        let checks = checks(&survey, &[]);
+        let failed: Vec<&str> =
+            checks.iter().filter(|check| check.verdict == "failed").map(|check| check.name).collect();
+        assert_eq!(failed, ["replicas", "logs", "progress"]);
+        let text: String = checks.iter().map(line).collect();
+        assert!(text.contains("✗ logs: shard 1: the replica on node 3 lost log entries"), "{text}");
+        assert!(text.contains("✗ progress: shard 2: the replica on node 3 is 9 entries behind"), "{text}");
     }
 
     #[test]

@@ -32,14 +32,15 @@ const MEANINGS: [Meaning; 16] = [
     ),
     meaning(
         Exit::Unreachable,
-        "no node is reachable, or the shard has no quorum; nothing was applied",
-        "retry; quorate status shows the nodes that are down",
+        "no node is reachable, the shard has no quorum, or it is too early to judge whether a node is dead; nothing was \
+         applied",
+        "retry; quorate status shows the nodes that do not respond",
     ),
     meaning(Exit::StillRunning, "timed out; the operation is still running", "quorate op list; quorate op watch ID"),
     meaning(
         Exit::Refused,
-        "refused for safety: the change would endanger data or a quorum, or conflicts with another operation; \
-         nothing was changed",
+        "refused for safety: the change would endanger data or a quorum, gives up a node that is alive, or conflicts \
+         with another operation; nothing was changed",
         "resolve the cause first: start another node, drain this one, or wait for the other operation",
     ),
     meaning(

@@ -17,7 +17,7 @@ pub(crate) enum Exit {
     Other = 1,
     /// The command line or its input is wrong; no retry helps.
     Usage = 2,
-    /// The cluster is unreachable and nothing was applied; a retry is safe.
+    /// The cluster is unreachable, or cannot decide yet, and nothing was applied; a retry is safe.
     Unreachable = 3,
     /// The wait timed out; the operation is still running.
     StillRunning = 4,

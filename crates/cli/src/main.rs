@@ -9,7 +9,7 @@
 //!   kv            put, get, del, cas                        ── quorate_client
 //!   status, doctor, shard, node                             ┐
 //!   op, rebalance, node drain …: change ─► leader ─► watch  ├─ survey ── admin of every node
-//!                                          progress, screen ┘  quorum, advice, zones
+//!                                          progress, screen ┘  quorum, idle, advice, zones
 //!   node start    ── quorate_node
 //!   playground    ── quorate_playground
 //!   shortener     ── quorate_shortener
@@ -45,6 +45,7 @@ mod log;
 mod output;
 mod signals;
 
+mod idle;
 mod kv;
 
 mod admin_failure;
@@ -62,9 +63,12 @@ mod verify;
 
 mod change;
 mod cluster;
+mod confirm;
+mod move_replica;
 mod node;
 mod operation;
 mod operations;
+mod pause;
 mod plan;
 mod progress;
 mod rebalance;

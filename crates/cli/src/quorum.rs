@@ -53,7 +53,8 @@ impl Survey {
     pub(crate) fn is_cut_off(&self, node: u64) -> bool {
         let groups = self.shard_ids().chain([0]);
         let reports = groups.flat_map(|group| self.reports(group).filter(|(at, _)| *at == node));
-        reports.into_iter().any(|(_, report)| report.role() != Role::Learner && !self.follows(node, report))
+        let takes_part = |report: &ReplicaStatus| report.role() != Role::Learner && !report.doubtful;
+        reports.into_iter().any(|(_, report)| takes_part(report) && !self.follows(node, report))
     }
 
     /// Whether a replica leads its group or knows the leader. True for every replica of a group
@@ -75,9 +76,15 @@ impl Survey {
             Some((_, report)) if !report.voters.is_empty() => report.voters.clone(),
             _ => placed(),
         };
+        let stalled = self.leader_report(group).map(|report| &report.stalled[..]).unwrap_or_default();
         let works = |voter: &&u64| {
             let mut here = self.reports(group).filter(|(node, _)| node == *voter);
-            here.any(|(node, report)| report.role() != Role::Stopped && self.follows(node, report))
+            let is_replaced = here.clone().any(|(_, report)| report.doubtful);
+            here.any(|(node, report)| {
+                let votes = report.role() != Role::Stopped && !(is_replaced && report.role() == Role::Learner);
+                let is_stalled = stalled.iter().any(|stalled| stalled.replica == report.replica);
+                votes && !is_stalled && self.follows(node, report)
+            })
         };
         (voters.iter().filter(works).count(), voters.len())
     }
@@ -95,7 +102,7 @@ impl Survey {
             let last = leader.map(|(_, other)| other.last_log_index).max().unwrap_or(report.last_log_index);
             last.saturating_sub(report.applied_index)
         };
-        status.as_ref()?.replicas.iter().map(lag).max()
+        status.as_ref()?.replicas.iter().filter(|report| !report.doubtful).map(lag).max()
     }
 }
 

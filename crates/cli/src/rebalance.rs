@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use quorate_client::AdminClient;
-use quorate_proto::admin::{PauseMovesRequest, PlanMovesRequest};
+use quorate_proto::admin::PlanMovesRequest;
 use quorate_types::operation::Intent;
-use serde::Serialize;
 
-use crate::change::{Change, carry_out, confirm, nothing_to_do};
+use crate::change::{Change, Wanted, carry_out, nothing_to_do};
+use crate::confirm::confirm;
 use crate::connect::{Ask, Connect};
 use crate::failure::Failure;
 use crate::output::{self, count};
+use crate::pause::PauseArgs;
 use crate::plan::Plan;
 use crate::survey::Survey;
 use crate::{leader, signals};
@@ -38,26 +39,14 @@ pub(crate) struct ApplyArgs {
     change: Change,
 }
 
-#[derive(Args, Debug)]
-pub(crate) struct PauseArgs {
-    #[command(flatten)]
-    ask: Ask,
-}
-
-/// Whether moves are paused.
-#[derive(Serialize)]
-struct Moves {
-    paused: bool,
-}
-
 impl RebalanceCommand {
     /// Runs the command.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         match self {
             RebalanceCommand::Plan(args) => signals::or_interrupted(plan(args)).await,
             RebalanceCommand::Apply(args) => apply(args).await,
-            RebalanceCommand::Pause(args) => signals::or_interrupted(pause(args, true)).await,
-            RebalanceCommand::Resume(args) => signals::or_interrupted(pause(args, false)).await,
+            RebalanceCommand::Pause(args) => signals::or_interrupted(args.run(true)).await,
+            RebalanceCommand::Resume(args) => signals::or_interrupted(args.run(false)).await,
         }
     }
 }
@@ -90,15 +79,6 @@ async fn apply(ApplyArgs { file, change }: ApplyArgs) -> Result<(), Failure> {
     confirm("Execute these moves?", &change)?;
     let done = format!("{} moved", count(plan.moves.len(), "replica"));
     let revision = plan.revision;
-    carry_out(&change, Intent::Rebalance { moves: plan.into_moves() }, revision, &done).await
-}
-
-async fn pause(args: PauseArgs, paused: bool) -> Result<(), Failure> {
-    let pause = async |node: AdminClient, within| node.pause_moves(PauseMovesRequest { paused }, within).await;
-    let cannot = if paused { "cannot pause moves" } else { "cannot resume moves" };
-    leader::change(&args.ask.connect, cannot, pause).await?;
-    output::show(args.ask.format(), "Moves", &Moves { paused }, || match paused {
-        true => "replica moves are paused.  resume: quorate rebalance resume\n".to_owned(),
-        false => "replica moves are resumed\n".to_owned(),
-    })
+    let wanted = Wanted { planned_on: revision, ..Wanted::now(Intent::Rebalance { moves: plan.into_moves() }) };
+    carry_out(&change, wanted, &done).await
 }

@@ -1,12 +1,10 @@
 //! `shard`: lists, shows, moves and verifies shards, and transfers their leadership.
 
 use clap::{Args, Subcommand};
-use quorate_types::operation::{Intent, PlannedMove};
-use quorate_types::{NodeId, ShardId};
 
-use crate::change::{Change, carry_out, confirm};
 use crate::connect::Ask;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
+use crate::move_replica::MoveArgs;
 use crate::output::{self, Format, Kinds};
 use crate::shard_row::Shard;
 use crate::survey::Survey;
@@ -38,20 +36,6 @@ pub(crate) struct ShowArgs {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct MoveArgs {
-    /// The shard's id.
-    id: u32,
-    /// The node that the replica is moved from.
-    #[arg(long, value_name = "NODE")]
-    from: u64,
-    /// The node that the replica is moved to.
-    #[arg(long, value_name = "NODE")]
-    to: u64,
-    #[command(flatten)]
-    change: Change,
-}
-
-#[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
     /// The shard's id; by default all shards.
     id: Option<u32>,
@@ -74,7 +58,7 @@ impl ShardCommand {
         match self {
             ShardCommand::List(args) => signals::or_interrupted(list(args)).await,
             ShardCommand::Show(args) => signals::or_interrupted(show(args)).await,
-            ShardCommand::Move(args) => move_replica(args).await,
+            ShardCommand::Move(args) => args.run().await,
             ShardCommand::TransferLeader(args) => transfer_leader(args).await,
             ShardCommand::Verify(args) => signals::or_interrupted(verify::run(args.id, &args.ask)).await,
         }
@@ -93,20 +77,6 @@ async fn show(args: ShowArgs) -> Result<(), Failure> {
     let shard = Shard::find(&survey, args.id)?;
     let format = args.ask.format();
     output::show(format, KINDS.item, &shard, || Shard::table(std::slice::from_ref(&shard), format == Format::Wide))
-}
-
-async fn move_replica(MoveArgs { id, from, to, change }: MoveArgs) -> Result<(), Failure> {
-    let survey = Survey::take(&change.connect).await?;
-    Shard::find(&survey, id)?;
-    if from == to {
-        return Err(Failure::new(Exit::Usage, "--from and --to are the same node")
-            .hint("choose another node: quorate node list"));
-    }
-    tell!("plan: add a replica of shard {id} on node {to}, then remove the one on node {from} once the new one votes");
-    survey.warn_of_unreachable([to]);
-    confirm(&format!("Move shard {id} from node {from} to node {to}?"), &change)?;
-    let planned = PlannedMove { shard: ShardId(id), from: NodeId(from), to: NodeId(to) };
-    carry_out(&change, Intent::Move { planned }, 0, &format!("shard {id} is on node {to}")).await
 }
 
 fn selected(survey: &Survey, node: Option<u64>) -> Result<Vec<Shard>, Failure> {

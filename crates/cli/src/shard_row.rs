@@ -23,18 +23,19 @@ pub(crate) struct Shard {
     /// The node that leads; null: no leader, or it did not respond.
     #[serde(serialize_with = "id_or_null")]
     pub(crate) leader: Option<u64>,
-    pub(crate) replicas: Vec<Replica>,
+    pub(crate) replicas: Vec<ReplicaRow>,
 }
 
 /// A replica of a shard as its node reports it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Replica {
+pub(crate) struct ReplicaRow {
     #[serde(serialize_with = "id")]
     pub(crate) replica: u64,
     #[serde(serialize_with = "id")]
     pub(crate) node: u64,
-    /// `leader`, `follower`, `candidate`, `learner` or `stopped`; `down`: its node did not respond;
-    /// `missing`: its node responded and does not have it.
+    /// `leader`, `follower`, `candidate`, `learner` or `stopped`; `doubtful`: it lost log entries
+    /// and waits for its replacement; `down`: its node did not respond; `missing`: its node
+    /// responded and does not have it.
     pub(crate) role: &'static str,
     pub(crate) term: Option<u64>,
     pub(crate) applied_index: Option<u64>,
@@ -61,7 +62,7 @@ impl Shard {
     }
 
     fn of(survey: &Survey, shard: &kv::Shard) -> Shard {
-        let replicas = shard.replicas.iter().map(|placement| Replica::of(survey, shard.id, placement)).collect();
+        let replicas = shard.replicas.iter().map(|placement| ReplicaRow::of(survey, shard.id, placement)).collect();
         Shard {
             id: u64::from(shard.id),
             arc_start: format!("{:016x}", shard.arc_start),
@@ -80,7 +81,7 @@ impl Shard {
     }
 
     fn row(&self, wide: bool) -> [String; 6] {
-        let cell = if wide { Replica::wide_cell } else { Replica::cell };
+        let cell = if wide { ReplicaRow::wide_cell } else { ReplicaRow::cell };
         let replicas: Vec<String> = self.replicas.iter().map(cell).collect();
         [
             self.id.to_string(),
@@ -93,17 +94,18 @@ impl Shard {
     }
 }
 
-impl Replica {
-    fn of(survey: &Survey, group: u32, placement: &kv::Placement) -> Replica {
+impl ReplicaRow {
+    fn of(survey: &Survey, group: u32, placement: &kv::Placement) -> Self {
         let answered = survey.nodes.iter().any(|(node, status)| node.id == placement.node && status.is_some());
         let report =
             survey.reports(group).find(|(_, report)| report.replica == placement.replica).map(|(_, report)| report);
         let role = match report {
+            Some(report) if report.doubtful => "doubtful",
             Some(report) => role_name(report.role()),
             None if answered => "missing",
             None => "down",
         };
-        Replica {
+        ReplicaRow {
             replica: placement.replica,
             node: placement.node,
             role,

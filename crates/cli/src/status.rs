@@ -1,5 +1,6 @@
 //! `status`: the cluster's health on one screen, and the failures that it still tolerates.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use serde::Serialize;
 
 use crate::connect::Ask;
 use crate::failure::{Exit, Failure};
+use crate::idle::IdleReplica;
 use crate::node_row::NodeRow;
 use crate::output::{self, Format, count};
 use crate::progress::{self, Progress};
@@ -30,6 +32,8 @@ pub(crate) struct StatusArgs {
 
 /// Wait reasons that are shown at most.
 const WAITS_SHOWN_MAX: usize = 5;
+/// Replicas that do not take part in their group and are shown at most, of each kind.
+const IDLE_SHOWN_MAX: usize = 5;
 /// Moves the cursor home and clears the screen.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
@@ -81,6 +85,10 @@ struct Status {
     unavailable_shards: Vec<String>,
     /// Shards with a missing replica.
     degraded_shards: Vec<String>,
+    /// Replicas that lost log entries that they had confirmed. The cluster replaces them.
+    doubtful_replicas: Vec<IdleReplica>,
+    /// Replicas that do not catch up although their node answers.
+    stalled_replicas: Vec<IdleReplica>,
     /// The number of arbitrary nodes that may still fail before a shard or the topology group
     /// stops.
     failures_tolerated: u64,
@@ -128,6 +136,8 @@ impl Status {
             health,
             unavailable_shards,
             degraded_shards,
+            doubtful_replicas: survey.doubtful(),
+            stalled_replicas: survey.stalled(),
             failures_tolerated: u64::try_from(spare).unwrap_or(0),
             moving: survey.topology.moves.len(),
             paused: survey.topology.paused,
@@ -185,9 +195,10 @@ impl Status {
         }
     }
 
-    /// Lines on moves, stalled operations and zones.
+    /// Lines on replicas that do not take part, moves, stalled operations and zones.
     fn motion(&self) -> String {
-        let mut lines = String::new();
+        let mut lines = idle_lines("doubtful", &self.doubtful_replicas);
+        lines += &idle_lines("stalled ", &self.stalled_replicas);
         if self.moving > 0 {
             let size =
                 if self.left_bytes > 0 { format!(", {} left", output::bytes(self.left_bytes)) } else { String::new() };
@@ -223,6 +234,18 @@ impl Status {
         node.is_drained() || node.is_draining() && self.unavailable_shards.is_empty()
     }
 
+    /// The next step for replicas that do not take part in their group.
+    fn idle_advice(&self) -> Option<String> {
+        if !self.doubtful_replicas.is_empty() {
+            let nodes = nodes_of(&self.doubtful_replicas);
+            return Some(format!(
+                "check the disk of node {nodes}: it lost log entries; the cluster replaces the doubtful replicas by itself"
+            ));
+        }
+        let nodes = nodes_of(&self.stalled_replicas);
+        (!nodes.is_empty()).then(|| format!("check disk and network of node {nodes}: replicas there do not catch up"))
+    }
+
     fn next(&self) -> Option<String> {
         let down: Vec<&NodeRow> = self.nodes.iter().filter(|node| !node.up && !self.can_do_without(node)).collect();
         let cut_off: Vec<String> =
@@ -232,7 +255,10 @@ impl Status {
                 "node {} is cut off from the leaders of some shards: repair the network between the nodes' peer ports",
                 cut_off.join(", ")
             )),
-            [] => self.nodes.iter().find(|node| !node.up).and_then(|node| node.fix.clone()),
+            [] => {
+                let stopped = self.nodes.iter().find(|node| !node.up).and_then(|node| node.fix.clone());
+                self.idle_advice().or(stopped)
+            }
             [one] => one.fix.clone(),
             many => {
                 let many: Vec<String> =
@@ -246,12 +272,28 @@ impl Status {
     }
 }
 
+/// One line for each replica that does not take part in its group.
+fn idle_lines(kind: &str, replicas: &[IdleReplica]) -> String {
+    let mut lines: String =
+        replicas.iter().take(IDLE_SHOWN_MAX).map(|replica| format!("{kind} {replica}   (quorate doctor)\n")).collect();
+    if replicas.len() > IDLE_SHOWN_MAX {
+        lines += &format!("{kind} and {} more\n", replicas.len() - IDLE_SHOWN_MAX);
+    }
+    lines
+}
+
+/// The nodes of these replicas, once each.
+fn nodes_of(replicas: &[IdleReplica]) -> String {
+    let nodes: BTreeSet<u64> = replicas.iter().map(|replica| replica.node).collect();
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::survey::tests::survey;
+    use crate::survey::tests::{doubtful_on, survey};
 
     #[test]
     fn the_screen_of_a_healthy_cluster() {
@@ -286,6 +328,36 @@ mod tests {
             screen.contains("next: restart node 3, it catches up automatically; if it is lost for good:"),
             "{screen}"
         );
+    }
+
+    /// A replica that lost its log entries was once counted as present.
+    #[test]
+    fn doubtful_replica_is_degraded_and_named() {
+        let status = Status::of(&doubtful_on(3, 1), &[]);
+        assert_eq!((status.health, status.failures_tolerated), (Health::Degraded, 0));
+        assert_eq!(status.degraded_shards, ["1"]);
+        let screen = status.screen(false);
+        assert!(!screen.contains("OK"), "{screen}");
+        assert!(screen.contains("doubtful shard 1: the replica on node 3 lost log entries"), "{screen}");
+        assert!(screen.contains("next: check the disk of node 3: it lost log entries"), "{screen}");
+        let text = output::json("ClusterStatus", &status);
+        let document: Value = serde_json::from_str(&text).unwrap();
+        let named = json!([{ "group": 1, "replica": "13", "node": "3", "reason": "doubtful" }]);
+        assert_eq!(document["doubtful_replicas"], named);
+        assert_eq!(document["stalled_replicas"], json!([]));
+    }
+
+    #[test]
+    fn replica_that_does_not_catch_up_is_degraded_and_named() {
+        let mut survey = survey(&[]);
+        let stalled = quorate_proto::admin::StalledReplica { replica: 13, node: 3, entries: 120, stalled_ms: 45_000 };
+        survey.nodes[0].1.as_mut().unwrap().replicas[1].stalled = vec![stalled];
+        let status = Status::of(&survey, &[]);
+        assert_eq!((status.health, status.failures_tolerated), (Health::Degraded, 0));
+        let screen = status.screen(false);
+        let line = "stalled  shard 1: the replica on node 3 is 120 entries behind, without progress for 45s";
+        assert!(screen.contains(line), "{screen}");
+        assert!(screen.contains("next: check disk and network of node 3"), "{screen}");
     }
 
     #[test]

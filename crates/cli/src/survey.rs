@@ -87,7 +87,7 @@ impl Survey {
     }
 
     /// The status of all replicas of a group, each with its node.
-    pub(crate) fn reports(&self, group: u32) -> impl Iterator<Item = (u64, &ReplicaStatus)> {
+    pub(crate) fn reports(&self, group: u32) -> impl Iterator<Item = (u64, &ReplicaStatus)> + Clone {
         let answered = self.nodes.iter().filter_map(|(node, status)| Some((node.id, status.as_ref()?)));
         answered.flat_map(move |(node, status)| {
             status.replicas.iter().filter(move |report| report.group == group).map(move |report| (node, report))
@@ -156,6 +156,19 @@ pub(crate) mod tests {
             (node, status)
         });
         Survey { nodes: nodes.collect(), topology, strangers: BTreeSet::new() }
+    }
+
+    /// Like [`survey`] without nodes that are down, but the replica of a shard on a node is
+    /// doubtful.
+    pub(crate) fn doubtful_on(node: u64, shard: u32) -> Survey {
+        let mut survey = survey(&[]);
+        let (_, status) = survey.nodes.iter_mut().find(|(known, _)| known.id == node).unwrap();
+        for report in status.as_mut().unwrap().replicas.iter_mut().filter(|report| report.group == shard) {
+            let ReplicaStatus { group, replica, .. } = *report;
+            let role = kv::Role::Stopped.into();
+            *report = ReplicaStatus { group, replica, role, doubtful: true, ..ReplicaStatus::default() };
+        }
+        survey
     }
 
     fn status(id: u64) -> NodeStatus {

@@ -1,4 +1,4 @@
-//! The settings of a client.
+//! The settings of a client, and its connection to a cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,34 @@ use quorate_types::HostPort;
 use crate::grpc::Grpc;
 use crate::{Client, DEADLINE_DEFAULT, Error};
 
+impl Client {
+    /// A builder, to set other than the default settings.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// Connects to the cluster with these endpoints: client addresses (`host:port`) of any of its
+    /// nodes, separated by commas.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when there is no endpoint, or one that is not `host:port`;
+    /// [`Error::Unreachable`], naming every endpoint and its failure, when none of them returned
+    /// the cluster's map within [`DEADLINE_DEFAULT`].
+    pub async fn connect(endpoints: &str) -> Result<Client, Error> {
+        Self::builder().endpoints(endpoints.split(',').map(str::trim).filter(|part| !part.is_empty())).connect().await
+    }
+}
+
 /// The settings of a client; from [`Client::builder`].
 ///
 /// ```no_run
 /// # use std::time::Duration;
 /// # use quorate_client::{Client, Error};
 /// # async fn example() -> Result<(), Error> {
-/// let client =
-///     Client::builder().endpoints(["10.0.0.1:7100", "10.0.0.2:7100"]).deadline(Duration::from_secs(2)).connect().await?;
+/// let endpoints = ["10.0.0.1:7100", "10.0.0.2:7100"];
+/// let builder = Client::builder().endpoints(endpoints).deadline(Duration::from_secs(2));
+/// let client = builder.connect().await?;
 /// # Ok(())
 /// # }
 /// ```

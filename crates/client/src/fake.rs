@@ -1,4 +1,4 @@
-//! Nodes for tests: gRPC servers on loopback that do what a script says.
+//! Nodes for tests: gRPC servers on loopback that follow a script.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

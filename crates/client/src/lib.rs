@@ -18,7 +18,7 @@
 //! // Compare and set.
 //! match client.put("greeting", "goodbye").if_version(put.value.version).await {
 //!     Ok(written) => println!("version {}", written.value.version),
-//!     Err(Error::Refused { version, .. }) => println!("another client was faster: version {version}"),
+//!     Err(Error::Refused { version, .. }) => println!("another client won: version {version}"),
 //!     Err(error) if error.may_have_applied() => println!("read the key to find out: {error}"),
 //!     Err(error) => return Err(error),
 //! }
@@ -29,9 +29,9 @@
 //! The programs in `examples/` show a first connection, compare-and-set, and an unknown outcome.
 //!
 //! ```text
-//!   Client ── get, put, delete ──► Get, Put, Delete ── .await ──► quorate_router ──► grpc ──► nodes
-//!                                  level, condition,                                  ▲
-//!                                  deadline                          AdminClient ─────┘
+//!   Client ─ get, put, delete ─► Get, Put, Delete ─ .await ─► quorate_router ──► grpc ──► nodes
+//!                                level, condition,                                ▲
+//!                                deadline                        AdminClient ─────┘
 //! ```
 //!
 //! This crate checks limits, builds operations, and owns the gRPC side: connections (`grpc`) and
@@ -74,23 +74,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// A builder, to set other than the default settings.
-    pub fn builder() -> ClientBuilder {
-        ClientBuilder::default()
-    }
-
-    /// Connects to the cluster with these endpoints: client addresses (`host:port`) of any of its
-    /// nodes, separated by commas.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] when there is no endpoint, or one that is not `host:port`;
-    /// [`Error::Unreachable`], naming every endpoint and its failure, when none of them returned
-    /// the cluster's map within [`DEADLINE_DEFAULT`].
-    pub async fn connect(endpoints: &str) -> Result<Client, Error> {
-        Self::builder().endpoints(endpoints.split(',').map(str::trim).filter(|part| !part.is_empty())).connect().await
-    }
-
     /// Reads a key. Returns its record, or none if it is absent, and the replica that served the
     /// read.
     ///
@@ -99,7 +82,7 @@ impl Client {
     /// [`Error::Invalid`] for an empty or over-long key; [`Error::Unreachable`] or
     /// [`Error::Overloaded`] when no replica could serve the read at its level within the deadline.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Get {
-        Get::new(self.clone(), key.as_ref())
+        Get::new(self.router.clone(), key.as_ref(), self.deadline)
     }
 
     /// Writes a value, unless it has a condition that does not hold. `Ok` means that the write is
@@ -111,7 +94,7 @@ impl Client {
     /// may not have been applied; [`Error::Invalid`] for a key or value beyond the limits; every
     /// other error when nothing was applied within the deadline.
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl Into<bytes::Bytes>) -> Put {
-        Put::new(self.clone(), key.as_ref(), value.into())
+        Put::new(self.router.clone(), key.as_ref(), value.into(), self.deadline)
     }
 
     /// Deletes a key, unless the deletion has a condition that does not hold. Deleting an absent
@@ -121,7 +104,7 @@ impl Client {
     ///
     /// The errors of [`Client::put`].
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Delete {
-        Delete::new(self.clone(), key.as_ref())
+        Delete::new(self.router.clone(), key.as_ref(), self.deadline)
     }
 
     /// The router of this client: for tools that need the cluster's map.

@@ -1,30 +1,28 @@
-//! Operations: made by [`Client`], refined by their methods, executed when awaited.
+//! Operations: made by a client, refined by their methods, executed when awaited.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_router::{Error, Router, Written};
 use quorate_types::{Condition, Key, Mutation, ReadLevel, Record, Served, Value, Write};
-
-use crate::{Client, Error, Written};
 
 type Doing<T> = Pin<Box<dyn Future<Output = Result<Served<T>, Error>> + Send>>;
 
-/// A read of a key; from [`Client::get`]. Does nothing until it is awaited.
+/// A read of a key; from [`Client::get`](crate::Client::get). Does nothing until it is awaited.
 #[must_use = "a get does nothing until it is awaited"]
 #[derive(Clone, Debug)]
 pub struct Get {
-    client: Client,
+    router: Router,
     key: Bytes,
     level: ReadLevel,
     deadline: Duration,
 }
 
 impl Get {
-    pub(crate) fn new(client: Client, key: &[u8]) -> Self {
-        let deadline = client.deadline;
-        Self { client, key: Bytes::copy_from_slice(key), level: ReadLevel::Strong, deadline }
+    pub(crate) fn new(router: Router, key: &[u8], deadline: Duration) -> Self {
+        Self { router, key: Bytes::copy_from_slice(key), level: ReadLevel::Strong, deadline }
     }
 
     /// Sets the consistency of the read. Default: [`ReadLevel::Strong`].
@@ -45,14 +43,14 @@ impl IntoFuture for Get {
     type IntoFuture = Doing<Option<Record>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { self.client.router.get(key(self.key)?, self.level, self.deadline).await })
+        Box::pin(async move { self.router.get(key(self.key)?, self.level, self.deadline).await })
     }
 }
 
 /// The common part of puts and deletes.
 #[derive(Clone, Debug)]
 struct Change {
-    client: Client,
+    router: Router,
     key: Bytes,
     condition: Option<Expected>,
     deadline: Duration,
@@ -68,9 +66,8 @@ enum Expected {
 }
 
 impl Change {
-    fn new(client: Client, key: &[u8]) -> Self {
-        let deadline = client.deadline;
-        Self { client, key: Bytes::copy_from_slice(key), condition: None, deadline }
+    fn new(router: Router, key: &[u8], deadline: Duration) -> Self {
+        Self { router, key: Bytes::copy_from_slice(key), condition: None, deadline }
     }
 
     async fn make(self, mutation: Mutation) -> Result<Served<Written>, Error> {
@@ -82,7 +79,7 @@ impl Change {
             Some(Expected::Value(bytes)) => Some(Condition::Value(value(bytes)?)),
         };
         let write = Write { key: key(self.key)?, mutation, condition };
-        self.client.router.write(write, self.deadline).await
+        self.router.write(write, self.deadline).await
     }
 }
 
@@ -123,7 +120,8 @@ macro_rules! conditions {
     };
 }
 
-/// A write of a key's value; from [`Client::put`]. Does nothing until it is awaited.
+/// A write of a key's value; from [`Client::put`](crate::Client::put). Does nothing until it is
+/// awaited.
 #[must_use = "a put does nothing until it is awaited"]
 #[derive(Clone, Debug)]
 pub struct Put {
@@ -132,8 +130,8 @@ pub struct Put {
 }
 
 impl Put {
-    pub(crate) fn new(client: Client, key: &[u8], value: Bytes) -> Self {
-        Self { change: Change::new(client, key), value }
+    pub(crate) fn new(router: Router, key: &[u8], value: Bytes, deadline: Duration) -> Self {
+        Self { change: Change::new(router, key, deadline), value }
     }
 
     conditions!();
@@ -148,7 +146,8 @@ impl IntoFuture for Put {
     }
 }
 
-/// A deletion of a key; from [`Client::delete`]. Does nothing until it is awaited.
+/// A deletion of a key; from [`Client::delete`](crate::Client::delete). Does nothing until it is
+/// awaited.
 #[must_use = "a delete does nothing until it is awaited"]
 #[derive(Clone, Debug)]
 pub struct Delete {
@@ -156,8 +155,8 @@ pub struct Delete {
 }
 
 impl Delete {
-    pub(crate) fn new(client: Client, key: &[u8]) -> Self {
-        Self { change: Change::new(client, key) }
+    pub(crate) fn new(router: Router, key: &[u8], deadline: Duration) -> Self {
+        Self { change: Change::new(router, key, deadline) }
     }
 
     conditions!();

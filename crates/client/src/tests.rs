@@ -1,5 +1,5 @@
-//! Stories over real connections: what a client and scripted gRPC servers (`fake`) do together. The
-//! decisions behind them are tested in `quorate_router`, on paused time.
+//! Stories over real connections, between a client and scripted gRPC servers (`fake`). The decisions
+//! behind them are tested in `quorate_router`, on paused time.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

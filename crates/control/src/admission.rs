@@ -9,12 +9,12 @@ use quorate_types::{Command, Mutation, Rejection};
 const ADMITTED_QUEUE_BYTES_MAX: usize = QUEUE_BYTES_MAX / 2;
 /// When a refused client may retry, in milliseconds: the writer drains the queue in about this
 /// time.
-const RETRY_AFTER_MS: u32 = 50;
+const LOG_QUEUE_RETRY_MS: u32 = 50;
 
 /// Whether the log's queue admits a batch of proposals now.
 pub(crate) fn check_queue(log: &dyn Log) -> Result<(), Rejection> {
     if log.queued_bytes() > ADMITTED_QUEUE_BYTES_MAX {
-        return Err(Rejection::Overloaded { retry_after_ms: RETRY_AFTER_MS });
+        return Err(Rejection::Overloaded { retry_after_ms: LOG_QUEUE_RETRY_MS });
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use quorate_raft::{OpenError, Shard};
-use quorate_testpoints::fail_point;
+use quorate_testpoints::{Bug, FailPoint, fail_point};
 use quorate_types::topology::{Placement, ShardInfo, Topology};
 use quorate_types::{Command, GroupId, NodeId, ReplicaId, ShardId};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -39,7 +39,7 @@ fn name(group: GroupId) -> String {
 }
 
 /// Follows the topology until the node stops.
-pub async fn run(plane: Plane) {
+pub(crate) async fn run(plane: Plane) {
     let host = plane.host.clone();
     let mut agent = Agent { plane, unstarted: BTreeMap::new() };
     let Err(fatal) = agent.follow_topologies().await;
@@ -71,7 +71,10 @@ impl Agent {
                     revision = map.topology.revision;
                     self.follow(&map.topology).await?;
                 }
-                _ = tick.tick() => self.start_and_tell().await,
+                _ = tick.tick() => {
+                    self.plane.store.release_doubtful();
+                    self.start_and_tell().await;
+                }
             }
         }
     }
@@ -95,10 +98,11 @@ impl Agent {
     async fn follow(&mut self, topology: &std::sync::Arc<Topology>) -> Result<(), Fatal> {
         self.plane.peers.update(&topology.nodes);
         self.plane.host.record_topology(topology.clone()).await;
+        self.plane.store.release_doubtful();
         self.destroy_departed(topology).await?;
         self.open_topology_replica(topology).await?;
         let placed = topology.shards.iter().filter_map(|shard| {
-            let replica = replica_on(topology, shard.id.group(), self.own())?;
+            let replica = replicas_on(topology, shard.id.group(), self.own()).max()?;
             Some((shard, replica))
         });
         let placed: Vec<(&ShardInfo, ReplicaId)> = placed.collect();
@@ -119,13 +123,13 @@ impl Agent {
     async fn destroy_departed(&mut self, topology: &Topology) -> Result<(), Fatal> {
         let own = self.own();
         for (replica, group) in self.plane.store.log.replicas() {
-            if topology.replicas(group).any(|at| at == Placement { replica, node: own }) {
+            if replicas_on(topology, group, own).any(|placed| placed == replica) {
                 continue;
             }
             if let Some(shard) = group.shard() {
                 self.unstarted.remove(&shard);
             }
-            fail_point("replica-leaves");
+            fail_point(FailPoint::ReplicaLeaves);
             let destroyed = self.plane.store.destroy(group, replica).await;
             destroyed.map_err(|error| Fatal::Destroy { group, replica, error })?;
             info!(node = %own, %group, %replica, "replica destroyed: it has left its group");
@@ -135,7 +139,7 @@ impl Agent {
 
     /// Opens this node's replica of the topology group once the topology has one here.
     async fn open_topology_replica(&self, topology: &Topology) -> Result<(), Fatal> {
-        let Some(replica) = replica_on(topology, GroupId::TOPOLOGY, self.own()) else { return Ok(()) };
+        let Some(replica) = replicas_on(topology, GroupId::TOPOLOGY, self.own()).max() else { return Ok(()) };
         if self.plane.store.topology_group().is_some() {
             return Ok(());
         }
@@ -147,7 +151,7 @@ impl Agent {
         let opened = stream::iter(replicas).map(|(shard, replica)| async move {
             let opened = self.plane.store.open_shard(shard, replica).await;
             opened.map_err(|error| Fatal::Open { group: shard.group(), replica, error })?;
-            fail_point("replica-made");
+            fail_point(FailPoint::ReplicaMade);
             Ok(())
         });
         opened.buffer_unordered(OPENING_MAX).try_collect::<()>().await
@@ -156,14 +160,14 @@ impl Agent {
     /// Notes a group that this node may start: its replica is one of the initial ones, and it
     /// knows of no members yet.
     fn note_unstarted(&mut self, shard: &ShardInfo, replica: ReplicaId) {
-        let is_initial = shard.initial_replicas.iter().any(|initial| initial.replica == replica);
         let Some(group) = self.plane.store.shards.get(shard.id) else { return };
-        if !is_initial || group.replica().is_initialized() || self.unstarted.contains_key(&shard.id) {
+        if group.replica().is_initialized() || self.unstarted.contains_key(&shard.id) {
             return;
         }
-        let should_lead = shard.initial_replicas.first().is_some_and(|first| first.replica == replica);
+        let Some(initial_replicas) = initial_replicas(shard, Placement { replica, node: self.own() }) else { return };
+        let should_lead = initial_replicas.first().is_some_and(|first| first.replica == replica);
         let start_at = if should_lead { Instant::now() } else { Instant::now() + OTHERS_START_AFTER };
-        self.unstarted.insert(shard.id, Unstarted { initial_replicas: shard.initial_replicas.clone(), start_at });
+        self.unstarted.insert(shard.id, Unstarted { initial_replicas, start_at });
     }
 
     /// Starts the groups that are due, and tells the shards led here their arc if they do not know
@@ -189,9 +193,24 @@ impl Agent {
     }
 }
 
-/// The replica of a group that is on a node or moving to it.
-fn replica_on(topology: &Topology, group: GroupId, node: NodeId) -> Option<ReplicaId> {
-    topology.replicas(group).find(|placement| placement.node == node).map(|placement| placement.replica)
+/// The replicas of a group that are on a node or moving to it. There is one at most, or a doubtful
+/// one and the one that replaces it: that has the higher id.
+fn replicas_on(topology: &Topology, group: GroupId, node: NodeId) -> impl Iterator<Item = ReplicaId> {
+    let stays = |at: &Placement| !Bug::DestroyBeforeSuccessorVotes.is_on() || !is_replaced(topology, *at);
+    topology.replicas(group).filter(move |at| at.node == node && stays(at)).map(|at| at.replica)
+}
+
+/// The replicas that start a shard's group, if `own` is one of them.
+fn initial_replicas(shard: &ShardInfo, own: Placement) -> Option<Vec<Placement>> {
+    if shard.initial_replicas.iter().any(|initial| initial.replica == own.replica) {
+        return Some(shard.initial_replicas.clone());
+    }
+    Bug::JoiningReplicaStartsGroup.is_on().then(|| vec![own])
+}
+
+/// Whether a move in motion gives the replica a successor.
+fn is_replaced(topology: &Topology, replica: Placement) -> bool {
+    topology.moves.iter().any(|moving| moving.from == Some(replica))
 }
 
 /// Proposes a shard's first command. Repeating it changes nothing, so the next leader may propose

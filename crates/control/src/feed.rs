@@ -41,7 +41,8 @@ pub struct TopologyFeed {
     latest: ArcSwapOption<ClusterMap>,
     /// Held while a topology is compared with the latest one.
     offering: Mutex<()>,
-    /// Wakes waiters in the order in which they wait, unlike a watch channel: simulated runs repeat.
+    /// Wakes waiters in the order in which they wait, unlike a watch channel: simulated runs
+    /// repeat.
     changed: Notify,
 }
 
@@ -51,8 +52,8 @@ impl TopologyFeed {
         TopologyFeed { cluster, latest: ArcSwapOption::empty(), offering: Mutex::new(()), changed: Notify::new() }
     }
 
-    /// Takes a topology if it is newer than the latest one. Never blocks for long: it is called while
-    /// entries are applied.
+    /// Takes a topology if it is newer than the latest one. Never blocks for long: it is called
+    /// while entries are applied.
     pub fn offer(&self, topology: Arc<Topology>) {
         if topology.cluster.id != self.cluster {
             error!(own = %self.cluster, other = %topology.cluster.id, "topology of another cluster ignored");

@@ -12,6 +12,8 @@ pub struct Vitals {
     pub uptime_ms: u64,
     /// Free bytes on the node's disk.
     pub disk_free_bytes: u64,
+    /// Free bytes above the disk's reserve.
+    pub disk_room_bytes: u64,
     /// The disk is below its reserve: puts are refused.
     pub disk_full: bool,
     /// The node is shutting down.

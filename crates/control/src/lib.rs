@@ -13,6 +13,8 @@
 //!                ↑
 //!               watch                asks other nodes for newer topologies
 //!
+//!   pings ─→ Peers::ping ─→ pings::answer on every node ─→ liveness: dead or alive?
+//!
 //!   reconciler ── reporters ─→ Peers::report ──→ orders::own_report on every node
 //!     │   └────── order_book ─→ Peers::execute ─→ orders::execute   on the group's leader
 //!     └ where this node leads the topology group
@@ -20,7 +22,7 @@
 //!   throttle ← foreground ← serve    snapshots give way to clients
 //! ```
 //!
-//! Read [`plane`] next, then [`serve`], [`agent`], [`reconciler`].
+//! Read [`plane`] next, then [`serve`], `agent`, `reconciler`.
 
 pub mod plane;
 
@@ -29,19 +31,26 @@ pub mod host;
 pub mod peers;
 pub mod shards;
 pub mod store;
+mod topology_group;
 
 mod admission;
 pub mod parts;
 pub mod serve;
 
-pub mod agent;
+mod agent;
 pub mod proposer;
 pub mod watch;
 
+mod dead;
+pub mod liveness;
+mod ping_table;
+pub mod pings;
+
+mod fail_points;
 mod order_book;
 pub mod orders;
 pub mod progress;
-pub mod reconciler;
+mod reconciler;
 pub mod reporters;
 pub mod term_gate;
 mod transfers;
@@ -49,8 +58,11 @@ mod transfers;
 pub mod foreground;
 pub mod throttle;
 
+mod loops;
+
 pub use feed::{ClusterMap, TopologyFeed};
 pub use host::{Host, Vitals};
+pub use loops::loops;
 pub use peers::{PeerAddress, PeerError, Peers, Proposed};
 pub use plane::Plane;
 pub use proposer::{ProposeError, Proposer};

@@ -3,15 +3,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_types::report::OrderKind;
-use quorate_types::{GroupId, ReplicaId};
+use quorate_types::{GroupId, NodeId, ReplicaId};
 use tokio::task::{JoinError, JoinSet};
 use tracing::debug;
+
+use crate::orders::ExecuteError;
+use crate::peers::PeerError;
+
+/// Why an order failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OrderFailure {
+    /// A replica of this node did not execute it.
+    #[error(transparent)]
+    Here(#[from] ExecuteError),
+    /// Another node did not execute it, or did not answer.
+    #[error("node {node}: {error}")]
+    At { node: NodeId, error: PeerError },
+}
 
 /// An executed or failed order.
 pub(crate) struct Finished {
     pub(crate) group: GroupId,
     pub(crate) what: OrderKind,
-    pub(crate) result: Result<(), String>,
+    pub(crate) result: Result<(), OrderFailure>,
 }
 
 /// The orders that one reconciler has sent.
@@ -26,7 +40,7 @@ pub(crate) struct OrderBook {
     /// cancelled.
     absent: BTreeSet<ReplicaId>,
     /// Why the last order of a group failed, until one succeeds.
-    failures: BTreeMap<GroupId, String>,
+    failures: BTreeMap<GroupId, OrderFailure>,
 }
 
 impl OrderBook {
@@ -75,8 +89,8 @@ impl OrderBook {
                     self.absent.insert(replica);
                 }
             }
-            Err(reason) => {
-                self.failures.insert(finished.group, reason.clone());
+            Err(failure) => {
+                self.failures.insert(finished.group, failure.clone());
             }
         }
         Some(finished)
@@ -91,6 +105,6 @@ impl OrderBook {
     /// forgotten.
     pub(crate) fn failures(&mut self, is_moving: impl Fn(GroupId) -> bool) -> BTreeMap<GroupId, String> {
         self.failures.retain(|group, _| is_moving(*group));
-        self.failures.clone()
+        self.failures.iter().map(|(group, failure)| (*group, failure.to_string())).collect()
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use quorate_types::NodeId;
+use quorate_types::ping::Ping;
 use quorate_types::report::{NodeReport, Order};
 use quorate_types::topology::{Bootstrap, Command, NodeInfo, Outcome, Topology};
 
@@ -31,7 +32,8 @@ pub enum PeerError {
     /// The node answered with a refusal: repeating the call there gives the same answer for now.
     #[error("{0}")]
     Refused(String),
-    /// The call failed or timed out. The node may have executed it; ask again, or ask another node.
+    /// The call failed or timed out, or the node answered that the outcome is unknown. It may have
+    /// executed the call; ask again, or ask another node.
     #[error("{0}")]
     Unanswered(String),
 }
@@ -43,6 +45,9 @@ pub enum Proposed {
     Outcome(Outcome),
     /// The node does not lead the topology group, and names the node that may.
     NotLeader(Option<NodeId>),
+    /// The node leads the topology group, and cannot decide yet, for this reason. Nothing was
+    /// proposed: try again.
+    NotYet(String),
 }
 
 /// The other nodes, as the control loops reach them: over gRPC in a server, over a simulated
@@ -56,10 +61,13 @@ pub trait Peers: Send + Sync + 'static {
     /// disconnects from removed ones. Called by one task at a time.
     fn update(&self, nodes: &[NodeInfo]);
 
+    /// Sends a ping, and returns the answer. Never waits behind bulk data.
+    fn ping(&self, to: &PeerAddress, ping: Ping, within: Duration) -> BoxFuture<'static, Result<Ping, PeerError>>;
+
     /// Asks a node for its report.
     fn report(&self, to: &PeerAddress, within: Duration) -> BoxFuture<'static, Result<NodeReport, PeerError>>;
 
-    /// This node stops asking for reports; connections that were kept for them may close.
+    /// This node stops asking for reports; their connections may close.
     fn stop_reports(&self) {}
 
     /// Sends an order. The receiver works on it for at most `within`.

@@ -1,24 +1,37 @@
-//! The reconciler's notice board: how far operations are, and a bell that starts the next round.
+//! The reconciler's notice board: how far operations are, the reports that it plans on, and a bell
+//! that starts the next round.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quorate_topology::Progress;
+use quorate_topology::{Progress, Reports};
 use quorate_types::operation::OperationId;
 use tokio::sync::Notify;
 
 /// Reports the progress of operations as of the last round on this node, and starts rounds early.
 #[derive(Default)]
 pub struct ReconcilerHandle {
-    progress: Mutex<BTreeMap<OperationId, Progress>>,
+    last: Mutex<Round>,
     kick: Notify,
+}
+
+/// The results of a round.
+#[derive(Default)]
+struct Round {
+    progress: BTreeMap<OperationId, Progress>,
+    reports: Arc<Reports>,
 }
 
 impl ReconcilerHandle {
     /// The progress of an operation as of the last round here; empty if this node does not
     /// reconcile.
     pub fn progress(&self, operation: OperationId) -> Progress {
-        self.lock().get(&operation).cloned().unwrap_or_default()
+        self.lock().progress.get(&operation).cloned().unwrap_or_default()
+    }
+
+    /// The reports of the nodes as of the last round here; empty if this node does not reconcile.
+    pub fn reports(&self) -> Arc<Reports> {
+        self.lock().reports.clone()
     }
 
     /// Starts the next round without waiting for the pause to end: an operator asked for something.
@@ -31,13 +44,13 @@ impl ReconcilerHandle {
         self.kick.notified().await;
     }
 
-    /// Replaces the progress of all operations.
-    pub(crate) fn publish(&self, progress: BTreeMap<OperationId, Progress>) {
-        *self.lock() = progress;
+    /// Replaces the progress of all operations, and the reports.
+    pub(crate) fn publish(&self, progress: BTreeMap<OperationId, Progress>, reports: Reports) {
+        *self.lock() = Round { progress, reports: Arc::new(reports) };
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<OperationId, Progress>> {
-        // The map is replaced as a whole, so a poisoned lock still guards a consistent one.
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Round> {
+        // The round is replaced as a whole, so a poisoned lock still guards a consistent one.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

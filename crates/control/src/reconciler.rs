@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_raft::Replica;
-use quorate_testpoints::fail_point;
+use quorate_testpoints::{Bug, fail_point};
 use quorate_topology::{Plan, Reports, Step, plan};
 use quorate_types::report::{Order, OrderKind};
 use quorate_types::topology::{Command, Outcome, Topology};
@@ -22,10 +22,12 @@ use quorate_types::{GroupId, NodeId, Rejection, Role};
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use crate::order_book::{Finished, OrderBook};
-use crate::orders::{FailPoints, ORDER_TIMEOUT, execute, own_report};
+use crate::fail_points;
+use crate::order_book::{Finished, OrderBook, OrderFailure};
+use crate::orders::{ORDER_TIMEOUT, execute, own_report};
 use crate::peers::PeerAddress;
 use crate::plane::Plane;
+use crate::proposer::APPLY_TIMEOUT;
 use crate::reporters::Reporters;
 use crate::transfers::Transfers;
 
@@ -36,15 +38,11 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 /// The pause between rounds otherwise: leaders are spread, and surplus replicas found, at this
 /// pace.
 const IDLE_PAUSE: Duration = Duration::from_secs(2);
-/// How long the confirmation of the lead may take.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the topology group may take for a command.
-const PROPOSE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Reconciles whenever this node leads the topology group, until the node stops.
 /// `unresponsive_after` is [`UNRESPONSIVE_AFTER`](crate::reporters::UNRESPONSIVE_AFTER) in
 /// production; simulations shorten it.
-pub async fn run(plane: Plane, unresponsive_after: Duration) {
+pub(crate) async fn run(plane: Plane, unresponsive_after: Duration) {
     let node = plane.store.identity.node;
     loop {
         tokio::time::sleep(WATCH).await;
@@ -53,7 +51,9 @@ pub async fn run(plane: Plane, unresponsive_after: Duration) {
             let term = group.status().term;
             let span = info_span!("reconcile", %node, group = 0, term);
             info!(%node, term, "reconciler starts");
+            plane.liveness.enter_office(term, Instant::now());
             Reconciler::new(plane.clone(), group, term, unresponsive_after).lead().instrument(span).await;
+            plane.liveness.leave_office();
             info!(%node, term, "reconciler ends");
         }
     }
@@ -98,7 +98,7 @@ impl Reconciler {
             };
             self.pause(if is_busy { BUSY_PAUSE } else { IDLE_PAUSE }).await;
         }
-        self.plane.reconciler.publish(Default::default());
+        self.plane.reconciler.publish(Default::default(), Reports::default());
         self.plane.peers.stop_reports();
     }
 
@@ -132,7 +132,7 @@ impl Reconciler {
             }
         }
         // From here on, everything that earlier leaders committed is applied on this node.
-        let cluster = self.plane.confirmed_cluster(CONFIRM_TIMEOUT).await?;
+        let cluster = self.plane.confirmed_cluster().await?;
         let Some(topology) = cluster.topology() else { return Ok(false) };
         let own = own_report(&self.plane);
         let reports = self.reporters.ask(&topology, &self.plane, own).await;
@@ -145,7 +145,7 @@ impl Reconciler {
         };
         let Plan { steps, progress, .. } = plan(&cluster, &reports, self.plane.clock.now_ms());
         let is_busy = !steps.is_empty() || progress.values().any(|progress| progress.moving + progress.left > 0);
-        self.plane.reconciler.publish(progress);
+        self.plane.reconciler.publish(progress, reports);
         for step in steps {
             if !self.leads() {
                 break;
@@ -158,7 +158,15 @@ impl Reconciler {
     async fn take(&mut self, topology: &Topology, step: Step) {
         match step {
             Step::Propose(command) => self.propose(command).await,
-            Step::Order { node, group, what } => self.order(topology, node, group, what),
+            Step::Order { node, group, what } => {
+                self.order(topology, node, group, what);
+                if Bug::FinishMoveBeforeCommit.is_on()
+                    && matches!(what, OrderKind::ChangeVoters { .. })
+                    && let Some(moving) = topology.moves.iter().find(|moving| moving.group == group)
+                {
+                    self.propose(Command::FinishMove(*moving)).await;
+                }
+            }
             Step::FinishCancelledMove { node, moving } => match moving.to.map(|to| to.replica) {
                 Some(replica) if !self.orders.is_absent(replica) => {
                     self.order(topology, node, moving.group, OrderKind::ConfirmAbsent(replica));
@@ -169,9 +177,9 @@ impl Reconciler {
     }
 
     async fn propose(&self, command: Command) {
-        let points = command_points(&command);
+        let points = fail_points::of_command(&command);
         fail_point(points.planned);
-        let proposed = self.group.propose(command.encode().into(), PROPOSE_TIMEOUT).await;
+        let proposed = self.group.propose(command.encode().into(), APPLY_TIMEOUT).await;
         match proposed.map(|applied| applied.reply.into_topology()) {
             Ok(Outcome::Refused(reason)) => debug!(?command, reason, "topology command refused"),
             Ok(_) => {
@@ -188,7 +196,7 @@ impl Reconciler {
         if self.orders.is_in_flight(group) {
             return;
         }
-        fail_point(FailPoints::of(what).planned);
+        fail_point(fail_points::of_order(what).planned);
         if let OrderKind::TransferLeader(to) = what
             && let Some(to) = topology.replicas(group).find(|at| at.replica == to)
         {
@@ -199,10 +207,10 @@ impl Reconciler {
         let plane = self.plane.clone();
         let sent = async move {
             let result = if node == plane.store.identity.node {
-                execute(&plane, &order).await.map_err(|error| error.to_string())
+                execute(&plane, &order).await.map_err(OrderFailure::Here)
             } else {
                 let executed = plane.peers.execute(&peer, order, ORDER_TIMEOUT).await;
-                executed.map_err(|error| format!("node {node}: {error}"))
+                executed.map_err(|error| OrderFailure::At { node, error })
             };
             Finished { group, what, result }
         };
@@ -214,29 +222,11 @@ impl Reconciler {
         let Finished { group, what, result } = finished;
         match result {
             Ok(()) => self.transfers.order_done(*group),
-            Err(reason) => {
-                debug!(%group, ?what, reason, "order not executed");
+            Err(failure) => {
+                debug!(%group, ?what, %failure, "order not executed");
                 self.transfers.order_failed(*group, matches!(what, OrderKind::TransferLeader(_)));
             }
         }
         result.is_ok()
     }
-}
-
-/// The crash points around a topology command: before it is proposed, after it was applied.
-struct CommandPoints {
-    planned: &'static str,
-    done: &'static str,
-}
-
-const fn command_points(command: &Command) -> CommandPoints {
-    let (planned, done) = match command {
-        Command::StartMove { .. } => ("start-move-planned", "start-move-done"),
-        Command::FinishMove(_) => ("finish-move-planned", "finish-move-done"),
-        Command::FinishCancelledMove(_) => ("finish-cancelled-move-planned", "finish-cancelled-move-done"),
-        Command::CancelMove(_) => ("cancel-move-planned", "cancel-move-done"),
-        Command::FinishOperation { .. } => ("finish-operation-planned", "finish-operation-done"),
-        _ => ("command-planned", "command-done"),
-    };
-    CommandPoints { planned, done }
 }

@@ -140,6 +140,7 @@ mod tests {
                     node: NodeId(2),
                     uptime_ms: 0,
                     disk_free_bytes: 0,
+                    disk_room_bytes: 0,
                     disk_full: false,
                     foreground: Foreground::Idle,
                     replicas: Vec::new(),

@@ -117,7 +117,6 @@ impl Server {
     /// page from the returned [`Reading`].
     pub async fn read(&self, level: ReadLevel, reads: Reads) -> Reading<'_> {
         let Reads { shard, within, mut requests } = reads;
-        let map = self.plane.store.feed.latest();
         let group = match self.readable(level, shard, within).await {
             Ok(group) => group,
             Err(rejection) => {
@@ -125,6 +124,8 @@ impl Server {
                 return Reading { server: self, level, source: None, answered, unread: Unread::default() };
             }
         };
+        // After the barrier: the state may have reached a newer epoch during it.
+        let map = self.plane.store.feed.latest();
         let mut answered = Vec::new();
         if let Some(arc) = map.as_deref().and_then(|map| RoutedArc::of(map, shard)) {
             let strays = requests.extract_if(.., |read| arc.excludes(read.epoch, &read.key));

@@ -3,22 +3,22 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use quorate_machine::log::Log;
-use quorate_machine::state::{State, StateError, View};
+use quorate_machine::state::{State, StateError};
 use quorate_raft::{Groups, OpenError, Replica};
-use quorate_topology::{Published, TopologyMachine};
 use quorate_types::topology::{Bootstrap, Identity, Topology};
 use quorate_types::{GroupId, ReplicaId, ShardId};
 use tracing::{Instrument, info, info_span};
 
 use crate::feed::TopologyFeed;
 use crate::shards::OpenShards;
+use crate::topology_group::TopologyGroup;
 
 /// A node's open storage, its replicas, and its view of the cluster.
 ///
 /// # Invariants
-/// * At most one replica of a group is open here, and it is one that the log has not destroyed.
+/// * At most one replica of a group is open here, and it is one that the log has not destroyed. A
+///   doubtful one beside it is stored and closed.
 /// * A replica's log exists before its state does, so a state without a log is left over from a
 ///   crash and is destroyed by [`sweep`].
 pub struct Store {
@@ -36,7 +36,7 @@ pub struct Store {
     pub feed: Arc<TopologyFeed>,
     /// The open replicas of shards.
     pub shards: OpenShards,
-    topology_group: ArcSwapOption<Replica>,
+    topology_group: TopologyGroup,
 }
 
 /// The databases of a node. Clones are handles to the same databases.
@@ -80,7 +80,7 @@ impl Store {
             groups,
             feed,
             shards: OpenShards::default(),
-            topology_group: ArcSwapOption::empty(),
+            topology_group: TopologyGroup::default(),
         }
     }
 
@@ -95,38 +95,51 @@ impl Store {
 
     /// This node's replica of the topology group, if it has one open.
     pub fn topology_group(&self) -> Option<Arc<Replica>> {
-        self.topology_group.load_full()
+        self.topology_group.get()
     }
 
-    /// Opens this node's replica of the topology group.
+    /// Opens this node's replica of the topology group. A doubtful one stays closed until the
+    /// topology replaces it.
     pub(crate) async fn open_topology_replica(&self, replica: ReplicaId) -> Result<(), OpenError> {
-        let feed = self.feed.clone();
-        let published = Published::new(move |topology| feed.offer(topology));
-        let open = move |replica, view: &dyn View| TopologyMachine::open(replica, view, published.clone());
-        let group = self.groups.open(GroupId::TOPOLOGY, replica, open).await?;
-        assert_eq!(group.id(), replica, "a group is opened as the replica that was asked for");
-        self.topology_group.store(Some(group));
-        Ok(())
+        match self.topology_group.open(&self.groups, self.feed.clone(), replica).await {
+            Err(OpenError::Doubtful(_)) => Ok(()),
+            opened => opened,
+        }
     }
 
-    /// Opens this node's replica of a shard.
+    /// Opens this node's replica of a shard. A doubtful one stays closed until the topology
+    /// replaces it.
     pub(crate) async fn open_shard(&self, shard: ShardId, replica: ReplicaId) -> Result<(), OpenError> {
         let span = info_span!("open", node = %self.identity.node, %shard, %replica);
-        let opened = self.groups.open_shard(shard, replica).instrument(span).await?;
+        let opened = match self.groups.open_shard(shard, replica).instrument(span).await {
+            Err(OpenError::Doubtful(_)) => return Ok(()),
+            opened => opened?,
+        };
         assert_eq!(opened.replica().id(), replica, "a group is opened as the replica that was asked for");
         self.shards.insert(shard, opened);
         Ok(())
     }
 
-    /// Destroys a replica that the topology no longer has; durable on return.
-    pub(crate) async fn destroy(&self, group: GroupId, replica: ReplicaId) -> Result<(), OpenError> {
+    /// Drops the handles to replicas that became doubtful: clients are sent elsewhere, and their
+    /// successors can be opened beside them.
+    pub(crate) fn release_doubtful(&self) {
+        for (replica, group) in self.groups.doubtful() {
+            self.release(group, replica);
+        }
+    }
+
+    /// Drops the handle to a replica.
+    fn release(&self, group: GroupId, replica: ReplicaId) {
         match group.shard() {
             Some(shard) => self.shards.remove(shard, replica),
-            None if self.topology_group().is_some_and(|open| open.id() == replica) => {
-                self.topology_group.store(None);
-            }
+            None if self.topology_group().is_some_and(|open| open.id() == replica) => self.topology_group.close(),
             None => {}
         }
+    }
+
+    /// Destroys a replica that the topology no longer has; durable on return.
+    pub(crate) async fn destroy(&self, group: GroupId, replica: ReplicaId) -> Result<(), OpenError> {
+        self.release(group, replica);
         self.groups.destroy(replica).await?;
         assert!(
             !self.log.replicas().iter().any(|(stored, _)| *stored == replica),
@@ -156,6 +169,6 @@ impl Store {
     /// Drops the handles to the replicas, so that their batching tasks end.
     pub fn release_replicas(&self) {
         self.shards.clear();
-        self.topology_group.store(None);
+        self.topology_group.close();
     }
 }

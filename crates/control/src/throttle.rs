@@ -6,18 +6,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_machine::rate_limiter::RateLimiter;
+use quorate_machine::rate_limiter::{RATE_MAX, RateLimiter};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
 use crate::foreground::BatchTimes;
 use crate::plane::Plane;
 
-/// The rate of all snapshots that a node sends, in bytes per second, while it has no users: for the
-/// network, for the disks at both ends, and before that for writing the files.
-pub const RATE_MAX: u64 = 200 << 20;
-/// After a pause, this much time's worth of bytes passes without waiting.
-pub const RATE_BURST: Duration = Duration::from_millis(100);
 /// The lowest rate, so that snapshots end: the receiver bounds the time from the first byte written
 /// to the last byte sent by half of it.
 const RATE_MIN: u64 = 8 << 20;

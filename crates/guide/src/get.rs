@@ -26,7 +26,7 @@
 //!    [`Shard::read`](quorate_raft::Shard::read).
 //! 9. `crates/raft/src/read_rounds.rs` (`join`, `confirm_rounds`): reads that arrive during a
 //!    quorum round share the next one.
-//! 10. `crates/raft/src/replica.rs` (`confirm_with`, `try_confirm`):
+//! 10. `crates/raft/src/replica/confirm.rs` (`confirm`, `try_confirm`):
 //!     [`Replica::confirm`](quorate_raft::Replica::confirm) runs ReadIndex of openraft, and waits
 //!     for the apply.
 //! 11. `crates/machine/src/record.rs` (`read`): [`kv::read`](quorate_machine::kv::read) takes head

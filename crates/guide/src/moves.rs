@@ -42,12 +42,12 @@
 //!
 //! 11. `crates/control/src/agent.rs` (`follow`, `open`): the target's node sees its replica in the
 //!     map, and opens it.
-//! 12. `crates/raft/src/membership.rs` (`execute`): the shard's leader adds the learner, transfers
-//!     its leadership if it leaves, makes the joint change.
+//! 12. `crates/raft/src/replica/membership.rs` (`execute`): the shard's leader adds the learner,
+//!     transfers its leadership if it leaves, makes the joint change.
 //! 13. `crates/raft/src/snapshot_send.rs` (`send`): a learner that needs purged entries gets the
 //!     state's files.
 //! 14. `crates/node/src/peer/snapshots_in.rs` (`receive`): the target stages and verifies them.
-//! 15. `crates/rocks/src/state/ingest.rs` (`check`, `ingest`): the verified files replace the
+//! 15. `crates/rocks/src/state/ingest.rs` (`verify`, `ingest`): the verified files replace the
 //!     replica's range.
 //! 16. `crates/control/src/agent.rs` (`destroy_departed`): the source's node sees that its replica
 //!     left the map, writes a tombstone, and destroys it.

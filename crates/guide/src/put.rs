@@ -34,9 +34,9 @@
 //! 8. `crates/raft/src/shard.rs` (`write`, `propose_batches`):
 //!    [`Shard::write`](quorate_raft::Shard::write) makes one entry of the commands that arrived
 //!    while the last one was in flight.
-//! 9. `crates/raft/src/replica.rs` (`propose_with`, `try_propose`):
+//! 9. `crates/raft/src/replica/propose.rs` (`propose_with`, `try_propose`):
 //!    [`Replica`](quorate_raft::Replica) waits until leadership is decided, and gives the entry to
-//!    openraft; no other step asks for the leader.
+//!    openraft. Step 8 has asked the same before its queue.
 //! 10. `crates/raft/src/log_store.rs` (`append`): the log as openraft sees it.
 //! 11. `crates/rocks/src/log/mod.rs` (`append`, `submit`):
 //!     [`Log::append`](quorate_machine::log::Log::append) on RocksDB updates the in-memory tail,
@@ -45,8 +45,9 @@
 //!     queue, writes one batch, syncs once, and completes.
 //! 13. `crates/raft/src/state_machine.rs` (`apply`, `apply_chunk`): receives the committed entries,
 //!     and sends the outcomes back.
-//! 14. `crates/machine/src/replica.rs` (`apply`): [`Replica::apply`](quorate_machine::Replica)
-//!     makes one batch of data, sessions, applied index, revision and clock.
+//! 14. `crates/machine/src/replica_state.rs` (`apply`):
+//!     [`ReplicaState::apply`](quorate_machine::ReplicaState) makes one batch of data, sessions,
+//!     applied index, revision and clock.
 //! 15. `crates/machine/src/kv.rs` (`apply`, `apply_stamped`):
 //!     [`KvMachine`](quorate_machine::KvMachine) checks the session, then epoch and condition, and
 //!     writes the record with the next revision as its version.
@@ -58,12 +59,18 @@
 //!
 //! # Leaves
 //!
+//! A leaf is called, returns a value, and never calls back into the main line. Its documentation is
+//! enough to follow the main line.
+//!
 //! * `crates/router/src/map_cache.rs` (`MapCache`): the map, fetched again when it proves wrong.
+//! * `crates/router/src/slot.rs` (`take_slot`): a place in the session, which is opened if
+//!   necessary.
 //! * `crates/router/src/session.rs` (`Session`, `Slot`): a stamp: session, sequence, lowest
 //!   outstanding sequence.
 //! * `crates/router/src/search.rs` (`pick`, `after`): the next node to try, and the meaning of a
 //!   failed attempt.
 //! * `crates/router/src/recovery.rs` (`recover`): the pause or map refresh between two attempts.
+//! * `crates/client/src/grpc/stream.rs` (`connect`, `read`): the hellos, then the replies.
 //! * `crates/client/src/grpc/link.rs` (`submit`, `deliver`): a ticket for the reply; the line
 //!   between "certainly not applied" and "may be applied".
 //! * `crates/control/src/parts.rs` (`split`): the requests of a frame by shard and kind.
@@ -72,9 +79,13 @@
 //! * `crates/raft/src/batch_delay.rs` (`BatchDelay`): how long a batch waits for clients that were
 //!   just answered.
 //! * `crates/raft/src/soft_state.rs` (`SoftState`): role, term and leader, cached.
+//! * `crates/rocks/src/log/replica_log.rs` (`ReplicaLog`): one replica's extent and tail in memory.
+//! * `crates/rocks/src/log/batch.rs` (`add`): operations as one RocksDB batch.
+//! * `crates/rocks/src/state/batch.rs` (`encode`): a batch of the state as one RocksDB batch.
 //! * `crates/rocks/src/log/queue.rs` (`push`, `drain`): the operations that share the next sync.
 //! * `crates/machine/src/sessions.rs` (`admit`, `remember`): whether a stamp is new, done, or
 //!   unknown.
+//! * `crates/machine/src/record.rs` (`apply_write`): a write's condition, and the record it makes.
 //! * `crates/machine/src/draft.rs` (`Draft`): the batch under construction, readable.
 //!
 //! # Beside it: replication

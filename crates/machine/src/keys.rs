@@ -6,6 +6,7 @@
 //!     'T' | replica u64               ->  empty     tombstone: destroyed, the id is never reused
 //!     'V' | replica u64               ->  Vote
 //!     'C' | replica u64               ->  LogId     committed, a hint that may lag
+//!     'D' | replica u64               ->  empty     doubtful: it lost confirmed entries
 //!     'P' | replica u64               ->  LogId     the last purged entry
 //!     'L' | replica u64 | index u64   ->  Entry
 //!
@@ -31,6 +32,8 @@ use quorate_types::{ReplicaId, SessionId};
 pub enum LogSpace {
     /// The committed log id.
     Committed = b'C',
+    /// The replica is doubtful: it lost entries that it had confirmed.
+    Doubtful = b'D',
     /// An entry; the only space whose keys contain an index.
     Entry = b'L',
     /// The last purged log id.
@@ -44,8 +47,15 @@ pub enum LogSpace {
 }
 
 /// All spaces of the log database, in byte order.
-pub const LOG_SPACES: [LogSpace; 6] =
-    [LogSpace::Committed, LogSpace::Entry, LogSpace::Purged, LogSpace::Replica, LogSpace::Tombstone, LogSpace::Vote];
+pub const LOG_SPACES: [LogSpace; 7] = [
+    LogSpace::Committed,
+    LogSpace::Doubtful,
+    LogSpace::Entry,
+    LogSpace::Purged,
+    LogSpace::Replica,
+    LogSpace::Tombstone,
+    LogSpace::Vote,
+];
 
 /// Length of a log key without an index, in bytes.
 const LOG_KEY_BYTES: usize = 9;
@@ -271,6 +281,7 @@ mod log_key_tests {
         assert_eq!(log_key(LogSpace::Tombstone, replica).to_vec(), bytes(b'T'));
         assert_eq!(log_key(LogSpace::Vote, replica).to_vec(), bytes(b'V'));
         assert_eq!(log_key(LogSpace::Committed, replica).to_vec(), bytes(b'C'));
+        assert_eq!(log_key(LogSpace::Doubtful, replica).to_vec(), bytes(b'D'));
         assert_eq!(log_key(LogSpace::Purged, replica).to_vec(), bytes(b'P'));
         let entry = [bytes(b'L'), vec![0, 0, 0, 0, 0, 0, 0x12, 0x34]].concat();
         assert_eq!(log_entry_key(replica, 0x1234).to_vec(), entry);

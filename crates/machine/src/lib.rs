@@ -8,7 +8,7 @@
 //! ```text
 //!        raft (adapts both to openraft)
 //!          │                       │
-//!   log::Log (trait)        Replica<M>           applies entries: one batch = data + head
+//!   log::Log (trait)        ReplicaState<M>      applies entries: one batch = data + head
 //!    ├ RocksLog (rocks)      │    └ M: Machine (KvMachine here; the topology has its own)
 //!    └ MemoryLog            state::State (trait)
 //!                            ├ RocksState (rocks)
@@ -26,7 +26,7 @@ pub mod log;
 mod machine;
 pub mod rate_limiter;
 mod record;
-mod replica;
+mod replica_state;
 mod sessions;
 pub mod state;
 
@@ -34,5 +34,5 @@ pub use draft::Draft;
 pub use hash::{StateHash, state_hash};
 pub use kv::KvMachine;
 pub use machine::{Machine, Reply};
-pub use replica::Replica;
-pub use sessions::{OUTSTANDING_MAX, SESSION_IDLE_MS_MAX, SESSIONS_MAX};
+pub use replica_state::ReplicaState;
+pub use sessions::{SESSION_IDLE_MS_MAX, SESSION_SEQUENCES_MAX, SESSIONS_MAX};

@@ -1,15 +1,15 @@
 //! The state machine: pure code that applies committed entries to a replica's state.
 //!
 //! ```text
-//!   entries ─→ Replica<M> ── per entry ─→ M::apply(at, proposal, Draft) ─→ replies
+//!   entries ─→ ReplicaState<M> ── per entry ─→ M::apply(at, proposal, Draft) ─→ replies
 //!                  │                      Draft: the state plus all earlier changes of the batch
 //!                  └─ one Batch: all changes + Head (applied index, revision, clock, arc)
 //!                                [+ membership]
 //! ```
 //!
 //! Applying is deterministic: no clock, no randomness, no map iteration order. A refusal is a
-//! reply; every other failure stops the node. Read `draft` next, then `replica`, then `kv`, the
-//! machine of a shard.
+//! reply; every other failure stops the node. Read `draft` next, then `replica_state`, then `kv`,
+//! the machine of a shard.
 
 use bytes::Bytes;
 use quorate_types::{LogId, Outcome, topology};
@@ -18,8 +18,8 @@ use crate::draft::Draft;
 use crate::state::StateError;
 
 /// The meaning of a group's log: a shard's key-value machine or the topology's. The closure passed
-/// to [`Replica::open`](crate::Replica::open) creates the instances from the replica's state, so a
-/// machine may hold handles to the outside.
+/// to [`ReplicaState::open`](crate::ReplicaState::open) creates the instances from the replica's
+/// state, so a machine may hold handles to the outside.
 ///
 /// # To be correct
 /// * All state that later replies depend on must go through the [`Draft`]: after a crash or a

@@ -1,9 +1,18 @@
-//! A rate limit shared by all snapshots of a node; one instance for writing their files, one for
-//! sending them.
+//! The pace of snapshots: a rate limit shared by all snapshots of a node, one instance for writing
+//! their files and one for sending them.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+/// The rate of all snapshots that a node sends, in bytes per second, while it has no users: for the
+/// network, for the disks at both ends, and before that for writing the files.
+pub const RATE_MAX: u64 = 200 << 20;
+/// After a pause, this much time's worth of bytes passes without waiting.
+pub const RATE_BURST: Duration = Duration::from_millis(100);
+/// Files of snapshots are synced in pieces of this size while they are written or received. One
+/// sync of a whole file would delay all other syncs of the disk.
+pub const SYNC_BYTES: u64 = 4 << 20;
 
 /// Limits bytes to a steady rate. Pure except for a lock: the caller passes the current time, and
 /// sleeps.
@@ -34,7 +43,7 @@ impl RateLimiter {
     /// Reserves `bytes` and returns the time to wait before they may pass.
     pub fn reserve(&self, bytes: usize, now: Instant) -> Duration {
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.load(Ordering::Relaxed) as f64);
-        let mut paid_at = self.paid_at.lock().expect("no panic happens under this lock");
+        let mut paid_at = self.paid_at.lock().expect("only a broken invariant poisons this lock");
         let paid = paid_at.map_or(now, |at| at.max(now)) + cost;
         *paid_at = Some(paid);
         paid.saturating_duration_since(now).saturating_sub(self.burst)

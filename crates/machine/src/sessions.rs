@@ -31,7 +31,7 @@ use crate::state::{StateError, View};
 /// state.
 pub const SESSIONS_MAX: usize = 1024;
 /// Maximum number of sequences above a session's lowest, so of outcomes that it keeps.
-pub const OUTSTANDING_MAX: u64 = 4096;
+pub const SESSION_SEQUENCES_MAX: u64 = 4096;
 /// Idle time, by the shard's clock, for which a session is kept unless others need its place.
 pub const SESSION_IDLE_MS_MAX: u64 = 10 * 60 * 1000;
 /// Maximum number of idle sessions that one entry evicts, which bounds the entry's work. The next
@@ -56,7 +56,7 @@ pub(super) enum Admission {
     Unknown,
     /// The sequence is below the session's lowest.
     Forgotten,
-    /// The sequence is [`OUTSTANDING_MAX`] or more above the session's lowest.
+    /// The sequence is [`SESSION_SEQUENCES_MAX`] or more above the session's lowest.
     TooFar,
 }
 
@@ -64,8 +64,8 @@ pub(super) enum Admission {
 ///
 /// # Invariants
 /// * `by_use` contains each session of `sessions` exactly once, under its last use.
-/// * There are at most [`SESSIONS_MAX`] sessions, each with at most [`OUTSTANDING_MAX`] outcomes,
-///   all at or above its `lowest`.
+/// * There are at most [`SESSIONS_MAX`] sessions, each with at most [`SESSION_SEQUENCES_MAX`]
+///   outcomes, all at or above its `lowest`.
 /// * Between two entries, the table in memory equals the one that [`Sessions::open`] would read
 ///   (held by the test `replies_and_state_depend_on_the_log_alone`).
 pub(super) struct Sessions {
@@ -168,7 +168,7 @@ impl Sessions {
             Admission::Forgotten
         } else if let Some(outcome) = session.outcomes.get(&stamp.sequence) {
             Admission::Done(*outcome)
-        } else if stamp.sequence - session.lowest >= OUTSTANDING_MAX {
+        } else if stamp.sequence - session.lowest >= SESSION_SEQUENCES_MAX {
             Admission::TooFar
         } else {
             Admission::New
@@ -180,7 +180,7 @@ impl Sessions {
         let session = self.sessions.get_mut(&stamp.session).expect("an admitted write has a session");
         let first = session.outcomes.insert(stamp.sequence, outcome).is_none();
         assert!(first, "sequence {} of session {} is done once", stamp.sequence, stamp.session);
-        assert!(session.outcomes.len() as u64 <= OUTSTANDING_MAX, "session {} is bounded", stamp.session);
+        assert!(session.outcomes.len() as u64 <= SESSION_SEQUENCES_MAX, "session {} is bounded", stamp.session);
         self.entry.touched.entry(stamp.session).or_default().push((stamp.sequence, outcome));
     }
 
@@ -202,7 +202,7 @@ impl Sessions {
 
     /// Removes a session and deletes its records.
     fn evict(&mut self, id: SessionId, draft: &mut Draft<'_>) {
-        let session = self.sessions.remove(&id).expect("what is evicted is in the table");
+        let session = self.sessions.remove(&id).expect("an evicted session is in the table");
         self.by_use.remove(&(session.used, id));
         self.entry.touched.remove(&id);
         for (_, index) in session.records.older.into_iter().chain(session.records.newest) {

@@ -1,5 +1,5 @@
 //! Tests of the machine and its replica that need no disk.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 #[path = "support/state.rs"]
 mod state_support;
@@ -15,7 +15,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use quorate_machine::keys::Space;
 use quorate_machine::state::{Batch, MemoryState, Pinned, State, StateError, View, Visit};
-use quorate_machine::{Draft, Machine, Replica, Reply};
+use quorate_machine::{Draft, Machine, ReplicaState, Reply};
 use quorate_types::peer::SnapshotMeta;
 use quorate_types::state::{Head, StoredMembership};
 use quorate_types::{Command, Condition, Entry, LogId, Outcome, ReplicaId};
@@ -131,8 +131,17 @@ impl State for Counting {
     fn pin(&self, replica: ReplicaId) -> Result<Box<dyn Pinned>, StateError> {
         self.state.pin(replica)
     }
-    fn install(&self, replica: ReplicaId, files: &[PathBuf], meta: &SnapshotMeta) -> Result<(), StateError> {
-        self.state.install(replica, files, meta)
+    fn verify(
+        &self,
+        replica: ReplicaId,
+        files: &[PathBuf],
+        meta: &SnapshotMeta,
+        progress: &mut dyn FnMut(),
+    ) -> Result<(), StateError> {
+        self.state.verify(replica, files, meta, progress)
+    }
+    fn install(&self, replica: ReplicaId, files: &[PathBuf]) -> Result<(), StateError> {
+        self.state.install(replica, files)
     }
     fn destroy(&self, replica: ReplicaId) -> Result<(), StateError> {
         self.state.destroy(replica)
@@ -229,7 +238,7 @@ fn machine_publishes_after_changes_are_visible() {
     let seen = Arc::new(AtomicUsize::new(0));
     let opened = Arc::new(AtomicUsize::new(0));
     let (in_state, in_seen, in_opened) = (state.clone(), seen.clone(), opened.clone());
-    let mut replica = Replica::open(state.clone(), REPLICA, move |_, _| {
+    let mut replica = ReplicaState::open(state.clone(), REPLICA, move |_, _| {
         in_opened.fetch_add(1, Ordering::Relaxed);
         Ok(Publishing { state: in_state.clone(), seen: in_seen.clone() })
     })

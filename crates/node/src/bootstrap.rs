@@ -22,13 +22,15 @@ use quorate_proto::admin::{InitClusterRequest, InitClusterResponse, NodeStatus};
 use quorate_topology::{SHARDS_MAX, bootstrap_shards, plan_bootstrap};
 use quorate_types::topology::{Bootstrap, ClusterInfo, Command, NodeAddresses, NodeInfo, NodeState, Outcome};
 use quorate_types::{ClusterId, HostPort, NodeId};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::info;
 
 use crate::fatal::fail_stop;
+use crate::life::Life;
 use crate::member::Member;
 use crate::node::Node;
-use crate::peer::{PeerCaller, get_node};
+use crate::peer::{PeerCaller, get_node, get_nodes};
 use crate::refusal::Refusal;
 use crate::tasks::enter_cluster;
 
@@ -39,19 +41,27 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// half-way.
 pub(crate) async fn init(node: Arc<Node>, request: InitClusterRequest) -> Result<InitClusterResponse, Refusal> {
     let wanted = Wanted::check(request)?;
-    finish(async move { bootstrap(&node, wanted).await }).await
+    let life = node.life.clone();
+    finish(&life, async move { bootstrap(&node, wanted).await }).await
 }
 
 /// Serves `Bootstrap`: records another node's order to bootstrap a cluster with this node.
 pub(crate) async fn accept(node: Arc<Node>, order: Bootstrap) -> Result<Bootstrap, Refusal> {
-    finish(async move { accept_order(&node, order).await }).await
+    let life = node.life.clone();
+    finish(&life, async move { accept_order(&node, order).await }).await
 }
 
-/// Runs to completion, even if the caller stops waiting.
+/// Runs to completion, even if the caller stops waiting; ends early only if the node closes.
 async fn finish<T: Send + 'static>(
+    life: &Life,
     work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
 ) -> Result<T, Refusal> {
-    tokio::spawn(work).await.unwrap_or_else(|e| Err(Refusal::Unavailable(format!("the node stopped meanwhile: {e}"))))
+    let (done, result) = oneshot::channel();
+    life.spawn(async move {
+        // An error means that the caller stopped waiting.
+        let _ = done.send(work.await);
+    });
+    result.await.unwrap_or_else(|_| Err(Refusal::Unavailable("the node stopped meanwhile".to_owned())))
 }
 
 async fn bootstrap(node: &Arc<Node>, wanted: Wanted) -> Result<InitClusterResponse, Refusal> {
@@ -79,7 +89,7 @@ async fn bootstrap(node: &Arc<Node>, wanted: Wanted) -> Result<InitClusterRespon
     }
     let published = timeout(START_TIMEOUT, member.store().feed.first()).await;
     published.map_err(|_| {
-        Refusal::Unavailable("the cluster is bootstrapped, but this node has not heard of it yet".into())
+        Refusal::Unavailable("the cluster is bootstrapped, but this node has not received its topology yet".into())
     })?;
     info!(cluster = cluster_id, already, "cluster bootstrapped");
     Ok(InitClusterResponse { cluster_id, already })
@@ -151,7 +161,7 @@ impl Wanted {
             return Ok(());
         }
         Err(Refusal::AlreadyExists(format!(
-            "this node belongs to {}; asked for were the nodes {} with {} replicas and {} shards",
+            "this node belongs to {}; the request names the nodes {} with {} replicas and {} shards",
             describe(bootstrap),
             self.nodes.join(", "),
             self.replicas,
@@ -162,7 +172,7 @@ impl Wanted {
     /// Asks every node for its status, and makes the order. Only the first of the nodes does so:
     /// two orders for one set of nodes are never made concurrently.
     async fn plan(&self, node: &Node) -> Result<Bootstrap, Refusal> {
-        let answers = join_all(self.nodes.iter().map(async |address| (address, get_node(address).await))).await;
+        let answers = get_nodes(self.nodes.iter()).await;
         let mut statuses = Vec::with_capacity(answers.len());
         for (address, answer) in answers {
             let status = answer.map_err(|reason| {
@@ -174,12 +184,14 @@ impl Wanted {
         }
         if !statuses.iter().any(|(_, status)| status.client_address == node.addresses.client) {
             let own = &node.addresses.client;
-            return Err(Refusal::Invalid(format!("this node, {own}, is not one of the nodes named; ask one of them")));
+            return Err(Refusal::Invalid(format!(
+                "this node, {own}, is not in the request; send the request to one of its nodes"
+            )));
         }
         let (first, status) = &statuses[0];
         if status.client_address != node.addresses.client {
             return Err(Refusal::Precondition(format!(
-                "a cluster is made by the first of its nodes: ask the one at {first}"
+                "only the first node bootstraps a cluster: send the request to {first}"
             )));
         }
         if let Some((address, status)) = statuses.iter().find(|(_, status)| !status.cluster_id.is_empty()) {
@@ -260,7 +272,7 @@ async fn distribute(node: &Node, bootstrap: &Bootstrap) -> Result<(), Refusal> {
     for answer in answers.await {
         answer.map_err(|(at, reason)| {
             Refusal::Unavailable(format!(
-                "node {} (peer address {}) has not confirmed: {reason}; put that right and run the same command again",
+                "node {} (peer address {}) has not confirmed: {reason}; fix the cause and run the same command again",
                 at.client, at.peer
             ))
         })?;
@@ -301,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_cluster_is_refused_by_name() {
+    fn impossible_cluster_is_refused_by_name() {
         let three = ["a:1", "b:1", "c:1"];
         let cases = [
             (wanted(&three, 2, 16), "2 replicas are not possible"),
@@ -321,7 +333,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_same_again_is_recognised_in_any_order_and_another_set_is_refused() {
+    async fn repeated_request_is_recognised_in_any_order_and_other_nodes_are_refused() {
         let recorded = bootstrap(&["a:1", "b:1", "c:1"]);
         let check = async |nodes: &[&str], replicas, shards| {
             wanted(nodes, replicas, shards).unwrap().check_same(&recorded).await
@@ -330,7 +342,7 @@ mod tests {
         // No process listens on port 9 of the loopback interface: the name stands for itself.
         let refusal = check(&["a:1", "b:1", "127.0.0.1:9"], 3, 16).await.unwrap_err();
         assert!(refusal.to_string().contains("of the nodes a:1, b:1, c:1 with 3 replicas"), "{refusal}");
-        assert!(refusal.to_string().contains("asked for were the nodes 127.0.0.1:9, a:1, b:1"), "{refusal}");
+        assert!(refusal.to_string().contains("the request names the nodes 127.0.0.1:9, a:1, b:1"), "{refusal}");
         for (replicas, shards) in [(1, 16), (3, 8)] {
             let refusal = check(&["a:1", "b:1", "c:1"], replicas, shards).await.unwrap_err();
             assert!(matches!(refusal, Refusal::AlreadyExists(_)), "{refusal}");
@@ -338,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_for_others_is_not_recorded() {
+    fn bootstrap_of_other_nodes_is_not_recorded() {
         let order = bootstrap(&["a:1", "b:1", "c:1"]);
         let own = order.nodes[1].addresses.clone();
         assert_eq!(own_id(&order, &own).unwrap(), NodeId(2));

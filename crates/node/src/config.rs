@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn who_listens_everywhere_must_say_where_it_is_reached() {
+    fn listening_everywhere_requires_an_advertised_address() {
         let bound = |text: &str| -> SocketAddr { text.parse().unwrap() };
         let all = [bound("127.0.0.1:1"), bound("0.0.0.0:2"), bound("127.0.0.1:3")];
         let refusal = advertised_addresses(&NodeAddresses::default(), all).unwrap_err().to_string();

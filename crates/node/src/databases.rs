@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use quorate_control::store::sweep;
-use quorate_control::throttle::{RATE_BURST, RATE_MAX};
 use quorate_machine::log::LogError;
-use quorate_machine::rate_limiter::RateLimiter;
+use quorate_machine::rate_limiter::{RATE_BURST, RATE_MAX, RateLimiter};
 use quorate_machine::state::StateError;
 use quorate_rocks::{LogOptions, RocksLog, RocksState, StateOptions};
 

@@ -1,8 +1,10 @@
 //! The free space of the node's disk, and the reserve below which puts are refused.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use quorate_raft::Room;
 use tracing::{info, warn};
 
 /// The default reserve, in bytes: room to purge the log and to compact.
@@ -51,6 +53,20 @@ impl Disk {
     /// Whether there is less free space than the reserve.
     pub(crate) fn is_full(&self) -> bool {
         self.free_bytes() < self.reserve.load(Ordering::Relaxed)
+    }
+
+    /// Free space above the reserve in bytes, as last measured.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        self.free_bytes().saturating_sub(self.reserve.load(Ordering::Relaxed))
+    }
+
+    /// Measures the room of the file system of `path` whenever it is asked for.
+    pub(crate) fn room(self: &Arc<Self>, path: PathBuf) -> Room {
+        let disk = self.clone();
+        Arc::new(move || {
+            disk.look(&path);
+            disk.room_bytes()
+        })
     }
 
     /// Free space in bytes, as last measured.

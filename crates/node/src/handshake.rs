@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mismatch_says_what_does_not_match() {
+    fn mismatch_names_the_differing_field() {
         let other = hello(ClusterId(0xc2), NodeId(1), NodeId(2));
         let refusal = check_peer(Some(other), OWN).unwrap_err();
         assert!(refusal.to_string().contains("not to cluster 000000000000000000000000000000c2"), "{refusal}");

@@ -27,6 +27,7 @@ impl Host for Process {
         Vitals {
             uptime_ms: self.life.uptime_ms(),
             disk_free_bytes: self.disk.free_bytes(),
+            disk_room_bytes: self.disk.room_bytes(),
             disk_full: self.disk.is_full(),
             is_stopping: self.life.is_stopping(),
         }

@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use quorate_control::peers::WATCH_WAIT;
 use quorate_control::{PeerAddress, PeerError, ProposeError, Proposer};
 use quorate_types::topology::{Command, Identity, NodeAddresses, NodeState, Outcome, Topology};
@@ -20,7 +19,7 @@ use crate::data_dir::DataDirError;
 use crate::fatal::fail_stop;
 use crate::handshake;
 use crate::node::Node;
-use crate::peer::{GrpcPeers, PeerCaller, PeerTransport, get_node};
+use crate::peer::{GrpcPeers, PeerCaller, PeerTransport, get_nodes};
 use crate::tasks::enter_cluster;
 
 /// Why this node has not joined yet. It tries again in each case.
@@ -115,7 +114,7 @@ async fn running_cluster(node: &Node) -> Result<Option<(ClusterId, String)>, Joi
 /// The configured nodes that are in a cluster: client address, cluster, peer address.
 async fn clusters_of(node: &Node) -> Vec<(String, ClusterId, String)> {
     let others = node.config.join.iter().filter(|address| **address != node.addresses.client);
-    let answers = join_all(others.map(async |address| (address, get_node(address).await))).await;
+    let answers = get_nodes(others).await;
     let in_cluster = answers.into_iter().filter_map(|(address, answer)| {
         let status = answer.inspect_err(|reason| debug!(address, %reason, "no answer")).ok()?;
         let cluster = status.cluster_id.parse().ok()?;

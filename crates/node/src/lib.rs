@@ -1,5 +1,5 @@
-//! The server: one node of a cluster, from its ports down to its Raft groups. It is deliberately not
-//! a router: a request for another node is answered with a hint and never forwarded.
+//! The server: one node of a cluster, from its ports down to its Raft groups. It is deliberately
+//! not a router: a request for another node is answered with a hint and never forwarded.
 //!
 //! ```text
 //!   client port                  peer port                       ops port
@@ -23,6 +23,7 @@ mod listeners;
 mod node;
 mod servers;
 mod tasks;
+mod upkeep;
 
 mod ops;
 mod service;

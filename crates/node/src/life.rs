@@ -1,9 +1,16 @@
 //! The phases of a running node: serving, stopping, draining, closed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+/// How long a closing node waits for requests after its replicas have stopped: only a client that
+/// reads no replies delays one longer.
+const REQUESTS_MAX: Duration = Duration::from_secs(2);
 
 /// The phases of a running node, and the tasks that end with it. Phases only move forward.
 pub(crate) struct Life {
@@ -12,6 +19,7 @@ pub(crate) struct Life {
     draining: CancellationToken,
     closed: CancellationToken,
     tasks: TaskTracker,
+    requests: TaskTracker,
 }
 
 impl Life {
@@ -23,6 +31,7 @@ impl Life {
             draining: CancellationToken::new(),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            requests: TaskTracker::new(),
         }
     }
 
@@ -35,6 +44,14 @@ impl Life {
                 () = task => {}
             }
         });
+    }
+
+    /// Runs a request on a task of its own. It must end by itself after the replicas have stopped.
+    pub(crate) fn spawn_request<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.requests.spawn(request)
     }
 
     /// Milliseconds since the node started.
@@ -79,8 +96,37 @@ impl Life {
         self.tasks.wait().await;
     }
 
+    /// Waits for the requests in progress, for at most 2 s. The replicas have stopped.
+    pub(crate) async fn requests_ended(&self) {
+        self.requests.close();
+        if timeout(REQUESTS_MAX, self.requests.wait()).await.is_err() {
+            warn!(requests = self.requests.len(), "requests are still in progress, their clients get no answer");
+        }
+    }
+
     /// Waits until the node has closed its streams to other nodes.
     pub(crate) async fn closed(&self) {
         self.closed.cancelled().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    /// Shows that a closing node waits for its requests, and not for one that never ends.
+    #[tokio::test(start_paused = true)]
+    async fn closing_node_waits_for_requests() {
+        let life = Life::begin();
+        let last = Duration::from_millis(300);
+        life.spawn_request(sleep(last));
+        let began = Instant::now();
+        life.requests_ended().await;
+        assert_eq!(began.elapsed(), last);
+        life.spawn_request(std::future::pending::<()>());
+        life.requests_ended().await;
+        assert!(began.elapsed() >= last + REQUESTS_MAX);
     }
 }

@@ -7,6 +7,7 @@ use quorate_machine::rate_limiter::RateLimiter;
 use quorate_machine::state::StateError;
 
 use crate::databases::{Databases, close};
+use crate::life::Life;
 use crate::peer::PeerTransport;
 
 /// A node that is in a cluster.
@@ -27,13 +28,15 @@ impl Member {
 
     /// Proposes topology commands in this node's name.
     pub(crate) fn proposer(&self) -> Proposer<'_> {
-        Proposer::of_node(&self.plane.store, &*self.plane.peers)
+        Proposer::of_node(&self.plane)
     }
 
-    /// Stops the replicas, makes everything durable and closes the databases.
-    pub(crate) async fn close(self: Arc<Self>) -> Result<(), StateError> {
+    /// Stops the replicas, waits for requests in progress, makes everything durable and closes the
+    /// databases.
+    pub(crate) async fn close(self: Arc<Self>, life: &Life) -> Result<(), StateError> {
         self.store().stop().await;
         self.transport.shutdown().await;
+        life.requests_ended().await;
         let databases = Databases { log: self.store().log.clone(), state: self.store().state.clone() };
         drop(self);
         close(databases).await

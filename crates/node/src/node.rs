@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   alone ──(Bootstrap: an order to bootstrap a cluster that names this node)──┐
-//!     │                                                                        ├─→ member, for good
-//!     └─────(join: an existing cluster gave this node an id)───────────────────┘
+//!     │                                                                        ├─→ member,
+//!     └─────(join: an existing cluster gave this node an id)───────────────────┘   for good
 //! ```
 
 use std::sync::Arc;
@@ -46,14 +46,14 @@ pub(crate) struct Node {
 impl Node {
     /// A node that is in no cluster yet.
     pub(crate) fn new(config: NodeConfig, addresses: NodeAddresses, data: DataDir) -> Arc<Self> {
-        let disk = Disk::new(config.limits.disk_reserve_bytes);
+        let disk = Arc::new(Disk::new(config.limits.disk_reserve_bytes));
         disk.look(data.path());
         Arc::new(Node {
             config,
             addresses,
-            staging: Staging::new(data.staging()),
+            staging: Staging::new(data.staging(), disk.room(data.path().to_owned())),
             data: Arc::new(data),
-            disk: Arc::new(disk),
+            disk,
             deciding: Mutex::new(()),
             life: Arc::new(Life::begin()),
             entering: Mutex::new(()),

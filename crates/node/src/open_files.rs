@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_allows_is_taken() {
+    fn limit_is_raised_as_far_as_the_system_allows() {
         let before = getrlimit(Resource::Nofile);
         claim();
         let after = getrlimit(Resource::Nofile);

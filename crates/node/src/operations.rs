@@ -3,46 +3,72 @@
 
 use std::time::Duration;
 
+use quorate_control::Proposed;
+use quorate_control::proposer::try_out as try_out_here;
 use quorate_raft::OrderError;
-use quorate_topology::{Progress, possible_moves};
+use quorate_topology::{ClusterState, Progress, check_room, possible_moves};
 use quorate_types::operation::{Intent, Operation, OperationId, PlannedMove};
 use quorate_types::report::OrderKind;
 use quorate_types::topology::{Command, Outcome};
-use quorate_types::{NodeId, ShardId};
+use quorate_types::{NodeId, Rejection, ShardId};
 
 use crate::member::Member;
 use crate::refusal::Refusal;
 
-/// How long the topology group may take.
-const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the confirmation may take that this node leads the topology group.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the topology group may take to record an operation.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a leader transfer may take.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// An operator's request to start an operation.
+pub(crate) struct OperationRequest {
+    /// The goal of the operation.
+    pub(crate) intent: Intent,
+    /// The revision of the topology that it was planned on; 0 accepts any.
+    pub(crate) planned_on: u64,
+    /// The typed address of a dead node; empty if it was not typed.
+    pub(crate) confirm: String,
+}
+
+impl OperationRequest {
+    fn command(self, member: &Member) -> Command {
+        let OperationRequest { intent, planned_on, confirm } = self;
+        Command::StartOperation { intent, planned_on, confirm, now_ms: member.plane.clock.now_ms() }
+    }
+}
+
 /// Starts an operation. Returns its id and whether it was running already; none if there is nothing
 /// to do.
-pub(crate) async fn start(
-    member: &Member,
-    intent: Intent,
-    planned_on: u64,
-) -> Result<Option<(OperationId, bool)>, Refusal> {
-    let command = Command::StartOperation { intent, planned_on, now_ms: member.plane.clock.now_ms() };
-    propose(member, command).await.map(started)
+pub(crate) async fn start(member: &Member, request: OperationRequest) -> Result<Option<(OperationId, bool)>, Refusal> {
+    // Where another node leads the topology group, its planner holds a move without room.
+    if let Ok(cluster) = member.plane.confirmed_cluster().await {
+        check_move(member, &cluster, &request.intent)?;
+    }
+    propose(member, request.command(member)).await.map(started)
 }
 
 /// The outcome of starting an operation now, without proposing it. Only the leader of the topology
 /// group can tell.
 pub(crate) async fn try_out(
     member: &Member,
-    intent: Intent,
-    planned_on: u64,
+    request: OperationRequest,
 ) -> Result<Option<(OperationId, bool)>, Refusal> {
-    let cluster = member.plane.confirmed_cluster(CONFIRM_TIMEOUT).await?;
-    match cluster.outcome_of(&Command::StartOperation { intent, planned_on, now_ms: member.plane.clock.now_ms() }) {
-        Outcome::Refused(reason) => Err(Refusal::Precondition(reason)),
-        outcome => Ok(started(outcome)),
+    let cluster = member.plane.confirmed_cluster().await?;
+    check_move(member, &cluster, &request.intent)?;
+    match try_out_here(&member.plane, &request.command(member)).await? {
+        Proposed::Outcome(Outcome::Refused(reason)) => Err(Refusal::Precondition(reason)),
+        Proposed::Outcome(outcome) => Ok(started(outcome)),
+        Proposed::NotLeader(leader) => Err(Rejection::NotLeader { leader }.into()),
+        Proposed::NotYet(reason) => Err(Refusal::NotYet(reason)),
     }
+}
+
+/// Refuses a move whose target has no room for the replica.
+fn check_move(member: &Member, cluster: &ClusterState, intent: &Intent) -> Result<(), Refusal> {
+    let Intent::Move { planned } = intent else { return Ok(()) };
+    check_room(cluster, &member.plane.reconciler.reports(), *planned).map_err(|no_space| {
+        Refusal::Precondition(format!("{no_space}; choose another node or free disk space: quorate node list"))
+    })
 }
 
 fn started(outcome: Outcome) -> Option<(OperationId, bool)> {
@@ -72,7 +98,7 @@ pub(crate) struct Listing {
 
 /// Lists the operations and their progress.
 pub(crate) async fn list(member: &Member) -> Result<Listing, Refusal> {
-    let cluster = member.plane.confirmed_cluster(CONFIRM_TIMEOUT).await?;
+    let cluster = member.plane.confirmed_cluster().await?;
     let with_progress = |operation: &Operation| (operation.clone(), member.plane.reconciler.progress(operation.id));
     let operations: Vec<(Operation, Progress)> = cluster.operations().map(with_progress).collect();
     let mut upkeep_waits = member.plane.reconciler.progress(OperationId::UPKEEP).waits;
@@ -83,7 +109,7 @@ pub(crate) async fn list(member: &Member) -> Result<Listing, Refusal> {
 /// The moves that would even out the replicas, without shards that an operation is moving, and the
 /// revision that they are planned on.
 pub(crate) async fn plan(member: &Member) -> Result<(u64, Vec<PlannedMove>), Refusal> {
-    let cluster = member.plane.confirmed_cluster(CONFIRM_TIMEOUT).await?;
+    let cluster = member.plane.confirmed_cluster().await?;
     let moves = possible_moves(&cluster).into_iter();
     let planned = moves.map(|wanted| PlannedMove { shard: wanted.shard, from: wanted.from, to: wanted.to });
     Ok((cluster.counters().revision, planned.collect()))
@@ -106,7 +132,7 @@ pub(crate) async fn transfer_leader(member: &Member, shard: ShardId, to: NodeId)
     let here = member.store().shards.get(shard);
     let group = here.ok_or_else(|| Refusal::NotFound(format!("this node has no replica of shard {shard}")))?;
     if !group.replica().is_leader() {
-        return Err(Refusal::Rejected(quorate_types::Rejection::NotLeader { leader: group.replica().leader() }));
+        return Err(Refusal::Rejected(Rejection::NotLeader { leader: group.replica().leader() }));
     }
     let order = OrderKind::TransferLeader(at.replica);
     let handed = member.store().groups.execute(shard.group(), order, TRANSFER_TIMEOUT).await;
@@ -117,7 +143,7 @@ pub(crate) async fn transfer_leader(member: &Member, shard: ShardId, to: NodeId)
 }
 
 async fn propose(member: &Member, command: Command) -> Result<Outcome, Refusal> {
-    match member.proposer().propose(&command, PROPOSE_TIMEOUT).await? {
+    match member.proposer().propose(&command, RECORD_TIMEOUT).await? {
         Outcome::Refused(reason) => Err(Refusal::Precondition(reason)),
         outcome => {
             member.plane.reconciler.kick();

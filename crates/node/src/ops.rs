@@ -28,11 +28,23 @@ async fn metrics(State(node): State<Arc<Node>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], telemetry::render()).into_response()
 }
 
-/// `ok`, or 503 and the reasons as JSON. `?verbose` lists all checks and further observations.
+/// `ok`, or 503 and the reasons as JSON. `?for=writes` asks in addition for a shard with a leader;
+/// `?verbose` lists all checks and further observations.
 async fn ready(State(node): State<Arc<Node>>, RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
+    let values = |name: &str| values(&query, name).collect::<Vec<_>>();
+    if let Some(unknown) = values("for").into_iter().find(|purpose| *purpose != "writes") {
+        let reason = format!("'for={}' is unknown; use for=writes\n", unknown.escape_debug());
+        return (StatusCode::BAD_REQUEST, reason).into_response();
+    }
     let mut found = readiness::check(&node);
+    if !values("for").is_empty() {
+        let writes = readiness::writes(&node);
+        found.ready &= writes.ok;
+        found.checks.push(writes);
+    }
     let status = if found.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    if query.is_some_and(|query| query.split('&').any(|word| word.split('=').next() == Some("verbose"))) {
+    if !values("verbose").is_empty() {
         found.checks.extend(readiness::notes(&node));
         return (status, Json(found)).into_response();
     }
@@ -42,4 +54,10 @@ async fn ready(State(node): State<Arc<Node>>, RawQuery(query): RawQuery) -> Resp
     let Readiness { ready, checks } = found;
     let reasons = checks.into_iter().filter(|check| !check.ok).collect();
     (status, Json(Readiness { ready, checks: reasons })).into_response()
+}
+
+/// The values of a parameter of the query; empty where the name stands alone.
+fn values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let pairs = query.split('&').map(|word| word.split_once('=').unwrap_or((word, "")));
+    pairs.filter(move |(key, _)| *key == name).map(|(_, value)| value)
 }

@@ -20,7 +20,7 @@ use crate::listeners::Listeners;
 use crate::node::Node;
 use crate::release::only_handle;
 use crate::servers::Servers;
-use crate::{join, open_files, tasks, telemetry};
+use crate::{join, open_files, tasks, telemetry, upkeep};
 
 /// How long a new connection may take to send its first bytes.
 const BEGINNING_MAX: Duration = Duration::from_secs(10);
@@ -56,7 +56,7 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Resu
 }
 
 async fn serve(node: &Arc<Node>, mut servers: Servers, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
-    node.life.spawn(tasks::measure_disk(node.clone()));
+    node.life.spawn(upkeep::measure_disk(node.clone()));
     let result = match tasks::enter_cluster(node).await {
         Ok(()) => tokio::select! {
             () = shutdown => Ok(()),
@@ -92,8 +92,8 @@ async fn stop(node: &Arc<Node>, servers: Servers) -> Result<(), NodeError> {
     node.life.stop();
     health.set(false).await;
     if let Some(member) = node.member() {
-        let kept = member.store().groups.transfer_leaderships(TRANSFER_ALL_MAX).await;
-        info!(kept, "leaderships transferred");
+        let still_led = member.store().groups.transfer_leaderships(TRANSFER_ALL_MAX).await;
+        info!(still_led, "leaderships transferred");
     }
     node.life.drain();
     end(client, DRAIN_MAX, "requests are still in flight, their clients get no answer").await;
@@ -101,7 +101,7 @@ async fn stop(node: &Arc<Node>, servers: Servers) -> Result<(), NodeError> {
     end(peer, CLOSE_MAX, "connections of other nodes are still open").await;
     end(ops, CLOSE_MAX, "connections of operators are still open").await;
     let closed = match node.leave() {
-        Some(member) => member.close().await.map_err(|e| NodeError::Disk(e.to_string())),
+        Some(member) => member.close(&node.life).await.map_err(|e| NodeError::Disk(e.to_string())),
         None => Ok(()),
     };
     only_handle(node, "node").await;

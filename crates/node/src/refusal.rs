@@ -5,7 +5,7 @@ use quorate_types::Rejection;
 use tonic::{Code, Status};
 
 /// The advice to the operator of a node that was removed from its cluster.
-pub(crate) const REMOVED: &str = "the node was removed from the cluster for good, and holds nothing any more: stop it; to use this \
+pub(crate) const REMOVED: &str = "the node was removed from the cluster for good and holds no data: stop it; to use this \
                                   machine again, start a node with an empty data directory";
 
 /// Why a call is refused, sorted by the caller's next step, which the message names.
@@ -35,6 +35,9 @@ pub(crate) enum Refusal {
     /// A shard or the topology group rejected it.
     #[error("{0}")]
     Rejected(#[from] Rejection),
+    /// The leader of the topology group cannot decide yet. Nothing was begun; try again.
+    #[error("{0}")]
+    NotYet(String),
     /// The node does not serve yet. Nothing was begun; ask another node, or try again.
     #[error("this node is starting: its data is not open yet")]
     Starting,
@@ -54,6 +57,7 @@ impl From<ProposeError> for Refusal {
         match error {
             ProposeError::OtherBootstrap => Refusal::AlreadyExists(error.to_string()),
             ProposeError::Rejected(rejection) => rejection.into(),
+            ProposeError::NotYet(reason) => Refusal::NotYet(reason),
             ProposeError::Unanswered { .. } => Refusal::Unavailable(error.to_string()),
         }
     }
@@ -70,7 +74,7 @@ impl From<Refusal> for Status {
             Refusal::Unavailable(_) => Code::Unavailable,
             // Nothing was begun. The code differs from that of a broken connection, which leaves it
             // open.
-            Refusal::Starting | Refusal::Stopping => Code::Aborted,
+            Refusal::NotYet(_) | Refusal::Starting | Refusal::Stopping => Code::Aborted,
             Refusal::Unknown(_) => Code::Unknown,
             Refusal::Rejected(rejection) => match rejection {
                 Rejection::NotLeader { .. } | Rejection::WrongShard { .. } => Code::Aborted,
@@ -91,7 +95,7 @@ mod tests {
     /// A call at a node that had just lost its leadership used to read as refused for good, and a
     /// transfer that was begun as one that was not.
     #[test]
-    fn what_can_be_tried_again_and_what_is_unknown_are_told_apart_from_refusals() {
+    fn transient_failures_and_unknown_outcomes_differ_from_refusals() {
         let code = |refusal: Refusal| Status::from(refusal).code();
         assert_eq!(code(Rejection::NotLeader { leader: None }.into()), Code::Aborted);
         assert_eq!((code(Refusal::Starting), code(Refusal::Stopping)), (Code::Aborted, Code::Aborted));

@@ -1,4 +1,5 @@
-//! Waits until shared handles are released, so that the node's successor finds their resources free.
+//! Waits until shared handles are released, so that the node's successor finds their resources
+//! free.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

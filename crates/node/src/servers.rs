@@ -24,10 +24,10 @@ use crate::{ops, readiness};
 
 /// How often gRPC health follows readiness.
 const HEALTH_TICK: Duration = Duration::from_millis(200);
-/// A silent client is pinged this often.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// A connection ends if a ping is not answered for this long.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A silent incoming connection is pinged this often.
+const INCOMING_PING_INTERVAL: Duration = Duration::from_secs(10);
+/// An incoming connection ends if a ping is not answered for this long.
+const INCOMING_PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The servers of a node's three ports.
 pub(crate) struct Servers {
@@ -94,8 +94,8 @@ fn server() -> Server {
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .http2_keepalive_interval(Some(INCOMING_PING_INTERVAL))
+        .http2_keepalive_timeout(Some(INCOMING_PING_TIMEOUT))
 }
 
 /// gRPC health: the node's readiness.

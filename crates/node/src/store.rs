@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate_control::Store;
 use quorate_machine::rate_limiter::RateLimiter;
-use quorate_raft::{Groups, LOG_RETAINED_ENTRIES, Options, Transport};
+use quorate_raft::{Groups, LOG_RETAINED_ENTRIES, Options, Room, Transport};
 use quorate_types::clock::SystemClock;
 use quorate_types::topology::Identity;
 
@@ -25,9 +25,14 @@ pub(crate) struct Opened {
     pub(crate) export_rate: Arc<RateLimiter>,
 }
 
-/// Opens the databases of the data directory, and this node's replica of the topology group if it
-/// has one.
-pub(crate) async fn open(config: &NodeConfig, data: &DataDir, identity: Identity) -> Result<Opened, NodeError> {
+/// Opens the databases of the data directory, whose disk has this room, and this node's replica of
+/// the topology group if it has one.
+pub(crate) async fn open(
+    config: &NodeConfig,
+    data: &DataDir,
+    room: Room,
+    identity: Identity,
+) -> Result<Opened, NodeError> {
     let bootstrap = data.bootstrap()?;
     let cached = data.topology()?;
     let (log, state) = (data.log(), data.state());
@@ -44,6 +49,7 @@ pub(crate) async fn open(config: &NodeConfig, data: &DataDir, identity: Identity
         node: identity.node,
         timing: config.timing,
         snapshot_dir: data.snapshots(),
+        room,
         log_retained_bytes_per_group: config.limits.log_retained_bytes_per_group,
         log_retained_bytes_per_node: config.limits.log_retained_bytes_per_node,
         log_retained_entries: LOG_RETAINED_ENTRIES,

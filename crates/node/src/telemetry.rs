@@ -76,6 +76,12 @@ pub(crate) fn refresh(node: &Node) {
         set("quorate_group_applied_index", status.applied_index.unwrap_or(0) as f64);
         set("quorate_group_log_bytes", status.log_bytes as f64);
         set("quorate_group_snapshots_installed", status.snapshots_installed as f64);
+        set("quorate_group_stalled_members", status.stalled.len() as f64);
+        set("quorate_group_doubtful", 0.0);
+    }
+    for (_, group) in member.store().groups.doubtful() {
+        let labels = [("node", own.clone()), ("group", group.to_string())];
+        gauge!("quorate_group_doubtful", &labels).set(1.0);
     }
 }
 
@@ -86,17 +92,32 @@ fn describe() {
     describe_gauge!("quorate_disk_below_reserve", "1 while the disk is below its reserve and puts are refused");
     describe_gauge!("quorate_uptime_seconds", "Time since the node started");
     describe_gauge!("quorate_log_queue_bytes", "Bytes that wait for the writer of the log");
-    describe_gauge!("quorate_snapshot_rate_bytes_per_second", "What snapshots may take: less while users wait");
+    describe_gauge!(
+        "quorate_snapshot_rate_bytes_per_second",
+        "Rate limit of snapshot transfers; lower while clients' requests are slow"
+    );
+    describe_counter!(
+        "quorate_snapshots_refused_total",
+        "Snapshots of this node that their receivers refused, by reason: busy, no_space, no_replica, bad, failed"
+    );
     describe_gauge!("quorate_topology_revision", "Revision of the topology that the node acts on");
     describe_gauge!(
         "quorate_group_has_leader",
-        "1 while the replica knows a leader of its group; group 0 is the topology"
+        "1 while the replica knows a leader of its group; group 0 is the topology group"
     );
     describe_gauge!("quorate_group_is_leader", "1 while the replica believes that it leads its group");
     describe_gauge!("quorate_group_term", "The replica's term");
     describe_gauge!("quorate_group_last_log_index", "Index of the last entry of the replica's log");
     describe_gauge!("quorate_group_applied_index", "Index of the last entry that the replica applied");
     describe_gauge!("quorate_group_log_bytes", "Bytes of log that the replica keeps");
+    describe_gauge!(
+        "quorate_group_stalled_members",
+        "Members of the group that are behind and made no progress for 30 s; 0 unless the replica leads"
+    );
+    describe_gauge!(
+        "quorate_group_doubtful",
+        "1 while a replica that lost log entries waits for its replacement; it takes no part in its group"
+    );
     describe_gauge!("quorate_group_snapshots_installed", "Snapshots that the replica installed since the node started");
 }
 
@@ -109,7 +130,7 @@ mod tests {
     /// A node from which a shard had moved away used to report the shard as leaderless until its
     /// restart.
     #[test]
-    fn gauges_of_a_replica_that_moved_away_stayed() {
+    fn gauges_of_a_moved_replica_disappear() {
         let recorder = recorder(Duration::from_millis(20));
         let handle = recorder.handle();
         let refresh = |group: &'static str| {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers, too")]
 
-use quorate_proto::admin::{CompactLogsRequest, HashShardRequest};
+use quorate_proto::admin::{CompactLogsRequest, HashShardRequest, Intent, StartOperationRequest};
 use quorate_types::topology::NodeAddresses;
 use quorate_types::{Key, KvAnswer, KvOperation, Outcome, ReadLevel, Rejection, Role};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use tonic::Code;
 mod support;
 use support::{KvStream, RunningNode, config, delete, eventually, get, put, route, value};
 
-/// Nodes sorted by client address, so that the first one is the one that founds.
+/// Nodes sorted by client address, so that the first one bootstraps.
 fn start(dirs: &[tempfile::TempDir]) -> Vec<RunningNode> {
     let mut configs: Vec<_> = dirs.iter().map(|dir| config(dir.path())).collect();
     configs.sort_by(|a, b| a.listen.client.cmp(&b.listen.client));
@@ -32,7 +32,7 @@ async fn at_leader(nodes: &[RunningNode], shard: u32, epoch: u64, operation: &Kv
                 answer => return Ok(answer),
             }
         }
-        Err("nobody leads")
+        Err("no node leads")
     })
     .await
 }
@@ -44,8 +44,8 @@ async fn session_at_leader(nodes: &[RunningNode], shard: u32, epoch: u64) -> quo
     }
 }
 
-/// The whole life of a cluster: bootstrapped once, written, read at both levels, a node stopped and started, all stopped and
-/// started; what was acknowledged stays.
+/// The whole life of a cluster: bootstrapped once, written, read at both levels, a node stopped and
+/// started, all stopped and started; acknowledged writes stay.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn three_nodes_from_nothing_through_restarts() {
     let dirs = dirs(3);
@@ -97,7 +97,7 @@ async fn three_nodes_from_nothing_through_restarts() {
         assert_eq!(value(&read).as_deref(), Some("hello"));
     }
 
-    // What a client does wrong.
+    // A faulty client.
     let leader = by.node;
     let mut streams: Vec<(u64, KvStream)> = Vec::new();
     let other = shard % 4 + 1;
@@ -125,14 +125,14 @@ async fn three_nodes_from_nothing_through_restarts() {
         let stray = stream.ask(other, epoch, get(&key, ReadLevel::Eventual)).await;
         assert!(matches!(stray, Err(Rejection::Invalid { .. })), "{stray:?}");
         let stray = stream.ask(other, epoch, put(&key, "astray", session, 9)).await;
-        assert!(matches!(stray, Err(Rejection::Invalid { .. })), "acknowledged, nobody could read it: {stray:?}");
+        assert!(matches!(stray, Err(Rejection::Invalid { .. })), "acknowledged, no client could read it: {stray:?}");
         let nowhere = stream.ask(99, epoch, get(&key, ReadLevel::Eventual)).await;
         assert_eq!(nowhere, Err(Rejection::WrongShard { shard: None }));
     }
     let refused = nodes[0].stream_to("00000000000000000000000000000001").await.err().unwrap();
     assert_eq!(refused.code(), Code::FailedPrecondition);
 
-    // A large frame: more bytes are asked for than one stream's replies may have at once.
+    // A large frame: it asks for more bytes than one stream's replies may have in flight.
     let at = streams.iter().position(|(id, _)| *id == leader.0).unwrap();
     let big = Key::new("big{greeting}").unwrap();
     let (big_shard, _) = route(&topology, &big);
@@ -170,7 +170,8 @@ async fn three_nodes_from_nothing_through_restarts() {
     assert_eq!(code, 200);
     assert!(verbose.contains("\"leaders\"") && verbose.contains("\"disk\""), "{verbose}");
 
-    // The leader stops: its streams end, the others go on, and it comes back with what it missed.
+    // The leader stops: its streams end, the others continue, and after its restart it has the
+    // writes that it missed.
     let gone = nodes.remove(at);
     let mut watching = gone.stream().await;
     let stopped = tokio::spawn(async move { gone.stop().await });
@@ -192,18 +193,35 @@ async fn three_nodes_from_nothing_through_restarts() {
     for node in nodes {
         configs.push(node.stop().await);
     }
-    let nodes: Vec<RunningNode> = configs.into_iter().map(RunningNode::start).collect();
+    let mut nodes: Vec<RunningNode> = configs.into_iter().map(RunningNode::start).collect();
     for node in &nodes {
         node.wait_ready().await;
     }
     let read = at_leader(&nodes, shard, epoch, &get(&key, ReadLevel::Strong)).await;
     assert_eq!(value(&read).as_deref(), Some("again"));
+
+    // A node alone still takes reads, but no writes: its shards lose their leaders.
+    let last = nodes.remove(0);
+    let ready_for_writes = async |expected| {
+        eventually("readiness for writes", async || match last.http("/readyz?for=writes").await {
+            (code, body) if code == expected => Ok(body),
+            (code, body) => Err(format!("{code} {body}")),
+        })
+        .await
+    };
+    assert_eq!(ready_for_writes(200).await, "ok\n");
+    assert_eq!(last.http("/readyz?for=reads").await, (400, "'for=reads' is unknown; use for=writes\n".to_owned()));
     for node in nodes {
         node.stop().await;
     }
+    let reasons = ready_for_writes(503).await;
+    assert!(reasons.contains("\"writes\"") && reasons.contains("0 of 4 shards have a leader"), "{reasons}");
+    assert_eq!(last.http("/readyz").await.0, 200);
+    last.stop().await;
 }
 
-/// A node that joins a running cluster gets an id and no shards; after a restart at other addresses the cluster knows them.
+/// A node that joins a running cluster gets an id and no shards; after a restart at other addresses
+/// the cluster knows them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_joins_and_moves() {
     let dirs = dirs(3);
@@ -246,6 +264,70 @@ async fn a_node_joins_and_moves() {
     other.stop().await;
 }
 
+/// Asks a node to remove another one as dead.
+async fn remove_dead(at: &RunningNode, node: u64, confirm: &str, dry_run: bool) -> Result<u64, (Code, String)> {
+    let intent = Intent { kind: "remove".to_owned(), node, dead: true, ..Intent::default() };
+    let request = StartOperationRequest { intent: Some(intent), dry_run, confirm: confirm.to_owned(), planned_on: 0 };
+    let started = at.admin().await.start_operation(request).await;
+    started.map(|started| started.into_inner().operation).map_err(|status| (status.code(), status.message().to_owned()))
+}
+
+/// Every node pings all others. A node whose pings the others receive is not removed as dead, by
+/// any address; a few seconds after it stopped, it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_is_removed_as_dead_only_without_its_pings() {
+    let dirs = dirs(4);
+    let mut nodes = start(&dirs);
+    nodes[0].init(&nodes.iter().collect::<Vec<_>>(), 3, 2).await.unwrap();
+    for node in &nodes {
+        node.wait_ready().await;
+    }
+    let victim = nodes.pop().unwrap();
+    let (id, address) = (victim.status().await.id, victim.client_address().to_owned());
+    eventually("a refusal of the living node's removal", async || {
+        match remove_dead(&nodes[0], id, &address, false).await {
+            Err((Code::FailedPrecondition, reason)) if reason.contains(&format!("node {id} is alive: nodes")) => Ok(()),
+            // The leader of the topology group is new.
+            Err((Code::Aborted, reason)) => Err(reason),
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+    let (code, reason) = remove_dead(&nodes[0], id, "127.0.0.1:1", false).await.unwrap_err();
+    assert_eq!(code, Code::FailedPrecondition);
+    assert!(reason.contains(&format!("node {id} is at {address}, not at")), "{reason}");
+    let mut leaders = 0;
+    for node in &nodes {
+        let status = node.status().await;
+        assert!(status.pings_from.contains(&id), "{:?}", status.pings_from);
+        let judged = status.judged.iter().find(|judged| judged.node == id);
+        leaders += usize::from(judged.is_some_and(|judged| judged.received_by_count == 3));
+        if judged.is_some() {
+            let (code, reason) = remove_dead(node, id, "", true).await.unwrap_err();
+            assert_eq!(code, Code::FailedPrecondition, "{reason}");
+        }
+    }
+    leaders += usize::from(!victim.status().await.judged.is_empty());
+    assert_eq!(leaders, 1, "the leader of the topology group judges");
+
+    victim.stop().await;
+    let operation =
+        eventually("the removal of the dead node", async || match remove_dead(&nodes[0], id, "", false).await {
+            Err((Code::Aborted | Code::FailedPrecondition | Code::Unavailable, reason)) => Err(reason),
+            other => Ok(other.unwrap()),
+        })
+        .await;
+    assert_ne!(operation, 0);
+    eventually("the node's removal", async || {
+        let state = nodes[0].topology().await.nodes.into_iter().find(|node| node.id == id).unwrap().state;
+        if state == "removed" { Ok(()) } else { Err(state) }
+    })
+    .await;
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
 /// Below the reserve of free disk puts are refused, deletes and reads are not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_puts_only() {
@@ -266,10 +348,74 @@ async fn a_full_disk_refuses_puts_only() {
     node.stop().await;
 }
 
-/// One initial node cannot be reached by the others at first, so that the order is on record at two of three; one of these stops
-/// and starts again. The same call finishes it, and makes no second cluster.
+/// A follower without space for a snapshot refuses it before the leader writes any file, and lives;
+/// the leader counts the refusals. With space it catches up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_founding_that_was_cut_short_is_finished_by_the_same_call() {
+async fn follower_without_space_refuses_a_snapshot_before_it_is_written() {
+    let dirs = dirs(3);
+    let mut nodes = start(&dirs);
+    let all: Vec<&RunningNode> = nodes.iter().collect();
+    nodes[0].init(&all, 3, 1).await.unwrap();
+    for node in &nodes {
+        node.wait_ready().await;
+    }
+    let key = Key::new("k").unwrap();
+    let session = session_at_leader(&nodes, 1, 1).await;
+    let written = at_leader(&nodes, 1, 1, &put(&key, "v", session, 1)).await.unwrap();
+    let mut leads = Vec::new();
+    for node in &nodes {
+        leads.push(node.status().await.id == written.by.node.0);
+    }
+    let mut away = nodes.remove(leads.iter().position(|leads| !leads).unwrap()).stop().await;
+    // The leader may have changed when the other node stopped.
+    let written = at_leader(&nodes, 1, 1, &put(&key, "v", session, 2)).await.unwrap();
+    let at = if nodes[0].status().await.id == written.by.node.0 { 0 } else { 1 };
+    let mut stream = nodes[at].stream().await;
+    for sequence in 3..600 {
+        stream.ask(1, 1, put(&key, "v", session, sequence)).await.unwrap();
+    }
+    for node in &nodes {
+        let purged = node.admin().await.compact_logs(CompactLogsRequest {}).await.unwrap();
+        assert!(purged.into_inner().purged_entries > 0);
+    }
+
+    away.limits.disk_reserve_bytes = Some(u64::MAX);
+    let full = RunningNode::start(away);
+    let refused = "quorate_snapshots_refused_total{reason=\"no_space\"}";
+    eventually("refusals", async || {
+        let (_, metrics) = nodes[at].http("/metrics").await;
+        if metrics.contains(refused) { Ok(()) } else { Err("none is counted") }
+    })
+    .await;
+    let files = |name: &str| -> usize {
+        let dirs = dirs.iter().map(|dir| dir.path().join(name));
+        dirs.map(|dir| std::fs::read_dir(dir).unwrap().count()).sum()
+    };
+    assert_eq!((files("snapshots"), files("staging")), (0, 0));
+    assert_eq!(full.http("/livez").await.0, 200);
+    let installed =
+        async |node: &RunningNode| node.status().await.replicas.iter().map(|at| at.snapshots_installed).sum();
+    let count: u64 = installed(&full).await;
+    assert_eq!(count, 0);
+
+    let mut away = full.stop().await;
+    away.limits.disk_reserve_bytes = None;
+    let back = RunningNode::start(away);
+    eventually("an installed snapshot", async || match installed(&back).await {
+        0_u64 => Err("none"),
+        _ => Ok(()),
+    })
+    .await;
+    for node in nodes.into_iter().chain([back]) {
+        node.stop().await;
+    }
+}
+
+/// One initial node is unreachable for the others at first, so that the bootstrap is on record at
+/// two of three; one of these stops and starts again. The same call finishes the bootstrap, and
+/// makes no second cluster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn interrupted_bootstrap_is_finished_by_the_same_call() {
     let dirs = dirs(3);
     let mut configs: Vec<_> = dirs.iter().map(|dir| config(dir.path())).collect();
     configs.sort_by(|a, b| a.listen.client.cmp(&b.listen.client));

@@ -51,7 +51,7 @@ impl From<Intent> for admin::Intent {
             Intent::Drain { node } => about("drain", node),
             Intent::Undrain { node } => about("undrain", node),
             Intent::Remove { node, dead } => admin::Intent { dead, ..about("remove", node) },
-            Intent::Replace { old, new } => admin::Intent { with: new.0, ..about("replace", old) },
+            Intent::Replace { old, new, dead } => admin::Intent { with: new.0, dead, ..about("replace", old) },
             Intent::Move { planned } => {
                 admin::Intent { kind: "move".to_owned(), moves: vec![planned.into()], ..Default::default() }
             }
@@ -75,7 +75,7 @@ impl TryFrom<admin::Intent> for Intent {
             "drain" => Intent::Drain { node },
             "undrain" => Intent::Undrain { node },
             "remove" => Intent::Remove { node, dead: intent.dead },
-            "replace" => Intent::Replace { old: node, new: NodeId(intent.with) },
+            "replace" => Intent::Replace { old: node, new: NodeId(intent.with), dead: intent.dead },
             "move" => match (moves.next(), moves.next()) {
                 (Some(planned), None) => Intent::Move { planned },
                 _ => return Err(WireError::new("a move without exactly one replica to move")),

@@ -5,19 +5,19 @@
 //! new stream of a leader does not end the previous one: late requests of that must not reach
 //! openraft through the new one.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::StreamExt;
-use openraft::raft::AppendEntriesResponse;
 use quorate_types::peer::{self, AppendReply, PeerBody};
 use quorate_types::{LogId, ReplicaId};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use crate::convert;
 use crate::election::Election;
-use crate::openraft_types::{AppendRequest, TypeConfig};
+use crate::openraft_types as raft;
 use crate::state_machine::Raft;
 use crate::wire::ReplyTo;
 
@@ -35,22 +35,37 @@ pub(crate) struct AppendReceiver {
     raft: Raft,
     election: Arc<Election>,
     heartbeats: Arc<Semaphore>,
-    /// By leader, the newest last.
-    streams: Mutex<HashMap<ReplicaId, VecDeque<InboundStream>>>,
+    /// By leader, the newest last. None once the replica has stopped.
+    streams: Mutex<Option<BTreeMap<ReplicaId, VecDeque<InboundStream>>>>,
+    /// The tasks that answer requests: the replica waits for them when it stops.
+    tasks: TaskTracker,
 }
 
 impl AppendReceiver {
-    pub(crate) fn new(raft: Raft, election: Arc<Election>) -> Self {
+    pub(crate) fn new(raft: Raft, election: Arc<Election>, tasks: TaskTracker) -> Self {
         let heartbeats = Arc::new(Semaphore::new(HEARTBEATS_MAX));
-        AppendReceiver { raft, election, heartbeats, streams: Mutex::default() }
+        AppendReceiver { raft, election, heartbeats, streams: Mutex::new(Some(BTreeMap::new())), tasks }
+    }
+
+    /// Ends all streams. Called after the Raft core has stopped.
+    pub(crate) fn close(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<ReplicaId, VecDeque<InboundStream>>>> {
+        self.streams.lock().expect("only a broken invariant poisons this lock")
     }
 
     /// Accepts a request of a stream. If the stream is broken, drops it and reports the replica as
     /// unreachable.
     pub(crate) fn append(&self, to: ReplyTo, stream: u64, sequence: u64, request: peer::AppendRequest) {
         let request = convert::append_request(request);
-        let mut all = self.streams.lock().expect("no code panics while it holds this lock");
-        let streams = all.entry(to.replica).or_default();
+        let mut open = self.lock();
+        let Some(by_leader) = &mut *open else {
+            drop(open);
+            return to.send(PeerBody::Unreachable { call: stream });
+        };
+        let streams = by_leader.entry(to.replica).or_default();
         let known = streams.iter().position(|known| known.id == stream);
         let place = known.unwrap_or_else(|| {
             let (queue, requests) = mpsc::channel(APPENDS_QUEUED_MAX);
@@ -64,21 +79,21 @@ impl AppendReceiver {
         assert!(streams.len() <= STREAMS_PER_LEADER_MAX, "the streams of a leader are bounded");
         if !streams[place].accept(sequence, request) {
             streams.remove(place);
-            drop(all);
+            drop(open);
             to.send(PeerBody::Unreachable { call: stream });
         }
     }
 
     /// Feeds the requests of a stream to openraft and answers each in order, until the stream is
     /// replaced or broken.
-    fn serve_stream(&self, to: ReplyTo, stream: u64, requests: mpsc::Receiver<AppendRequest>) {
+    fn serve_stream(&self, to: ReplyTo, stream: u64, requests: mpsc::Receiver<raft::AppendRequest>) {
         let election = self.election.clone();
         let requests = futures::stream::unfold(requests, |mut requests| async {
             let request = requests.recv().await?;
             Some((request, requests))
         });
         let answers = self.raft.stream_append(requests);
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             let mut answers = std::pin::pin!(answers);
             let mut sequence = 0;
             while let Some(answer) = answers.next().await {
@@ -101,7 +116,7 @@ impl AppendReceiver {
         let Ok(room) = self.heartbeats.clone().try_acquire_owned() else { return };
         let (raft, election) = (self.raft.clone(), self.election.clone());
         let prev = request.prev;
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             let answer = raft.append_entries(convert::append_request(request)).await;
             drop(room);
             to.send(match answer {
@@ -121,17 +136,17 @@ struct InboundStream {
     id: u64,
     /// The sequence number that openraft gets next.
     next: u64,
-    early: BTreeMap<u64, AppendRequest>,
-    queue: mpsc::Sender<AppendRequest>,
+    early: BTreeMap<u64, raft::AppendRequest>,
+    queue: mpsc::Sender<raft::AppendRequest>,
 }
 
 impl InboundStream {
-    fn new(id: u64, queue: mpsc::Sender<AppendRequest>) -> Self {
+    fn new(id: u64, queue: mpsc::Sender<raft::AppendRequest>) -> Self {
         InboundStream { id, next: 0, early: BTreeMap::new(), queue }
     }
 
     /// Takes a request in; false if the stream is broken.
-    fn accept(&mut self, sequence: u64, request: AppendRequest) -> bool {
+    fn accept(&mut self, sequence: u64, request: raft::AppendRequest) -> bool {
         if sequence != self.next {
             self.early.insert(sequence, request);
             return sequence > self.next && self.early.len() <= APPENDS_QUEUED_MAX;
@@ -158,12 +173,12 @@ fn note_contact(election: &Election, reply: &AppendReply) {
     }
 }
 
-fn heartbeat_reply(response: AppendEntriesResponse<TypeConfig>, prev: Option<LogId>) -> AppendReply {
+fn heartbeat_reply(response: raft::AppendResponse, prev: Option<LogId>) -> AppendReply {
     match response {
-        AppendEntriesResponse::Success => AppendReply::Matched(prev),
-        AppendEntriesResponse::PartialSuccess(id) => AppendReply::Matched(id.as_ref().map(convert::our_log_id)),
-        AppendEntriesResponse::HigherVote(vote) => AppendReply::HigherVote(convert::our_vote(&vote)),
-        AppendEntriesResponse::Conflict => {
+        raft::AppendResponse::Success => AppendReply::Matched(prev),
+        raft::AppendResponse::PartialSuccess(id) => AppendReply::Matched(id.as_ref().map(convert::our_log_id)),
+        raft::AppendResponse::HigherVote(vote) => AppendReply::HigherVote(convert::our_vote(&vote)),
+        raft::AppendResponse::Conflict => {
             AppendReply::Conflict(prev.expect("an append after no entry never conflicts"))
         }
     }

@@ -25,17 +25,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt};
-use openraft::errors::RPCError;
-use openraft::network::RPCTypes;
-use openraft::raft::StreamAppendResult;
 use quorate_types::peer::{self, AppendReply, PeerBody};
+use quorate_types::{LogId, Vote};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use crate::calls::{Answer, OpenStream};
 use crate::convert;
 use crate::link::{Link, mismatch};
-use crate::openraft_types::{AppendRequest, TypeConfig};
+use crate::openraft_types as raft;
 use crate::transport::Lane;
 
 /// Requests of one stream in flight.
@@ -53,7 +51,7 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// by at most this much.
 const COMMIT_HELD_MAX: Duration = Duration::from_millis(4);
 
-pub(crate) type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
+pub(crate) type AppendAnswer = Result<raft::AppendResult, raft::RpcError>;
 
 /// One stream of appends.
 pub(crate) struct AppendStream<S> {
@@ -96,7 +94,13 @@ struct Sent {
     /// The number of held requests that it stands for.
     along: usize,
     /// The entry before its first one, where the held requests end.
-    prev: Option<quorate_types::LogId>,
+    prev: Option<LogId>,
+    /// The leader's vote.
+    vote: Vote,
+    /// The last entry that the leader knew as committed.
+    commit: Option<LogId>,
+    /// The last entry that the follower had confirmed.
+    known: Option<LogId>,
 }
 
 /// Requests in flight, the oldest first.
@@ -135,7 +139,7 @@ impl InFlight {
     }
 }
 
-impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
+impl<S: Stream<Item = raft::AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
     pub(crate) fn open(link: Arc<Link>, input: S) -> Self {
         let (calls, answers) = link.open_stream();
         AppendStream {
@@ -196,7 +200,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
     }
 
     /// Sends or holds a request of openraft.
-    fn take(&mut self, request: AppendRequest) -> Result<(), End> {
+    fn take(&mut self, request: raft::AppendRequest) -> Result<(), End> {
         let request = convert::our_append_request(request);
         let first = self.in_flight.sent == 0;
         if !request.entries.is_empty() || first {
@@ -224,10 +228,11 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
     fn send(&mut self, request: peer::AppendRequest, along: usize) -> Result<(), End> {
         let bytes: usize = request.entries.iter().map(quorate_types::Entry::size_bytes).sum();
         let lane = if bytes > CONTROL_BYTES_MAX { Lane::Bulk } else { Lane::Control };
-        let (has_entries, prev) = (!request.entries.is_empty(), request.prev);
-        let sequence = self.in_flight.sent;
+        let has_entries = !request.entries.is_empty();
+        let peer::AppendRequest { prev, vote, commit, .. } = request;
+        let (sequence, known) = (self.in_flight.sent, self.link.acknowledged.known(Some(vote)));
         self.link.send(lane, PeerBody::Append { stream: self.calls.id(), sequence, request })?;
-        self.in_flight.push(Sent { at: Instant::now(), bytes, has_entries, along, prev });
+        self.in_flight.push(Sent { at: Instant::now(), bytes, has_entries, along, prev, vote, commit, known });
         Ok(())
     }
 
@@ -235,10 +240,15 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
     fn settle(&mut self, answer: Option<Answer>) -> Result<(), End> {
         match answer {
             Some(Answer::Append { sequence, reply }) if sequence == self.in_flight.oldest() => {
-                if !matches!(reply, AppendReply::Matched(_)) {
-                    return Err(End::Refused(reply));
-                }
                 let sent = self.in_flight.pop();
+                match &reply {
+                    AppendReply::Matched(matched) => self.link.acknowledged.confirm(sent.vote, *matched, sent.commit),
+                    AppendReply::Conflict(refused) => {
+                        self.link.check_whole(sent.known, refused.index)?;
+                        return Err(End::Refused(reply));
+                    }
+                    AppendReply::HigherVote(_) => return Err(End::Refused(reply)),
+                }
                 self.replies.answered.extend((0..sent.along).map(|_| AppendReply::Matched(sent.prev)));
                 self.replies.answered.push_back(reply);
                 let next_ends_here = match self.in_flight.requests.front() {
@@ -252,6 +262,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
                 Ok(())
             }
             Some(Answer::Unreachable) | None => Err(self.link.unreachable().into()),
+            Some(Answer::Doubtful) => Err(self.link.doubtful().into()),
             Some(other) => Err(mismatch(&other).into()),
         }
     }
@@ -262,7 +273,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
         let Some(oldest) = self.in_flight.requests.front() else { return Ok(()) };
         let due = oldest.at + APPEND_TIMEOUT;
         if due <= Instant::now() {
-            return Err(self.link.timeout(RPCTypes::AppendEntries, APPEND_TIMEOUT).into());
+            return Err(self.link.append_timeout(APPEND_TIMEOUT).into());
         }
         self.alarm.as_mut().reset(due);
         Ok(())
@@ -270,7 +281,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
 }
 
 /// The next request; none once the input has ended.
-async fn next<S: Stream<Item = AppendRequest> + Unpin>(input: &mut Option<S>) -> Option<AppendRequest> {
+async fn next<S: Stream<Item = raft::AppendRequest> + Unpin>(input: &mut Option<S>) -> Option<raft::AppendRequest> {
     input.as_mut()?.next().await
 }
 
@@ -279,7 +290,7 @@ enum End {
     /// The follower has a conflicting log, or follows another leader.
     Refused(AppendReply),
     /// The follower is unresponsive, or its answer is of another kind.
-    Failed(RPCError<TypeConfig>),
+    Failed(raft::RpcError),
 }
 
 impl End {
@@ -291,8 +302,8 @@ impl End {
     }
 }
 
-impl From<RPCError<TypeConfig>> for End {
-    fn from(error: RPCError<TypeConfig>) -> Self {
+impl From<raft::RpcError> for End {
+    fn from(error: raft::RpcError) -> Self {
         End::Failed(error)
     }
 }

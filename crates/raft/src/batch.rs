@@ -10,7 +10,7 @@ use quorate_types::{Command, Outcome, Proposal, Rejection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::replica::Applied;
+use crate::replica::propose::Applied;
 
 /// Bytes of commands that may wait for the entry in flight.
 const QUEUED_BYTES_MAX: usize = 32 << 20;

@@ -23,6 +23,8 @@ pub(crate) enum Answer {
     },
     /// The replica is not open there, or its Raft core has stopped.
     Unreachable,
+    /// The replica lost entries that it had confirmed, and answers nothing.
+    Doubtful,
 }
 
 enum Waiting {
@@ -84,7 +86,7 @@ impl Calls {
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
-        self.0.waiting.lock().expect("no code panics while it holds this lock")
+        self.0.waiting.lock().expect("only a broken invariant poisons this lock")
     }
 }
 

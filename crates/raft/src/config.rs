@@ -83,6 +83,9 @@ impl Timing {
     }
 }
 
+/// Measures the free bytes of a disk above its reserve.
+pub type Room = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// Configuration of a node's Raft groups.
 #[derive(Clone)]
 pub struct Options {
@@ -93,6 +96,8 @@ pub struct Options {
     /// An existing directory for the files of snapshots to send, on the file system of the state;
     /// emptied at start.
     pub snapshot_dir: PathBuf,
+    /// The room on that file system.
+    pub room: Room,
     /// Bytes of log up to the durable entry that a group retains, for followers that were away.
     pub log_retained_bytes_per_group: u64,
     /// Bytes of log that all groups of the node retain together.

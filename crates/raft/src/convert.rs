@@ -4,7 +4,7 @@
 use openraft::EntryPayload;
 use quorate_types::codec::Blob;
 use quorate_types::peer::{self, AppendReply};
-use quorate_types::{Entry, LogId, Membership, NodeId, Payload, ReplicaId, Role, Vote, state};
+use quorate_types::{Entry, LogId, Membership, NodeId, Payload, Rejection, ReplicaId, Role, Vote, state};
 
 use crate::openraft_types::{self as raft, Command, NodeRef};
 
@@ -107,10 +107,7 @@ pub(crate) fn our_append_request(request: raft::AppendRequest) -> peer::AppendRe
     }
 }
 
-/// openraft's answer to one request of an append stream.
-pub(crate) type AppendResult = openraft::raft::StreamAppendResult<raft::TypeConfig>;
-
-pub(crate) fn append_result(reply: AppendReply) -> AppendResult {
+pub(crate) fn append_result(reply: AppendReply) -> raft::AppendResult {
     use openraft::raft::StreamAppendError::{Conflict, HigherVote};
     match reply {
         AppendReply::Matched(id) => Ok(id.map(log_id)),
@@ -119,7 +116,7 @@ pub(crate) fn append_result(reply: AppendReply) -> AppendResult {
     }
 }
 
-pub(crate) fn our_append_reply(result: &AppendResult) -> AppendReply {
+pub(crate) fn our_append_reply(result: &raft::AppendResult) -> AppendReply {
     use openraft::raft::StreamAppendError::{Conflict, HigherVote};
     match result {
         Ok(id) => AppendReply::Matched(id.as_ref().map(our_log_id)),
@@ -145,4 +142,9 @@ pub(crate) fn voter_nodes(members: &raft::Membership) -> Vec<NodeId> {
     nodes.sort_unstable();
     nodes.dedup();
     nodes
+}
+
+/// The rejection of a request by a replica whose Raft core has ended.
+pub(crate) fn stopped(fatal: &raft::Fatal) -> Rejection {
+    Rejection::Unavailable { reason: format!("the replica stopped: {fatal}") }
 }

@@ -135,7 +135,7 @@ impl Election {
     }
 
     fn silence(&self) -> MutexGuard<'_, Silence> {
-        self.silence.lock().expect("no code panics while it holds this lock")
+        self.silence.lock().expect("only a broken invariant poisons this lock")
     }
 }
 

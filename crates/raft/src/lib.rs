@@ -10,7 +10,7 @@
 //!   Groups     all replicas of a node: open, destroy, dispatch messages, supervise;
 //!     │          heartbeats, elections and purges of all of them together
 //!   openraft ─┬─ log_store ──────→ machine::Log
-//!             ├─ state_machine ──→ machine::Replica
+//!             ├─ state_machine ──→ machine::ReplicaState
 //!             └─ network ────────→ Transport (trait)
 //! ```
 //!
@@ -26,23 +26,28 @@ mod read_rounds;
 mod replica;
 
 mod core;
+mod doubt;
+mod doubtful;
 mod error;
-mod membership;
 mod progress;
-mod purge;
 mod soft_state;
+mod stalls;
 
 mod log_store;
 mod snapshot_data;
 mod state_machine;
 
+mod acknowledged;
 mod append_receive;
 mod append_stream;
 mod calls;
 mod inbound;
 mod link;
 mod network;
+mod snapshot_doubts;
+mod snapshot_files;
 mod snapshot_send;
+mod snapshot_slots;
 mod transport;
 mod wire;
 
@@ -64,17 +69,20 @@ mod openraft_types;
 mod runtime;
 
 pub use batch::Written;
-pub use config::{LOG_RETAINED_ENTRIES, Options, Timing};
-pub use error::{InstallError, OpenError, OrderError, Stopped};
+pub use config::{LOG_RETAINED_ENTRIES, Options, Room, Timing};
+pub use error::{FileError, InstallError, OpenError, OrderError, Stopped};
 pub use groups::Groups;
-pub use memory_transport::MemoryNetwork;
-pub use replica::{Applied, Confirmed, Replica, ReplicaStatus};
+pub use memory_transport::{MemoryNetwork, SnapshotFaults};
+pub use replica::Replica;
+pub use replica::confirm::Confirmed;
+pub use replica::propose::Applied;
+pub use replica::status::ReplicaStatus;
 pub use runtime::simulate;
 pub use shard::{ReadReply, Shard};
 pub use snapshot_data::Received;
+pub use snapshot_files::{OutgoingFile, SnapshotFiles};
+pub use stalls::Stalled;
 pub use transport::{Lane, SnapshotUnsent, Transport, Unsent};
 
-#[cfg(test)]
-mod stories;
 #[cfg(test)]
 mod suite;

@@ -9,13 +9,13 @@ use futures::stream::{self, Stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use quorate_machine::log::{Log, LogError};
-use quorate_testpoints::fail_point;
+use quorate_testpoints::{FailPoint, fail_point};
 use quorate_types::ReplicaId;
 use tokio::sync::oneshot;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::convert;
-use crate::openraft_types::{Entry, LogId, TypeConfig, Vote};
+use crate::openraft_types as raft;
 
 /// Bytes of entries read at a time for replication and for apply. At least one entry is always
 /// read.
@@ -34,7 +34,7 @@ impl LogStore {
     }
 
     /// Reads entries from `start` on, up to `end` or the bound of one read.
-    fn read(&self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+    fn read(&self, start: u64, end: u64) -> io::Result<Vec<raft::Entry>> {
         let entries = self.log.entries(self.replica, start..end, READ_BYTES_MAX).map_err(to_io)?;
         assert_contiguous(&entries);
         Ok(entries.into_iter().map(convert::entry).collect())
@@ -66,8 +66,8 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     (start, end)
 }
 
-impl RaftLogReader<TypeConfig> for LogStore {
-    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+impl RaftLogReader<raft::TypeConfig> for LogStore {
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<raft::Entry>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
@@ -86,10 +86,10 @@ impl RaftLogReader<TypeConfig> for LogStore {
                 }
             }
         });
-        futures::StreamExt::flat_map(chunks, |chunk: Vec<io::Result<Entry>>| stream::iter(chunk))
+        futures::StreamExt::flat_map(chunks, |chunk: Vec<io::Result<raft::Entry>>| stream::iter(chunk))
     }
 
-    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<raft::Entry>>
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
@@ -104,11 +104,18 @@ impl RaftLogReader<TypeConfig> for LogStore {
         Ok(all)
     }
 
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start, end)
+    /// The entries begin at `start`, or there are none. A stream that openraft has replaced may ask
+    /// for entries that were purged since; the entries after them would be a hole at the follower.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<raft::Entry>> {
+        let entries = self.read(start, end)?;
+        if entries.first().is_some_and(|first| first.log_id.index != start) {
+            warn!(replica = %self.replica, start, "the entries to replicate are purged");
+            return Ok(Vec::new());
+        }
+        Ok(entries)
     }
 
-    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+    async fn read_vote(&mut self) -> io::Result<Option<raft::Vote>> {
         let vote = self.log.state(self.replica).map_err(to_io)?.vote;
         let (term, candidate) = vote.map_or((0, ReplicaId(0)), |vote| (vote.term, vote.candidate));
         debug!(replica = %self.replica, term, %candidate, "vote found");
@@ -116,10 +123,10 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 }
 
-impl RaftLogStorage<TypeConfig> for LogStore {
+impl RaftLogStorage<raft::TypeConfig> for LogStore {
     type LogReader = Self;
 
-    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+    async fn get_log_state(&mut self) -> io::Result<LogState<raft::TypeConfig>> {
         let state = self.log.state(self.replica).map_err(to_io)?;
         Ok(LogState {
             last_purged_log_id: state.purged.map(convert::log_id),
@@ -135,7 +142,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// candidate has won, is persisted by the next write, such as the first entry of the term. That
     /// saves two fsyncs per election, and is safe: a replica that forgets the flag has still voted
     /// for no other candidate.
-    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+    async fn save_vote(&mut self, vote: &raft::Vote) -> io::Result<()> {
         let vote = convert::our_vote(vote);
         let saved = self.log.state(self.replica).map_err(to_io)?.vote;
         assert!(saved.is_none_or(|saved| saved.term <= vote.term), "a vote never goes back to an earlier term");
@@ -147,22 +154,22 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             wait(synced).await?;
         }
         debug!(replica = %self.replica, term = vote.term, candidate = %vote.candidate, "vote saved");
-        fail_point("vote-saved");
+        fail_point(FailPoint::VoteSaved);
         Ok(())
     }
 
-    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+    async fn save_committed(&mut self, committed: Option<raft::LogId>) -> io::Result<()> {
         self.log.save_committed(self.replica, committed.as_ref().map(convert::our_log_id));
         Ok(())
     }
 
-    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+    async fn read_committed(&mut self) -> io::Result<Option<raft::LogId>> {
         Ok(self.log.state(self.replica).map_err(to_io)?.committed.map(convert::log_id))
     }
 
-    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<raft::TypeConfig>) -> io::Result<()>
     where
-        I: IntoIterator<Item = Entry> + OptionalSend,
+        I: IntoIterator<Item = raft::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<_> = entries.into_iter().map(convert::our_entry).collect();
@@ -171,13 +178,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(())
     }
 
-    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
+    async fn truncate_after(&mut self, last_log_id: Option<raft::LogId>) -> io::Result<()> {
         let (done, synced) = completion();
         self.log.truncate_after(self.replica, last_log_id.as_ref().map(convert::our_log_id), done);
         wait(synced).await
     }
 
-    async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+    async fn purge(&mut self, log_id: raft::LogId) -> io::Result<()> {
         self.log.purge(self.replica, convert::our_log_id(&log_id));
         Ok(())
     }
@@ -203,6 +210,7 @@ mod tests {
     use quorate_types::GroupId;
 
     use super::*;
+    use crate::openraft_types::Vote;
 
     const A: ReplicaId = ReplicaId(7);
 

@@ -1,16 +1,19 @@
 //! An in-memory transport for tests and simulations. Links are directed and can be cut or stalled.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
-use quorate_types::peer::{PeerMessage, SnapshotHeader};
+use quorate_types::peer::{PeerMessage, SnapshotHeader, SnapshotRefusal};
 use quorate_types::{NodeId, Vote};
 
+use crate::error::InstallError;
 use crate::groups::Groups;
 use crate::snapshot_data::Received;
+use crate::snapshot_files::SnapshotFiles;
 use crate::transport::{Lane, SnapshotUnsent, Transport, Unsent};
 
 /// A network of nodes in one process. Cheap to clone.
@@ -22,6 +25,19 @@ struct Wires {
     nodes: HashMap<NodeId, Groups>,
     cut: HashSet<(NodeId, NodeId)>,
     stalled: HashMap<(NodeId, NodeId), VecDeque<PeerMessage>>,
+    snapshot_faults: SnapshotFaults,
+}
+
+/// Faults of the snapshots that are sent from now on, to any node.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotFaults {
+    /// How long each transfer takes.
+    pub delay: Duration,
+    /// The next snapshots are refused for these reasons, before their files are asked for.
+    pub refusals: VecDeque<SnapshotRefusal>,
+    /// The number of snapshots that are damaged, as a bad disk of their sender would: the transfer
+    /// itself succeeds.
+    pub spoil: usize,
 }
 
 impl MemoryNetwork {
@@ -75,8 +91,27 @@ impl MemoryNetwork {
         }
     }
 
+    /// Replaces the faults of snapshots.
+    pub fn snapshot_faults(&self, faults: SnapshotFaults) {
+        self.wires().snapshot_faults = faults;
+    }
+
+    /// The duration of the next transfer, and the reason why it is refused.
+    fn next_snapshot(&self) -> (Duration, Option<SnapshotRefusal>) {
+        let faults = &mut self.wires().snapshot_faults;
+        (faults.delay, faults.refusals.pop_front())
+    }
+
+    /// Whether the next snapshot is damaged.
+    fn spoils(&self) -> bool {
+        let left = &mut self.wires().snapshot_faults.spoil;
+        let spoils = *left > 0;
+        *left = left.saturating_sub(1);
+        spoils
+    }
+
     fn wires(&self) -> MutexGuard<'_, Wires> {
-        self.0.lock().expect("no code panics while it holds this lock")
+        self.0.lock().expect("only a broken invariant poisons this lock")
     }
 
     /// The receiver of messages on a link: none if the link is cut, an error if the node is not
@@ -111,23 +146,38 @@ impl Transport for MemoryTransport {
         &self,
         to: NodeId,
         header: SnapshotHeader,
-        files: Vec<PathBuf>,
+        mut files: SnapshotFiles,
     ) -> BoxFuture<'static, Result<Vote, SnapshotUnsent>> {
         let target = self.network.target(self.from, to);
+        let network = self.network.clone();
         Box::pin(async move {
-            let groups = target
-                .map_err(|unsent| SnapshotUnsent(unsent.to_string()))?
-                .ok_or_else(|| SnapshotUnsent("the link is cut".to_owned()))?;
-            // The receiver consumes its files; the sender's stay where they are.
-            let staged: std::io::Result<Vec<PathBuf>> = files.iter().map(stage).collect();
-            let staged = staged.map_err(|error| SnapshotUnsent(error.to_string()))?;
-            let received = Received::new(staged.clone(), Staged(staged));
-            groups.receive_snapshot(header, received).await.map_err(|error| SnapshotUnsent(error.to_string()))
+            let groups =
+                target.map_err(SnapshotUnsent::failed)?.ok_or_else(|| SnapshotUnsent::failed("the link is cut"))?;
+            let (delay, refusal) = network.next_snapshot();
+            if let Some(refusal) = refusal {
+                return Err(SnapshotUnsent::Refused(refusal));
+            }
+            // The receiver consumes its files; the sender deletes its own.
+            let mut staged = Staged::default();
+            while let Some(file) = files.next().await.map_err(SnapshotUnsent::failed)? {
+                staged.0.push(stage(file.path()).map_err(SnapshotUnsent::failed)?);
+            }
+            tokio::time::sleep(delay).await;
+            drop(files);
+            if network.spoils() {
+                staged.0.iter().try_for_each(|file| spoil(file)).map_err(SnapshotUnsent::failed)?;
+            }
+            let received = Received::new(staged.0.clone(), staged);
+            groups.receive_snapshot(header, received, || {}).await.map_err(|error| match error {
+                InstallError::Bad(reason) => SnapshotUnsent::Refused(SnapshotRefusal::Bad { node: to, reason }),
+                error => SnapshotUnsent::failed(error),
+            })
         })
     }
 }
 
 /// Files that are deleted on drop.
+#[derive(Default)]
 struct Staged(Vec<PathBuf>);
 
 impl Drop for Staged {
@@ -139,9 +189,17 @@ impl Drop for Staged {
     }
 }
 
+/// Flips a bit in the middle of a file.
+fn spoil(file: &Path) -> std::io::Result<()> {
+    let mut bytes = std::fs::read(file)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(file, bytes)
+}
+
 /// Copies a file beside the directory that the sender deletes in the end. Each copy has its own
 /// name, because an earlier one may still be in use by an installation.
-fn stage(file: &PathBuf) -> std::io::Result<PathBuf> {
+fn stage(file: &Path) -> std::io::Result<PathBuf> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = format!("staged-{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let staged = file.ancestors().nth(2).unwrap_or(file).join(name);

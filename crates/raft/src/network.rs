@@ -10,30 +10,40 @@
 //! A lost message shows as a time-out: the stream ends with an error and openraft opens the next
 //! one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
-use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption};
-use openraft::raft::{
-    SnapshotResponse, StreamAppendResult, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
-};
+use openraft::raft::{SnapshotResponse, TransferLeaderError, TransferLeaderResponse};
 use openraft::{OptionalSend, RaftNetworkFactory};
 use quorate_types::{GroupId, ReplicaId};
 
-use crate::append_stream::AppendStream;
+use crate::acknowledged::Acknowledged;
+use crate::append_stream::{AppendAnswer, AppendStream};
 use crate::convert;
+use crate::doubt::Doubt;
 use crate::link::Link;
-use crate::openraft_types::{self as raft, AppendRequest, NodeRef, TypeConfig};
+use crate::openraft_types::{self as raft, NodeRef, TypeConfig};
 use crate::snapshot_data::SnapshotData;
-use crate::snapshot_send::SnapshotsOut;
+use crate::snapshot_slots::SnapshotsOut;
 use crate::wire::Wire;
 
 /// Pause before an unreachable peer is tried again.
 const BACKOFF: Duration = Duration::from_millis(50);
+/// The longest pause before a snapshot is tried again. It doubles up to that: while a node is away
+/// or has no free slot, all groups that it lacks ask for it.
+const SNAPSHOT_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Pause before a replica that lost entries is tried again. It never answers until it is replaced,
+/// and a try costs a message at most.
+const DISTRUST_PAUSE: Duration = Duration::from_millis(500);
+/// Replicas whose confirmations are remembered: the members of the group, and former ones. The
+/// oldest is forgotten first; a member is never that far back.
+const ACKNOWLEDGED_MAX: usize = 64;
 
 /// Makes the networks of one replica.
 pub(crate) struct Networks {
@@ -41,20 +51,41 @@ pub(crate) struct Networks {
     snapshots: Arc<SnapshotsOut>,
     group: GroupId,
     replica: ReplicaId,
+    /// Whether the replica itself is doubtful.
+    doubt: Doubt,
+    /// By replica: the entries that it confirmed.
+    acknowledged: BTreeMap<ReplicaId, Arc<Acknowledged>>,
 }
 
 impl Networks {
-    pub(crate) fn new(wire: Wire, snapshots: Arc<SnapshotsOut>, group: GroupId, replica: ReplicaId) -> Self {
-        Networks { wire, snapshots, group, replica }
+    pub(crate) fn new(
+        wire: Wire,
+        snapshots: Arc<SnapshotsOut>,
+        group: GroupId,
+        replica: ReplicaId,
+        doubt: Doubt,
+    ) -> Self {
+        Networks { wire, snapshots, group, replica, doubt, acknowledged: BTreeMap::new() }
     }
 
-    fn network(&self, target: u64, node_ref: NodeRef, purpose: Purpose) -> Network {
+    fn acknowledged(&mut self, target: ReplicaId) -> Arc<Acknowledged> {
+        let known = self.acknowledged.entry(target).or_default().clone();
+        while self.acknowledged.len() > ACKNOWLEDGED_MAX {
+            self.acknowledged.pop_first();
+        }
+        assert!(self.acknowledged.len() <= ACKNOWLEDGED_MAX, "confirmations are remembered of a bounded number");
+        known
+    }
+
+    fn network(&mut self, target: u64, node_ref: NodeRef, purpose: Purpose) -> Network {
         let link = Link {
             wire: self.wire.clone(),
             group: self.group,
             from: self.replica,
             to: ReplicaId(target),
             node: node_ref.0,
+            doubt: self.doubt.clone(),
+            acknowledged: self.acknowledged(ReplicaId(target)),
         };
         Network { link: Arc::new(link), snapshots: self.snapshots.clone(), purpose }
     }
@@ -70,13 +101,18 @@ impl RaftNetworkFactory<TypeConfig> for Networks {
     async fn new_heartbeat_client(&mut self, target: u64, node: &NodeRef) -> Network {
         self.network(target, *node, Purpose::Heartbeat)
     }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &NodeRef) -> Network {
+        self.network(target, *node, Purpose::Snapshot)
+    }
 }
 
-/// Whether a stream of appends carries entries or is a single heartbeat.
+/// The use of a network: a stream of appends carries entries, or is a single heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Replication,
     Heartbeat,
+    Snapshot,
 }
 
 /// From one replica to another of the same group.
@@ -88,7 +124,11 @@ pub(crate) struct Network {
 
 impl NetBackoff<TypeConfig> for Network {
     fn backoff(&self) -> Option<Backoff> {
-        Some(Backoff::new(std::iter::repeat(BACKOFF)))
+        let doubled = |pause: &Duration| Some((*pause * 2).min(SNAPSHOT_BACKOFF_MAX));
+        Some(match self.purpose {
+            Purpose::Snapshot => Backoff::new(std::iter::successors(Some(BACKOFF), doubled)),
+            Purpose::Replication | Purpose::Heartbeat => Backoff::new(std::iter::repeat(BACKOFF)),
+        })
     }
 }
 
@@ -97,12 +137,9 @@ impl NetStreamAppend<TypeConfig> for Network {
         &'s mut self,
         mut input: S,
         option: RPCOption,
-    ) -> BoxFuture<
-        's,
-        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>,
-    >
+    ) -> BoxFuture<'s, Result<BoxStream<'s, AppendAnswer>, raft::RpcError>>
     where
-        S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
+        S: Stream<Item = raft::AppendRequest> + OptionalSend + Unpin + 'static,
     {
         let link = self.link.clone();
         let purpose = self.purpose;
@@ -114,25 +151,28 @@ impl NetStreamAppend<TypeConfig> for Network {
                 };
                 return Ok(stream::iter(answers).boxed());
             }
+            if !link.is_trusted() {
+                let refused = async move {
+                    tokio::time::sleep(DISTRUST_PAUSE).await;
+                    Err(link.unreachable())
+                };
+                return Ok(stream::once(refused).boxed());
+            }
             Ok(AppendStream::open(link, input).answers().boxed())
         })
     }
 }
 
 impl NetVote<TypeConfig> for Network {
-    async fn vote(
-        &mut self,
-        rpc: VoteRequest<TypeConfig>,
-        option: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+    async fn vote(&mut self, rpc: raft::VoteRequest, option: RPCOption) -> Result<raft::VoteResponse, raft::RpcError> {
         self.link.vote(rpc, false, option.hard_ttl()).await
     }
 
     async fn pre_vote(
         &mut self,
-        rpc: VoteRequest<TypeConfig>,
+        rpc: raft::VoteRequest,
         option: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+    ) -> Result<raft::VoteResponse, raft::RpcError> {
         self.link.vote(rpc, true, option.hard_ttl()).await
     }
 }
@@ -140,9 +180,9 @@ impl NetVote<TypeConfig> for Network {
 impl NetTransferLeader<TypeConfig> for Network {
     async fn transfer_leader(
         &mut self,
-        req: TransferLeaderRequest<TypeConfig>,
+        req: raft::TransferLeaderRequest,
         option: RPCOption,
-    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+    ) -> Result<TransferLeaderResponse<TypeConfig>, raft::RpcError> {
         let accepted = self.link.transfer_leader(&req, option.hard_ttl()).await?;
         let refused = || TransferLeaderError::LogNotFlushed { expected: req.last_log_id().cloned(), actual: None };
         Ok(if accepted { Ok(()) } else { Err(refused()) })
@@ -159,14 +199,33 @@ impl NetSnapshot<TypeConfig> for Network {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let SnapshotData::Pinned(pinned) = snapshot.snapshot else {
-            return Err(NetworkError::from_string("this snapshot holds no data to send").into());
+        let pin = match snapshot.snapshot {
+            SnapshotData::Pinned(pin) => pin,
+            // openraft drops this snapshot, pauses, and asks the state machine for another one.
+            SnapshotData::NoSlot => return Err(Unreachable::from_string("no slot is free").into()),
+            SnapshotData::Mark | SnapshotData::Staged(_) => {
+                return Err(NetworkError::from_string("this snapshot holds no data to send").into());
+            }
         };
+        if !self.link.is_trusted() {
+            drop(pin);
+            return tokio::select! {
+                biased;
+                closed = cancel => Err(closed.into()),
+                () = tokio::time::sleep(DISTRUST_PAUSE) => Err(self.link.unreachable().into()),
+            };
+        }
+        let (vote, last) = (convert::our_vote(&vote), snapshot.meta.last_log_id.as_ref().map(convert::our_log_id));
         tokio::select! {
             biased;
             closed = cancel => Err(closed.into()),
-            sent = self.snapshots.send(&self.link, convert::our_vote(&vote), pinned) => match sent {
-                Ok(vote) => Ok(SnapshotResponse::new(convert::vote(vote))),
+            sent = self.snapshots.send(&self.link, vote, pin) => match sent {
+                Ok(theirs) => {
+                    if theirs == vote {
+                        self.link.acknowledged.confirm(vote, last, last);
+                    }
+                    Ok(SnapshotResponse::new(convert::vote(theirs)))
+                }
                 Err(reason) => Err(Unreachable::from_string(reason.to_string()).into()),
             }
         }

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use quorate_machine::log::Log;
 use quorate_machine::state::State;
+use quorate_testpoints::Bug;
 use quorate_types::{GroupId, ReplicaId};
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::blocking;
 use crate::config::Options;
 use crate::core::Core;
+use crate::doubt::Doubt;
 use crate::election::Election;
 use crate::error::OpenError;
 use crate::inbound::Inbound;
@@ -19,8 +21,8 @@ use crate::log_store::LogStore;
 use crate::network::Networks;
 use crate::progress::Progress;
 use crate::replica::Replica;
-use crate::snapshot_send::SnapshotsOut;
-use crate::state_machine::{OpenMachine, Raft, StateMachine};
+use crate::snapshot_slots::SnapshotsOut;
+use crate::state_machine::{GroupSlots, OpenMachine, Raft, StateMachine};
 use crate::wire::Wire;
 
 /// Opens the replicas of a node.
@@ -35,7 +37,8 @@ pub(crate) struct Opener {
 }
 
 impl Opener {
-    /// Opens a replica; creates its log if it is new. Its Raft core does not run yet.
+    /// Opens a replica; creates its log if it is new. Its Raft core does not run yet. A replica
+    /// whose log shows that it lost entries is marked and refused.
     pub(crate) async fn open(
         &self,
         group: GroupId,
@@ -44,26 +47,42 @@ impl Opener {
     ) -> Result<Replica, OpenError> {
         blocking::in_place(|| self.log.create(replica, group))?;
         let log = self.log.state(replica)?;
+        if log.doubtful && !Bug::DoubtfulTakesPart.is_on() {
+            blocking::in_place(|| self.log.mark_doubtful(replica))?;
+            error!(
+                %group, %replica, last = ?log.last,
+                "this replica lost log entries that it had confirmed: it stays closed until it is replaced"
+            );
+            return Err(OpenError::Doubtful(replica));
+        }
         let existed = log.vote.is_some() || log.last.is_some();
         let progress = Progress::default();
         let (state, on_fatal) = (self.state.clone(), self.options.on_fatal.clone());
-        let machine = StateMachine::open(state, replica, open_machine, progress.clone(), on_fatal)?;
+        let slots = GroupSlots { group, snapshots: self.snapshots.clone() };
+        let machine = StateMachine::open(state, replica, open_machine, progress.clone(), slots, on_fatal)?;
         if !existed && progress.head().applied.is_some() {
             let reason = "it has a state and no log: its votes are lost, so it must come back as a new replica";
             return Err(OpenError::Raft(reason.to_owned()));
         }
-        let raft = self.build_core(group, replica, machine).await?;
+        let doubt = Doubt::default();
+        let raft = self.build_core(group, replica, machine, doubt.clone()).await?;
         let election = Arc::new(self.election(group, replica, existed));
-        let inbound = Inbound::new(raft.clone(), self.wire.clone(), group, replica, election.clone());
+        let inbound = Inbound::new(raft.clone(), self.wire.clone(), group, replica, election.clone(), doubt.clone());
         let core = Core { node: self.options.node, group, replica, raft, log: self.log.clone(), progress };
-        let opened = Replica::new(core, inbound, election)?;
+        let opened = Replica::new(core, inbound, election, doubt)?;
         info!(%group, %replica, existed, "replica opened");
         Ok(opened)
     }
 
-    async fn build_core(&self, group: GroupId, replica: ReplicaId, machine: StateMachine) -> Result<Raft, OpenError> {
+    async fn build_core(
+        &self,
+        group: GroupId,
+        replica: ReplicaId,
+        machine: StateMachine,
+        doubt: Doubt,
+    ) -> Result<Raft, OpenError> {
         let config = Arc::new(self.options.timing.core_config());
-        let networks = Networks::new(self.wire.clone(), self.snapshots.clone(), group, replica);
+        let networks = Networks::new(self.wire.clone(), self.snapshots.clone(), group, replica, doubt);
         let log = LogStore::new(self.log.clone(), replica);
         let core = Raft::build(replica.0, config, networks, log, machine).await;
         core.map_err(|fatal| OpenError::Raft(fatal.to_string()))

@@ -44,6 +44,15 @@ pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershi
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type Membership = openraft::Membership<u64, NodeRef>;
 pub(crate) type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
+/// openraft's answer to one request of an append stream.
+pub(crate) type AppendResult = openraft::raft::StreamAppendResult<TypeConfig>;
+/// openraft's answer to one request of appends that is no part of a stream.
+pub(crate) type AppendResponse = openraft::raft::AppendEntriesResponse<TypeConfig>;
+pub(crate) type VoteRequest = openraft::raft::VoteRequest<TypeConfig>;
+pub(crate) type VoteResponse = openraft::raft::VoteResponse<TypeConfig>;
+pub(crate) type TransferLeaderRequest = openraft::raft::TransferLeaderRequest<TypeConfig>;
+pub(crate) type RpcError = openraft::errors::RPCError<TypeConfig>;
+pub(crate) type WriteError = openraft::errors::RaftError<TypeConfig, openraft::errors::ClientWriteError<TypeConfig>>;
 pub(crate) type Fatal = openraft::errors::Fatal<TypeConfig>;
 
 /// An encoded proposal; only the group's state machine decodes it.

@@ -1,6 +1,7 @@
 //! Progress of a replica's state machine, shared with the other parts of the replica.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use quorate_types::peer::SnapshotMeta;
@@ -30,6 +31,8 @@ impl AppliedState {
 pub(crate) struct Progress {
     applied: Arc<Mutex<AppliedState>>,
     flushed: Arc<Mutex<SnapshotMeta>>,
+    /// The approximate size of the state in bytes, as last measured.
+    state_bytes: Arc<AtomicU64>,
     /// Locked while the state is written; true once the replica is being destroyed.
     retired: Arc<Mutex<bool>>,
 }
@@ -70,6 +73,15 @@ impl Progress {
         lock(&self.applied).snapshots_installed += 1;
     }
 
+    /// The approximate size of the state in bytes, as last measured; 0 before that.
+    pub(crate) fn state_bytes(&self) -> u64 {
+        self.state_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_state_bytes(&self, bytes: u64) {
+        self.state_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// The newest state that is known to be durable.
     pub(crate) fn flushed(&self) -> SnapshotMeta {
         lock(&self.flushed).clone()
@@ -87,5 +99,5 @@ impl Progress {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no code panics while it holds this lock")
+    mutex.lock().expect("only a broken invariant poisons this lock")
 }

@@ -22,12 +22,11 @@ const QUEUED_MAX: usize = 4096;
 const ROUND_READS_MAX: usize = 1024;
 /// The longest round: a leader without a quorum learns of it by then.
 const ROUND_MAX: Duration = Duration::from_secs(2);
-/// Back-off for a client refused as overload, in milliseconds.
-const RETRY_AFTER_MS: u32 = 20;
+/// Back-off for a client refused as overload by a full queue of a shard, in milliseconds.
+pub(crate) const RETRY_AFTER_MS: u32 = 20;
 
 struct Waiting {
     deadline: Instant,
-    leader_deadline: Instant,
     answer: oneshot::Sender<Result<(), Rejection>>,
 }
 
@@ -50,11 +49,11 @@ impl ReadRounds {
     /// replica leads, and every entry committed by then is applied here.
     pub(crate) async fn join(&self, within: Duration) -> Result<(), Rejection> {
         let now = Instant::now();
-        let (deadline, leader_deadline) = (now + within, now + within.min(LEADER_WAIT_MAX));
+        let deadline = now + within;
         // Before the queue: a client of a deposed leader must not wait for the round under way.
-        self.replica.until_leadership_is_decided(leader_deadline).await?;
+        self.replica.until_leadership_is_decided(now + within.min(LEADER_WAIT_MAX)).await?;
         let (answer, answered) = oneshot::channel();
-        if self.queue.try_send(Waiting { deadline, leader_deadline, answer }).is_err() {
+        if self.queue.try_send(Waiting { deadline, answer }).is_err() {
             return Err(Rejection::Overloaded { retry_after_ms: RETRY_AFTER_MS });
         }
         match tokio::time::timeout_at(deadline, answered).await {
@@ -76,13 +75,11 @@ async fn confirm_rounds(replica: Arc<Replica>, mut queue: mpsc::Receiver<Waiting
         {
             round.push(read);
         }
-        assert!(round.len() <= ROUND_READS_MAX, "the reads of a round are bounded");
         let now = Instant::now();
         round.retain(|read| read.deadline > now && !read.answer.is_closed());
         let Some(deadline) = round.iter().map(|read| read.deadline).max() else { continue };
-        let leader_deadline = round.iter().map(|read| read.leader_deadline).max().unwrap_or(now);
         sizes.record(round.len() as f64);
-        let confirmed = replica.confirm_with((deadline - now).min(ROUND_MAX), leader_deadline).await;
+        let confirmed = replica.confirm((deadline - now).min(ROUND_MAX)).await;
         delay = BatchDelay::after(round.len(), now.elapsed());
         for waiting in round.drain(..) {
             // A client that has given up has reported a time-out.

@@ -1,5 +1,5 @@
 //! Bounds the logs: flushes the state of all groups together, then purges the entries that the
-//! flush made superfluous.
+//! flush made superfluous. Also measures the sizes of the states.
 //!
 //! The order makes it safe: entries applied *before* the flush began are durable after it, and only
 //! those are purged.
@@ -9,21 +9,23 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use quorate_machine::state::State;
-use quorate_testpoints::{Bug, fail_point};
+use quorate_testpoints::{Bug, FailPoint, fail_point};
 use tokio::time::MissedTickBehavior;
 
 use crate::blocking;
 use crate::config::Options;
 use crate::error::Stopped;
 use crate::opening::Opener;
-use crate::purge::Keep;
 use crate::replica::Replica;
+use crate::replica::purge::Keep;
 use crate::replicas::Replicas;
-use crate::snapshot_send::SnapshotsOut;
+use crate::snapshot_slots::SnapshotsOut;
 use crate::tasks::Tasks;
 
 /// How often the logs are measured.
 const PERIOD: Duration = Duration::from_secs(1);
+/// The sizes of the states are measured every so many periods: moves are planned on them.
+const STATES_EVERY: u64 = 5;
 
 /// Purges the logs of a node's replicas.
 pub(crate) struct Retention {
@@ -52,9 +54,12 @@ impl Retention {
     pub(crate) async fn run(self: Arc<Self>) {
         let mut turn = tokio::time::interval(PERIOD);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        for round in 0_u64.. {
             turn.tick().await;
             let replicas = self.replicas.all();
+            if round.is_multiple_of(STATES_EVERY) {
+                self.measure_states(replicas.clone()).await;
+            }
             let keep = self.keep_bytes(replicas.len());
             let over: Vec<_> = replicas.into_iter().filter(|replica| replica.log_bytes() > keep + keep / 4).collect();
             if !over.is_empty()
@@ -62,6 +67,19 @@ impl Retention {
             {
                 tracing::debug!(%reason, "logs not purged");
             }
+        }
+    }
+
+    /// Measures the sizes of the states, which may read indexes on disk.
+    async fn measure_states(&self, replicas: Vec<Arc<Replica>>) {
+        let state = self.state.clone();
+        let measure = move || {
+            for replica in replicas {
+                replica.set_state_bytes(state.approximate_bytes(replica.id()));
+            }
+        };
+        if let Err(ended) = blocking::elsewhere(measure).await {
+            tracing::debug!(%ended, "states not measured");
         }
     }
 
@@ -86,7 +104,7 @@ impl Retention {
             replicas.into_iter().filter(|replica| !self.snapshots.is_sending(replica.group())).collect();
         let applied: Vec<_> = replicas.iter().map(|replica| replica.applied()).collect();
         self.flush().await?;
-        fail_point("state-flushed");
+        fail_point(FailPoint::StateFlushed);
         let keep = Keep { bytes: keep_bytes, entries: self.options.log_retained_entries };
         let purges = replicas.iter().zip(applied).map(|(replica, flushed)| replica.purge(flushed, keep));
         let purged: u64 = join_all(purges).await.into_iter().sum();

@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::batch::{Batch, Queued, Submission, Written};
 use crate::batch_delay::BatchDelay;
-use crate::read_rounds::ReadRounds;
+use crate::read_rounds::{RETRY_AFTER_MS, ReadRounds};
 use crate::replica::Replica;
 use crate::soft_state::LEADER_WAIT_MAX;
 
@@ -28,8 +28,6 @@ use crate::soft_state::LEADER_WAIT_MAX;
 const QUEUED_MAX: usize = 1024;
 /// How long an entry in flight holds up the next one, which is then sent beside it.
 const IN_FLIGHT_MAX: Duration = Duration::from_secs(5);
-/// Back-off for a client refused as overload, in milliseconds.
-const RETRY_AFTER_MS: u32 = 20;
 
 /// Records read from one state.
 #[derive(Clone, Debug)]

@@ -11,18 +11,42 @@ use quorate_machine::state::Pinned;
 use crate::convert;
 use crate::openraft_types::{self as raft, TypeConfig};
 use crate::progress::Progress;
+use crate::snapshot_slots::Slot;
 
 /// A snapshot as openraft carries it.
 pub(crate) enum SnapshotData {
     /// Names a durable state; there is no data to send.
     Mark,
     /// The state at one point in time, pinned until it has been sent.
-    Pinned(Box<dyn Pinned>),
+    Pinned(Pin),
+    /// No slot is free: the state is not pinned, and there is no data to send.
+    NoSlot,
     /// Received, verified and durable files.
     Staged(Received),
 }
 
-/// The files of a received snapshot: verified, durable, and consumed by the installation.
+/// A pinned state and the slot that it is sent in. The slot is dropped last: it bounds the pins.
+pub(crate) struct Pin {
+    pinned: Box<dyn Pinned>,
+    _slot: Slot,
+}
+
+impl Pin {
+    pub(crate) fn new(pinned: Box<dyn Pinned>, slot: Slot) -> Self {
+        Pin { pinned, _slot: slot }
+    }
+}
+
+impl std::ops::Deref for Pin {
+    type Target = dyn Pinned;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.pinned
+    }
+}
+
+/// The files of a received snapshot: durable, verified before Raft gets them, and consumed by the
+/// installation.
 pub struct Received {
     files: Vec<PathBuf>,
     /// Keeps the files in place.

@@ -85,7 +85,7 @@ impl SoftStateCell {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, SoftState> {
-        self.0.lock().expect("no code panics while it holds this lock")
+        self.0.lock().expect("only a broken invariant poisons this lock")
     }
 
     pub(crate) fn get(&self) -> SoftState {
@@ -129,7 +129,7 @@ impl SoftStateCell {
         let leader = forward.leader_node.map(|node_ref| node_ref.0);
         match forward.reason {
             ForwardReason::LeaseExpired => {
-                let no_quorum = Rejection::Unavailable { reason: "the leader has not heard from a quorum".to_owned() };
+                let no_quorum = Rejection::Unavailable { reason: "no quorum has answered the leader".to_owned() };
                 let soft_state = self.lock();
                 let is_new = !soft_state.leads() || soft_state.since.elapsed() < LEADER_WAIT_MAX;
                 if is_new { Declined::Undecided(no_quorum) } else { Declined::Final(no_quorum) }

@@ -7,7 +7,8 @@
 //!                  `retention` records the flushed entry in `Progress` and asks openraft for a
 //!                  "snapshot", which is that mark and holds no data.
 //!   transfer       when a follower needs purged entries, openraft asks for the current snapshot:
-//!                  the pinned state. Its files are written when the network sends them.
+//!                  the pinned state, if a slot is free (`snapshot_slots`). Its files are written
+//!                  while the network sends them.
 //! ```
 
 use std::io;
@@ -17,13 +18,14 @@ use futures::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use quorate_machine::state::{State, StateError, View};
-use quorate_machine::{Machine, Replica};
-use quorate_testpoints::fail_point;
-use quorate_types::{Entry, Payload, ReplicaId};
+use quorate_machine::{Machine, ReplicaState};
+use quorate_testpoints::{FailPoint, fail_point};
+use quorate_types::{Entry, GroupId, Payload, ReplicaId};
 
 use crate::openraft_types::{self as raft, Applied, LogId, SnapshotMeta, TypeConfig};
 use crate::progress::Progress;
-use crate::snapshot_data::{MarkBuilder, SnapshotData};
+use crate::snapshot_data::{MarkBuilder, Pin, SnapshotData};
+use crate::snapshot_slots::SnapshotsOut;
 use crate::{blocking, convert};
 
 /// openraft's handle to the core of one replica.
@@ -42,9 +44,16 @@ const APPLY_BYTES_MAX: usize = 4 << 20;
 
 /// The state machine of one replica.
 pub(crate) struct StateMachine {
-    replica: Replica<Box<dyn Machine>>,
+    replica: ReplicaState<Box<dyn Machine>>,
     progress: Progress,
+    slots: GroupSlots,
     on_fatal: OnFatal,
+}
+
+/// The slots of outgoing snapshots, as one group claims them.
+pub(crate) struct GroupSlots {
+    pub(crate) group: GroupId,
+    pub(crate) snapshots: Arc<SnapshotsOut>,
 }
 
 impl StateMachine {
@@ -54,10 +63,11 @@ impl StateMachine {
         replica: ReplicaId,
         open_machine: OpenMachine,
         progress: Progress,
+        slots: GroupSlots,
         on_fatal: OnFatal,
     ) -> Result<Self, StateError> {
-        let replica = Replica::open(state, replica, open_machine)?;
-        let machine = StateMachine { replica, progress, on_fatal };
+        let replica = ReplicaState::open(state, replica, open_machine)?;
+        let machine = StateMachine { replica, progress, slots, on_fatal };
         machine.publish();
         // After a start the state is exactly the last durable one.
         machine.progress.set_flushed(machine.progress.applied().snapshot_meta());
@@ -75,17 +85,17 @@ impl StateMachine {
     }
 
     fn apply_chunk(&mut self, chunk: &mut Chunk) -> io::Result<()> {
-        fail_point("entries-unapplied");
+        fail_point(FailPoint::EntriesUnapplied);
         let applied = {
             let _permit = self.progress.write_permit()?;
             self.replica.apply(&chunk.entries)
         };
         let replies = applied.map_err(|error| self.fatal("applying entries", error))?;
         assert_eq!(replies.len(), chunk.responders.len(), "the machine replies once per entry");
-        fail_point("entries-applied");
+        fail_point(FailPoint::EntriesApplied);
         self.publish();
         if chunk.entries.iter().any(is_joint) {
-            fail_point("joint-change-applied");
+            fail_point(FailPoint::JointChangeApplied);
         }
         let head = self.replica.head();
         for (reply, responder) in replies.into_iter().zip(chunk.responders.drain(..)) {
@@ -164,8 +174,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             return Err(io::Error::other("only a received snapshot can be installed"));
         };
         let meta = convert::our_snapshot_meta(meta);
-        // Ingestion flushes overlapping memtables, which blocks: the other tasks of this thread
-        // move to another one.
+        // The files are verified (`groups::dispatch`): this is only the ingestion. It flushes
+        // overlapping memtables, which blocks: the other tasks of this thread move to another one.
         let installed = blocking::in_place(|| {
             let _permit = self.progress.write_permit()?;
             Ok::<_, io::Error>(self.replica.install(received.files(), &meta))
@@ -183,8 +193,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         if self.replica.head().applied.is_none() {
             return Ok(None);
         }
+        // The slot first, and with it the hold on the log: the log above the pin stays.
+        let Some(slot) = self.slots.snapshots.claim(self.slots.group) else {
+            let meta = convert::snapshot_meta(&self.progress.flushed());
+            return Ok(Some(Snapshot { meta, snapshot: SnapshotData::NoSlot }));
+        };
         let pinned = self.replica.pin().map_err(|error| self.fatal("pinning a snapshot", error))?;
         let meta = convert::snapshot_meta(pinned.meta());
-        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Pinned(pinned) }))
+        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Pinned(Pin::new(pinned, slot)) }))
     }
 }

@@ -21,7 +21,8 @@ use crate::log_store::LogStore;
 use crate::openraft_types::{self as raft, LogId, SnapshotMeta, TypeConfig};
 use crate::progress::Progress;
 use crate::snapshot_data::{Received, SnapshotData};
-use crate::state_machine::StateMachine;
+use crate::snapshot_slots::SnapshotsOut;
+use crate::state_machine::{GroupSlots, StateMachine};
 
 const REPLICA: ReplicaId = ReplicaId(7);
 
@@ -40,10 +41,12 @@ impl StoreBuilder<TypeConfig, LogStore, SuiteMachine, TempDir> for Builder {
         log.create(REPLICA, GroupId(1)).unwrap();
         let open = |replica, view: &dyn View| Ok(Box::new(KvMachine::open(replica, view)?) as Box<dyn Machine>);
         let on_fatal = Arc::new(|reason| panic!("{reason}"));
-        let machine =
-            StateMachine::open(state.clone(), REPLICA, Box::new(open), Progress::default(), on_fatal).unwrap();
         let snapshots = dir.path().join("snapshots");
         std::fs::create_dir(&snapshots).unwrap();
+        let out = Arc::new(SnapshotsOut::new(snapshots.clone(), Arc::new(|| u64::MAX)));
+        let slots = GroupSlots { group: GroupId(1), snapshots: out };
+        let machine =
+            StateMachine::open(state.clone(), REPLICA, Box::new(open), Progress::default(), slots, on_fatal).unwrap();
         let machine = SuiteMachine { machine, state, snapshots };
         Ok((dir, LogStore::new(log, REPLICA), machine))
     }

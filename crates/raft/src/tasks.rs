@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Tasks that run until they end or all are stopped. Clones share them.
+/// Tasks that run until they end or, most of them, until all are stopped. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Tasks {
     stop: CancellationToken,
@@ -20,6 +20,11 @@ impl Tasks {
                 () = task => {}
             }
         });
+    }
+
+    /// Spawns a task that is not cancelled: it must end by itself soon after all are stopped.
+    pub(crate) fn spawn_to_end(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.running.spawn(task);
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

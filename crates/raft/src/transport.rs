@@ -1,11 +1,11 @@
 //! The network that Raft needs: a trait, implemented over gRPC by the node and in memory by tests
 //! and simulations.
 
-use std::path::PathBuf;
-
 use futures::future::BoxFuture;
-use quorate_types::peer::{PeerMessage, SnapshotHeader};
+use quorate_types::peer::{PeerMessage, SnapshotHeader, SnapshotRefusal};
 use quorate_types::{NodeId, Vote};
+
+use crate::snapshot_files::SnapshotFiles;
 
 /// One of the two connections to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +22,23 @@ pub enum Lane {
 #[error("node {0} cannot be reached")]
 pub struct Unsent(pub NodeId);
 
-/// The snapshot was not delivered, or the receiver refused it. The next transfer uses a new
-/// snapshot.
+/// The snapshot was not installed. The next transfer uses a new snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("snapshot not delivered: {0}")]
-pub struct SnapshotUnsent(pub String);
+pub enum SnapshotUnsent {
+    /// The receiver refused it, before or after its files were sent.
+    #[error("snapshot refused: {0}")]
+    Refused(SnapshotRefusal),
+    /// It was not delivered, or the receiver's answer was lost.
+    #[error("snapshot not delivered: {0}")]
+    Failed(String),
+}
+
+impl SnapshotUnsent {
+    /// It was not delivered for this reason.
+    pub fn failed(reason: impl ToString) -> Self {
+        SnapshotUnsent::Failed(reason.to_string())
+    }
+}
 
 /// Carries messages between nodes.
 ///
@@ -39,12 +51,14 @@ pub trait Transport: Send + Sync + 'static {
     /// Queues a message for a node.
     fn send(&self, to: NodeId, lane: Lane, message: PeerMessage) -> Result<(), Unsent>;
 
-    /// Streams a snapshot to a node and waits until it is installed there. Returns the receiver's
-    /// vote. Dropping the future cancels the transfer. The files stay in place.
+    /// Offers a snapshot to a node, streams its files once the node has accepted it, and waits
+    /// until it is installed there. Returns the receiver's vote. Asks for no file before the
+    /// receiver has reserved a slot and the space: writing the files is the costly part. Dropping
+    /// the future cancels the transfer.
     fn send_snapshot(
         &self,
         to: NodeId,
         header: SnapshotHeader,
-        files: Vec<PathBuf>,
+        files: SnapshotFiles,
     ) -> BoxFuture<'static, Result<Vote, SnapshotUnsent>>;
 }

@@ -7,6 +7,7 @@ use quorate_types::peer::{PeerBody, PeerMessage};
 use quorate_types::{GroupId, NodeId, ReplicaId};
 
 use crate::calls::Calls;
+use crate::doubt::Doubt;
 use crate::transport::{Lane, Transport, Unsent};
 
 /// The transport of a node and its open calls. Clones share both.
@@ -49,10 +50,31 @@ pub(crate) struct ReplyTo {
     /// The node and the replica that asked.
     pub(crate) node: NodeId,
     pub(crate) replica: ReplicaId,
+    /// Whether the replica that answers is doubtful.
+    pub(crate) doubt: Doubt,
 }
 
 impl ReplyTo {
+    /// Sends the answer. A doubtful replica only says that it is doubtful.
     pub(crate) fn send(&self, body: PeerBody) {
+        let body = if self.doubt.is_raised() { doubtful(body) } else { body };
         self.wire.answer(self.node, PeerMessage { group: self.group, from: self.from, to: self.replica, body });
+    }
+}
+
+/// The answer of a doubtful replica in place of another one.
+fn doubtful(body: PeerBody) -> PeerBody {
+    match body {
+        PeerBody::AppendReply { stream: call, .. }
+        | PeerBody::HeartbeatReply { call, .. }
+        | PeerBody::VoteReply { call, .. }
+        | PeerBody::TransferReply { call, .. }
+        | PeerBody::Unreachable { call }
+        | PeerBody::Doubtful { call } => PeerBody::Doubtful { call },
+        PeerBody::Append { .. }
+        | PeerBody::Heartbeat { .. }
+        | PeerBody::Vote { .. }
+        | PeerBody::TransferLeader { .. }
+        | PeerBody::LostEntries { .. } => unreachable!("only answers have an address"),
     }
 }

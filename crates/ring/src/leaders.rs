@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn leaders_move_along_a_chain_of_shards() {
-        // Node 0 and node 2 share no shard: what 0 has too much reaches 2 by way of 1.
+        // Node 0 and node 2 share no shard: 0's excess reaches 2 by way of 1.
         assert_eq!(leaders(&[&[0, 1], &[0, 1], &[1, 2]], &[100; 3]), [1, 0, 2]);
     }
 

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   0 ──·─────·──·────────·───·──·───────·─────·── 2^64
-//!       n2    n1 n3       n1  n2 n2      n3    n1      one dot: one VNode, at its hash
+//!       n2    n1 n3       n1  n2 n2      n3    n1    one dot: one VNode, at its hash
 //!                  ↑ arc start
-//!                  └──────→ n1, n2, n3                 the walk: nodes by their first dot clockwise
+//!                  └──────→ n1, n2, n3               the walk: nodes by their first dot clockwise
 //! ```
 //!
 //! hashring has no virtual nodes, hashes through Rust's `Hash`, breaks ties by insertion order, and
@@ -170,8 +170,7 @@ mod tests {
         assert_eq!([count(0), count(1), count(2)], [512, 6, 1536]);
     }
 
-    /// A node's points do not depend on who else is there: that is what makes the hashing
-    /// consistent.
+    /// A node's points do not depend on the other nodes: this makes the hashing consistent.
     #[test]
     fn another_node_moves_no_point() {
         let (few, more) =

@@ -399,7 +399,7 @@ fn a_large_cluster_is_planned_in_seconds() {
         began.elapsed() - came
     );
     assert!(goes.len() * 10 <= share * 12, "{} for {share}", goes.len());
-    assert!(began.elapsed() < std::time::Duration::from_secs(100), "ten times what it should take");
+    assert!(began.elapsed() < std::time::Duration::from_secs(100), "ten times the expected time");
 }
 
 /// One plan is enough. A second plan once moved more: a node could take a shard only after another

@@ -22,5 +22,7 @@ mod log;
 mod state;
 mod wal_repair;
 
-pub use log::{LogOptions, RocksLog, has_write_ahead_log};
+pub use log::RocksLog;
+pub use log::database::has_write_ahead_log;
+pub use log::options::LogOptions;
 pub use state::{RocksState, StateOptions};

@@ -414,6 +414,8 @@ fn keys_without_a_replica_are_deleted() {
             db.put(log_entry_key(replica, 3), &value).unwrap();
         }
         db.put(log_key(LogSpace::Vote, ReplicaId(78)), b"").unwrap();
+        db.put(log_key(LogSpace::Doubtful, ReplicaId(79)), b"").unwrap();
+        db.put(log_key(LogSpace::Doubtful, A), b"").unwrap();
         db.put(log_key(LogSpace::Tombstone, A), b"").unwrap();
     });
     let log = open(directory.path());
@@ -429,7 +431,7 @@ fn keys_without_a_replica_are_deleted() {
     });
 }
 
-/// A commit mark beyond the last entry is lowered to it.
+/// A commit mark beyond the last entry is lowered to it, and shows that entries were lost.
 #[test]
 fn commit_mark_is_never_ahead_of_the_log() {
     let directory = closed_log(5);
@@ -437,7 +439,8 @@ fn commit_mark_is_never_ahead_of_the_log() {
         let mark = quorate_types::codec::encode(quorate_types::codec::Kind::LogId, &id(9, 9));
         db.put(log_key(LogSpace::Committed, A), mark).unwrap();
     });
-    assert_eq!(open(directory.path()).state(A).unwrap().committed, Some(id(1, 4)));
+    let found = open(directory.path()).state(A).unwrap();
+    assert_eq!((found.committed, found.doubtful), (Some(id(1, 4)), true));
 }
 
 #[test]

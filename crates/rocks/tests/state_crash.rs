@@ -1,5 +1,5 @@
 //! Kills a node while it applies entries: its disk must hold the complete state after some entry.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 mod state_support;
 
@@ -67,7 +67,7 @@ fn child_applies_until_it_is_killed() {
             state.flush().unwrap();
             println!("\nflushed {} {} {}", applied[0], applied[1], applied[2]);
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "nobody killed this process");
+        assert!(start.elapsed() < Duration::from_secs(60), "this process was not killed in time");
     }
 }
 

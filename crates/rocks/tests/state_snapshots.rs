@@ -1,5 +1,5 @@
 //! Snapshots of a replica's state on disk: damaged files, and compactions after an installation.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 mod state_support;
 
@@ -39,7 +39,7 @@ fn rotten_snapshot_does_not_replace_a_good_state() {
         bytes[at] ^= 1;
         let rotten = files[0].with_extension(format!("rotten{tenth}"));
         std::fs::write(&rotten, bytes).unwrap();
-        let error = target.install(&[rotten], &meta).unwrap_err();
+        let error = store.state.verify(TARGET, &[rotten], &meta, &mut || {}).unwrap_err();
         assert!(
             matches!(&error, StateError::Snapshot { reason, .. } if reason.contains("checksum")),
             "byte {at}: {error}"

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use quorate_types::{KvAnswer, Rejection, Served};
 
+/// How long one attempt at a leader waits for a write: after that the leader is more likely cut off
+/// than slow.
+pub(crate) const LEADER_ATTEMPT: Duration = Duration::from_secs(2);
+
 /// The result of one attempt at one node.
 ///
 /// The variants make the distinction that the exactly-once guarantee needs: whether the request may
@@ -21,6 +25,9 @@ pub enum Attempt {
     Busy,
     /// The request left, and its connection ended before a reply: it may be applied, now or later.
     Lost(Arc<str>),
+    /// The node replied, and its reply does not decode or does not fit the request: the request may
+    /// be applied, now or later.
+    Malformed(Arc<str>),
     /// The request left, and no reply came in time: it may be applied, now or later.
     Silent {
         /// How long the attempt waited, including the time before the request left.
@@ -37,7 +44,10 @@ impl Attempt {
     /// Whether the request may have been applied, or may be applied later.
     pub fn may_have_applied(&self) -> bool {
         match self {
-            Attempt::Lost(_) | Attempt::Silent { .. } | Attempt::Rejected(Rejection::Unknown { .. }) => true,
+            Attempt::Lost(_)
+            | Attempt::Malformed(_)
+            | Attempt::Silent { .. }
+            | Attempt::Rejected(Rejection::Unknown { .. }) => true,
             Attempt::Served(_)
             | Attempt::Rejected(_)
             | Attempt::NotSent(_)
@@ -50,14 +60,14 @@ impl Attempt {
     /// An answer that does not fit the request. The node served *something*, so the request may
     /// have been applied.
     pub(crate) fn unfitting(request: &str, answer: &KvAnswer) -> Self {
-        Attempt::Lost(format!("answered {request} with {answer:?}").into())
+        Attempt::Malformed(format!("answered {request} with {answer:?}").into())
     }
 
     /// The description of the attempt in an error message.
     pub(crate) fn reason(&self) -> String {
         match self {
             Attempt::Served(_) => "served".to_owned(),
-            Attempt::NotSent(reason) | Attempt::Lost(reason) => reason.to_string(),
+            Attempt::NotSent(reason) | Attempt::Lost(reason) | Attempt::Malformed(reason) => reason.to_string(),
             Attempt::Retry(reason) => (*reason).to_owned(),
             Attempt::Busy => "too many requests of this client wait for it".to_owned(),
             Attempt::Silent { waited } => format!("no reply within {} ms", waited.as_millis()),

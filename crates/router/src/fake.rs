@@ -1,4 +1,4 @@
-//! Nodes for tests: an in-memory network whose nodes do what a script says.
+//! Nodes for tests: an in-memory network whose nodes follow a script.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -22,6 +22,8 @@ const ROUND_TRIP: Duration = Duration::from_millis(1);
 pub(crate) enum Act {
     Answer(KvAnswer),
     Reject(Rejection),
+    /// Its reply does not decode.
+    Garble,
     /// It never replies.
     Silence,
     /// It ends the connection that the request came on.
@@ -171,8 +173,12 @@ impl FakeCluster {
 
     /// A router that has not fetched the map.
     pub(crate) fn unconnected(&self, config: RouterConfig) -> Result<Router, crate::Error> {
-        let network = FakeNetwork { nodes: self.nodes.clone(), topology: Arc::clone(&self.topology) };
-        Router::new(config, Arc::new(network), 7)
+        Router::new(config, Arc::new(self.network()), 7)
+    }
+
+    /// The network between the cluster and its clients.
+    pub(crate) fn network(&self) -> impl Network + use<> {
+        FakeNetwork { nodes: self.nodes.clone(), topology: Arc::clone(&self.topology) }
     }
 
     /// A router with the map.
@@ -265,6 +271,10 @@ impl FakeConnection {
             Act::Answer(value) => {
                 sleep(ROUND_TRIP / 2).await;
                 Attempt::Served(Served { value, by: self.node.by(&request) })
+            }
+            Act::Garble => {
+                sleep(ROUND_TRIP / 2).await;
+                Attempt::Malformed("the reply has no result".into())
             }
             Act::Reject(rejection) => {
                 sleep(ROUND_TRIP / 2).await;

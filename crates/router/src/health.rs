@@ -56,6 +56,6 @@ impl Health {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics under this lock")
+        self.state.lock().expect("only a broken invariant poisons this lock")
     }
 }

@@ -28,10 +28,12 @@
 mod attempt;
 mod backoff;
 mod breaker;
+mod chance;
 mod config;
 mod deadline;
 mod error;
 mod health;
+mod live;
 mod map;
 mod map_cache;
 mod network;
@@ -41,6 +43,7 @@ mod recovery;
 mod router;
 mod search;
 mod session;
+mod slot;
 mod write;
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 //! The map is a hint: it is fetched once and used until it proves wrong. Many operations find that
 //! out together, so only one fetch runs at a time, and fetches are limited in rate.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -12,12 +11,10 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use quorate_ring::ArcError;
 use quorate_types::ClusterId;
 use quorate_types::topology::{ShardInfo, Topology};
-use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
+use crate::chance::Chance;
 use crate::deadline::Deadline;
 use crate::map::Map;
 use crate::{Error, Network, RouterConfig};
@@ -39,8 +36,7 @@ pub(crate) struct MapCache {
     /// Locked while the current map is replaced.
     replacing: Mutex<()>,
     /// The source of jitter.
-    rng: Mutex<StdRng>,
-    turn: AtomicUsize,
+    pub(crate) chance: Chance,
 }
 
 /// The reason why a fetched topology cannot become the current map.
@@ -60,23 +56,8 @@ impl MapCache {
             current: ArcSwapOption::empty(),
             fetched: tokio::sync::Mutex::default(),
             replacing: Mutex::default(),
-            rng: Mutex::new(StdRng::seed_from_u64(seed)),
-            turn: AtomicUsize::new(0),
+            chance: Chance::new(seed),
         }
-    }
-
-    /// A random number in `0.0..1.0`.
-    pub(crate) fn chance(&self) -> f64 {
-        self.rng().random()
-    }
-
-    /// A number that counts up with every call, to share load in turns.
-    pub(crate) fn turn(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn rng(&self) -> MutexGuard<'_, StdRng> {
-        self.rng.lock().expect("nothing panics under this lock")
     }
 
     /// The map, if there is one.
@@ -122,7 +103,7 @@ impl MapCache {
 
     /// Merges a shard's entry that a node returned, if it is newer. Returns whether it is.
     pub(crate) fn merge(&self, entry: ShardInfo) -> bool {
-        let _replacing = self.replacing.lock().expect("nothing panics under this lock");
+        let _replacing = self.replacing.lock().expect("only a broken invariant poisons this lock");
         let next = self.load().and_then(|map| map.with_entry(entry, &self.config, &*self.network));
         let is_newer = next.is_some();
         if let Some(next) = next {
@@ -167,7 +148,7 @@ impl MapCache {
     fn addresses(&self) -> Vec<String> {
         let mut addresses: Vec<String> =
             self.load().map_or_else(Vec::new, |map| map.addresses().map(ToOwned::to_owned).collect());
-        addresses.shuffle(&mut *self.rng());
+        self.chance.shuffle(&mut addresses);
         addresses.truncate(ENDPOINTS_MAX);
         for endpoint in &self.config.endpoints {
             let endpoint = endpoint.to_string();
@@ -180,7 +161,7 @@ impl MapCache {
 
     /// Makes a topology the current map, unless the current one is as new.
     fn adopt(&self, topology: Topology) -> Result<Arc<Map>, Unusable> {
-        let _replacing = self.replacing.lock().expect("nothing panics under this lock");
+        let _replacing = self.replacing.lock().expect("only a broken invariant poisons this lock");
         let current = self.load();
         if let Some(current) = &current {
             let (ours, theirs) = (current.topology().cluster.id, topology.cluster.id);

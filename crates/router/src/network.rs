@@ -34,7 +34,7 @@ pub trait Connection: Send + Sync + 'static {
     /// To be correct:
     /// * The node behind the connection is the target: requests reach no other node or cluster.
     /// * `NotSent` and `Busy` are returned only if the request never left and never will. In doubt
-    ///   the attempt is `Lost` or `Silent`.
+    ///   the attempt is `Lost`, `Malformed` or `Silent`.
     /// * `NoReplica` and `Retry` are never returned; they are the router's own.
     /// * The attempt ends at `until`, give or take a scheduling delay.
     /// * A dropped future frees its place. Its request may still be applied if it had left.

@@ -76,10 +76,43 @@ impl Node {
         let span = debug_span!("attempt", node = self.target.node.0, shard = shard.0);
         let attempt = self.connection.attempt(request, until).instrument(span).await;
         match &attempt {
-            Attempt::Served(_) | Attempt::Rejected(_) => self.health.success(),
+            Attempt::Served(_) | Attempt::Rejected(_) | Attempt::Malformed(_) => self.health.success(),
             Attempt::Silent { waited } if *waited >= SILENCE_MIN => self.health.failure(&attempt.reason()),
             _ => {}
         }
         attempt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::{ClusterId, Key, NodeId, ReadLevel};
+
+    use super::*;
+    use crate::fake::{Act, FakeCluster};
+
+    /// A reply that did not decode used to count neither as a reply nor as a failure, so that a node
+    /// that replies could be left alone.
+    #[tokio::test(start_paused = true)]
+    async fn malformed_reply_counts_as_a_reply() {
+        let cluster = FakeCluster::start(1);
+        let break_twice = || [Act::Break, Act::Break];
+        cluster.node(1).does_in_order(break_twice().into_iter().chain([Act::Garble]).chain(break_twice()));
+        let target = Target { cluster: ClusterId(1), node: NodeId(1), address: cluster.address(1) };
+        let node = Node::new(target, &cluster.network());
+        let attempt = async || {
+            let route = Route { shard: ShardId(1), epoch: 1 };
+            let within = Duration::from_secs(1);
+            let operation = KvOperation::Get { key: Key::new("k").unwrap(), level: ReadLevel::Strong };
+            node.attempt(route, operation, within, Deadline::after(within)).await
+        };
+        for _ in 0..2 {
+            attempt().await;
+        }
+        assert!(matches!(attempt().await, Attempt::Malformed(_)));
+        for _ in 0..2 {
+            attempt().await;
+            assert!(node.is_available(), "{}", node.trouble());
+        }
     }
 }

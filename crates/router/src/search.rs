@@ -140,7 +140,7 @@ impl Search {
         self.overloaded = matches!(failed, Attempt::Busy | Attempt::Rejected(Rejection::Overloaded { .. }));
         let next = match failed {
             Attempt::Rejected(rejection) => self.after_rejection(map, shard, node, rejection)?,
-            Attempt::NotSent(_) | Attempt::Lost(_) | Attempt::Silent { .. } => {
+            Attempt::NotSent(_) | Attempt::Lost(_) | Attempt::Malformed(_) | Attempt::Silent { .. } => {
                 shard.live.forget_leader(node);
                 Next::Immediately
             }

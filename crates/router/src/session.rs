@@ -29,7 +29,7 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Session>>> {
-        self.current.lock().expect("nothing panics under this lock")
+        self.current.lock().expect("only a broken invariant poisons this lock")
     }
 
     /// The session, if one is open.
@@ -63,7 +63,7 @@ pub(crate) struct Session {
 
 impl Session {
     fn lock(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().expect("nothing panics under this lock")
+        self.window.lock().expect("only a broken invariant poisons this lock")
     }
 
     /// Takes the next sequence. Waits while it is [`OUTSTANDING_MAX`] above the lowest outstanding

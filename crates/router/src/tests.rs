@@ -120,8 +120,7 @@ async fn a_lost_write_is_retried_with_the_same_stamp() {
     assert!(stamps.iter().all(|stamp| *stamp == stamps[0]), "{stamps:?}");
 }
 
-/// A write that may have been applied is never reported as a failure, whichever way later attempts
-/// fail.
+/// A write that may have been applied is never reported as a failure, however later attempts fail.
 #[tokio::test(start_paused = true)]
 async fn an_unknown_outcome_is_reported_as_unknown() {
     for later in [

@@ -1,33 +1,29 @@
 //! Writes: at the leader, in a session, applied once.
 //!
 //! ```text
-//!   attempt ─► Written, Refused ────────────────────────────────► the outcome
-//!           ─► certainly not applied (redirect, not sent, …) ───► retry with the same stamp
-//!           ─► may be applied (lost, silent, …) ─── in doubt ───► retry with the same stamp, which
-//!                                                                 returns the first outcome
-//!           ─► session unknown ─── in doubt? ─── no ────────────► retry with a new session and stamp
-//!                                           └─── yes ───────────► Error::Unknown
-//!   deadline ──────────────────── in doubt? ─── no ────────────► an error: nothing was applied
-//!                                           └─── yes ───────────► Error::Unknown
+//!   attempt ─► Written, Refused ───────────────────────────► the outcome
+//!           ─► certainly not applied (redirect, not sent, …) ► retry with the same stamp
+//!           ─► may be applied (lost, silent, …) ─ in doubt ──► retry with the same stamp, which
+//!                                                              returns the first outcome
+//!           ─► session unknown ─── in doubt? ─── no ─────────► retry with a new session and stamp
+//!                                           └─── yes ────────► Error::Unknown
+//!   deadline ──────────────────── in doubt? ─── no ──────────► an error: nothing was applied
+//!                                           └─── yes ────────► Error::Unknown
 //! ```
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_testpoints::Bug;
 use quorate_types::{KvAnswer, KvOperation, Outcome, Rejection, Served, ShardId, Write};
-use tokio::time::timeout_at;
 
+use crate::attempt::LEADER_ATTEMPT;
 use crate::deadline::Deadline;
-use crate::map::{Map, Shard};
 use crate::map_cache::MapCache;
 use crate::recovery::recover;
 use crate::search::{Prefer, Search};
-use crate::session::{OUTSTANDING_MAX, Session, Slot};
+use crate::session::Slot;
+use crate::slot::take_slot;
 use crate::{Attempt, Error, Router};
-
-/// How long one attempt waits: after that the leader is more likely cut off than slow.
-const ATTEMPT: Duration = Duration::from_secs(2);
 
 /// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,14 +101,14 @@ async fn attempts(
             Some(_) if doubt.is_cast() => {
                 return Err(Error::Unreachable { reason: "the key moved to another shard".into() });
             }
-            _ => self::slot(maps, &map, shard, deadline).await?,
+            _ => take_slot(maps, &map, shard, deadline).await?,
         };
         let (_, kept) = slot.insert((shard.id, in_shard));
         let operation = KvOperation::Write { stamp: kept.stamp(), write: write.clone() };
         let session = kept.session();
         let attempt = match search.pick(&map, shard) {
             None => Attempt::NoReplica,
-            Some(node) => node.attempt(shard.route(), operation, ATTEMPT, deadline).await,
+            Some(node) => node.attempt(shard.route(), operation, LEADER_ATTEMPT, deadline).await,
         };
         let failed = match attempt {
             Attempt::Served(Served { value: KvAnswer::Outcome(outcome), by }) => {
@@ -150,55 +146,5 @@ async fn attempts(
             }
         }
         recover(maps, &map, shard, &mut search, failed, deadline).await?;
-    }
-}
-
-/// Takes a slot in the shard's session. Opens the session if there is none.
-async fn slot(maps: &MapCache, map: &Arc<Map>, shard: &Shard, deadline: Deadline) -> Result<Slot, Error> {
-    let session = match shard.live.sessions.current() {
-        Some(session) => session,
-        None => open(maps, map, shard, deadline).await?,
-    };
-    timeout_at(deadline.at, session.slot()).await.map_err(|_| Error::Overloaded {
-        reason: format!(
-            "{OUTSTANDING_MAX} writes of this client were outstanding in shard {} for {deadline}",
-            shard.id
-        ),
-    })
-}
-
-/// Opens a session. Opening may be retried in doubt: the shard evicts a session that no client
-/// uses.
-async fn open(maps: &MapCache, map: &Arc<Map>, shard: &Shard, deadline: Deadline) -> Result<Arc<Session>, Error> {
-    let sessions = &shard.live.sessions;
-    let _opening = timeout_at(deadline.at, sessions.opening.lock()).await.map_err(|_| Error::Unreachable {
-        reason: format!("shard {}: no session was opened within {deadline}", shard.id),
-    })?;
-    if let Some(session) = sessions.current() {
-        return Ok(session);
-    }
-    let mut search = Search::new(Prefer::Leader);
-    let (mut map, mut newer) = (Arc::clone(map), None::<Arc<Shard>>);
-    loop {
-        let at = newer.as_deref().unwrap_or(shard);
-        let attempt = match search.pick(&map, at) {
-            None => Attempt::NoReplica,
-            Some(node) => node.attempt(at.route(), KvOperation::OpenSession, ATTEMPT, deadline).await,
-        };
-        let failed = match attempt {
-            Attempt::Served(Served { value: KvAnswer::Outcome(Outcome::SessionOpened { session }), by }) => {
-                at.live.set_leader(by.node);
-                return Ok(sessions.opened(session));
-            }
-            Attempt::Served(Served { value: KvAnswer::Outcome(Outcome::WrongEpoch { .. }), .. }) => {
-                Attempt::Rejected(Rejection::WrongShard { shard: None })
-            }
-            Attempt::Served(served) => Attempt::unfitting("the opening of a session", &served.value),
-            failed => failed,
-        };
-        recover(maps, &map, at, &mut search, failed, deadline).await?;
-        map = maps.get(deadline).await?;
-        let next = map.shard(shard.id).cloned();
-        newer = Some(next.ok_or_else(|| Error::Unreachable { reason: format!("shard {} is gone", shard.id) })?);
     }
 }

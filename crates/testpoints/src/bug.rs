@@ -2,6 +2,8 @@
 //! feature `bugs`.
 
 use std::cell::Cell;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 /// A defect that `QUORATE_BUG` names.
@@ -23,6 +25,8 @@ pub enum Bug {
     SnapshotOlderThanData,
     /// Snapshots carry no session table.
     SessionsNotInSnapshot,
+    /// Received snapshots are installed without verification.
+    SnapshotUnverified,
     /// Retried writes are applied again.
     SessionTableOff,
     /// Conditions always hold.
@@ -40,11 +44,24 @@ pub enum Bug {
     UnknownReportedAsFailed,
     /// The router gives a write the stamp of another outstanding write of its session.
     StampUsedTwice,
+    /// The agent destroys a replica as soon as a move away from it starts, before its successor
+    /// votes.
+    DestroyBeforeSuccessorVotes,
+    /// The reconciler finishes a move when it orders the change of voters, before the change is
+    /// committed.
+    FinishMoveBeforeCommit,
+    /// The agent starts a group again with a replica that joins it, as its only member.
+    JoiningReplicaStartsGroup,
+    /// A replica that lost log entries is marked as doubtful, and takes part as before.
+    DoubtfulTakesPart,
+    /// The leader of the topology group lets an operator give up a node as dead although the others
+    /// receive its pings.
+    RemoveDeadIgnoresPings,
 }
 
 impl Bug {
     /// All defects.
-    pub const ALL: [Bug; 16] = [
+    pub const ALL: [Bug; 22] = [
         Bug::AckBeforeSync,
         Bug::VoteNotSynced,
         Bug::ReadUnconfirmed,
@@ -53,6 +70,7 @@ impl Bug {
         Bug::AppliedBeforeData,
         Bug::SnapshotOlderThanData,
         Bug::SessionsNotInSnapshot,
+        Bug::SnapshotUnverified,
         Bug::SessionTableOff,
         Bug::ConditionIgnored,
         Bug::PurgePastFlush,
@@ -61,6 +79,11 @@ impl Bug {
         Bug::RetryWithNewStamp,
         Bug::UnknownReportedAsFailed,
         Bug::StampUsedTwice,
+        Bug::DestroyBeforeSuccessorVotes,
+        Bug::FinishMoveBeforeCommit,
+        Bug::JoiningReplicaStartsGroup,
+        Bug::DoubtfulTakesPart,
+        Bug::RemoveDeadIgnoresPings,
     ];
 
     /// The name in `QUORATE_BUG`.
@@ -74,6 +97,7 @@ impl Bug {
             Bug::AppliedBeforeData => "applied-before-data",
             Bug::SnapshotOlderThanData => "snapshot-older-than-data",
             Bug::SessionsNotInSnapshot => "sessions-not-in-snapshot",
+            Bug::SnapshotUnverified => "snapshot-unverified",
             Bug::SessionTableOff => "session-table-off",
             Bug::ConditionIgnored => "condition-ignored",
             Bug::PurgePastFlush => "purge-past-flush",
@@ -82,6 +106,11 @@ impl Bug {
             Bug::RetryWithNewStamp => "retry-with-new-stamp",
             Bug::UnknownReportedAsFailed => "unknown-reported-as-failed",
             Bug::StampUsedTwice => "stamp-used-twice",
+            Bug::DestroyBeforeSuccessorVotes => "destroy-before-successor-votes",
+            Bug::FinishMoveBeforeCommit => "finish-move-before-commit",
+            Bug::JoiningReplicaStartsGroup => "joining-replica-starts-group",
+            Bug::DoubtfulTakesPart => "doubtful-takes-part",
+            Bug::RemoveDeadIgnoresPings => "remove-dead-ignores-pings",
         }
     }
 
@@ -104,17 +133,40 @@ impl Bug {
     }
 }
 
+impl fmt::Display for Bug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that no seeded defect has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownBug(String);
+
+impl fmt::Display for UnknownBug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no seeded defect is called '{}'; use one of {}", self.0, Bug::ALL.map(Bug::name).join(", "))
+    }
+}
+
+impl std::error::Error for UnknownBug {}
+
+impl FromStr for Bug {
+    type Err = UnknownBug;
+
+    fn from_str(name: &str) -> Result<Self, UnknownBug> {
+        let known = Bug::ALL.into_iter().find(|bug| bug.name() == name);
+        known.ok_or_else(|| UnknownBug(name.to_owned()))
+    }
+}
+
 thread_local! {
     static ON_THREAD: Cell<Option<Bug>> = const { Cell::new(None) };
 }
 
 static ON: LazyLock<Option<Bug>> = LazyLock::new(|| {
     let wanted = std::env::var("QUORATE_BUG").ok()?;
-    let known = Bug::ALL.into_iter().find(|bug| bug.name() == wanted);
-    Some(known.unwrap_or_else(|| {
-        let names: Vec<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
-        panic!("QUORATE_BUG names no defect: '{wanted}'; there are {}", names.join(", "))
-    }))
+    Some(wanted.parse().unwrap_or_else(|unknown| panic!("QUORATE_BUG: {unknown}")))
 });
 
 #[cfg(test)]

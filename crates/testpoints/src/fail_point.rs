@@ -142,36 +142,41 @@ impl std::fmt::Display for FailPoint {
 }
 
 /// Aborts the process, as SIGKILL would, if the file named by `QUORATE_FAIL_POINTS` has contained
-/// `PID NAME` with this process and this step for 5 ms. Does nothing in a release build.
-///
-/// # Panics
-///
-/// A build with seeded bugs panics if `QUORATE_FAIL_POINTS` is set and no [`FailPoint`] has the
-/// name: no test could arm the step.
-pub fn fail_point(name: &str) {
+/// `PID NAME` with this process and this step for 5 ms. Does nothing in a build without the
+/// feature `bugs`.
+#[inline]
+pub fn fail_point(point: FailPoint) {
+    if cfg!(feature = "bugs") {
+        abort_if_armed(point);
+    }
+}
+
+fn abort_if_armed(point: FailPoint) {
     static FILE: LazyLock<Option<PathBuf>> =
         LazyLock::new(|| std::env::var_os("QUORATE_FAIL_POINTS").map(PathBuf::from));
-    if !cfg!(feature = "bugs") {
-        return;
-    }
     let Some(file) = &*FILE else { return };
-    assert!(FailPoint::named(name).is_some(), "fail point '{name}' is not in `FailPoint`");
-    if is_armed(file, name) {
-        eprintln!("fail point {name}: dies");
+    if armed(file) == Some(point) {
+        eprintln!("fail point {point}: dies");
         std::process::abort();
     }
 }
 
-fn is_armed(file: &Path, name: &str) -> bool {
-    /// The time of the last reading, and the step of this process that it armed.
-    static READING: Mutex<Option<(Instant, Option<String>)>> = Mutex::new(None);
+/// The step of this process that the file arms.
+fn armed(file: &Path) -> Option<FailPoint> {
+    /// The time of the last reading, and the step that it armed.
+    static READING: Mutex<Option<(Instant, Option<FailPoint>)>> = Mutex::new(None);
     let mut reading = READING.lock().unwrap_or_else(PoisonError::into_inner);
-    if reading.as_ref().is_none_or(|(at, _)| at.elapsed() > READING_MAX) {
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        let armed = text.trim().strip_prefix(&format!("{} ", std::process::id())).map(str::to_owned);
-        *reading = Some((Instant::now(), armed));
+    match *reading {
+        Some((at, armed)) if at.elapsed() <= READING_MAX => armed,
+        _ => {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            let name = text.trim().strip_prefix(&format!("{} ", std::process::id()));
+            // A half-written file contains no name yet; the next reading does.
+            let armed = name.and_then(FailPoint::named);
+            *reading = Some((Instant::now(), armed));
+            armed
+        }
     }
-    reading.as_ref().is_some_and(|(_, armed)| armed.as_deref() == Some(name))
 }
 
 #[cfg(test)]

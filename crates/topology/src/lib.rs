@@ -37,6 +37,8 @@ pub use limits::{
 };
 pub use machine::{TopologyMachine, read_cluster};
 pub use publish::Published;
-pub use reconcile::{MOVES_PER_NODE_MAX, NodeReports, Plan, Progress, Reports, Step, plan, possible_moves};
+pub use reconcile::{
+    MOVES_PER_NODE_MAX, NoSpace, NodeReports, Plan, Progress, Reports, Step, check_room, plan, possible_moves,
+};
 pub use record::{Change, Counters, Record};
 pub use state::ClusterState;

@@ -30,8 +30,8 @@ pub struct TopologyMachine {
 
 impl TopologyMachine {
     /// Reads the machine from a replica's state and publishes its topology if the cluster is
-    /// bootstrapped. Call it in the closure given to `quorate_machine::Replica::open`, with one
-    /// `published` for the whole life of the replica.
+    /// bootstrapped. Call it in the closure given to `quorate_machine::ReplicaState::open`, with
+    /// one `published` for the whole life of the replica.
     pub fn open(replica: ReplicaId, view: &dyn View, published: Arc<Published>) -> Result<Self, StateError> {
         let mut machine = TopologyMachine { cluster: read_cluster(view, replica)?, published };
         machine.written();

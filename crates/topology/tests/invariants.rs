@@ -77,7 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn command(step: Step, topology: &Topology) -> Command {
     let addresses = |host: u8| common::addresses(&format!("late-{host}"));
-    let intend = |intent| Command::StartOperation { intent, planned_on: 0, now_ms: 1 };
+    let intend = |intent| Command::StartOperation { intent, planned_on: 0, confirm: String::new(), now_ms: 1 };
     let end =
         |moving, arrived| if arrived { Command::FinishMove(moving) } else { Command::FinishCancelledMove(moving) };
     let moving = |group| {
@@ -94,7 +94,7 @@ fn command(step: Step, topology: &Topology) -> Command {
         Step::Drain(node) => intend(Intent::Drain { node: NodeId(node) }),
         Step::Undrain(node) => intend(Intent::Undrain { node: NodeId(node) }),
         Step::Remove(node, dead) => intend(Intent::Remove { node: NodeId(node), dead }),
-        Step::Replace(old, new) => intend(Intent::Replace { old: NodeId(old), new: NodeId(new) }),
+        Step::Replace(old, new) => intend(Intent::Replace { old: NodeId(old), new: NodeId(new), dead: false }),
         Step::Shift(shard, from, to) => {
             intend(Intent::Move { planned: PlannedMove { shard: ShardId(shard), from: NodeId(from), to: NodeId(to) } })
         }
@@ -166,7 +166,9 @@ proptest! {
             for group in groups {
                 let all: Vec<Placement> = topology.replicas(group).collect();
                 let nodes: BTreeSet<NodeId> = all.iter().map(|at| at.node).collect();
-                prop_assert_eq!(nodes.len(), all.len(), "replicas on distinct nodes");
+                let replaces = |moving: &&ReplicaMove| moving.group == group && moving.to.is_some_and(|to| moving.from.is_some_and(|from| from.node == to.node));
+                let replaced = topology.moves.iter().filter(replaces).count();
+                prop_assert_eq!(nodes.len() + replaced, all.len(), "replicas on distinct nodes, one that is replaced in place apart");
                 let coming = topology.moves.iter().filter(|moving| moving.group == group && moving.to.is_some()).count();
                 prop_assert!(group == GroupId::TOPOLOGY || all.len() == 3 + coming, "three replicas and the one that moves in");
                 prop_assert!(!all.is_empty());

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use quorate_machine::keys::Space;
 use quorate_machine::state::{Batch, MemoryState, State, StateError};
-use quorate_machine::{Replica, Reply};
+use quorate_machine::{ReplicaState, Reply};
 use quorate_topology::{Published, TopologyMachine, read_cluster};
 use quorate_types::operation::{Intent, OperationId, ReplicaMove};
 use quorate_types::topology::{Command, Outcome, Topology};
@@ -28,14 +28,24 @@ fn commands() -> Vec<Command> {
         common::bootstrap_of(3, 2),
         register.clone(),
         register,
-        Command::StartOperation { intent: Intent::Add { node: NodeId(4) }, planned_on: 0, now_ms: 1 },
+        Command::StartOperation {
+            intent: Intent::Add { node: NodeId(4) },
+            planned_on: 0,
+            confirm: String::new(),
+            now_ms: 1,
+        },
         Command::StartMove {
             group: GroupId(1),
             from: Some(ReplicaId(4)),
             to: Some(NodeId(4)),
             operation: OperationId(1),
         },
-        Command::StartOperation { intent: Intent::Remove { node: NodeId(3), dead: false }, planned_on: 0, now_ms: 2 },
+        Command::StartOperation {
+            intent: Intent::Remove { node: NodeId(3), dead: false },
+            planned_on: 0,
+            confirm: String::new(),
+            now_ms: 2,
+        },
         Command::FinishMove(moving()),
     ]
 }
@@ -58,9 +68,11 @@ fn entries() -> Vec<Entry> {
     (0..).zip(commands()).map(|(index, command)| entry(index, &command)).collect()
 }
 
-fn open(state: &Arc<MemoryState>, published: &Arc<Published>) -> Result<Replica<TopologyMachine>, StateError> {
+fn open(state: &Arc<MemoryState>, published: &Arc<Published>) -> Result<ReplicaState<TopologyMachine>, StateError> {
     let published = published.clone();
-    Replica::open(state.clone(), REPLICA, move |replica, view| TopologyMachine::open(replica, view, published.clone()))
+    ReplicaState::open(state.clone(), REPLICA, move |replica, view| {
+        TopologyMachine::open(replica, view, published.clone())
+    })
 }
 
 fn stored(state: &MemoryState) -> Option<Topology> {

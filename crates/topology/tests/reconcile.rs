@@ -8,7 +8,9 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use quorate_topology::{ClusterState, MOVES_PER_NODE_MAX, Progress, Reports, Step, plan, possible_moves};
+use quorate_topology::{
+    ClusterState, MOVES_PER_NODE_MAX, NoSpace, Progress, Reports, Step, check_room, plan, possible_moves,
+};
 use quorate_types::operation::{Intent, OperationId, OperationState, PlannedMove};
 use quorate_types::report::{Follower, Foreground, NodeReport, OrderKind, ReplicaReport};
 use quorate_types::state::StoredMembership;
@@ -17,6 +19,9 @@ use quorate_types::{GroupId, LogId, Membership, NodeId, ReplicaId, Role, ShardId
 
 /// Rounds after which nothing may be left to do.
 const ROUNDS_MAX: usize = 2_000;
+
+/// The size of every group's state.
+const SHARD_BYTES: u64 = 457 << 20;
 
 /// The state of a group in its own log.
 struct Group {
@@ -39,7 +44,11 @@ struct Model {
     /// Nodes that were unresponsive. Moves that started beside moves to them continue beside these
     /// when the nodes return.
     lost: BTreeSet<NodeId>,
+    /// Replicas that lost log entries: they take no part in their groups.
+    doubtful: BTreeSet<ReplicaId>,
     full: BTreeSet<NodeId>,
+    /// Free bytes above the reserve, where they are few.
+    room: BTreeMap<NodeId, u64>,
     busy: BTreeMap<NodeId, Foreground>,
     transfers: BTreeMap<GroupId, NodeId>,
     failing: Option<String>,
@@ -69,7 +78,9 @@ impl Model {
             down: BTreeSet::new(),
             unresponsive: BTreeSet::new(),
             lost: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
             full: BTreeSet::new(),
+            room: BTreeMap::new(),
             busy: BTreeMap::new(),
             transfers: BTreeMap::new(),
             failing: None,
@@ -89,11 +100,11 @@ impl Model {
             self.made.extend(wanted.iter().filter(|(_, _, node)| !self.down.contains(node)));
             let down = &self.down;
             self.made.retain(|made| made.0 != group || wanted.contains(made) || down.contains(&made.2));
-            let made = &self.made;
+            let (made, doubtful) = (&self.made, &self.doubtful);
             let state = self.groups.get_mut(&group).unwrap();
             let up = |id: &ReplicaId| {
                 let node = state.members.nodes[id];
-                !down.contains(&node) && made.contains(&(group, *id, node))
+                !doubtful.contains(id) && !down.contains(&node) && made.contains(&(group, *id, node))
             };
             let voters: Vec<ReplicaId> = state.members.voters[0].iter().copied().collect();
             let able: Vec<ReplicaId> = voters.iter().copied().filter(|id| up(id)).collect();
@@ -112,6 +123,7 @@ impl Model {
             node: node.id,
             uptime_ms: 60_000,
             disk_free_bytes: 1 << 40,
+            disk_room_bytes: self.room.get(&node.id).copied().unwrap_or(1 << 40),
             disk_full: self.full.contains(&node.id),
             foreground: self.busy.get(&node.id).copied().unwrap_or_default(),
             replicas: self
@@ -134,25 +146,34 @@ impl Model {
         let at = Some(LogId { term: 1, leader: ReplicaId(0), index: *index });
         let stored = StoredMembership { at, members: members.clone() };
         let leads = *leader == Some(replica);
+        let has_state = members.nodes.contains_key(&replica) && behind.get(&replica).is_none_or(|rounds| *rounds == 0);
         let other = |(id, node): (&ReplicaId, &NodeId)| Follower {
             replica: *id,
             matched_index: if behind.get(id).is_some_and(|rounds| *rounds > 0) { 1 } else { 1_000 },
-            answers: !self.down.contains(node) && self.made.contains(&(group, *id, *node)),
+            answers: !self.doubtful.contains(id)
+                && !self.down.contains(node)
+                && self.made.contains(&(group, *id, *node)),
             snapshot_failure: self.failing.clone().filter(|_| behind.get(id).is_some_and(|rounds| *rounds > 0)),
         };
         ReplicaReport {
             group,
             replica,
-            role: if leads { Role::Leader } else { Role::Follower },
+            role: match self.doubtful.contains(&replica) {
+                true => Role::Stopped,
+                false if leads => Role::Leader,
+                false => Role::Follower,
+            },
             term: *term,
             last_index: 1_000,
             members: stored.clone(),
             applied_members: stored,
+            doubtful: self.doubtful.contains(&replica),
             others: if leads {
                 members.nodes.iter().filter(|(id, _)| **id != replica).map(other).collect()
             } else {
                 vec![]
             },
+            bytes: if has_state { SHARD_BYTES } else { 0 },
         }
     }
 
@@ -204,7 +225,8 @@ impl Model {
                             return;
                         }
                         let voters = &mut state.members.voters[0];
-                        assert!(add.is_none_or(|id| state.behind[&id] == 0), "only what has caught up votes");
+                        assert!(add.is_none_or(|id| !self.doubtful.contains(&id)), "no doubtful replica gets a vote");
+                        assert!(add.is_none_or(|id| state.behind[&id] == 0), "only a replica that has caught up votes");
                         voters.extend(add);
                         if let Some(id) = remove {
                             voters.remove(&id);
@@ -215,7 +237,9 @@ impl Model {
                             }
                         }
                         state.index += 1;
-                        let up = voters.iter().filter(|id| !down.contains(&state.members.nodes[id])).count();
+                        let is_up =
+                            |id: &&ReplicaId| !self.doubtful.contains(*id) && !down.contains(&state.members.nodes[*id]);
+                        let up = voters.iter().filter(is_up).count();
                         assert!(2 * up > voters.len(), "a change leaves a majority that is up");
                     }
                     OrderKind::FinishJoint | OrderKind::ConfirmAbsent(_) => {}
@@ -235,7 +259,8 @@ impl Model {
         let (mut leaving, mut coming) = (BTreeMap::<NodeId, usize>::new(), BTreeMap::<NodeId, usize>::new());
         for moving in topology.moves.iter().filter(|moving| moving.group != GroupId::TOPOLOGY) {
             let lost = moving.to.is_some_and(|to| self.lost.contains(&to.node));
-            moving.from.filter(|_| !lost).into_iter().for_each(|at| *leaving.entry(at.node).or_default() += 1);
+            let from = moving.from.filter(|from| moving.to.is_none_or(|to| to.node != from.node));
+            from.filter(|_| !lost).into_iter().for_each(|at| *leaving.entry(at.node).or_default() += 1);
             moving.to.into_iter().for_each(|at| *coming.entry(at.node).or_default() += 1);
         }
         let most = leaving.values().chain(coming.values()).max().copied().unwrap_or_default();
@@ -265,12 +290,31 @@ impl Model {
 
     fn start(&mut self, intent: Intent) -> Outcome {
         self.now_ms += 1;
-        self.cluster.apply(&Command::StartOperation { intent, planned_on: 0, now_ms: self.now_ms }).0
+        self.cluster
+            .apply(&Command::StartOperation { intent, planned_on: 0, confirm: String::new(), now_ms: self.now_ms })
+            .0
     }
 
     fn register(&mut self, host: u64) {
         let addresses = common::addresses(&format!("late-{host}"));
         self.cluster.apply(&Command::RegisterNode { addresses, zone: String::new(), weight: 100 });
+    }
+
+    /// The group's replica on a node becomes doubtful; none if there is none, or if another one of
+    /// the group is doubtful: with two of three voters doubtful no step is safe.
+    fn doubt(&mut self, group: GroupId, node: u64) -> Option<ReplicaId> {
+        let topology = self.cluster.topology().unwrap();
+        let placed: Vec<Placement> = topology.replicas(group).collect();
+        if self.groups[&group].members.voters[0].len() < 3
+            || placed.iter().any(|at| self.doubtful.contains(&at.replica))
+        {
+            return None;
+        }
+        let is_made = |at: &&Placement| at.node == NodeId(node) && self.made.contains(&(group, at.replica, at.node));
+        let replica = placed.iter().find(is_made)?.replica;
+        self.doubtful.insert(replica);
+        self.follow_map();
+        Some(replica)
     }
 
     fn replicas_on(&self, node: u64) -> usize {
@@ -334,7 +378,10 @@ fn the_cluster_grows_and_shrinks() {
 fn a_node_replaces_another() {
     let mut model = Model::new(3, 16);
     model.register(4);
-    assert!(matches!(model.start(Intent::Replace { old: NodeId(2), new: NodeId(4) }), Outcome::Operation { .. }));
+    assert!(matches!(
+        model.start(Intent::Replace { old: NodeId(2), new: NodeId(4), dead: false }),
+        Outcome::Operation { .. }
+    ));
     model.rest();
     assert_eq!((model.replicas_on(2), model.replicas_on(4)), (0, 16));
     assert_eq!(model.voters(), [1, 3, 4]);
@@ -423,9 +470,13 @@ fn full_target_is_exchanged() {
     model.cluster.apply(&Command::StartOperation {
         intent: Intent::Undrain { node: NodeId(1) },
         planned_on: 0,
+        confirm: String::new(),
         now_ms: 1,
     });
-    assert!(matches!(model.start(Intent::Replace { old: NodeId(2), new: NodeId(5) }), Outcome::Operation { .. }));
+    assert!(matches!(
+        model.start(Intent::Replace { old: NodeId(2), new: NodeId(5), dead: false }),
+        Outcome::Operation { .. }
+    ));
     model.rest();
     assert_eq!((model.replicas_on(2), model.replicas_on(5)), (0, before));
 }
@@ -571,6 +622,71 @@ fn moves_to_an_unresponsive_node_leave_slots_free() {
     assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
 }
 
+/// Moves of the shards that are not on the node to it.
+fn moves_to(model: &Model, to: NodeId) -> Vec<PlannedMove> {
+    let shards = model.cluster.topology().unwrap().shards;
+    let free = shards.iter().filter(|shard| shard.replicas.iter().all(|at| at.node != to));
+    free.map(|shard| PlannedMove { shard: shard.id, from: shard.replicas[0].node, to }).collect()
+}
+
+/// A move never starts towards a node without room for the replica: it is refused where an operator
+/// asks for it, and a running operation waits with the numbers. It starts once there is room.
+#[test]
+fn moves_wait_for_room() {
+    let mut model = Model::new(5, 16);
+    let target = NodeId(5);
+    let planned = moves_to(&model, target)[0];
+    model.room.insert(target, 400 << 20);
+    let refusal = check_room(&model.cluster, &model.reports(), planned).unwrap_err();
+    assert_eq!(refusal, NoSpace { node: target, needs: SHARD_BYTES, has: 400 << 20 });
+    let Outcome::Operation { id, .. } = model.start(Intent::Move { planned }) else { panic!("it starts") };
+    for _ in 0..10 {
+        model.round(|| false);
+    }
+    assert_eq!(model.cluster.topology().unwrap().moves, []);
+    let waits = plan(&model.cluster, &model.reports(), 0).progress[&id].waits.clone();
+    assert!(waits[0].contains("no space on node 5: needs 457 MiB, has 400 MiB"), "{waits:?}");
+    model.room.insert(target, SHARD_BYTES);
+    assert_eq!(check_room(&model.cluster, &model.reports(), planned), Ok(()));
+    model.rest();
+    assert!(model.cluster.operations().all(|operation| operation.state == OperationState::Done));
+    model.room.insert(target, 0);
+    assert_eq!(check_room(&model.cluster, &model.reports(), planned), Ok(()), "the move is done already");
+}
+
+/// Moves in motion reduce the room of their target: with room for one replica, one moves there. The
+/// replicas of a drained node go to nodes with room.
+#[test]
+fn replicas_on_their_way_count() {
+    let mut model = Model::new(5, 16);
+    let target = NodeId(5);
+    model.room.insert(target, SHARD_BYTES * 3 / 2);
+    for planned in moves_to(&model, target).into_iter().take(2) {
+        let Outcome::Operation { .. } = model.start(Intent::Move { planned }) else { panic!("it starts") };
+    }
+    let to_target = |model: &Model| {
+        let moves = model.cluster.topology().unwrap().moves;
+        moves.iter().filter(|moving| moving.to.is_some_and(|to| to.node == target)).count()
+    };
+    for _ in 0..4 {
+        model.round(|| false);
+        assert_eq!(to_target(&model), 1);
+    }
+
+    let mut model = Model::new(5, 16);
+    model.room.insert(target, 0);
+    let Outcome::Operation { .. } = model.start(Intent::Drain { node: NodeId(1) }) else { panic!("it starts") };
+    for _ in 0..60 {
+        model.round(|| false);
+        assert_eq!(to_target(&model), 0);
+    }
+    let movable = model.cluster.topology().unwrap().shards.into_iter().filter(|shard| {
+        let on = |node| shard.replicas.iter().any(|at| at.node == NodeId(node));
+        on(1) && !(2..5).all(on)
+    });
+    assert_eq!(movable.count(), 0, "the replicas of node 1 went to the other nodes");
+}
+
 /// While a node serves users, one replica moves at a time, and a blocked move does not delay the
 /// others.
 #[test]
@@ -707,6 +823,62 @@ fn snapshot_failure_is_part_of_the_reason() {
     assert_eq!(waits(&model), [format!("{catching_up}; node {to} is out of disk space")]);
 }
 
+/// A replica that lost log entries is replaced by a new one on the same node, also where there is
+/// no other node.
+#[test]
+fn doubtful_replica_is_replaced_on_its_node() {
+    let mut model = Model::new(3, 8);
+    let doubtful = [GroupId::TOPOLOGY, GroupId(1), GroupId(2), GroupId(3)].map(|group| model.doubt(group, 2).unwrap());
+    model.rest();
+    assert_eq!([1, 2, 3].map(|node| model.replicas_on(node)), [8, 8, 8]);
+    assert_eq!(model.voters(), [1, 2, 3]);
+    let members: BTreeSet<ReplicaId> =
+        model.groups.values().flat_map(|state| state.members.nodes.keys().copied()).collect();
+    assert_eq!(members.len(), 9 * 3);
+    assert!(doubtful.iter().all(|id| !members.contains(id)), "{members:?}");
+}
+
+/// A doubtful voter is not removed while the others have no quorum, and the reason names both
+/// nodes.
+#[test]
+fn doubtful_replica_waits_for_a_quorum_of_the_others() {
+    let mut model = Model::new(3, 1);
+    let doubtful = model.doubt(GroupId(1), 2).unwrap();
+    model.down.insert(NodeId(3));
+    model.follow_map();
+    for _ in 0..20 {
+        model.round(|| false);
+    }
+    assert!(model.groups[&GroupId(1)].members.voters[0].contains(&doubtful));
+    let waits = &plan(&model.cluster, &model.reports(), 0).progress[&OperationId::UPKEEP].waits;
+    let reason = "shard 1: it has no leader; nodes down: 3; nodes with a doubtful replica: 2";
+    assert!(waits.iter().any(|wait| wait == reason), "{waits:?}");
+    model.down.clear();
+    model.follow_map();
+    model.rest();
+    assert!(!model.groups[&GroupId(1)].members.nodes.contains_key(&doubtful));
+    assert_eq!([1, 2, 3].map(|node| model.replicas_on(node)), [1, 1, 1]);
+}
+
+/// Where its own node is out of disk space, another node gets the new replica.
+#[test]
+fn doubtful_replica_of_a_full_node_goes_elsewhere() {
+    let mut model = Model::new(4, 4);
+    let group = model
+        .cluster
+        .topology()
+        .unwrap()
+        .shards
+        .iter()
+        .find_map(|shard| shard.replicas.iter().any(|at| at.node == NodeId(2)).then_some(shard.id.group()));
+    let group = group.unwrap();
+    let before = model.replicas_on(2);
+    model.doubt(group, 2).unwrap();
+    model.full.insert(NodeId(2));
+    model.rest();
+    assert_eq!(model.replicas_on(2), before - 1);
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Register(u64),
@@ -719,6 +891,8 @@ enum Event {
     Replace(u64, u64),
     Move(u32, u64, u64),
     Cancel(u64),
+    /// The replica of a group on a node loses log entries.
+    Doubt(u32, u64),
     /// This many rounds; each n-th step is lost.
     Rounds(usize, usize),
 }
@@ -735,6 +909,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (node.clone(), node.clone()).prop_map(|(old, new)| Event::Replace(old, new)),
         1 => (1..9_u32, node.clone(), node).prop_map(|(shard, from, to)| Event::Move(shard, from, to)),
         1 => (1..9_u64).prop_map(Event::Cancel),
+        2 => (0..9_u32, 1..8_u64).prop_map(|(group, node)| Event::Doubt(group, node)),
         8 => (1..12_usize, 2..5_usize).prop_map(|(rounds, every)| Event::Rounds(rounds, every)),
     ]
 }
@@ -742,8 +917,9 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Nodes join, leave and die while steps are lost. In the end every shard has three voters, on
-    /// distinct nodes that take replicas, and no other members.
+    /// Nodes join, leave and die, and replicas become doubtful, while steps are lost. In the end
+    /// every shard has three voters, on distinct nodes that take replicas, and no other members; no
+    /// doubtful replica is left.
     #[test]
     fn cluster_comes_to_rest_after_any_events(events in proptest::collection::vec(event(), 1..40)) {
         let mut model = Model::new(3, 8);
@@ -762,7 +938,7 @@ proptest! {
                     drop(model.start(Intent::Remove { node: NodeId(node), dead: true }));
                 }
                 Event::RemoveDead(_) => {}
-                Event::Replace(old, new) => drop(model.start(Intent::Replace { old: NodeId(old), new: NodeId(new) })),
+                Event::Replace(old, new) => drop(model.start(Intent::Replace { old: NodeId(old), new: NodeId(new), dead: false })),
                 Event::Move(shard, from, to) => {
                     let planned = PlannedMove { shard: ShardId(shard), from: NodeId(from), to: NodeId(to) };
                     drop(model.start(Intent::Move { planned }));
@@ -770,6 +946,7 @@ proptest! {
                 Event::Cancel(id) => {
                     drop(model.cluster.apply(&Command::CancelOperation { id: OperationId(id), now_ms: 1 }));
                 }
+                Event::Doubt(group, node) => drop(model.doubt(GroupId(group), node)),
                 Event::Rounds(rounds, every) => {
                     let mut count = 0;
                     for _ in 0..rounds {
@@ -793,6 +970,7 @@ proptest! {
             let nodes: BTreeSet<NodeId> = state.members.nodes.values().copied().collect();
             prop_assert_eq!(nodes.len(), mapped.len());
             prop_assert!(*group == GroupId::TOPOLOGY || mapped.len() == 3);
+            prop_assert!(mapped.is_disjoint(&model.doubtful), "group {}", group);
             for node in nodes {
                 prop_assert_eq!(topology.node(node).unwrap().state, NodeState::Active, "node {}", node);
             }

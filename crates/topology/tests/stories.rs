@@ -13,7 +13,9 @@ use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
 ///
 /// ```text
 ///   bootstrap NODES SHARDS       register HOST ZONE       update NODE HOST ZONE
-///   add|drain|undrain|remove|dead NODE      replace OLD NEW      shift SHARD FROM TO
+///   add|drain|undrain|remove NODE           dead NODE [ADDRESS]
+///   replace OLD NEW      replace_dead OLD NEW [ADDRESS]
+///                                               shift SHARD FROM TO
 ///   finish|cancel OPERATION
 ///   start GROUP REPLICA|- NODE|- OPERATION  arrive|turn_back GROUP      pause      resume
 ///   map SHARD      voters      state NODE      operation ID      revision
@@ -75,7 +77,13 @@ fn command(state: &ClusterState, line: &str) -> Command {
     let node = |at: usize| NodeId(number(at));
     let group = |at: usize| GroupId(u32::try_from(number(at)).unwrap());
     let zone = |at: usize| words.get(at).copied().unwrap_or_default().to_string();
-    let intend = |intent| Command::StartOperation { intent, planned_on: 0, now_ms: NOW_MS };
+    let confirmed = |intent, confirm: Option<&&str>| Command::StartOperation {
+        intent,
+        planned_on: 0,
+        confirm: confirm.map(|typed| (*typed).to_owned()).unwrap_or_default(),
+        now_ms: NOW_MS,
+    };
+    let intend = |intent| confirmed(intent, None);
     let moving = || {
         let topology = state.topology().unwrap();
         *topology.moves.iter().find(|moving| moving.group == group(1)).expect("a move to end")
@@ -90,8 +98,9 @@ fn command(state: &ClusterState, line: &str) -> Command {
         "drain" => intend(Intent::Drain { node: node(1) }),
         "undrain" => intend(Intent::Undrain { node: node(1) }),
         "remove" => intend(Intent::Remove { node: node(1), dead: false }),
-        "dead" => intend(Intent::Remove { node: node(1), dead: true }),
-        "replace" => intend(Intent::Replace { old: node(1), new: node(2) }),
+        "dead" => confirmed(Intent::Remove { node: node(1), dead: true }, words.get(2)),
+        "replace" => intend(Intent::Replace { old: node(1), new: node(2), dead: false }),
+        "replace_dead" => confirmed(Intent::Replace { old: node(1), new: node(2), dead: true }, words.get(3)),
         "shift" => {
             let shard = group(1).shard().unwrap();
             intend(Intent::Move { planned: PlannedMove { shard, from: node(2), to: node(3) } })
@@ -180,7 +189,7 @@ fn node_joins_and_leaves() {
     );
 }
 
-/// The moves of a cancelled operation turn back where they can.
+/// The moves of a cancelled operation are cancelled where that is safe.
 #[test]
 fn operation_is_cancelled() {
     story(
@@ -385,6 +394,30 @@ fn cancelled_removal_returns_the_node_to_its_state() {
     );
 }
 
+/// A dead node of three is replaced by a new one, in one operation that can be asked for again. An
+/// address that is typed as confirmation is the dead node's.
+#[test]
+fn dead_node_of_three_is_replaced() {
+    story(
+        "
+        bootstrap 3 1            -> done
+        register host-4          -> node 4
+        dead 3                   -> removing node 3 would leave 2 active nodes for 3 replicas of every shard; start another node with --join first
+        replace_dead 3 4 host-2:1 -> node 3 is at host-3:1, not at 'host-2:1'; to confirm, pass its address: --confirm host-3:1
+        state 3                  -> active
+        replace_dead 3 4 host-3:1 -> operation 1
+        replace_dead 3 4         -> operation 1 already
+        replace 3 4              -> operation 1 (replace dead node 3 with node 4) is running already; wait for it, or cancel it: quorate op cancel 1
+        state 3                  -> draining
+        state 4                  -> active
+        cancel 1                 -> done
+        state 3                  -> active
+        dead 3 host-2:1          -> node 3 is at host-3:1, not at 'host-2:1'; to confirm, pass its address: --confirm host-3:1
+        dead 3 host-3:1          -> operation 2
+        ",
+    );
+}
+
 /// A finished replacement that is requested again has nothing to do. It was once refused, because
 /// its node is gone.
 #[test]
@@ -450,10 +483,10 @@ fn plan_of_an_older_revision_is_refused() {
     run(&mut state, "register host-5");
     let moves = vec![PlannedMove { shard: ShardId(1), from: NodeId(2), to: NodeId(1) }];
     let intent = Intent::Rebalance { moves };
-    let stale = Command::StartOperation { intent: intent.clone(), planned_on, now_ms: NOW_MS };
+    let stale = Command::StartOperation { intent: intent.clone(), planned_on, confirm: String::new(), now_ms: NOW_MS };
     let refused = "the cluster changed since this was planned (revision 1 then, 2 now); plan it again: quorate rebalance plan -o json > FILE";
     assert_eq!(state.apply(&stale).0, Outcome::Refused(refused.into()));
-    let fresh = Command::StartOperation { intent, planned_on: 2, now_ms: NOW_MS };
+    let fresh = Command::StartOperation { intent, planned_on: 2, confirm: String::new(), now_ms: NOW_MS };
     assert!(matches!(state.apply(&fresh).0, Outcome::Operation { already: false, .. }));
     assert!(matches!(state.apply(&fresh).0, Outcome::Operation { already: true, .. }));
 }

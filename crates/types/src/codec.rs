@@ -67,6 +67,21 @@ pub enum Kind {
     Report = 16,
     /// A [`crate::report::Order`], on the wire only.
     Order = 17,
+    /// A [`crate::peer::SnapshotAnswer`], on the wire only.
+    SnapshotAnswer = 18,
+    /// A [`crate::ping::Ping`], on the wire only.
+    Ping = 21,
+}
+
+impl Kind {
+    /// The format version that this release writes and reads.
+    const fn version(self) -> u8 {
+        match self {
+            // 2: the estimated size instead of a list of files.
+            Kind::SnapshotHeader => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// The reason why bytes could not be decoded. On disk this is corruption, and the caller stops the
@@ -89,14 +104,14 @@ pub enum CodecError {
         /// The kind in the envelope.
         found: u8,
     },
-    /// Written by a newer release.
-    #[error("{kind:?} has format version {found}, this release reads up to {supported}")]
+    /// Written by another release.
+    #[error("{kind:?} has format version {found}, this release reads version {supported}")]
     Version {
         /// The kind.
         kind: Kind,
         /// The version found.
         found: u8,
-        /// The newest that this release reads.
+        /// The version that this release reads.
         supported: u8,
     },
     /// The bytes changed since they were written.
@@ -115,9 +130,6 @@ pub enum CodecError {
     },
 }
 
-/// The format version of every kind so far.
-const VERSION: u8 = 1;
-
 /// Encodes a value into a new envelope. Never fails: no encoding of our types can fail, and their
 /// constructors bound their sizes.
 pub fn encode<T: Encode>(kind: Kind, value: &T) -> Vec<u8> {
@@ -129,7 +141,7 @@ pub fn encode<T: Encode>(kind: Kind, value: &T) -> Vec<u8> {
 /// Appends a value's envelope to `out`.
 pub fn encode_into<T: Encode>(out: &mut Vec<u8>, kind: Kind, value: &T) {
     let start = out.len();
-    out.extend_from_slice(&[kind as u8, VERSION, 0, 0, 0, 0, 0, 0, 0, 0]);
+    out.extend_from_slice(&[kind as u8, kind.version(), 0, 0, 0, 0, 0, 0, 0, 0]);
     bincode::encode_into_std_write(value, out, CONFIG).expect("our types always encode into memory");
     let payload = start + ENVELOPE_BYTES;
     let length = out.len() - payload;
@@ -161,8 +173,8 @@ fn open(kind: Kind, bytes: &[u8]) -> Result<&[u8], CodecError> {
     if envelope[0] != kind as u8 {
         return Err(CodecError::Kind { expected: kind, found: envelope[0] });
     }
-    if envelope[1] != VERSION {
-        return Err(CodecError::Version { kind, found: envelope[1], supported: VERSION });
+    if envelope[1] != kind.version() {
+        return Err(CodecError::Version { kind, found: envelope[1], supported: kind.version() });
     }
     if word(2) as usize != payload.len() {
         return Err(CodecError::Truncated { kind, bytes: bytes.len() });

@@ -12,7 +12,8 @@ use std::error::Error;
 /// struct NoConnection { node: u64, source: std::io::Error }
 ///
 /// let source = std::io::Error::other("connection refused");
-/// assert_eq!(error_chain(&NoConnection { node: 3, source }), "no connection to 3: connection refused");
+/// let error = NoConnection { node: 3, source };
+/// assert_eq!(error_chain(&error), "no connection to 3: connection refused");
 /// ```
 pub fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -12,6 +12,7 @@
 //!   reply      ReadLevel, Role, Served, Rejection       the answers of a node
 //!   log        LogId, Vote, Entry, Membership           the parts of a Raft log
 //!   peer       PeerMessage                              messages between the replicas of a group
+//!   ping       Ping, ReceivedPing                       signs of life between nodes
 //!   placement  Placement, NodeState                     replicas on nodes
 //!   operation  Operation, Intent, ReplicaMove           operators' goals, and moves of replicas
 //!   topology   ClusterInfo, NodeInfo, ShardInfo, …      the cluster in the topology group
@@ -34,6 +35,7 @@ mod key;
 mod log;
 pub mod operation;
 pub mod peer;
+pub mod ping;
 mod placement;
 mod record;
 mod reply;

@@ -50,6 +50,16 @@ pub struct Membership {
     pub nodes: BTreeMap<ReplicaId, NodeId>,
 }
 
+impl Membership {
+    /// Whether a group can have these members: one or two sets of voters, none empty, and a node
+    /// for every voter.
+    pub fn is_well_formed(&self) -> bool {
+        let has_node = |voter: &ReplicaId| self.nodes.contains_key(voter);
+        let is_set = |voters: &BTreeSet<ReplicaId>| !voters.is_empty() && voters.iter().all(has_node);
+        matches!(self.voters.len(), 1 | 2) && self.voters.iter().all(is_set)
+    }
+}
+
 /// The payload of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Payload {

@@ -47,7 +47,7 @@ pub struct ReplicaMove {
     pub to: Option<Placement>,
     /// The operation that the move belongs to.
     pub operation: OperationId,
-    /// Whether the move is cancelled: it turns back unless the new replica votes already.
+    /// Whether the move is cancelled: it is undone unless the new replica votes already.
     pub cancelled: bool,
 }
 
@@ -95,6 +95,8 @@ pub enum Intent {
         old: NodeId,
         /// The node that takes over.
         new: NodeId,
+        /// The leaving node is dead and will not return.
+        dead: bool,
     },
     /// One replica moves.
     Move {
@@ -129,6 +131,14 @@ impl Intent {
         }
     }
 
+    /// The node that the operation gives up as dead; none for operations that name no dead node.
+    pub fn dead_node(&self) -> Option<NodeId> {
+        match self {
+            Intent::Remove { node, dead: true } | Intent::Replace { old: node, dead: true, .. } => Some(*node),
+            _ => None,
+        }
+    }
+
     /// The moves that the operator named; empty for operations on nodes.
     pub fn planned_moves(&self) -> &[PlannedMove] {
         match self {
@@ -147,7 +157,8 @@ impl fmt::Display for Intent {
             Intent::Undrain { node } => write!(f, "undrain node {node}"),
             Intent::Remove { node, dead: false } => write!(f, "remove node {node}"),
             Intent::Remove { node, dead: true } => write!(f, "remove dead node {node}"),
-            Intent::Replace { old, new } => write!(f, "replace node {old} with node {new}"),
+            Intent::Replace { old, new, dead: false } => write!(f, "replace node {old} with node {new}"),
+            Intent::Replace { old, new, dead: true } => write!(f, "replace dead node {old} with node {new}"),
             Intent::Move { planned: PlannedMove { shard, from, to } } => {
                 write!(f, "move shard {shard} from node {from} to node {to}")
             }

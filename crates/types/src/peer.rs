@@ -6,7 +6,7 @@
 use bincode::{Decode, Encode};
 
 use crate::codec::{self, CodecError, Kind};
-use crate::{Entry, GroupId, LogId, ReplicaId, Vote};
+use crate::{Entry, GroupId, LogId, Membership, NodeId, Payload, ReplicaId, Vote};
 
 /// A message between two replicas of one group.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -98,6 +98,18 @@ pub enum PeerBody {
         /// The call or stream.
         call: u64,
     },
+    /// The receiver lost entries that it had confirmed: it answers nothing under this id again.
+    /// Answers any request, by call or by stream.
+    Doubtful {
+        /// The call or stream.
+        call: u64,
+    },
+    /// The leader tells a replica that it lost entries: it refused an append after an entry that
+    /// it had confirmed as durable. There is no answer.
+    LostEntries {
+        /// The last entry that the replica had confirmed.
+        confirmed: LogId,
+    },
 }
 
 /// Entries to append after `prev`.
@@ -146,7 +158,8 @@ pub struct VoteReply {
     pub last: Option<LogId>,
 }
 
-/// The header of a snapshot, sent before its files.
+/// The header of a snapshot. It announces the snapshot before any of its files exists, so that the
+/// receiver can refuse it in time. The codec's envelope carries its format version.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SnapshotHeader {
     /// The group.
@@ -159,8 +172,118 @@ pub struct SnapshotHeader {
     pub vote: Vote,
     /// The state in the snapshot.
     pub meta: SnapshotMeta,
-    /// Length in bytes and crc32c of each file, in the order in which they are sent.
-    pub files: Vec<(u64, u32)>,
+    /// The estimated size of its files, in bytes: the receiver reserves that much space. The exact
+    /// length and checksum of each file follow its bytes.
+    pub bytes: u64,
+}
+
+impl SnapshotHeader {
+    /// Encodes the header.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(Kind::SnapshotHeader, self)
+    }
+
+    /// Decodes a header. An error means that the sender is broken or speaks another version: the
+    /// snapshot is refused.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let header: Self = codec::decode(Kind::SnapshotHeader, bytes)?;
+        let members = &header.meta.membership.members;
+        if *members != Membership::default() && !members.is_well_formed() {
+            let reason = "the membership has an empty set of voters, or a voter without a node".to_owned();
+            return Err(CodecError::Malformed { kind: Kind::SnapshotHeader, reason });
+        }
+        let leader = (header.vote.term, header.vote.candidate);
+        if header.meta.applied.is_some_and(|applied| (applied.term, applied.leader) > leader) {
+            let reason = "it contains an entry of a later leader than its sender".to_owned();
+            return Err(CodecError::Malformed { kind: Kind::SnapshotHeader, reason });
+        }
+        Ok(header)
+    }
+}
+
+/// An answer of a snapshot's receiver. The first one is `Accepted` or `Refused`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum SnapshotAnswer {
+    /// A slot and the announced bytes are reserved: the files may be sent.
+    Accepted,
+    /// The receiver has received everything, and still verifies or installs it.
+    Working,
+    /// The snapshot is installed; the receiver's vote.
+    Installed(Vote),
+    /// The transfer is over.
+    Refused(SnapshotRefusal),
+}
+
+impl SnapshotAnswer {
+    /// Encodes the answer.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(Kind::SnapshotAnswer, self)
+    }
+
+    /// Decodes an answer. An error means that the receiver is broken or speaks another version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode(Kind::SnapshotAnswer, bytes)
+    }
+}
+
+/// Why the receiver refuses a snapshot. The state of its replica is unchanged.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+pub enum SnapshotRefusal {
+    /// The receiver has no free slot: send again soon.
+    #[error("node {node} receives {receiving} snapshots already")]
+    Busy {
+        /// The receiver.
+        node: NodeId,
+        /// The snapshots that it is receiving.
+        receiving: u32,
+    },
+    /// The receiver's disk has too little free space above its reserve.
+    #[error("no space on node {node}: needs {needs} bytes, has {has}")]
+    NoSpace {
+        /// The receiver.
+        node: NodeId,
+        /// The bytes that the snapshot needs.
+        needs: u64,
+        /// The free bytes above the reserve that no other snapshot has reserved.
+        has: u64,
+    },
+    /// The replica is not on the receiver: it was destroyed, or is not created yet.
+    #[error("node {node} does not have replica {replica}")]
+    NoReplica {
+        /// The receiver.
+        node: NodeId,
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// The files are damaged, or hold other data than announced.
+    #[error("node {node} refuses the snapshot as bad: {reason}")]
+    Bad {
+        /// The receiver.
+        node: NodeId,
+        /// The defect.
+        reason: String,
+    },
+    /// The receiver could not receive or install it, for another reason.
+    #[error("node {node}: {reason}")]
+    Failed {
+        /// The receiver.
+        node: NodeId,
+        /// The reason.
+        reason: String,
+    },
+}
+
+impl SnapshotRefusal {
+    /// A short word for the reason, for metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            SnapshotRefusal::Busy { .. } => "busy",
+            SnapshotRefusal::NoSpace { .. } => "no_space",
+            SnapshotRefusal::NoReplica { .. } => "no_replica",
+            SnapshotRefusal::Bad { .. } => "bad",
+            SnapshotRefusal::Failed { .. } => "failed",
+        }
+    }
 }
 
 /// Identifies the state in a snapshot.
@@ -180,7 +303,31 @@ pub fn encode_frame(messages: &[PeerMessage]) -> Vec<u8> {
 /// Decodes a frame. An error means that the peer is broken or speaks another version: the
 /// connection is closed.
 pub fn decode_frame(bytes: &[u8]) -> Result<Vec<PeerMessage>, CodecError> {
-    codec::decode(Kind::Peer, bytes)
+    let messages: Vec<PeerMessage> = codec::decode(Kind::Peer, bytes)?;
+    let malformed = |reason: &str| CodecError::Malformed { kind: Kind::Peer, reason: reason.to_owned() };
+    for message in &messages {
+        if let PeerBody::Append { request, .. } | PeerBody::Heartbeat { request, .. } = &message.body {
+            request.check().map_err(malformed)?;
+        }
+    }
+    Ok(messages)
+}
+
+impl AppendRequest {
+    /// Refuses entries that no leader sends: a replica would stop on them.
+    fn check(&self) -> Result<(), &'static str> {
+        let mut next = self.prev.map_or(0, |prev| prev.index.saturating_add(1));
+        for entry in &self.entries {
+            if entry.id.index != next {
+                return Err("the entries of an append have a hole");
+            }
+            if matches!(&entry.payload, Payload::Membership(members) if !members.is_well_formed()) {
+                return Err("an append has a membership with an empty set of voters, or a voter without a node");
+            }
+            next = next.saturating_add(1);
+        }
+        Ok(())
+    }
 }
 
 impl PeerMessage {
@@ -192,5 +339,62 @@ impl PeerMessage {
                 PeerBody::Append { request, .. } => request.entries.iter().map(Entry::size_bytes).sum(),
                 _ => 0,
             }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn id(index: u64) -> LogId {
+        LogId { term: 1, leader: ReplicaId(1), index }
+    }
+
+    fn frame(prev: Option<LogId>, entries: Vec<Entry>) -> Vec<u8> {
+        let vote = Vote { term: 1, candidate: ReplicaId(1), committed: true };
+        let request = AppendRequest { vote, prev, entries, commit: None };
+        let body = PeerBody::Append { stream: 1, sequence: 0, request };
+        encode_frame(&[PeerMessage { group: GroupId(1), from: ReplicaId(1), to: ReplicaId(2), body }])
+    }
+
+    fn blank(index: u64) -> Entry {
+        Entry { id: id(index), payload: Payload::Blank }
+    }
+
+    /// A frame whose entries follow each other is decoded; a hole before or between them, and a
+    /// membership with a voter without a node, are refused.
+    #[test]
+    fn malformed_appends_are_refused() {
+        assert!(decode_frame(&frame(None, vec![blank(0), blank(1)])).is_ok());
+        assert!(decode_frame(&frame(Some(id(6)), vec![blank(7), blank(8)])).is_ok());
+        assert!(decode_frame(&frame(Some(id(6)), vec![])).is_ok());
+        assert!(decode_frame(&frame(Some(id(6)), vec![blank(8)])).is_err());
+        assert!(decode_frame(&frame(None, vec![blank(0), blank(2)])).is_err());
+        assert!(decode_frame(&frame(Some(id(u64::MAX)), vec![blank(0)])).is_err());
+        let voters = vec![BTreeSet::from([ReplicaId(1)])];
+        let members = Membership { voters, nodes: Default::default() };
+        let membership = Entry { id: id(0), payload: Payload::Membership(members) };
+        assert!(decode_frame(&frame(None, vec![membership])).is_err());
+    }
+
+    /// A header of another format version is refused by its number, before its content is read; so
+    /// is one that contradicts its sender's vote, on which the receiver's Raft core would stop.
+    #[test]
+    fn headers_of_other_formats_and_contradictory_ones_are_refused() {
+        let vote = Vote { term: 2, candidate: ReplicaId(1), committed: true };
+        let meta = SnapshotMeta { applied: Some(LogId { term: 2, ..id(9) }), ..SnapshotMeta::default() };
+        let header = SnapshotHeader { group: GroupId(1), from: ReplicaId(1), to: ReplicaId(2), vote, meta, bytes: 7 };
+        let bytes = header.encode();
+        assert_eq!(SnapshotHeader::decode(&bytes), Ok(header.clone()));
+        for version in [1, bytes[1] + 1] {
+            let mut other = bytes.clone();
+            other[1] = version;
+            let refusal = CodecError::Version { kind: Kind::SnapshotHeader, found: version, supported: bytes[1] };
+            assert_eq!(SnapshotHeader::decode(&other), Err(refusal));
+        }
+        let later = SnapshotHeader { vote: Vote { term: 1, ..vote }, ..header };
+        assert!(matches!(SnapshotHeader::decode(&later.encode()), Err(CodecError::Malformed { .. })));
     }
 }

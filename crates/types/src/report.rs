@@ -7,13 +7,18 @@ use crate::state::StoredMembership;
 use crate::topology::Placement;
 use crate::{GroupId, LogId, NodeId, ReplicaId, Role};
 
-/// Entries that a voter may lack and still become the leader by a transfer.
+/// Entries that a voter may lack and still be planned as the next leader.
 ///
 /// A group has one entry in flight at a time, so a follower that keeps up lacks a handful; 64
 /// leaves room for jitter. A voter that lacks more is slow, and the group has no leader until the
-/// voter has flushed them. The planner applies the limit to its reports, and the leader again when
-/// it executes the order.
-pub const SUCCESSOR_LAG_MAX: u64 = 64;
+/// voter has flushed them.
+pub const PLANNED_SUCCESSOR_LAG_MAX: u64 = 64;
+
+/// Entries that a voter may lack when the leader executes the order to transfer its leadership.
+///
+/// Four times [`PLANNED_SUCCESSOR_LAG_MAX`]: the report behind the plan is up to a second old, and
+/// a refused transfer is planned again only after a pause.
+pub const SUCCESSOR_LAG_MAX: u64 = 4 * PLANNED_SUCCESSOR_LAG_MAX;
 
 /// The report of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -24,6 +29,8 @@ pub struct NodeReport {
     pub uptime_ms: u64,
     /// Free bytes on its disk.
     pub disk_free_bytes: u64,
+    /// Free bytes above the reserve: the room for more replicas.
+    pub disk_room_bytes: u64,
     /// Its disk is below the reserve: it refuses writes.
     pub disk_full: bool,
     /// The latency of its user requests.
@@ -61,8 +68,12 @@ pub struct ReplicaReport {
     pub members: StoredMembership,
     /// The newest membership that it applied, which is committed.
     pub applied_members: StoredMembership,
+    /// It lost entries that it had confirmed, and takes no part in its group: it must be replaced.
+    pub doubtful: bool,
     /// The progress of the other members, if it is the leader.
     pub others: Vec<Follower>,
+    /// The approximate size of its state, in bytes.
+    pub bytes: u64,
 }
 
 /// The progress of another member, as its leader knows it.

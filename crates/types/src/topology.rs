@@ -143,6 +143,9 @@ pub enum Command {
         /// The revision of the topology that it was planned on; 0 accepts any. The command is
         /// refused at another revision.
         planned_on: u64,
+        /// For a dead node: its client address, typed by the operator to confirm the loss. Empty if
+        /// it was not typed; another address is refused.
+        confirm: String,
         /// The proposer's time, in milliseconds since 1970.
         now_ms: u64,
     },
@@ -153,7 +156,8 @@ pub enum Command {
         /// The proposer's time, in milliseconds since 1970.
         now_ms: u64,
     },
-    /// Cancels an operation: no more moves start for it, and its moves turn back where they can.
+    /// Cancels an operation: no more moves start for it, and its moves are cancelled where that is
+    /// safe.
     CancelOperation {
         /// The operation.
         id: OperationId,

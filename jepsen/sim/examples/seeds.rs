@@ -1,4 +1,4 @@
-//! Runs seeds: `seeds A..B [--trace FILE] [--defect NAME] [--jobs N]`. Equivalent to
+//! Runs seeds: `seeds A..B [--trace FILE] [--bug NAME] [--jobs N]`. Equivalent to
 //! `quorate-jepsen sim`.
 
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let range = arguments.next().context("usage: seeds A..B [--trace FILE] [--defect NAME] [--jobs N]")?;
+    let range = arguments.next().context("usage: seeds A..B [--trace FILE] [--bug NAME] [--jobs N]")?;
     let (start, end) = range.split_once("..").context("seeds are given as A..B")?;
     let mut options = quorate_sim::Options::default();
     let (mut trace, mut jobs) = (None, 2);
@@ -15,7 +15,7 @@ fn main() -> anyhow::Result<()> {
         let value = arguments.next().with_context(|| format!("{name} needs a value"))?;
         match name.as_str() {
             "--trace" => trace = Some(PathBuf::from(value)),
-            "--defect" => options.defect = Some(value.parse().map_err(anyhow::Error::msg)?),
+            "--bug" => options.bug = Some(value.parse()?),
             "--jobs" => jobs = value.parse()?,
             _ => bail!("unknown option {name}"),
         }

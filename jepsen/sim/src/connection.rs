@@ -36,13 +36,14 @@ const ENDS: u32 = 100;
 /// How late a request may still arrive after its connection ended.
 const LATE_MS_MAX: u64 = 3_000;
 
-/// The router of one client. Clients are numbered from 0 in the order of their start.
+/// The router of one client. Clients are numbered from 0 in the order of their start: one beside
+/// each node, and then clients that no cut between nodes affects.
 pub(crate) fn router(world: &Arc<World>, client: u64) -> Router {
     let mut rng = Stream::Client(client).rng(world.scenario.seed);
     let endpoint = |address: &str| address.parse::<HostPort>().expect("the addresses of the world are valid");
     let endpoints = world.bootstrap.nodes.iter().map(|node| endpoint(&node.addresses.client)).collect();
     let seed = rng.random();
-    let home = NodeId(1 + client % world.scenario.shape.nodes);
+    let home = (client < world.scenario.shape.nodes).then_some(NodeId(1 + client));
     let network = ClientNetwork { world: world.clone(), home, rng: Arc::new(Mutex::new(rng)) };
     Router::new(RouterConfig::new(endpoints), Arc::new(network), seed).expect("the world has nodes")
 }
@@ -51,9 +52,9 @@ pub(crate) fn router(world: &Arc<World>, client: u64) -> Router {
 #[derive(Clone)]
 struct ClientNetwork {
     world: Arc<World>,
-    /// The node beside the client. A cut between this node and another one also cuts off the
-    /// client.
-    home: NodeId,
+    /// The node beside the client, if any. A cut between this node and another one also cuts off
+    /// the client.
+    home: Option<NodeId>,
     rng: Arc<Mutex<StdRng>>,
 }
 
@@ -82,17 +83,18 @@ struct Trip {
 
 impl ClientNetwork {
     fn rng(&self) -> MutexGuard<'_, StdRng> {
-        self.rng.lock().expect("nothing panics under this lock")
+        self.rng.lock().expect("only a broken invariant poisons this lock")
     }
 
-    fn trip(&self, to: NodeId) -> Trip {
+    /// Draws the trip of a request to a node, or to an address where there is none.
+    fn trip(&self, to: Option<NodeId>) -> Trip {
         let scenario = &self.world.scenario;
         let (least, most) = scenario.latency_us;
         let mut rng = self.rng();
         let (there, back) = (rng.random_range(least..=most), rng.random_range(least..=most));
         let ends = if scenario.faults.network { ENDS } else { 0 };
         let (before, after) = (rng.random_range(0..TRIPS), rng.random_range(0..TRIPS));
-        let fate = if self.world.network.is_cut(self.home, to) {
+        let fate = if self.is_cut_off(to) {
             Fate::EndsBefore(None)
         } else if before < scenario.losses {
             Fate::RequestLost
@@ -107,6 +109,10 @@ impl ClientNetwork {
             Fate::Arrives
         };
         Trip { there: Duration::from_micros(there), back: Duration::from_micros(back), fate }
+    }
+
+    fn is_cut_off(&self, to: Option<NodeId>) -> bool {
+        self.home.zip(to).is_some_and(|(home, to)| self.world.network.is_cut(home, to))
     }
 
     /// The node with this client address in the newest map. Before the first map, the bootstrap
@@ -136,7 +142,7 @@ impl Network for ClientNetwork {
         within: Duration,
     ) -> BoxFuture<'a, Result<Topology, TopologyUnavailable>> {
         let node = self.node_at(endpoint);
-        let trip = self.trip(node.unwrap_or(self.home));
+        let trip = self.trip(node);
         let fetch = async move {
             sleep(trip.there).await;
             if trip.fate != Fate::Arrives {
@@ -179,7 +185,7 @@ struct Line {
 
 impl SimConnection {
     fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().expect("nothing panics under this lock")
+        self.line.lock().expect("only a broken invariant poisons this lock")
     }
 
     /// The number of the open connection and the node's life. Connects first if necessary.
@@ -193,7 +199,7 @@ impl SimConnection {
             Some((number, _)) => self.end(number, "the node is gone"),
             None => {}
         }
-        let trip = self.network.trip(self.node);
+        let trip = self.network.trip(Some(self.node));
         sleep(trip.there + trip.back).await;
         let Some(member) = self.network.world.member(self.node) else {
             self.health.failure("connection refused");
@@ -230,7 +236,7 @@ impl SimConnection {
     }
 
     async fn exchange(&self, number: u64, life: Arc<Life>, request: KvRequest) -> Attempt {
-        let trip = self.network.trip(self.node);
+        let trip = self.network.trip(Some(self.node));
         let (world, node) = (self.network.world.clone(), self.node);
         let its_life = life.number;
         let served = tokio::spawn(async move {

@@ -21,16 +21,28 @@ pub enum Count {
     SlowDisks,
     /// Clock jumps.
     ClockJumps,
+    /// Replicas whose disk lost durable entries.
+    LostEntries,
+    /// Replicas that became doubtful.
+    Doubtful,
     /// Leaders observed.
     Leaders,
     /// Snapshots installed.
     Snapshots,
+    /// Snapshots refused by their receivers.
+    SnapshotsRefused,
     /// Purges of a replica's log observed.
     Purges,
     /// Leader transfers ordered.
     Transfers,
     /// Operator operations accepted.
     Operations,
+    /// Pings received.
+    Pings,
+    /// Removals of living nodes as dead that were refused.
+    RefusedRemovals,
+    /// Dead nodes that were removed.
+    DeadRemoved,
     /// Replicas that completed a move.
     Moves,
     /// Checks of the invariants.
@@ -43,7 +55,7 @@ pub enum Count {
 
 impl Count {
     /// All kinds, in the order in which a summary lists them.
-    pub const ALL: [Count; 16] = [
+    pub const ALL: [Count; 22] = [
         Count::Answered,
         Count::Unknown,
         Count::Failed,
@@ -51,11 +63,17 @@ impl Count {
         Count::NetworkFaults,
         Count::SlowDisks,
         Count::ClockJumps,
+        Count::LostEntries,
+        Count::Doubtful,
         Count::Leaders,
         Count::Snapshots,
+        Count::SnapshotsRefused,
         Count::Purges,
         Count::Transfers,
         Count::Operations,
+        Count::Pings,
+        Count::RefusedRemovals,
+        Count::DeadRemoved,
         Count::Moves,
         Count::Checks,
         Count::Undecided,
@@ -73,11 +91,17 @@ impl fmt::Display for Count {
             Count::NetworkFaults => "network faults",
             Count::SlowDisks => "slow disks",
             Count::ClockJumps => "clock jumps",
+            Count::LostEntries => "lost entries",
+            Count::Doubtful => "doubtful",
             Count::Leaders => "leaders",
             Count::Snapshots => "snapshots",
+            Count::SnapshotsRefused => "snapshots refused",
             Count::Purges => "purges",
             Count::Transfers => "transfers",
             Count::Operations => "operations",
+            Count::Pings => "pings",
+            Count::RefusedRemovals => "refused removals",
+            Count::DeadRemoved => "dead removed",
             Count::Moves => "moves",
             Count::Checks => "checks",
             Count::Undecided => "undecided",

@@ -14,13 +14,12 @@ use std::time::Duration;
 
 use quorate_machine::log::{Done, Log, LogError, LogState, MemoryLog};
 use quorate_machine::state::{Batch, MemoryState, Pinned, State, StateError, View};
+use quorate_testpoints::Bug;
 use quorate_types::peer::SnapshotMeta;
 use quorate_types::{Entry, GroupId, LogId, ReplicaId, Vote};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::sync::Notify;
-
-use crate::defect::Defect;
 
 /// One life of a node, from its start to its crash.
 pub(crate) struct Life {
@@ -72,7 +71,7 @@ impl Speed {
 
     fn next_sync(&self) -> Duration {
         let (least, most) = self.usual_us;
-        let mut rng = self.rng.lock().expect("nobody panics while holding this lock");
+        let mut rng = self.rng.lock().expect("only a broken invariant poisons this lock");
         let usual = Duration::from_micros(rng.random_range(least..=most));
         let extra = self.extra_ms.load(Ordering::Relaxed);
         let extra = if extra == 0 { 0 } else { rng.random_range(extra / 4..=extra) };
@@ -95,7 +94,7 @@ impl Synced {
     }
 
     fn entries(&self) -> MutexGuard<'_, HashSet<(ReplicaId, LogId)>> {
-        self.0.lock().expect("nobody panics while holding this lock")
+        self.0.lock().expect("only a broken invariant poisons this lock")
     }
 }
 
@@ -105,17 +104,16 @@ pub(crate) struct LifeLog {
     life: Arc<Life>,
     synced: Arc<Synced>,
     written: Notify,
-    defect: Option<Defect>,
 }
 
 impl LifeLog {
-    pub(crate) fn new(log: Arc<MemoryLog>, life: Arc<Life>, defect: Option<Defect>) -> Arc<Self> {
+    pub(crate) fn new(log: Arc<MemoryLog>, life: Arc<Life>) -> Arc<Self> {
         let synced = Arc::new(Synced::default());
         for (replica, _) in log.replicas() {
             let found = log.entries(replica, 0..u64::MAX, usize::MAX).expect("a log in memory can be read");
             synced.note(replica, found.iter().map(|entry| entry.id));
         }
-        Arc::new(LifeLog { log, life, synced, written: Notify::new(), defect })
+        Arc::new(LifeLog { log, life, synced, written: Notify::new() })
     }
 
     /// The entries that were durable in this life.
@@ -148,8 +146,8 @@ impl LifeLog {
         self.alive().ok_or(LogError::Closed)
     }
 
-    /// Makes a call whose effect is durable when `done` is called. With `eager`, a defect, `done`
-    /// is called immediately, before the effect is durable.
+    /// Makes a call whose effect is durable when `done` is called. With `eager`, a seeded defect,
+    /// `done` is called immediately, before the effect is durable.
     fn call(&self, done: Done, eager: bool, call: impl FnOnce(&MemoryLog, Done)) {
         let Some(log) = self.alive() else { return };
         if eager {
@@ -171,6 +169,10 @@ impl Log for LifeLog {
         self.check()?.destroy(replica)
     }
 
+    fn mark_doubtful(&self, replica: ReplicaId) -> Result<(), LogError> {
+        self.check()?.mark_doubtful(replica)
+    }
+
     fn replicas(&self) -> Vec<(ReplicaId, GroupId)> {
         self.alive().map(Log::replicas).unwrap_or_default()
     }
@@ -180,7 +182,7 @@ impl Log for LifeLog {
     }
 
     fn append(&self, replica: ReplicaId, entries: Vec<Entry>, done: Done) {
-        let eager = self.defect == Some(Defect::AcknowledgeBeforeSync);
+        let eager = Bug::AckBeforeSync.is_on();
         let (ids, synced): (Vec<_>, _) = (entries.iter().map(|entry| entry.id).collect(), self.synced.clone());
         self.call(done, eager, |log, done| {
             let noted = move |result: Result<(), LogError>| {
@@ -194,7 +196,7 @@ impl Log for LifeLog {
     }
 
     fn save_vote(&self, replica: ReplicaId, vote: Vote, done: Done) {
-        let eager = self.defect == Some(Defect::VoteNotSynced);
+        let eager = Bug::VoteNotSynced.is_on();
         self.call(done, eager, |log, done| log.save_vote(replica, vote, done));
     }
 
@@ -238,12 +240,11 @@ impl Log for LifeLog {
 pub(crate) struct LifeState {
     state: Arc<MemoryState>,
     life: Arc<Life>,
-    defect: Option<Defect>,
 }
 
 impl LifeState {
-    pub(crate) fn new(state: Arc<MemoryState>, life: Arc<Life>, defect: Option<Defect>) -> Arc<Self> {
-        Arc::new(LifeState { state, life, defect })
+    pub(crate) fn new(state: Arc<MemoryState>, life: Arc<Life>) -> Arc<Self> {
+        Arc::new(LifeState { state, life })
     }
 
     fn check(&self) -> Result<&MemoryState, StateError> {
@@ -262,16 +263,25 @@ impl State for LifeState {
     }
 
     fn flush(&self) -> Result<(), StateError> {
-        let state = self.check()?;
-        if self.defect == Some(Defect::PurgePastFlush) { Ok(()) } else { state.flush() }
+        self.check()?.flush()
     }
 
     fn pin(&self, replica: ReplicaId) -> Result<Box<dyn Pinned>, StateError> {
         self.check()?.pin(replica)
     }
 
-    fn install(&self, replica: ReplicaId, files: &[PathBuf], meta: &SnapshotMeta) -> Result<(), StateError> {
-        self.check()?.install(replica, files, meta)
+    fn verify(
+        &self,
+        replica: ReplicaId,
+        files: &[PathBuf],
+        meta: &SnapshotMeta,
+        progress: &mut dyn FnMut(),
+    ) -> Result<(), StateError> {
+        self.check()?.verify(replica, files, meta, progress)
+    }
+
+    fn install(&self, replica: ReplicaId, files: &[PathBuf]) -> Result<(), StateError> {
+        self.check()?.install(replica, files)
     }
 
     fn destroy(&self, replica: ReplicaId) -> Result<(), StateError> {

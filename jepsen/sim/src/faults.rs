@@ -15,6 +15,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 
 use crate::counts::Count;
 use crate::lives;
+use crate::lost_entries;
 use crate::scenario::Stream;
 use crate::world::{World, addresses};
 
@@ -28,6 +29,7 @@ pub(crate) async fn run(world: Arc<World>) {
         when(scenario.faults.disks, disks(world.clone(), rng(Stream::Disks))),
         when(scenario.faults.clocks, clocks(world.clone(), rng(Stream::Clocks))),
         when(scenario.faults.operator, operator(world.clone(), rng(Stream::Operator))),
+        lost_entries::run(world.clone(), rng(Stream::LostEntries)),
     );
 }
 
@@ -182,23 +184,26 @@ async fn clocks(world: Arc<World>, mut rng: StdRng) {
 async fn operator(world: Arc<World>, mut rng: StdRng) {
     let mut joined = 0;
     loop {
-        pause(&mut rng, 100, 1_500).await;
+        pause(&mut rng, 50, 700).await;
         let Some(map) = world.newest_map() else { continue };
         match rng.random_range(0..10) {
             0..2 => transfer(&world, &map, &mut rng).await,
-            2 if joined == 0 => {
+            2..4 if joined == 0 => {
                 joined += 1;
-                join(&world).await;
-            }
-            3 => {
-                let node = pick(&map, NodeState::Active, &mut rng);
-                start(&world, node.map(|node| Intent::Drain { node })).await;
+                join(&world, &mut rng).await;
             }
             4 => {
-                let node = pick(&map, NodeState::Draining, &mut rng);
-                start(&world, node.map(|node| Intent::Undrain { node })).await;
+                let node = pick(&map, NodeState::Active, &mut rng);
+                start(&world, node.map(|node| Intent::Drain { node }), &mut rng).await;
             }
-            _ => start(&world, planned_move(&map, &mut rng).map(|planned| Intent::Move { planned })).await,
+            5 => {
+                let node = pick(&map, NodeState::Draining, &mut rng);
+                start(&world, node.map(|node| Intent::Undrain { node }), &mut rng).await;
+            }
+            _ => {
+                let planned = planned_move(&map, &mut rng);
+                start(&world, planned.map(|planned| Intent::Move { planned }), &mut rng).await;
+            }
         }
     }
 }
@@ -217,22 +222,28 @@ fn planned_move(map: &Topology, rng: &mut StdRng) -> Option<PlannedMove> {
     Some(PlannedMove { shard: shard.id, from, to: *free.choose(rng)? })
 }
 
-async fn start(world: &World, intent: Option<Intent>) {
+async fn start(world: &World, intent: Option<Intent>, rng: &mut StdRng) {
     let Some(intent) = intent else { return };
     let what = format!("{intent:?}");
-    let command = Command::StartOperation { intent, planned_on: 0, now_ms: 0 };
-    let outcome = world.propose(&command).await;
+    let command = Command::StartOperation { intent, planned_on: 0, confirm: String::new(), now_ms: 0 };
+    let outcome = propose(world, &command, rng).await;
     if matches!(outcome, Some(Outcome::Operation { already: false, .. })) {
         world.counts.one(Count::Operations);
     }
     world.trace.event(&format!("operator: {what} -> {outcome:?}"));
 }
 
+/// Sends a command to a random node, as an operator's tool does.
+async fn propose(world: &World, command: &Command, rng: &mut StdRng) -> Option<Outcome> {
+    let at = world.node_ids().choose(rng).copied()?;
+    world.propose(at, command).await
+}
+
 /// Registers a new machine and starts it as a node.
-async fn join(world: &Arc<World>) {
+async fn join(world: &Arc<World>, rng: &mut StdRng) {
     let machine = world.scenario.shape.nodes + 1;
     let command = Command::RegisterNode { addresses: addresses(machine), zone: String::new(), weight: 100 };
-    let Some(Outcome::Node(id)) = world.propose(&command).await else { return };
+    let Some(Outcome::Node(id)) = propose(world, &command, rng).await else { return };
     if world.nodes().contains_key(&id) || world.add_node(id, world.newest_map()).is_err() {
         return;
     }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use quorate_machine::state::State;
 use quorate_machine::state_hash;
-use quorate_types::topology::{NodeState, Topology};
+use quorate_types::topology::{NodeState, Placement, Topology};
 use quorate_types::{GroupId, Key, NodeId, ShardId};
 use tokio::time::Instant;
 
-use crate::client::Worker;
+use crate::client::{DEADLINE, Worker};
 use crate::connection::router;
 use crate::history::{Asked, Came};
 use crate::linear::{self, Verdict};
@@ -59,16 +59,16 @@ pub(crate) async fn serves(world: &Arc<World>) -> Result<(), Violation> {
             }
             let key = &keys[done % keys.len()];
             let value = world.history.next_value(*shard, key);
-            let written = worker.operate(*shard, key, Asked::Put(value)).await;
-            let read = worker.operate(*shard, key, Asked::Read).await;
+            let written = worker.operate(*shard, key, Asked::Put(value), DEADLINE).await;
+            let read = worker.operate(*shard, key, Asked::Read, DEADLINE).await;
             done += usize::from(matches!((written, read), (Came::Written { .. }, Came::Found(_))));
         }
     }
     Ok(())
 }
 
-/// Waits until no move is in progress, no node is joining, and the replicas of every group are
-/// equal; fails after [`SETTLES_WITHIN`].
+/// Waits until no move is in progress, no node is joining, no replica is doubtful, and the replicas
+/// of every group are equal; fails after [`SETTLES_WITHIN`].
 pub(crate) async fn settles(world: &Arc<World>) -> Result<(), Violation> {
     let deadline = Instant::now() + SETTLES_WITHIN;
     loop {
@@ -98,6 +98,15 @@ fn unsettled(world: &World) -> Option<String> {
         return Some(format!("node {} is still joining", node.id));
     }
     let groups = map.shards.iter().map(|shard| shard.id.group()).chain([GroupId::TOPOLOGY]);
+    let nodes = world.nodes();
+    let is_doubtful = |at: &Placement| {
+        let durable = nodes.get(&at.node).and_then(|node| node.log.durable_state(at.replica));
+        durable.is_some_and(|durable| durable.doubtful)
+    };
+    if let Some(at) = groups.clone().flat_map(|group| map.replicas(group)).find(is_doubtful) {
+        return Some(format!("replica {} on node {} is doubtful and not replaced", at.replica, at.node));
+    }
+    drop(nodes);
     groups.into_iter().find_map(|group| unequal(world, &map, group))
 }
 
@@ -127,7 +136,7 @@ pub(crate) async fn read_everything(world: &Arc<World>) {
     let mut worker = Worker::new(world.clone(), router(world, READS_CLIENT), Stream::Heal.rng(world.scenario.seed ^ 1));
     for (shard, keys) in &world.keys {
         for key in keys {
-            if worker.operate(*shard, key, Asked::Read).await == Came::Failed {
+            if worker.operate(*shard, key, Asked::Read, DEADLINE).await == Came::Failed {
                 world.violation(format!("the last read of {key:?} failed"));
             }
         }

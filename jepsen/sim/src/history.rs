@@ -97,6 +97,6 @@ impl History {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().expect("nobody panics while holding this lock")
+        self.0.lock().expect("only a broken invariant poisons this lock")
     }
 }

@@ -43,6 +43,7 @@ impl Host for Machine {
         Vitals {
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).expect("a run takes seconds"),
             disk_free_bytes: DISK_FREE_BYTES,
+            disk_room_bytes: DISK_FREE_BYTES,
             disk_full: false,
             is_stopping: !self.life.is_alive(),
         }

@@ -7,8 +7,10 @@
 //!                        the same state
 //!   leader completeness  entries committed under an earlier vote are in every later leader's log
 //!   durability           committed entries are durable on a majority of the voters
+//!   voters               a voter's data are never destroyed (`voters`)
 //!   promises             granted votes and acknowledged entries are durable (`promise`)
 //!   order                purged <= flushed <= applied; durable data suffice for a restart
+//!   doubt                only a replica whose disk lost entries is doubtful, and stays so
 //!   monotonic            durable votes and durable applied indexes never go back
 //! ```
 //!
@@ -29,6 +31,7 @@ use quorate_types::{Entry, GroupId, LogId, Membership, NodeId, Payload, ReplicaI
 
 use crate::counts::Count;
 use crate::violations::Violation;
+use crate::voters::Voters;
 use crate::world::World;
 
 /// How often the invariants are checked.
@@ -38,7 +41,8 @@ const CHECKS_PER_STATE: u64 = 8;
 
 /// Checks until it is aborted.
 pub(crate) async fn run(world: Arc<World>) {
-    let mut observer = Observer { world, groups: BTreeMap::new(), replicas: BTreeMap::new(), round: 0 };
+    let mut observer =
+        Observer { world, groups: BTreeMap::new(), replicas: BTreeMap::new(), voters: Voters::default(), round: 0 };
     loop {
         tokio::time::sleep(PERIOD).await;
         observer.check();
@@ -50,6 +54,7 @@ struct Observer {
     world: Arc<World>,
     groups: BTreeMap<GroupId, KnownGroup>,
     replicas: BTreeMap<ReplicaId, KnownReplica>,
+    voters: Voters,
     round: u64,
 }
 
@@ -85,6 +90,7 @@ struct KnownReplica {
     durable_applied: Option<LogId>,
     snapshots: u64,
     purged: Option<LogId>,
+    doubtful: bool,
 }
 
 /// A replica with its data on disk.
@@ -98,12 +104,26 @@ struct Found {
     durable: LogState,
     head: Head,
     durable_head: Head,
+    /// Its disk lost durable entries.
+    damaged: bool,
 }
 
 impl Observer {
     fn check(&mut self) {
         self.round += 1;
         self.world.counts.one(Count::Checks);
+        let found = self.find();
+        let mut wrong = self.world.network.broken_promises();
+        wrong.extend(self.voters.check(&self.world).err().map(|Violation(what)| what));
+        for (group, replicas) in &found {
+            wrong.extend(self.check_group(*group, replicas));
+        }
+        wrong.extend(self.check_leaders(&found));
+        wrong.into_iter().for_each(|what| self.world.violation(what));
+    }
+
+    /// The replicas on the disks of all nodes, by group.
+    fn find(&self) -> BTreeMap<GroupId, Vec<Found>> {
         let mut found: BTreeMap<GroupId, Vec<Found>> = BTreeMap::new();
         for (node, known) in self.world.nodes().iter() {
             for (replica, group) in known.log.replicas() {
@@ -119,31 +139,44 @@ impl Observer {
                     durable: known.log.durable_state(replica).unwrap_or_default(),
                     head: head(&mut |read| known.state.view(read), replica),
                     durable_head: head(&mut |read| known.state.view_durable(read), replica),
+                    damaged: known.damaged.contains(&replica),
                 });
             }
         }
-        let mut wrong = self.world.network.broken_promises();
-        for (group, replicas) in &found {
-            let known = self.groups.entry(*group).or_default();
-            for found in replicas {
-                let seen = self.replicas.entry(found.replica).or_default();
-                if let Err(what) = known.look_at(found, seen) {
-                    wrong.push(format!("group {group}, replica {} on node {}: {what}", found.replica, found.node));
-                }
-                if found.now.purged > seen.purged {
-                    self.world.counts.one(Count::Purges);
-                    seen.purged = found.now.purged;
-                }
+        found
+    }
+
+    fn check_group(&mut self, group: GroupId, replicas: &[Found]) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let known = self.groups.entry(group).or_default();
+        for found in replicas {
+            let seen = self.replicas.entry(found.replica).or_default();
+            if let Err(what) = known.look_at(found, seen) {
+                wrong.push(format!("group {group}, replica {} on node {}: {what}", found.replica, found.node));
             }
-            if let Err(what) = known.check_durable(replicas) {
-                wrong.push(format!("group {group}: {what}"));
+            if found.durable.doubtful && !seen.doubtful {
+                self.world.counts.one(Count::Doubtful);
+                seen.doubtful = true;
             }
-            if self.round.is_multiple_of(CHECKS_PER_STATE)
-                && let Err(what) = known.compare_states(replicas)
-            {
-                wrong.push(format!("group {group}: {what}"));
+            if found.now.purged > seen.purged {
+                self.world.counts.one(Count::Purges);
+                seen.purged = found.now.purged;
             }
         }
+        if let Err(what) = known.check_durable(replicas) {
+            wrong.push(format!("group {group}: {what}"));
+        }
+        if self.round.is_multiple_of(CHECKS_PER_STATE)
+            && let Err(what) = known.compare_states(replicas)
+        {
+            wrong.push(format!("group {group}: {what}"));
+        }
+        wrong
+    }
+
+    /// Checks the leaders that were not seen before, and counts leaders and installed snapshots.
+    fn check_leaders(&mut self, found: &BTreeMap<GroupId, Vec<Found>>) -> Vec<String> {
+        let mut wrong = Vec::new();
         for member in self.world.members() {
             for status in member.groups().statuses() {
                 let known = self.groups.entry(status.group).or_default();
@@ -169,7 +202,7 @@ impl Observer {
                 }
             }
         }
-        wrong.into_iter().for_each(|what| self.world.violation(what));
+        wrong
     }
 }
 
@@ -207,7 +240,9 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), Violation> {
 
 impl KnownGroup {
     fn look_at(&mut self, found: &Found, seen: &mut KnownReplica) -> Result<(), Violation> {
-        let Found { now, durable, head, durable_head, .. } = found;
+        let Found { now, durable, head, durable_head, damaged, .. } = found;
+        ensure(*damaged || !durable.doubtful, || "it is doubtful, although its disk lost nothing".to_owned())?;
+        ensure(durable.doubtful || !seen.doubtful, || "it was doubtful, and is trusted again".to_owned())?;
         // The data that survive a crash must suffice to start from.
         ensure(index(durable.purged) <= index(durable_head.applied), || {
             format!(
@@ -252,7 +287,7 @@ impl KnownGroup {
         for entry in &entries {
             let says = digest(entry);
             let (known, after) = *self.entries.entry(entry.id).or_insert((says, before));
-            ensure(known == says, || format!("entry {} is not what another replica has there", entry.id))?;
+            ensure(known == says, || format!("entry {} differs from the entry of another replica", entry.id))?;
             if before.is_some() && after.is_some() {
                 ensure(before == after, || {
                     format!("entry {} follows {before:?} here and {after:?} elsewhere", entry.id)

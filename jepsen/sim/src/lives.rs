@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_control::liveness::{Liveness, PingTiming};
 use quorate_control::store::{Databases, sweep};
-use quorate_control::{Host, Plane, Store, agent, reconciler, throttle, watch};
-use quorate_machine::log::MemoryLog;
+use quorate_control::{Host, Plane, Store, loops};
+use quorate_machine::log::{Log, MemoryLog};
 use quorate_machine::state::{MemoryState, State};
 use quorate_raft::{Groups, Options};
+use quorate_testpoints::Bug;
 use quorate_types::NodeId;
 use quorate_types::topology::{Identity, NodeState};
 use rand::RngExt;
@@ -15,7 +17,6 @@ use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 
 use crate::counts::Count;
-use crate::defect::Defect;
 use crate::disk::{Life, LifeLog, LifeState, Speed};
 use crate::host::{Machine, NodeClock};
 use crate::member::Member;
@@ -26,6 +27,13 @@ use crate::world::{SimNode, World};
 /// A node without a report for this long is unresponsive. Far shorter than in production, so that
 /// moves are often cancelled.
 const UNRESPONSIVE_AFTER: Duration = Duration::from_millis(200);
+/// The times of pings: a tenth of those in production, so that the leader of the topology group is
+/// in office for long enough in most runs.
+pub(crate) const PING_TIMING: PingTiming = PingTiming {
+    interval: Duration::from_millis(100),
+    counts_for: Duration::from_millis(1_000),
+    office: Duration::from_millis(1_500),
+};
 
 /// Starts a node from the contents of its disk. Does nothing if the node runs or is retired.
 pub(crate) fn start(world: &Arc<World>, id: NodeId) {
@@ -35,7 +43,7 @@ pub(crate) fn start(world: &Arc<World>, id: NodeId) {
     let life = Life::new(node.lives);
     let mut rng = Stream::Node(id.0, life.number).rng(world.scenario.seed);
     let speed = Speed::new(world.scenario.sync_us, Stream::Node(id.0, life.number << 16).rng(world.scenario.seed));
-    let log = LifeLog::new(node.log.clone(), life.clone(), world.defect);
+    let log = LifeLog::new(node.log.clone(), life.clone());
     let plane = plane(world, id, node, life.clone(), log.clone());
     let member = Arc::new(Member::new(id, life, speed, plane));
     node.member = Some(member.clone());
@@ -43,7 +51,7 @@ pub(crate) fn start(world: &Arc<World>, id: NodeId) {
     drop(nodes);
     world.trace.event(&format!("n{id} starts"));
     member.spawn(log.write(member.speed.clone()));
-    if world.defect != Some(Defect::PurgePastFlush) {
+    if !Bug::PurgePastFlush.is_on() {
         member.spawn(flush_now_and_then(disk, member.life.clone(), fork(&mut rng)));
     }
     member.spawn(control(member.plane.clone()));
@@ -51,7 +59,7 @@ pub(crate) fn start(world: &Arc<World>, id: NodeId) {
 
 /// The product's control plane over the simulated disk, network and machine.
 fn plane(world: &Arc<World>, id: NodeId, node: &SimNode, life: Arc<Life>, log: Arc<LifeLog>) -> Plane {
-    let state = LifeState::new(node.state.clone(), life.clone(), world.defect);
+    let state = LifeState::new(node.state.clone(), life.clone());
     let clock = Arc::new(NodeClock::new(node.clock_offset_ms.clone()));
     let host = Arc::new(Machine::new(Arc::downgrade(world), id, life.clone()));
     let on_fatal = {
@@ -62,6 +70,7 @@ fn plane(world: &Arc<World>, id: NodeId, node: &SimNode, life: Arc<Life>, log: A
         node: id,
         timing: world.scenario.timing,
         snapshot_dir: node.snapshots.clone(),
+        room: Arc::new(|| u64::MAX),
         log_retained_bytes_per_group: world.scenario.log_retained.bytes,
         log_retained_bytes_per_node: u64::MAX,
         log_retained_entries: world.scenario.log_retained.entries,
@@ -75,7 +84,9 @@ fn plane(world: &Arc<World>, id: NodeId, node: &SimNode, life: Arc<Life>, log: A
     let bootstrap = is_initial.then(|| world.bootstrap.clone());
     let cached = node.map.as_deref().cloned();
     let store = Store::new(identity, bootstrap, cached, Databases { log, state }, groups);
-    Plane::new(Arc::new(store), Arc::new(SimPeers::new(Arc::downgrade(world), id, life)), host, clock)
+    let peers = Arc::new(SimPeers::new(Arc::downgrade(world), id, life));
+    let liveness = Arc::new(Liveness::new(id, PING_TIMING));
+    Plane { liveness, ..Plane::new(Arc::new(store), peers, host, clock) }
 }
 
 /// Opens the node's replicas and runs the control loops, as a server does.
@@ -86,12 +97,8 @@ async fn control(plane: Plane) {
     if let Err(error) = plane.store.open_own_topology_replica().await {
         return plane.host.fail_stop(&format!("the replica of the topology group does not open: {error}"));
     }
-    let mut loops = JoinSet::new();
-    loops.spawn(agent::run(plane.clone()));
-    loops.spawn(watch::run(plane.clone()));
-    loops.spawn(throttle::run(plane.clone(), Vec::new()));
-    loops.spawn(reconciler::run(plane, UNRESPONSIVE_AFTER));
-    while let Some(ended) = loops.join_next().await {
+    let mut running: JoinSet<()> = loops(&plane, Vec::new(), UNRESPONSIVE_AFTER).into_iter().collect();
+    while let Some(ended) = running.join_next().await {
         if let Err(error) = ended
             && let Ok(panic) = error.try_into_panic()
         {
@@ -139,7 +146,8 @@ pub(crate) fn crash(world: &Arc<World>, id: NodeId, rng: &mut StdRng) {
     world.trace.event(&format!("n{id} crashes; {kept} of {pending} unsynced calls had reached its disk"));
     node.log.crash_after(kept);
     node.state.crash();
-    if world.defect == Some(Defect::WipedNodeKeepsIdentity) {
+    if Bug::WipedKeepsIdentity.is_on() {
+        node.damaged.extend(node.log.replicas().into_iter().map(|(replica, _)| replica));
         node.log = Arc::new(MemoryLog::new(false));
         node.state = Arc::default();
     }

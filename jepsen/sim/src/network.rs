@@ -18,8 +18,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use quorate_machine::log::MemoryLog;
 use quorate_machine::state::MemoryState;
-use quorate_raft::{Groups, Lane, Received, SnapshotUnsent, Transport, Unsent};
-use quorate_types::peer::{self, PeerMessage, SnapshotHeader};
+use quorate_raft::{Groups, InstallError, Lane, Received, SnapshotFiles, SnapshotUnsent, Transport, Unsent};
+use quorate_types::peer::{self, PeerMessage, SnapshotHeader, SnapshotRefusal};
 use quorate_types::{NodeId, Vote};
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -36,6 +36,21 @@ const HELD_MAX: usize = 2_000;
 /// The throughput of a snapshot's transfer.
 const SNAPSHOT_BYTES_PER_MS: u64 = 200;
 
+/// How many snapshots a receiver refuses before they are sent, in runs with losses.
+const SNAPSHOT_REFUSED: f64 = 0.2;
+/// How many snapshots are read from a bad disk, in runs with losses.
+const SNAPSHOT_SPOILED: f64 = 0.1;
+
+/// A kind of traffic with its own random source, so that the number of pings shifts no other
+/// message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// Raft's messages, snapshots, and the control plane's calls.
+    Calls,
+    /// The control plane's pings.
+    Pings,
+}
+
 type LaneKey = (NodeId, NodeId, bool);
 
 /// A network of nodes. Cheap to clone.
@@ -50,6 +65,7 @@ pub(crate) struct Network {
 
 struct Wires {
     rng: StdRng,
+    ping_rng: StdRng,
     latency_us: (u64, u64),
     losses: u32,
     up: BTreeMap<NodeId, (Groups, Arc<Life>)>,
@@ -59,6 +75,9 @@ struct Wires {
     lanes: BTreeMap<LaneKey, LaneState>,
     on_the_way: BTreeMap<(Instant, u64), InFlight>,
     sent: u64,
+    /// Some snapshots are refused or spoiled, as messages are lost in the same runs.
+    snapshot_faults: bool,
+    snapshots_refused: u64,
 }
 
 #[derive(Default)]
@@ -80,16 +99,23 @@ struct InFlight {
 }
 
 impl Wires {
-    fn delay(&mut self, from: NodeId, to: NodeId) -> Duration {
+    fn rng(&mut self, traffic: Traffic) -> &mut StdRng {
+        match traffic {
+            Traffic::Calls => &mut self.rng,
+            Traffic::Pings => &mut self.ping_rng,
+        }
+    }
+
+    fn delay(&mut self, traffic: Traffic, from: NodeId, to: NodeId) -> Duration {
         let (least, most) = self.latency_us;
         // Most delays are short; a few are long.
-        let spread = self.rng.random_range(0.0_f64..1.0).powi(3);
+        let spread = self.rng(traffic).random_range(0.0_f64..1.0).powi(3);
         let usual = Duration::from_micros(least + ((most.saturating_sub(least)) as f64 * spread) as u64);
         usual + self.slow.get(&(from, to)).copied().unwrap_or_default()
     }
 
-    fn is_lost(&mut self) -> bool {
-        self.losses > 0 && self.rng.random_range(0..10_000) < self.losses
+    fn is_lost(&mut self, traffic: Traffic) -> bool {
+        self.losses > 0 && self.rng(traffic).random_range(0..10_000) < self.losses
     }
 
     fn break_lane(&mut self, key: LaneKey) {
@@ -102,7 +128,7 @@ impl Wires {
 
     fn put_on_the_way(&mut self, message: InFlight) {
         let (from, to, _) = message.lane;
-        let at = Instant::now() + self.delay(from, to);
+        let at = Instant::now() + self.delay(Traffic::Calls, from, to);
         let lane = self.lanes.entry(message.lane).or_default();
         let at = lane.last_arrival.map_or(at, |last| at.max(last));
         lane.last_arrival = Some(at);
@@ -113,9 +139,13 @@ impl Wires {
 }
 
 impl Network {
-    pub(crate) fn new(rng: StdRng, latency_us: (u64, u64), losses: u32, trace: Arc<Trace>) -> Self {
+    /// A network without nodes. `rngs` are the sources for [`Traffic::Calls`] and
+    /// [`Traffic::Pings`].
+    pub(crate) fn new(rngs: [StdRng; 2], latency_us: (u64, u64), losses: u32, trace: Arc<Trace>) -> Self {
+        let [rng, ping_rng] = rngs;
         let wires = Wires {
             rng,
+            ping_rng,
             latency_us,
             losses,
             up: BTreeMap::new(),
@@ -124,6 +154,8 @@ impl Network {
             lanes: BTreeMap::new(),
             on_the_way: BTreeMap::new(),
             sent: 0,
+            snapshot_faults: losses > 0,
+            snapshots_refused: 0,
         };
         Network { wires: Arc::new(Mutex::new(wires)), sent: Arc::new(Notify::new()), trace, broken: Arc::default() }
     }
@@ -223,6 +255,7 @@ impl Network {
             let mut wires = self.wires();
             wires.slow.clear();
             wires.losses = 0;
+            wires.snapshot_faults = false;
             wires.latency_us.1 = wires.latency_us.1.min(1_000);
             wires.cut.iter().copied().collect()
         };
@@ -234,17 +267,17 @@ impl Network {
     }
 
     /// One direction of a control plane call or a snapshot transfer: false if it is lost.
-    pub(crate) async fn pass(&self, from: NodeId, to: NodeId) -> bool {
+    pub(crate) async fn pass(&self, traffic: Traffic, from: NodeId, to: NodeId) -> bool {
         let (delay, lost) = {
             let mut wires = self.wires();
-            (wires.delay(from, to), wires.is_lost())
+            (wires.delay(traffic, from, to), wires.is_lost(traffic))
         };
         tokio::time::sleep(delay).await;
         !lost && !self.wires().cut.contains(&(from, to))
     }
 
     fn wires(&self) -> MutexGuard<'_, Wires> {
-        self.wires.lock().expect("nobody panics while holding this lock")
+        self.wires.lock().expect("only a broken invariant poisons this lock")
     }
 
     /// The transport of a node in one of its lives.
@@ -261,16 +294,44 @@ impl Network {
 
     /// Broken promises since the last call.
     pub(crate) fn broken_promises(&self) -> Vec<String> {
-        std::mem::take(&mut *self.broken.lock().expect("nobody panics while holding this lock"))
+        std::mem::take(&mut *self.broken.lock().expect("only a broken invariant poisons this lock"))
     }
 
     /// The receiver of a snapshot, if the link to it is open in both directions.
     fn receiver(&self, from: NodeId, to: NodeId) -> Result<(Groups, Arc<Life>), SnapshotUnsent> {
         let wires = self.wires();
         if wires.cut.contains(&(from, to)) || wires.cut.contains(&(to, from)) {
-            return Err(SnapshotUnsent("the link is cut".to_owned()));
+            return Err(SnapshotUnsent::failed("the link is cut"));
         }
-        wires.up.get(&to).cloned().ok_or_else(|| SnapshotUnsent("the node is down".to_owned()))
+        wires.up.get(&to).cloned().ok_or_else(|| SnapshotUnsent::failed("the node is down"))
+    }
+
+    /// Why the receiver of the next snapshot refuses it before it is sent, if it does.
+    fn refusal(&self, node: NodeId) -> Option<SnapshotRefusal> {
+        let mut wires = self.wires();
+        let refuses = wires.snapshot_faults && wires.rng.random_bool(SNAPSHOT_REFUSED);
+        refuses.then(|| match wires.rng.random_bool(0.5) {
+            true => SnapshotRefusal::Busy { node, receiving: 2 },
+            false => SnapshotRefusal::NoSpace { node, needs: 2, has: 1 },
+        })
+    }
+
+    /// Whether the sender's disk spoils the next snapshot.
+    fn spoils(&self) -> bool {
+        let mut wires = self.wires();
+        wires.snapshot_faults && wires.rng.random_bool(SNAPSHOT_SPOILED)
+    }
+
+    /// The error of a refused snapshot, which is counted.
+    fn refused(&self, what: &str, refusal: SnapshotRefusal) -> SnapshotUnsent {
+        self.trace.event(&format!("{what}: {refusal}"));
+        self.wires().snapshots_refused += 1;
+        SnapshotUnsent::Refused(refusal)
+    }
+
+    /// The number of snapshots that were refused.
+    pub(crate) fn snapshots_refused(&self) -> u64 {
+        self.wires().snapshots_refused
     }
 }
 
@@ -289,7 +350,7 @@ impl Transport for NodeTransport {
             return Err(Unsent(to));
         }
         if let Some(what) = promise::broken(&message, &self.log, &self.synced, &self.state) {
-            self.network.broken.lock().expect("nobody panics while holding this lock").push(what);
+            self.network.broken.lock().expect("only a broken invariant poisons this lock").push(what);
         }
         let bytes = peer::encode_frame(std::slice::from_ref(&message));
         let from = self.from;
@@ -311,7 +372,7 @@ impl Transport for NodeTransport {
             }
             return Ok(());
         }
-        if wires.is_lost() {
+        if wires.is_lost(Traffic::Calls) {
             wires.break_lane(key);
             return Ok(());
         }
@@ -325,7 +386,7 @@ impl Transport for NodeTransport {
         &self,
         to: NodeId,
         header: SnapshotHeader,
-        files: Vec<PathBuf>,
+        files: SnapshotFiles,
     ) -> BoxFuture<'static, Result<Vote, SnapshotUnsent>> {
         let (network, from, life) = (self.network.clone(), self.from, self.life.clone());
         Box::pin(async move {
@@ -333,20 +394,24 @@ impl Transport for NodeTransport {
             let what = format!("snapshot n{from} -> n{to} g{} r{} up to {:?}", header.group, header.to, meta.applied);
             network.trace.event(&what);
             let (receiver, its_life) = network.receiver(from, to)?;
-            let (staging, staged) = stage(&header, &files)?;
-            let bytes: u64 = header.files.iter().map(|(bytes, _)| bytes).sum();
-            tokio::time::sleep(Duration::from_millis(bytes / SNAPSHOT_BYTES_PER_MS)).await;
-            if !network.pass(from, to).await || !its_life.is_alive() || !life.is_alive() {
-                return Err(SnapshotUnsent("the transfer broke off".to_owned()));
+            if let Some(refusal) = network.refusal(to) {
+                return Err(network.refused(&what, refusal));
+            }
+            let (staging, staged) = stage(files, network.spoils()).await?;
+            tokio::time::sleep(Duration::from_millis(header.bytes / SNAPSHOT_BYTES_PER_MS)).await;
+            if !network.pass(Traffic::Calls, from, to).await || !its_life.is_alive() || !life.is_alive() {
+                return Err(SnapshotUnsent::failed("the transfer broke off"));
             }
             // The receiver installs it even if the sender has stopped waiting.
-            let installing = async move { receiver.receive_snapshot(header, Received::new(staged, staging)).await };
-            let vote = tokio::spawn(installing).await;
-            let vote = vote
-                .map_err(|error| SnapshotUnsent(error.to_string()))?
-                .map_err(|error| SnapshotUnsent(error.to_string()))?;
-            if !network.pass(to, from).await || !its_life.is_alive() || !life.is_alive() {
-                return Err(SnapshotUnsent("the answer was lost".to_owned()));
+            let received = Received::new(staged, staging);
+            let installing = async move { receiver.receive_snapshot(header, received, || {}).await };
+            let installed = tokio::spawn(installing).await.map_err(SnapshotUnsent::failed)?;
+            let vote = installed.map_err(|error| match error {
+                InstallError::Bad(reason) => network.refused(&what, SnapshotRefusal::Bad { node: to, reason }),
+                error => SnapshotUnsent::failed(error),
+            })?;
+            if !network.pass(Traffic::Calls, to, from).await || !its_life.is_alive() || !life.is_alive() {
+                return Err(SnapshotUnsent::failed("the answer was lost"));
             }
             network.trace.event(&format!("{what}: installed"));
             Ok(vote)
@@ -354,20 +419,24 @@ impl Transport for NodeTransport {
     }
 }
 
-/// Stages a snapshot's files at the receiver: verifies them and copies them into a directory that
-/// the sender cannot delete.
-fn stage(header: &SnapshotHeader, files: &[PathBuf]) -> Result<(TempDir, Vec<PathBuf>), SnapshotUnsent> {
-    let staging = scratch().map_err(|error| SnapshotUnsent(error.to_string()))?;
-    let stage_one = |(file, (bytes, checksum)): (&PathBuf, &(u64, u32))| {
-        let content = std::fs::read(file).map_err(|error| SnapshotUnsent(error.to_string()))?;
-        if content.len() as u64 != *bytes || crc32c::crc32c(&content) != *checksum {
-            return Err(SnapshotUnsent("the file is not what its header says".to_owned()));
+/// Stages a snapshot's files at the receiver: copies them into a directory that the sender cannot
+/// delete. Spoiled ones have a flipped bit, as if the sender's disk had read it like that.
+async fn stage(mut files: SnapshotFiles, spoiled: bool) -> Result<(TempDir, Vec<PathBuf>), SnapshotUnsent> {
+    let staging = scratch().map_err(SnapshotUnsent::failed)?;
+    let mut staged = Vec::new();
+    while let Some(file) = files.next().await.map_err(SnapshotUnsent::failed)? {
+        let mut content = std::fs::read(file.path()).map_err(SnapshotUnsent::failed)?;
+        if content.len() as u64 != file.bytes || crc32c::crc32c(&content) != file.checksum {
+            return Err(SnapshotUnsent::failed("the file differs from its checksum"));
         }
-        let staged = staging.path().join(file.file_name().expect("a file of a snapshot has a name"));
-        std::fs::write(&staged, content).map_err(|error| SnapshotUnsent(error.to_string()))?;
-        Ok(staged)
-    };
-    let staged = files.iter().zip(&header.files).map(stage_one).collect::<Result<_, _>>()?;
+        // The last byte of the last value, before the checksum.
+        if spoiled && let Some(last) = content.iter_mut().nth_back(4) {
+            *last ^= 1;
+        }
+        let to = staging.path().join(staged.len().to_string());
+        std::fs::write(&to, content).map_err(SnapshotUnsent::failed)?;
+        staged.push(to);
+    }
     Ok((staging, staged))
 }
 

@@ -10,14 +10,16 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_control::orders::{execute, own_report};
 use quorate_control::proposer::propose_here;
-use quorate_control::{PeerAddress, PeerError, Peers, Proposed, watch};
-use quorate_types::NodeId;
+use quorate_control::{PeerAddress, PeerError, Peers, ProposeError, Proposed, pings, watch};
+use quorate_types::ping::Ping;
 use quorate_types::report::{NodeReport, Order, OrderKind};
 use quorate_types::topology::{Command, NodeInfo, Topology};
+use quorate_types::{NodeId, Rejection};
 
 use crate::counts::Count;
 use crate::disk::Life;
 use crate::member::Member;
+use crate::network::Traffic;
 use crate::world::World;
 
 /// One node's calls to other nodes, in one of its lives.
@@ -36,6 +38,7 @@ impl SimPeers {
     /// Calls a node, which runs `serve`.
     fn call<T: Send + 'static>(
         &self,
+        traffic: Traffic,
         to: NodeId,
         serve: impl FnOnce(Arc<Member>) -> BoxFuture<'static, Result<T, PeerError>> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, PeerError>> {
@@ -43,7 +46,7 @@ impl SimPeers {
         Box::pin(async move {
             let lost = |what: &str| PeerError::Unanswered(what.to_owned());
             let world = world.upgrade().filter(|_| life.is_alive()).ok_or_else(|| lost("the caller is down"))?;
-            if !world.network.pass(from, to).await {
+            if !world.network.pass(traffic, from, to).await {
                 return Err(lost("the request was lost"));
             }
             let member = world.member(to).ok_or_else(|| lost("the node is down"))?;
@@ -54,7 +57,7 @@ impl SimPeers {
                 () = receiver.ended() => return Err(lost("the connection broke")),
                 served = served => served.map_err(|error| lost(&error.to_string()))?,
             };
-            if !world.network.pass(to, from).await || !receiver.is_alive() {
+            if !world.network.pass(traffic, to, from).await || !receiver.is_alive() {
                 return Err(lost("the answer was lost"));
             }
             served
@@ -67,8 +70,18 @@ impl Peers for SimPeers {
         // The simulated network finds nodes by their ids.
     }
 
+    fn ping(&self, to: &PeerAddress, ping: Ping, _within: Duration) -> BoxFuture<'static, Result<Ping, PeerError>> {
+        let counts = self.world.clone();
+        self.call(Traffic::Pings, to.node, move |member| {
+            if let Some(world) = counts.upgrade() {
+                world.counts.one(Count::Pings);
+            }
+            async move { Ok(pings::answer(&member.plane, &ping)) }.boxed()
+        })
+    }
+
     fn report(&self, to: &PeerAddress, _within: Duration) -> BoxFuture<'static, Result<NodeReport, PeerError>> {
-        self.call(to.node, |member| async move { Ok(own_report(&member.plane)) }.boxed())
+        self.call(Traffic::Calls, to.node, |member| async move { Ok(own_report(&member.plane)) }.boxed())
     }
 
     fn execute(&self, to: &PeerAddress, order: Order, _within: Duration) -> BoxFuture<'static, Result<(), PeerError>> {
@@ -77,17 +90,16 @@ impl Peers for SimPeers {
         {
             world.counts.one(Count::Transfers);
         }
-        self.call(to.node, move |member| {
-            async move { execute(&member.plane, &order).await.map_err(|error| PeerError::Refused(error.to_string())) }
-                .boxed()
+        self.call(Traffic::Calls, to.node, move |member| {
+            async move { Ok(execute(&member.plane, &order).await?) }.boxed()
         })
     }
 
     fn propose(&self, to: &PeerAddress, command: Command) -> BoxFuture<'static, Result<Proposed, PeerError>> {
-        self.call(to.node, move |member| {
+        self.call(Traffic::Calls, to.node, move |member| {
             async move {
-                let proposed = propose_here(&member.plane.store, &command).await;
-                proposed.map_err(|error| PeerError::Refused(error.to_string()))
+                let proposed = propose_here(&member.plane, &command).await;
+                proposed.map_err(not_proposed)
             }
             .boxed()
         })
@@ -98,12 +110,23 @@ impl Peers for SimPeers {
         to: &PeerAddress,
         revision: u64,
     ) -> BoxFuture<'static, Result<Option<Topology>, PeerError>> {
-        self.call(to.node, move |member| {
+        self.call(Traffic::Calls, to.node, move |member| {
             async move {
                 let newer = watch::answer(&member.plane.store.feed, revision).await;
                 Ok(newer.map(|topology| (*topology).clone()))
             }
             .boxed()
         })
+    }
+}
+
+/// Sorts the failure of a proposal as a server's status code does.
+fn not_proposed(error: ProposeError) -> PeerError {
+    match error {
+        ProposeError::Rejected(Rejection::Unavailable { .. } | Rejection::Unknown { .. })
+        | ProposeError::Unanswered { .. } => PeerError::Unanswered(error.to_string()),
+        ProposeError::Rejected(_) | ProposeError::OtherBootstrap | ProposeError::NotYet(_) => {
+            PeerError::Refused(error.to_string())
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! A replica's promises to others, which are granted votes and acknowledged entries, must be
-//! durable. The check runs when a promise is sent, and thus needs no crash to find a broken one.
+//! durable. A doubtful replica says nothing but that, or that it cannot be reached: a request may
+//! be under way when its core stops, and that answer promises nothing. The check runs when a
+//! message is sent, and thus needs no crash to find a broken promise.
 
 use quorate_machine::log::MemoryLog;
 use quorate_machine::state::{MemoryState, meta};
@@ -13,6 +15,9 @@ pub(crate) fn broken(message: &PeerMessage, log: &MemoryLog, synced: &Synced, st
     let replica = message.from;
     // A replica that was destroyed since then is not checked: it kept its promise when made.
     let durable = log.durable_state(replica)?;
+    if durable.doubtful && !matches!(message.body, PeerBody::Doubtful { .. } | PeerBody::Unreachable { .. }) {
+        return Some(format!("replica {replica} is doubtful, and says {:?}", message.body));
+    }
     match &message.body {
         // The reply to a pre-vote repeats the unchanged vote: it promises nothing.
         PeerBody::VoteReply { reply, .. } if reply.granted && reply.vote.candidate == message.to => {
@@ -66,20 +71,20 @@ mod tests {
         let body = PeerBody::AppendReply { stream: 1, sequence: 0, reply };
         let says = PeerMessage { group: GroupId(1), from: A, to: LEADER, body };
 
-        let life = LifeLog::new(log.clone(), Life::new(1), None);
+        let life = LifeLog::new(log.clone(), Life::new(1));
         let broken = |life: &LifeLog| broken(&says, &log, &life.synced(), &state);
         life.append(A, vec![Entry { id, payload: Payload::Blank }], Box::new(drop));
         assert!(broken(&life).is_some(), "it is not synced");
         log.sync();
         assert_eq!(broken(&life), None);
-        let next = LifeLog::new(log.clone(), Life::new(2), None);
+        let next = LifeLog::new(log.clone(), Life::new(2));
         assert_eq!(broken(&next), None, "durable at the start of the next life");
         for life in [&life, &next] {
             life.truncate_after(A, None, Box::new(drop));
             log.sync();
             assert_eq!(broken(life), None, "another leader had it truncated before the answer arrived");
         }
-        let last = LifeLog::new(log.clone(), Life::new(3), None);
+        let last = LifeLog::new(log.clone(), Life::new(3));
         assert!(broken(&last).is_some(), "the entry was never durable in this life");
     }
 }

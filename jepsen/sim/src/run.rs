@@ -12,11 +12,10 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::client::Worker;
 use crate::connection::router;
 use crate::counts::{Count, Totals};
-use crate::defect::Defect;
 use crate::scenario::{Scenario, Stream};
 use crate::violations::Violation;
 use crate::world::World;
-use crate::{faults, heal, invariants, lives, panics, product_log};
+use crate::{dead, faults, heal, invariants, lives, panics, product_log};
 
 /// How long the cluster may take to be bootstrapped while nothing goes wrong.
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -25,6 +24,25 @@ const BOOTSTRAP_RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// The stack of a run's thread.
 const STACK_BYTES: usize = 8 << 20;
 
+/// The seeded defects that a run can have. The others need a disk or a wire.
+pub const BUGS: [Bug; 15] = [
+    Bug::AckBeforeSync,
+    Bug::VoteNotSynced,
+    Bug::ReadUnconfirmed,
+    Bug::SessionTableOff,
+    Bug::PurgePastFlush,
+    Bug::SnapshotUnverified,
+    Bug::WipedKeepsIdentity,
+    Bug::RetryWithNewStamp,
+    Bug::UnknownReportedAsFailed,
+    Bug::StampUsedTwice,
+    Bug::DestroyBeforeSuccessorVotes,
+    Bug::FinishMoveBeforeCommit,
+    Bug::JoiningReplicaStartsGroup,
+    Bug::DoubtfulTakesPart,
+    Bug::RemoveDeadIgnoresPings,
+];
+
 /// How a seed is run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -32,8 +50,9 @@ pub struct Options {
     pub keep_trace: bool,
     /// How long faults last. By default the seed decides.
     pub chaos: Option<Duration>,
-    /// A defect that is switched on for the run.
-    pub defect: Option<Defect>,
+    /// A seeded defect that the run has, one of [`BUGS`]. Needs a build with the feature `bugs` of
+    /// `quorate_testpoints`.
+    pub bug: Option<Bug>,
 }
 
 /// The result of a run.
@@ -77,7 +96,8 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
 
 fn run_here(seed: u64, options: &Options) -> Outcome {
     panics::watch();
-    options.defect.and_then(Defect::bug).into_iter().for_each(Bug::switch_on_for_thread);
+    assert!(options.bug.is_none_or(|bug| BUGS.contains(&bug)), "the simulation has no such defect: {options:?}");
+    options.bug.into_iter().for_each(Bug::switch_on_for_thread);
     quorate_raft::simulate(Stream::Raft.seed(seed));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -90,7 +110,7 @@ fn run_here(seed: u64, options: &Options) -> Outcome {
 async fn simulate(seed: u64, options: &Options) -> Outcome {
     let scenario = Scenario::draw(seed, options.chaos);
     let described = scenario.describe();
-    let world = World::new(scenario, options.defect, options.keep_trace).expect("there is room for a directory");
+    let world = World::new(scenario, options.keep_trace).expect("there is room for a directory");
     let _log = product_log::follow(world.trace.clone());
     let _network = spawned(world.network.clone().run());
     let _observer = spawned(invariants::run(world.clone()));
@@ -111,6 +131,7 @@ async fn simulate(seed: u64, options: &Options) -> Outcome {
     totals.set(Count::Unknown, unknown);
     totals.set(Count::Failed, failed);
     totals.set(Count::Undecided, undecided);
+    totals.set(Count::SnapshotsRefused, world.network.snapshots_refused());
     let (digest, events, trace) = world.trace.end();
     totals.set(Count::Events, events);
     Outcome {
@@ -136,38 +157,43 @@ async fn a_little_after(violated: impl Future<Output = ()>) {
 
 /// Bootstraps a cluster, runs it under faults, and checks its recovery.
 async fn live(world: &Arc<World>) -> Result<(), Violation> {
-    let bootstrap = tokio::time::timeout(BOOTSTRAP_TIMEOUT, found(world)).await;
-    bootstrap.map_err(|_| Violation(format!("not bootstrapped within {} s", BOOTSTRAP_TIMEOUT.as_secs())))?;
+    let bootstrapped = tokio::time::timeout(BOOTSTRAP_TIMEOUT, bootstrap(world)).await;
+    bootstrapped.map_err(|_| Violation(format!("not bootstrapped within {} s", BOOTSTRAP_TIMEOUT.as_secs())))?;
     world.trace.event("bootstrapped");
-    let workers: Vec<_> = workers(world).into_iter().map(|worker| spawned(worker.work())).collect();
+    let clients = clients(world);
     let faults = spawned(faults::run(world.clone()));
     tokio::time::sleep(world.scenario.chaos).await;
     drop(faults);
     heal::mend(world);
     heal::serves(world).await?;
-    drop(workers);
+    drop(clients);
     heal::settles(world).await?;
+    dead::check(world).await?;
     heal::read_everything(world).await;
     Ok(())
 }
 
-/// One client beside each node, so that a cut leaves clients on both sides of it. At least one of
-/// them has two workers, which share its router and so its sessions.
-fn workers(world: &Arc<World>) -> Vec<Worker> {
-    let clients = world.scenario.shape.nodes;
-    let workers = world.scenario.workers.max(clients + 1);
+/// Starts one client beside each node, so that a cut leaves clients on both sides of it, and one
+/// that reaches every node during every cut. Each has a reader and at least one worker; at least
+/// one has two workers, which share its router and so its sessions.
+fn clients(world: &Arc<World>) -> Vec<AbortOnDropHandle<()>> {
+    let clients = world.scenario.shape.nodes + 1;
+    let workers = world.scenario.workers;
+    assert!(workers > clients, "a client has two workers");
     let routers: Vec<_> = (0..clients).map(|client| router(world, client)).collect();
     let worker = |number: u64| {
         let rng = Stream::Worker(number).rng(world.scenario.seed);
         let client = usize::try_from(number % clients).expect("there are few clients");
         Worker::new(world.clone(), routers[client].clone(), rng)
     };
-    (0..workers).map(worker).collect()
+    let working = (0..workers).map(|number| spawned(worker(number).work()));
+    let reading = (workers..workers + clients).map(|number| spawned(worker(number).watch()));
+    working.chain(reading).collect()
 }
 
 /// Proposes the bootstrap command to the topology group and waits until a replica of every shard
 /// knows its arc. The nodes open the shards' replicas themselves.
-async fn found(world: &World) {
+async fn bootstrap(world: &World) {
     let command = Command::Bootstrap(world.bootstrap.clone(), world.shards.clone());
     while !is_bootstrapped(world, &command).await {
         tokio::time::sleep(BOOTSTRAP_RETRY_PAUSE).await;
@@ -183,7 +209,7 @@ async fn found(world: &World) {
 /// Proposes the first command at every node, as an initial node of a real cluster does.
 async fn is_bootstrapped(world: &World, command: &Command) -> bool {
     for member in world.members() {
-        if let Ok(Proposed::Outcome(outcome)) = propose_here(&member.plane.store, command).await {
+        if let Ok(Proposed::Outcome(outcome)) = propose_here(&member.plane, command).await {
             return !matches!(outcome, quorate_types::topology::Outcome::Refused(_));
         }
     }

@@ -18,6 +18,7 @@ pub(crate) enum Stream {
     Disks,
     Operator,
     Clocks,
+    LostEntries,
     /// The random choices of one node in one of its lives.
     Node(u64, u64),
     /// One worker of a client.
@@ -25,6 +26,10 @@ pub(crate) enum Stream {
     /// The router and the network of one client.
     Client(u64),
     Heal,
+    /// The delays of pings.
+    Pings,
+    /// The check of dead nodes.
+    Dead,
 }
 
 impl Stream {
@@ -43,6 +48,9 @@ impl Stream {
             Stream::Worker(worker) => (10, worker),
             Stream::Heal => (11, 0),
             Stream::Client(client) => (12, client),
+            Stream::LostEntries => (13, 0),
+            Stream::Pings => (15, 0),
+            Stream::Dead => (14, 0),
         };
         mix(mix(mix(seed) ^ kind) ^ detail)
     }
@@ -124,7 +132,7 @@ impl Scenario {
                 replicas: if nodes == 5 && rng.random_bool(0.3) { 5 } else { 3 },
             },
             timing: Timing { heartbeat_ms, lease_ms },
-            workers: rng.random_range(3..=6),
+            workers: nodes + rng.random_range(2..=3),
             keys_per_shard: rng.random_range(1..=4),
             think_ms: [10, 40, 80][rng.random_range(0..3)],
             log_retained: LogRetained {

@@ -67,6 +67,6 @@ impl Trace {
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().expect("nobody panics while holding this lock")
+        self.record.lock().expect("only a broken invariant poisons this lock")
     }
 }

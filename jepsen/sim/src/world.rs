@@ -1,11 +1,12 @@
 //! The simulated world: the nodes with their durable data, the network between them, and the
 //! observations recorded in a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use quorate_control::Proposer;
 use quorate_machine::log::MemoryLog;
 use quorate_machine::state::MemoryState;
 use quorate_ring::ArcTable;
@@ -14,11 +15,10 @@ use quorate_types::operation::ReplicaMove;
 use quorate_types::topology::{
     Bootstrap, ClusterInfo, Command, NodeAddresses, NodeInfo, NodeState, Outcome, ShardInfo, Topology,
 };
-use quorate_types::{ClusterId, Key, NodeId, ShardId};
+use quorate_types::{ClusterId, Key, NodeId, ReplicaId, ShardId};
 use tempfile::TempDir;
 
 use crate::counts::{Count, Counts};
-use crate::defect::Defect;
 use crate::history::History;
 use crate::member::Member;
 use crate::network::{Network, scratch};
@@ -26,7 +26,7 @@ use crate::scenario::{Scenario, Stream};
 use crate::trace::Trace;
 use crate::violations::Violations;
 
-/// The time limit of the topology group for one command of an operator.
+/// How long a node proposes one command of an operator.
 const PROPOSE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A node: its durable data, and its current life while it runs.
@@ -41,12 +41,13 @@ pub(crate) struct SimNode {
     pub(crate) member: Option<Arc<Member>>,
     /// An operator has retired the node: it never starts again.
     pub(crate) retired: bool,
+    /// Replicas whose durable log entries its disk lost.
+    pub(crate) damaged: BTreeSet<ReplicaId>,
 }
 
 /// All parts of one run.
 pub(crate) struct World {
     pub(crate) scenario: Scenario,
-    pub(crate) defect: Option<Defect>,
     pub(crate) trace: Arc<Trace>,
     pub(crate) network: Network,
     pub(crate) bootstrap: Bootstrap,
@@ -61,7 +62,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(scenario: Scenario, defect: Option<Defect>, keep_lines: bool) -> anyhow::Result<Arc<Self>> {
+    pub(crate) fn new(scenario: Scenario, keep_lines: bool) -> anyhow::Result<Arc<Self>> {
         let cluster = ClusterInfo {
             id: ClusterId(u128::from(scenario.seed)),
             hash_key: [7; 16],
@@ -71,12 +72,11 @@ impl World {
         let nodes: Vec<NodeInfo> = (1..=scenario.shape.nodes).map(|id| node_info(NodeId(id))).collect();
         let (bootstrap, shards) = plan_bootstrap(&cluster, &nodes)?;
         let trace = Arc::new(Trace::new(keep_lines));
-        let rng = Stream::Network.rng(scenario.seed);
-        let network = Network::new(rng, scenario.latency_us, scenario.losses, trace.clone());
+        let rngs = [Stream::Network, Stream::Pings].map(|stream| stream.rng(scenario.seed));
+        let network = Network::new(rngs, scenario.latency_us, scenario.losses, trace.clone());
         let world = World {
             keys: choose_keys(&cluster, &shards, scenario.keys_per_shard)?,
             scenario,
-            defect,
             trace,
             network,
             bootstrap,
@@ -105,13 +105,14 @@ impl World {
             clock_offset_ms: Arc::default(),
             member: None,
             retired: false,
+            damaged: BTreeSet::new(),
         };
         self.nodes().insert(id, node);
         Ok(())
     }
 
     pub(crate) fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, SimNode>> {
-        self.nodes.lock().expect("nobody panics while holding this lock")
+        self.nodes.lock().expect("only a broken invariant poisons this lock")
     }
 
     /// The running node; none while it is down.
@@ -154,19 +155,17 @@ impl World {
         self.violations.add(format!("{:.3} s: {what}", self.trace.now().as_secs_f64()));
     }
 
-    /// Proposes a command to the leader of the topology group, as an operator's tool does. None if
-    /// no leader accepted it.
-    pub(crate) async fn propose(&self, command: &Command) -> Option<Outcome> {
-        for member in self.members() {
-            let Some(group) = member.topology_group().filter(|replica| replica.is_leader()) else { continue };
-            let proposed = group.propose(command.encode().into(), PROPOSE_TIMEOUT).await;
-            if let Ok(applied) = proposed
-                && member.life.is_alive()
-            {
-                return Some(applied.reply.into_topology());
-            }
-        }
-        None
+    /// Sends an operator's command to a node, which proposes it until it is done. None if the node
+    /// is down, or if the command was not done in time: then it may be done later.
+    pub(crate) async fn propose(&self, at: NodeId, command: &Command) -> Option<Outcome> {
+        let Member { plane, life, .. } = &*self.member(at)?;
+        let proposer = Proposer::of_node(plane);
+        let proposed = tokio::select! {
+            biased;
+            () = life.ended() => return None,
+            proposed = proposer.propose(command, PROPOSE_TIMEOUT) => proposed,
+        };
+        proposed.ok()
     }
 }
 

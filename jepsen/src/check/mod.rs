@@ -82,13 +82,13 @@ pub fn check(model: ModelName, operations: &[Operation], limits: &Limits) -> Ver
                         model::check_object(model, operations, part, &limits)
                     };
                     if verdict != Verdict::Valid {
-                        verdicts.lock().expect("nothing panics while it holds this lock").push(verdict);
+                        verdicts.lock().expect("only a broken invariant poisons this lock").push(verdict);
                     }
                 }
             });
         }
     });
-    let mut verdicts = verdicts.into_inner().expect("nothing panics while it holds this lock");
+    let mut verdicts = verdicts.into_inner().expect("only a broken invariant poisons this lock");
     verdicts.sort_by_key(|verdict| match verdict {
         Verdict::Invalid(violation) => violation.position(operations),
         _ => u64::MAX,

@@ -2,52 +2,23 @@
 //! queue (NFQUEUE). A thread in the sender's namespace releases each packet when its delay is over.
 //! The delay also affects existing connections, and jitter reorders packets.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-use nfq::{Message, Queue, Verdict};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 use super::links::Delay;
+use super::packet_queue::{self, QUEUE, Shared};
 use super::unsupported::Unsupported;
 use super::{threads, tool};
-
-/// The number of the queue. Every namespace has its own queues.
-const QUEUE: u16 = 7;
-/// The most packets that one node delays at a time. Further packets pass without delay.
-const PACKETS_MAX: u32 = 20_000;
-/// The bytes of a packet that are copied to the thread: enough for the addresses.
-const HEADER_BYTES: u16 = 20;
-/// The precision of a delay.
-const TICK: Duration = Duration::from_millis(1);
 
 /// The delays of the packets that one node sends.
 pub(crate) struct Delays {
     namespace: PathBuf,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    delays: Mutex<BTreeMap<Ipv4Addr, Delay>>,
-    held: AtomicU64,
-    stop: AtomicBool,
-}
-
-impl Shared {
-    fn delay_of(&self, packet: &[u8]) -> Delay {
-        let Some(&[a, b, c, d]) = packet.get(16..20) else { return Delay::default() };
-        let delays = self.delays.lock().unwrap_or_else(PoisonError::into_inner);
-        delays.get(&Ipv4Addr::new(a, b, c, d)).copied().unwrap_or_default()
-    }
 }
 
 /// Checks that packets can be delayed.
@@ -78,10 +49,10 @@ impl Delays {
             self.shared.stop.store(false, Ordering::Relaxed);
             let (namespace, shared) = (self.namespace.clone(), self.shared.clone());
             let (tell, ready) = tokio::sync::oneshot::channel();
-            let work = move || match threads::enter(&namespace).and_then(|()| Ok(open()?)) {
+            let work = move || match threads::enter(&namespace).and_then(|()| Ok(packet_queue::open()?)) {
                 Ok(queue) => {
                     let _ = tell.send(Ok(()));
-                    carry(queue, &shared);
+                    packet_queue::carry(queue, &shared);
                 }
                 Err(error) => drop(tell.send(Err(error))),
             };
@@ -115,64 +86,5 @@ impl Delays {
 impl Drop for Delays {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-fn open() -> std::io::Result<Queue> {
-    let mut queue = Queue::open()?;
-    queue.bind(QUEUE)?;
-    queue.set_copy_range(QUEUE, HEADER_BYTES)?;
-    queue.set_queue_max_len(QUEUE, PACKETS_MAX)?;
-    queue.set_fail_open(QUEUE, true)?;
-    queue.set_nonblocking(true);
-    Ok(queue)
-}
-
-/// A packet and its release time. The order is by release time.
-struct Held {
-    due: Instant,
-    number: u64,
-    packet: Message,
-}
-
-impl PartialEq for Held {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-impl Eq for Held {}
-impl PartialOrd for Held {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Held {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.due, self.number).cmp(&(other.due, other.number))
-    }
-}
-
-fn carry(mut queue: Queue, shared: &Shared) {
-    let mut rng = StdRng::seed_from_u64(0);
-    let mut held: BinaryHeap<Reverse<Held>> = BinaryHeap::new();
-    loop {
-        let stop = shared.stop.load(Ordering::Relaxed);
-        // An error means an empty queue, or one that overflowed: its packets passed without delay.
-        while let Ok(packet) = queue.recv() {
-            let delay = shared.delay_of(packet.get_payload());
-            let ms = delay.base_ms + rng.random_range(0..=delay.jitter_ms);
-            let number = shared.held.fetch_add(1, Ordering::Relaxed);
-            held.push(Reverse(Held { due: Instant::now() + Duration::from_millis(ms), number, packet }));
-        }
-        while held.peek().is_some_and(|Reverse(next)| stop || next.due <= Instant::now()) {
-            let Some(Reverse(Held { mut packet, .. })) = held.pop() else { break };
-            packet.set_verdict(Verdict::Accept);
-            // A packet that cannot be released is lost; TCP sends it again.
-            let _ = queue.verdict(packet);
-        }
-        if stop {
-            return;
-        }
-        std::thread::sleep(TICK);
     }
 }

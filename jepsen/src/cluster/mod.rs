@@ -26,6 +26,7 @@ mod namespaces;
 mod network;
 mod node;
 mod options;
+mod packet_queue;
 mod parts;
 mod processes;
 mod proxies;

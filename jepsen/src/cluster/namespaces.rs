@@ -3,9 +3,9 @@
 //! cut links and a percentage of the packets of lossy links.
 //!
 //! ```text
-//!   TAG-n1 ─ eth0 ══ n1 ┐                  table bridge quorate:
-//!   TAG-n2 ─ eth0 ══ n2 ┤ br0 in             cut   { 10.87.0.1 . 10.87.0.2 → drop, with a counter }
-//!   TAG-clients ════ c  ┤ TAG-router         loss  { 10.87.0.1 . 10.87.0.3 → drop at random }
+//!   TAG-n1 ─ eth0 ══ n1 ┐               table bridge quorate:
+//!   TAG-n2 ─ eth0 ══ n2 ┤ br0 in          cut   { 10.87.0.1 . 10.87.0.2 → drop, with a counter }
+//!   TAG-clients ════ c  ┤ TAG-router      loss  { 10.87.0.1 . 10.87.0.3 → drop at random }
 //!   TAG-control ════ x  ┘ the harness's own requests; never cut
 //! ```
 //!

@@ -170,6 +170,22 @@ impl Node {
         Ok(())
     }
 
+    /// One line per thread: its name, its state as the kernel names it, and the kernel function
+    /// where it waits. For error messages.
+    pub(crate) fn threads(&self) -> String {
+        let Some(pid) = self.pid() else { return "the process has ended".to_owned() };
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return "no thread is left".to_owned() };
+        let describe = |task: std::fs::DirEntry| {
+            let read = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            let stat = read("stat");
+            let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('?');
+            format!("{} {state} {}", read("comm").trim(), read("wchan"))
+        };
+        let mut threads: Vec<String> = tasks.flatten().map(describe).collect();
+        threads.sort_unstable();
+        threads.join("\n")
+    }
+
     /// The last lines of its log, for error messages.
     pub fn log_tail(&self) -> String {
         const LINES: usize = 20;

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use quorate_sim::{Defect, Options};
+use quorate_sim::{BUGS, Options};
+use quorate_testpoints::Bug;
 
-/// Run the real replication code on simulated time, network and disks, with faults drawn from each
-/// seed.
+/// Run the product's Raft groups, control plane and router on simulated time, network and disks,
+/// with faults drawn from each seed.
 ///
 /// Prints one line per violation and a summary. Exits with 0 if every seed held, 1 after a
 /// violation, 2 if some key was undecided, 3 if the trace could not be written.
@@ -24,15 +25,15 @@ pub(super) struct Sim {
     /// Number of threads; by default one per processor.
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
-    /// Inject a defect that the runs must detect.
-    #[arg(long, value_name = "NAME")]
-    defect: Option<Defect>,
+    /// A seeded defect that the runs must notice. Needs a build with the feature `bugs`.
+    #[arg(long, value_name = "NAME", value_parser = bug)]
+    bug: Option<Bug>,
 }
 
 impl Sim {
     pub(super) fn run(self) -> ExitCode {
         let jobs = self.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-        let options = Options { defect: self.defect, ..Options::default() };
+        let options = Options { bug: self.bug, ..Options::default() };
         match quorate_sim::command(self.seeds, jobs, &options, self.trace.as_deref(), &mut std::io::stdout()) {
             Ok(summary) if !summary.violated.is_empty() => ExitCode::from(1),
             Ok(summary) => ExitCode::from(if summary.totals.get(quorate_sim::Count::Undecided) > 0 { 2 } else { 0 }),
@@ -55,6 +56,15 @@ fn seeds(text: &str) -> anyhow::Result<Range<u64>> {
     };
     anyhow::ensure!(start < end, "{start}..{end} is empty; write A..B with A below B");
     Ok(start..end)
+}
+
+fn bug(name: &str) -> anyhow::Result<Bug> {
+    let names = || BUGS.map(Bug::name).join(", ");
+    let bug = BUGS.into_iter().find(|bug| bug.name() == name);
+    let bug = bug.ok_or_else(|| anyhow::anyhow!("the simulation has no defect '{name}'; use one of {}", names()))?;
+    let is_built = quorate_testpoints::ENABLED;
+    anyhow::ensure!(is_built, "this binary has no seeded defects; build it with --features quorate-testpoints/bugs");
+    Ok(bug)
 }
 
 #[cfg(test)]

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     /// A power cut hit a node while a wiped disk was planned for it; the node had restarted before
-    /// the wipe. Another time, a node was drained and wiped at once.
+    /// the wipe. Another time, a node was drained and wiped at the same time.
     #[test]
     fn a_node_is_the_target_of_one_fault_at_a_time() {
         let mut records = Records::default();

@@ -3,7 +3,8 @@
 //! ```text
 //!   Schedule ─ which fault when ─► Nemesis::install ─ Planner ─► Injection ─ inject ─► the cluster
 //!                                  Nemesis::heal    ◄─ Active ─────────────── undo ──►
-//!                                    ├─► Ledger: active faults, excused and damaged nodes, findings
+//!                                    ├─► Ledger: active faults, excused nodes, damaged nodes,
+//!                                    │           findings
 //!                                    └─► Journal: nemesis.jsonl
 //! ```
 //!

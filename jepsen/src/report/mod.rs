@@ -20,7 +20,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-pub use results::{Check, Outcome, Results};
+pub use results::{Check, Counts, Outcome, Results};
 
 use crate::workload::Done;
 use faults::Window;

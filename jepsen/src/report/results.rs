@@ -5,7 +5,17 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::faults::FaultCounts;
-use crate::run::Counts;
+
+/// Counts from the nodes' metrics, which a run polls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Terms that began after the first poll.
+    pub elections: u64,
+    /// Snapshots that replicas installed.
+    pub snapshots: u64,
+    /// Answers of nodes. Without any, the other counts mean nothing.
+    pub answers: u64,
+}
 
 /// Final outcome of a run or a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,6 @@ use super::faults::FaultCounts;
 use super::results::{Ended, Failover};
 use super::*;
 use crate::history::Event;
-use crate::run::Counts;
 use crate::workload::operations;
 
 const S: u64 = 1_000_000_000;

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::observed::Counts;
 use crate::history::EventKind;
 use crate::report::availability::{Availability, quantile};
 use crate::report::faults::Faults;
 use crate::report::results::{Ended, Failover, Unavailable};
-use crate::report::{Outcome, Results};
+use crate::report::{Counts, Outcome, Results};
 use crate::workload::Done;
 
-/// The input of [`account`] beside the operations.
+/// The facts of a run beside its operations.
 pub(super) struct Facts<'a> {
     /// The faults.
     pub faults: &'a Faults,
@@ -28,46 +27,49 @@ pub(super) struct Facts<'a> {
     pub network: String,
 }
 
-/// The results without checks.
-pub(super) fn account(operations: &[Done<'_>], facts: Facts<'_>) -> Results {
-    let mut by_name: BTreeMap<String, Ended> = BTreeMap::new();
-    let mut under_load: BTreeMap<String, Ended> = BTreeMap::new();
-    let mut total = Ended::default();
-    let (from, until) = facts.load;
-    for done in operations {
-        count(by_name.entry(name(done)).or_default(), done);
-        count(&mut total, done);
-        if (from..until).contains(&done.invoke.time) {
-            count(under_load.entry(workload(done).to_owned()).or_default(), done);
+impl Facts<'_> {
+    /// The results without checks.
+    pub(super) fn account(self, operations: &[Done<'_>]) -> Results {
+        let mut by_name: BTreeMap<String, Ended> = BTreeMap::new();
+        let mut under_load: BTreeMap<String, Ended> = BTreeMap::new();
+        let mut total = Ended::default();
+        let (from, until) = self.load;
+        for done in operations {
+            count(by_name.entry(name(done)).or_default(), done);
+            count(&mut total, done);
+            if (from..until).contains(&done.invoke.time) {
+                count(under_load.entry(workload(done).to_owned()).or_default(), done);
+            }
         }
-    }
-    let in_load = |done: &&Done<'_>| done.kind() == EventKind::Ok && (from..until).contains(&done.end());
-    let mut latencies: Vec<u64> = operations.iter().filter(in_load).map(|done| done.end() - done.invoke.time).collect();
-    latencies.sort_unstable();
-    let ms = |part| quantile(&latencies, part).map(|ns| ns as f64 / 1e6);
-    let availability = Availability::of(operations, facts.load);
-    let windows = &facts.faults.windows;
-    let unavailable = availability.longest(windows).into_iter().map(|(kind, gap)| {
-        (kind, Unavailable { longest_ms: gap.ms(), shard: gap.shard, from_ms: gap.from / 1_000_000 })
-    });
-    Results {
-        outcome: Outcome::Pass,
-        checks: Vec::new(),
-        operations: by_name,
-        total,
-        under_load,
-        shed: facts.shed,
-        ok_per_second: latencies.len() as f64 / ((until - from).max(1) as f64 / 1e9),
-        latency_ms: ms(0.5).zip(ms(0.99)).map(|(p50, p99)| [p50, p99]),
-        faults: facts.faults.counts.clone(),
-        unavailable: unavailable.collect(),
-        failover: failover(&availability.failovers(windows)),
-        leader_changes: availability.leader_changes(),
-        counts: facts.counts,
-        load: facts.load,
-        command: facts.command,
-        seed: facts.seed,
-        network: facts.network,
+        let in_load = |done: &&Done<'_>| done.kind() == EventKind::Ok && (from..until).contains(&done.end());
+        let mut latencies: Vec<u64> =
+            operations.iter().filter(in_load).map(|done| done.end() - done.invoke.time).collect();
+        latencies.sort_unstable();
+        let ms = |part| quantile(&latencies, part).map(|ns| ns as f64 / 1e6);
+        let availability = Availability::of(operations, self.load);
+        let windows = &self.faults.windows;
+        let unavailable = availability.longest(windows).into_iter().map(|(kind, gap)| {
+            (kind, Unavailable { longest_ms: gap.ms(), shard: gap.shard, from_ms: gap.from / 1_000_000 })
+        });
+        Results {
+            outcome: Outcome::Pass,
+            checks: Vec::new(),
+            operations: by_name,
+            total,
+            under_load,
+            shed: self.shed,
+            ok_per_second: latencies.len() as f64 / ((until - from).max(1) as f64 / 1e9),
+            latency_ms: ms(0.5).zip(ms(0.99)).map(|(p50, p99)| [p50, p99]),
+            faults: self.faults.counts.clone(),
+            unavailable: unavailable.collect(),
+            failover: failover(&availability.failovers(windows)),
+            leader_changes: availability.leader_changes(),
+            counts: self.counts,
+            load: self.load,
+            command: self.command,
+            seed: self.seed,
+            network: self.network,
+        }
     }
 }
 

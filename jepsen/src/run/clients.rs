@@ -129,12 +129,12 @@ impl Clients {
                 self.tally.shed.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
-            let free = idle.lock().expect("nothing panics while it holds this lock").pop();
+            let free = idle.lock().expect("only a broken invariant poisons this lock").pop();
             let process = free.unwrap_or_else(|| self.new_process());
             let (shared, idle) = (Arc::clone(self), Arc::clone(&idle));
             operations.spawn(async move {
                 if shared.next(process).await != EventKind::Info {
-                    idle.lock().expect("nothing panics while it holds this lock").push(process);
+                    idle.lock().expect("only a broken invariant poisons this lock").push(process);
                 }
             });
         }
@@ -199,7 +199,7 @@ impl Clients {
         let access = Access {
             client: by[place].clone(),
             deadline: self.deadline,
-            shorteners: Arc::clone(&self.shorteners.lock().expect("nothing panics while it holds this lock")),
+            shorteners: Arc::clone(&self.shorteners.lock().expect("only a broken invariant poisons this lock")),
             http: self.http.clone(),
             turn: process,
         };

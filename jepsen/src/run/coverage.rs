@@ -69,9 +69,9 @@ pub(super) fn check(options: &Options, named: &[(String, Vec<Fault>)], excuse: b
 
 #[cfg(test)]
 mod tests {
-    use super::super::observed::Counts;
     use super::super::options::{LoadOptions, Required};
     use super::*;
+    use crate::report::Counts;
     use crate::report::results::{Ended, Failover};
 
     fn results(installed: u64, elections: u64) -> Results {

@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn panics_are_found_in_logs() {
-        let log = "INFO serves\nthread 'main' panicked at src/x.rs:1:2:\nINFO goes on\n";
+        let log = "INFO serves\nthread 'main' panicked at src/x.rs:1:2:\nINFO continues\n";
         assert_eq!(panics(log), vec!["thread 'main' panicked at src/x.rs:1:2:"]);
     }
 }

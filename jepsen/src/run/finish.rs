@@ -33,7 +33,7 @@ pub(super) async fn finish(subject: &Subject, clients: &Arc<Clients>, dir: &Path
 async fn final_reads(subject: &Subject, clients: &Arc<Clients>, dir: &Path) -> anyhow::Result<Check> {
     // New processes have no caches: their answers come from the cluster.
     let fresh = shorteners::for_workloads(subject, &clients.workloads, dir).await?;
-    *clients.shorteners.lock().expect("nothing panics while it holds this lock") = Arc::clone(&fresh.addresses);
+    *clients.shorteners.lock().expect("only a broken invariant poisons this lock") = Arc::clone(&fresh.addresses);
     let reading = Arc::clone(clients);
     let reads = subject.clients().spawn(async move { finale::final_reads(&reading).await }).await?;
     Ok(match reads.unread.first() {

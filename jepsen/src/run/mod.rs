@@ -11,12 +11,15 @@
 mod account;
 mod clients;
 mod collect;
+mod connections;
 mod coverage;
 mod failure;
 mod faults;
 mod files;
 mod finale;
 mod finish;
+mod judge;
+mod load;
 mod observed;
 mod options;
 mod phases;
@@ -29,6 +32,5 @@ mod votes;
 
 pub use clients::Loop;
 pub use files::{HISTORY, LOGS, NEMESIS};
-pub use observed::Counts;
 pub use options::{ClusterOptions, FaultOptions, LoadOptions, NetworkChoice, Options, Required};
 pub use phases::run;

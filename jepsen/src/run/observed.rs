@@ -9,26 +9,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use crate::report::Counts;
 use crate::workload::Http;
 
 /// The pause between two polls.
 const EVERY: Duration = Duration::from_secs(1);
 /// The time-out of a poll. Paused nodes do not answer.
 const ANSWER_MAX: Duration = Duration::from_millis(700);
-
-/// The counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Terms that began after the first poll.
-    pub elections: u64,
-    /// Snapshots that replicas installed.
-    pub snapshots: u64,
-    /// Answers of nodes. Without any, the other counts mean nothing.
-    pub answers: u64,
-}
 
 /// The state of the counting.
 #[derive(Debug, Default)]

@@ -36,7 +36,7 @@ impl Register {
     }
 
     fn seen(&self, key: &str) -> (Value, u64) {
-        let seen = self.seen.lock().expect("nothing panics while it holds this lock");
+        let seen = self.seen.lock().expect("only a broken invariant poisons this lock");
         seen.get(key).cloned().unwrap_or((Value::Null, 0))
     }
 }
@@ -76,7 +76,7 @@ impl Workload for Register {
             (Action::Cas | Action::CasVersion, _) => op.value.get(1).cloned().unwrap_or(Value::Null),
             _ => Value::Null,
         };
-        let mut seen = self.seen.lock().expect("nothing panics while it holds this lock");
+        let mut seen = self.seen.lock().expect("only a broken invariant poisons this lock");
         if seen.len() >= SEEN_MAX {
             seen.clear();
         }

@@ -52,7 +52,7 @@ impl Shortener {
     }
 
     fn codes(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.codes.lock().expect("nothing panics while it holds this lock")
+        self.codes.lock().expect("only a broken invariant poisons this lock")
     }
 }
 

@@ -1,10 +1,9 @@
 //! Files of a crate that import each other, directly or over other files: none of them can be read
 //! alone.
 //!
-//! A file imports another one with `use`, or with a path that begins with `crate`, `self` or
-//! `super`. A name counts for the file that defines it, also when it comes through a re-export.
-//! `mod child;`, `pub use child::Name` and a call of `child::function` are no imports: a parent
-//! puts its children together, and they may use its types.
+//! A file imports another one with `use`, or with a path that begins with `crate`, `self`, `super`
+//! or a module. A name counts for the file that defines it, also when it comes through a re-export.
+//! `mod child;` is no import, and `pub use child::Name` is one only if the file uses `Name` itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,9 +41,10 @@ impl Graph {
         let modules = Modules::of(package);
         let mut imports = vec![BTreeSet::new(); package.files.len()];
         for (index, file) in package.files.iter().enumerate() {
-            let mut paths = Paths { module: file.module.clone(), found: Vec::new() };
+            let mut paths = Paths { module: file.module.clone(), found: Vec::new(), names: Vec::new() };
             paths.visit_file(&file.tree);
-            let used = paths.found.iter();
+            let exports = paths.names.iter().filter(|(module, name)| modules.exports(module, &name[0]));
+            let used = paths.found.iter().chain(exports);
             imports[index] = used.filter_map(|(module, path)| modules.file_of(module, path, 0)).collect();
             imports[index].remove(&index);
         }
@@ -81,6 +81,8 @@ struct Module {
     file: usize,
     items: BTreeSet<String>,
     imports: BTreeMap<String, Vec<String>>,
+    /// The names among `imports` that `pub use` brings in.
+    exports: BTreeSet<String>,
     globs: Vec<Vec<String>>,
 }
 
@@ -106,9 +108,12 @@ impl Modules {
                     for (name, path) in flat(&item.tree) {
                         if name == "*" {
                             module.globs.push(path);
-                        } else {
-                            module.imports.insert(name, path);
+                            continue;
                         }
+                        if !matches!(item.vis, syn::Visibility::Inherited) {
+                            module.exports.insert(name.clone());
+                        }
+                        module.imports.insert(name, path);
                     }
                 }
                 syn::Item::Mod(item) => {
@@ -120,6 +125,11 @@ impl Modules {
         for (name, items) in inner {
             self.add(file, &child(path, &name), items);
         }
+    }
+
+    /// Whether the module re-exports `name`.
+    fn exports(&self, module: &[String], name: &str) -> bool {
+        self.0.get(module).is_some_and(|module| module.exports.contains(name))
     }
 
     /// The file that defines `path`, as the module `from` sees it; `None` outside this crate.
@@ -206,13 +216,14 @@ struct Paths {
     module: Vec<String>,
     /// Module and path.
     found: Vec<(Vec<String>, Vec<String>)>,
+    /// Module and a name alone: an item of the module, one that a `use` brought in, or a variable.
+    names: Vec<(Vec<String>, Vec<String>)>,
 }
 
 impl Paths {
     fn add_inline(&mut self, path: Vec<String>) {
-        if path.len() > 1 && matches!(path[0].as_str(), "crate" | "self" | "super") {
-            self.found.push((self.module.clone(), path));
-        }
+        let paths = if path.len() > 1 { &mut self.found } else { &mut self.names };
+        paths.push((self.module.clone(), path));
     }
 
     /// The paths in the arguments of a macro, which are not parsed.
@@ -321,12 +332,25 @@ mod tests {
     #[test]
     fn a_parent_that_imports_its_child_and_is_imported_by_it_is_a_circle() {
         let child = ("a.rs", "use super::Parent; pub struct Child;");
-        let exports = "mod a; pub use a::Child; pub struct Parent { child: Child }";
-        assert!(circles(&[("lib.rs", exports), child]).is_empty());
-        let calls = "mod a; pub struct Parent; fn f() { a::Child::new() }";
-        assert!(circles(&[("lib.rs", calls), child]).is_empty());
         let uses = "mod a; use a::Child; pub struct Parent { child: Child }";
         assert_eq!(circles(&[("lib.rs", uses), child]).len(), 1);
+        let calls = "mod a; pub struct Parent; fn f() { a::Child::new() }";
+        assert_eq!(circles(&[("lib.rs", calls), child]).len(), 1);
+        let calls_in_a_macro = "mod a; pub struct Parent; fn f() { x!(a::Child::new()) }";
+        assert_eq!(circles(&[("lib.rs", calls_in_a_macro), child]).len(), 1);
+    }
+
+    #[test]
+    fn a_re_export_counts_if_its_file_uses_the_name() {
+        let child = ("a.rs", "use super::Parent; pub struct Child; pub struct Deep;");
+        let exports = "mod a; pub use a::Child; pub struct Parent { size: usize }";
+        assert!(circles(&[("lib.rs", exports), child]).is_empty());
+        for used in ["struct Parent { child: Child }", "struct Parent; fn f() { Child::new() }"] {
+            for exports in ["pub use a::Child", "pub(crate) use a::Child", "pub use a::Deep as Child"] {
+                let text = format!("mod a; {exports}; pub {used}");
+                assert_eq!(circles(&[("lib.rs", text.as_str()), child]).len(), 1, "{text}");
+            }
+        }
     }
 
     #[test]

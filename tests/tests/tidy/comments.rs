@@ -1,6 +1,6 @@
-//! Finds the comments of a source file. `syn` drops those that are no doc comments, so this is a
-//! small lexer of its own: it knows comments, strings, raw strings, characters and lifetimes, and
-//! skips the rest.
+//! Finds the comments and the string literals of a source file. `syn` drops comments that are no
+//! doc comments, and does not parse the arguments of macros, so this is a small lexer of its own:
+//! it knows comments, strings, raw strings, characters and lifetimes, and skips the rest.
 
 /// One line of a comment.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,11 +25,23 @@ impl Comment {
     }
 }
 
+/// A string literal.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Literal {
+    /// Where it begins, counted from 1.
+    pub line: usize,
+    /// As it is written, between the quotes.
+    pub text: String,
+}
+
 /// All comments of `text`, a block comment line by line.
 pub(crate) fn comments(text: &str) -> Vec<Comment> {
-    let mut lexer = Lexer { chars: text.chars().collect(), at: 0, line: 1, line_start: 0, found: Vec::new() };
-    lexer.run();
-    lexer.found
+    Lexer::run(text).found
+}
+
+/// All string literals of `text`.
+pub(crate) fn literals(text: &str) -> Vec<Literal> {
+    Lexer::run(text).literals
 }
 
 struct Lexer {
@@ -38,21 +50,25 @@ struct Lexer {
     line: usize,
     line_start: usize,
     found: Vec<Comment>,
+    literals: Vec<Literal>,
 }
 
 impl Lexer {
-    fn run(&mut self) {
-        while let Some(c) = self.peek(0) {
-            match (c, self.peek(1)) {
-                ('/', Some('/')) => self.line_comment(),
-                ('/', Some('*')) => self.block_comment(),
-                ('"', _) => self.string(),
-                ('\'', _) => self.character(),
-                ('r', _) if self.is_raw_string() => self.raw_string(),
-                _ if is_word(c) => self.word(),
-                _ => self.step(),
+    fn run(text: &str) -> Self {
+        let chars = text.chars().collect();
+        let mut lexer = Self { chars, at: 0, line: 1, line_start: 0, found: Vec::new(), literals: Vec::new() };
+        while let Some(c) = lexer.peek(0) {
+            match (c, lexer.peek(1)) {
+                ('/', Some('/')) => lexer.line_comment(),
+                ('/', Some('*')) => lexer.block_comment(),
+                ('"', _) => lexer.string(),
+                ('\'', _) => lexer.character(),
+                ('r', _) if lexer.is_raw_string() => lexer.raw_string(),
+                _ if is_word(c) => lexer.word(),
+                _ => lexer.step(),
             }
         }
+        lexer
     }
 
     fn peek(&self, ahead: usize) -> Option<char> {
@@ -107,13 +123,18 @@ impl Lexer {
         self.add(start);
     }
 
+    fn add_literal(&mut self, line: usize, start: usize, end: usize) {
+        self.literals.push(Literal { line, text: self.chars[start..end].iter().collect() });
+    }
+
     fn string(&mut self) {
+        let (line, start) = (self.line, self.at + 1);
         self.step();
         while let Some(c) = self.peek(0) {
             self.step();
             match c {
                 '\\' => self.step(),
-                '"' => return,
+                '"' => return self.add_literal(line, start, self.at - 1),
                 _ => {}
             }
         }
@@ -144,6 +165,7 @@ impl Lexer {
     }
 
     fn raw_string(&mut self) {
+        let line = self.line;
         self.step();
         let mut hashes = 0;
         while self.peek(0) == Some('#') {
@@ -151,9 +173,11 @@ impl Lexer {
             self.step();
         }
         self.step();
+        let start = self.at;
         while let Some(c) = self.peek(0) {
             self.step();
             if c == '"' && (0..hashes).all(|ahead| self.peek(ahead) == Some('#')) {
+                self.add_literal(line, start, self.at - 1);
                 self.at += hashes;
                 return;
             }
@@ -176,7 +200,7 @@ fn is_word(c: char) -> bool {
 }
 
 #[test]
-fn only_comments_are_found() {
+fn comments_and_literals_are_told_apart() {
     let text = r###"
 //! module
 fn f<'a>(x: &'a str) -> char { // trailing
@@ -196,5 +220,8 @@ fn f<'a>(x: &'a str) -> char { // trailing
         (7, "// last"),
     ];
     assert_eq!(found, expected.map(|(line, text)| (line, text.to_owned())));
+    let literals: Vec<_> = literals(text).into_iter().map(|literal| (literal.line, literal.text)).collect();
+    let expected = ["// no \\\" // no", "// no \" // no", "// no \\"];
+    assert_eq!(literals, expected.map(|text| (4, text.to_owned())));
     assert_eq!(comments("    // x").first().map(|comment| comment.column), Some(4));
 }

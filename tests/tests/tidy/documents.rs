@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 
-fn documents(dir: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+/// All documents below `dir`.
+pub(crate) fn documents(dir: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));

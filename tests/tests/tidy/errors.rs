@@ -1,41 +1,28 @@
-//! Functions whose error is a `String`: a caller cannot decide by it.
+//! Types of results whose error is a `String`: a caller cannot decide by it.
 
+use syn::spanned::Spanned;
 use syn::visit::Visit;
 
 use crate::measures::Finding;
 use crate::source::Package;
 
-/// Every function whose signature has a `Result<_, String>`.
+/// Every type `Result<_, String>`: of functions, fields, aliases and variables.
 pub(crate) fn string_errors(package: &Package) -> Finding {
     let mut finding = Finding::default();
     for file in &package.files {
-        let mut signatures = Signatures::default();
-        signatures.visit_file(&file.tree);
-        for (name, line) in signatures.found {
-            finding.add(1, format!("{}:{line}: fn {name}", file.path.display()));
+        let mut results = Results::default();
+        results.visit_file(&file.tree);
+        for line in results.lines {
+            let text = file.text.lines().nth(line - 1).unwrap_or_default().trim();
+            finding.add(1, format!("{}:{line}: {text}", file.path.display()));
         }
     }
     finding
 }
 
 #[derive(Default)]
-struct Signatures {
-    found: Vec<(String, usize)>,
-}
-
-impl<'a> Visit<'a> for Signatures {
-    fn visit_signature(&mut self, signature: &'a syn::Signature) {
-        let mut results = Results::default();
-        results.visit_signature(signature);
-        if results.found {
-            self.found.push((signature.ident.to_string(), signature.ident.span().start().line));
-        }
-    }
-}
-
-#[derive(Default)]
 struct Results {
-    found: bool,
+    lines: Vec<usize>,
 }
 
 impl<'a> Visit<'a> for Results {
@@ -43,8 +30,9 @@ impl<'a> Visit<'a> for Results {
         if segment.ident == "Result"
             && let syn::PathArguments::AngleBracketed(arguments) = &segment.arguments
             && let Some(syn::GenericArgument::Type(syn::Type::Path(error))) = arguments.args.iter().nth(1)
+            && error.path.segments.last().is_some_and(|last| last.ident == "String")
         {
-            self.found |= error.path.segments.last().is_some_and(|last| last.ident == "String");
+            self.lines.push(segment.span().start().line);
         }
         syn::visit::visit_path_segment(self, segment);
     }
@@ -55,7 +43,15 @@ fn string_errors_are_found() {
     let package = Package::sample(&[(
         "lib.rs",
         "fn a() -> Result<String, Error> { x() }\nfn b() -> Vec<Result<(), String>> { x() }\ntrait T {\n    \
-         fn c(&self) -> Result<u8, String>;\n}\n",
+         fn c(&self) -> Result<u8, String>;\n}\nstruct S {\n    d: Result<(), String>,\n}\n\
+         type R<T> = std::result::Result<T, std::string::String>;\nfn f() {\n    x.collect::<Result<E, String>>()\n}\n",
     )]);
-    assert_eq!(string_errors(&package).places, ["lib.rs:2: fn b", "lib.rs:4: fn c"]);
+    let expected = [
+        "lib.rs:2: fn b() -> Vec<Result<(), String>> { x() }",
+        "lib.rs:4: fn c(&self) -> Result<u8, String>;",
+        "lib.rs:7: d: Result<(), String>,",
+        "lib.rs:9: type R<T> = std::result::Result<T, std::string::String>;",
+        "lib.rs:11: x.collect::<Result<E, String>>()",
+    ];
+    assert_eq!(string_errors(&package).places, expected);
 }

@@ -7,15 +7,15 @@
 //! places ──── sources as text: one place for encoding, one for the clock, a header in each file
 //! walks  ──── crates/guide: the walks name files and functions that exist, and are short
 //! maxima ──── tests/tidy/maxima.txt: one number for each crate and each measure below
-//!   ├─ words     flagged words in comments       ├─ width    fields and methods of a type
+//!   ├─ words     flagged words in prose          ├─ width    fields and methods of a type
 //!   ├─ lines     long comment lines, open docs   ├─ imports  imported names for each file
-//!   ├─ circles   files that import each other    ├─ errors   functions with `Result<_, String>`
+//!   ├─ circles   files that import each other    ├─ errors   types `Result<_, String>`
 //!   └─ asserts   invariants that are asserted    └─ source, comments: the files, parsed
 //! ```
 //!
 //! A number in `maxima.txt` may only fall. `QUORATE_TIDY_WRITE=1 cargo nextest run -p quorate-tests
-//! -E 'binary(tidy)'` writes the present numbers into it; review the diff, which must not raise one
-//! without a reason.
+//! -E 'binary(tidy)'` writes the present numbers into it, and refuses to raise one. A maximum rises
+//! only by hand, with the reason in the commit.
 //!
 //! Each rule has unit tests on small samples which show that it reports a violation.
 

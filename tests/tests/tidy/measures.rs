@@ -1,8 +1,8 @@
 //! The measures of a package, each with a limit: below the limit nothing is asked, above it the
 //! number may only fall.
 
-use crate::source::{Group, Package};
-use crate::{asserts, circles, errors, imports, lines, maxima, width, words};
+use crate::source::{Group, Package, Text};
+use crate::{asserts, circles, documents, errors, imports, lines, maxima, source, width, words};
 
 /// The result of a measure.
 #[derive(Debug, Default)]
@@ -34,9 +34,9 @@ pub(crate) struct Measure {
 
 /// All measures of one package, in the order of their columns.
 pub(crate) const MEASURES: &[Measure] = &[
-    Measure { name: "what", limit: |_| 0, of: |package| Some(words::flagged(package, words::WHAT)) },
-    Measure { name: "who", limit: |_| 0, of: |package| Some(words::flagged(package, words::WHO)) },
-    Measure { name: "calques", limit: |_| 0, of: |package| Some(words::flagged(package, words::CALQUES)) },
+    Measure { name: "what", limit: |_| 0, of: |package| Some(words::flagged(&package.texts, words::WHAT)) },
+    Measure { name: "who", limit: |_| 0, of: |package| Some(words::flagged(&package.texts, words::WHO)) },
+    Measure { name: "calques", limit: |_| 0, of: |package| Some(words::flagged(&package.texts, words::CALQUES)) },
     Measure { name: "long_lines", limit: |_| 0, of: |package| Some(lines::long_lines(package)) },
     Measure { name: "open_docs", limit: |_| 0, of: |package| Some(lines::open_docs(package)) },
     Measure { name: "circle_files", limit: |_| 0, of: |package| Some(circles::files_in_circles(package)) },
@@ -45,6 +45,12 @@ pub(crate) const MEASURES: &[Measure] = &[
     Measure { name: "fields", limit: fields_max, of: |package| Some(width::fields(package)) },
     Measure { name: "methods", limit: methods_max, of: |package| Some(width::methods(package)) },
 ];
+
+/// The package of the documents, as far as the table goes.
+const DOCUMENTS: &str = "(documents)";
+
+/// The measures of the documents, which belong to no package.
+const WORDS: [(&str, &[&str]); 3] = [("what", words::WHAT), ("who", words::WHO), ("calques", words::CALQUES)];
 
 /// The one measure that is of all packages of a group together.
 pub(crate) const IMPORTS_P90: &str = "imports_p90";
@@ -74,9 +80,13 @@ pub(crate) struct Measured {
     pub finding: Finding,
 }
 
-/// Measures all packages.
-fn measure(packages: &[Package]) -> Vec<Measured> {
+/// Measures all packages and the documents.
+fn measure(packages: &[Package], documents: &[Text]) -> Vec<Measured> {
     let mut all = Vec::new();
+    for (name, phrases) in WORDS {
+        let finding = words::flagged(documents, phrases);
+        all.push(Measured { of: DOCUMENTS.to_owned(), name, limit: 0, finding });
+    }
     for (group, of) in [(Group::Crates, "(crates)"), (Group::Jepsen, "(jepsen)")] {
         let members: Vec<&Package> = packages.iter().filter(|package| package.group == group).collect();
         let finding = imports::p90(&members);
@@ -96,7 +106,10 @@ fn measure(packages: &[Package]) -> Vec<Measured> {
 /// No number of the table is exceeded, and the table is lowered with the code.
 #[test]
 fn numbers_only_fall() -> anyhow::Result<()> {
-    let measured = measure(&Package::all(&crate::root())?);
+    let root = crate::root();
+    let mut documents = vec![root.join("Cargo.toml")];
+    documents::documents(&root, &mut documents)?;
+    let measured = measure(&Package::all(&root)?, &source::read(&root, documents)?);
     if std::env::var_os("QUORATE_TIDY_WRITE").is_some_and(|value| value == "1") {
         return maxima::write(&measured);
     }

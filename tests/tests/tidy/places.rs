@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 
-use crate::source::rust_files;
+use crate::source::files_below;
 
 fn sources() -> anyhow::Result<Vec<(PathBuf, String)>> {
     let mut paths = Vec::new();
-    rust_files(&crate::root().join("crates"), &mut paths)?;
+    files_below(&crate::root().join("crates"), "rs", &mut paths)?;
     ensure!(paths.len() > 50, "only {} source files were found", paths.len());
     paths.into_iter().map(|path| Ok((path.clone(), std::fs::read_to_string(path)?))).collect()
 }

@@ -24,6 +24,16 @@ pub(crate) struct Package {
     pub name: String,
     pub group: Group,
     pub files: Vec<Source>,
+    /// Everything of the package that has prose, test code too: its Rust files, its `.proto` files
+    /// and its `Cargo.toml`.
+    pub texts: Vec<Text>,
+}
+
+/// A file that is read as text.
+pub(crate) struct Text {
+    /// From the root of the workspace.
+    pub path: PathBuf,
+    pub text: String,
 }
 
 /// A source file.
@@ -59,10 +69,10 @@ impl Package {
     fn read(root: &Path, name: String, group: Group, dir: &Path) -> anyhow::Result<Self> {
         let src = dir.join("src");
         let mut paths = Vec::new();
-        rust_files(&src, &mut paths)?;
+        files_below(&src, "rs", &mut paths)?;
         if name == "tests" {
             // Its tests are its product.
-            rust_files(&dir.join("tests"), &mut paths)?;
+            files_below(&dir.join("tests"), "rs", &mut paths)?;
         }
         let mut files = Vec::new();
         for path in paths {
@@ -70,7 +80,8 @@ impl Package {
             let module = module_of(path.strip_prefix(&src).or(path.strip_prefix(dir))?);
             files.push((path.strip_prefix(root)?.to_owned(), module, text));
         }
-        Self::of(name, group, files)
+        let texts = texts(root, dir)?;
+        Ok(Self { texts, ..Self::of(name, group, files)? })
     }
 
     /// A package of these files: path, module and text.
@@ -84,17 +95,18 @@ impl Package {
             sources.push(Source { path, module, text, tree, test_lines });
         }
         sources.retain(|source| !(1..=source.module.len()).any(|n| test_modules.contains(&source.module[..n])));
-        Ok(Self { name, group, files: sources })
+        Ok(Self { name, group, files: sources, texts: Vec::new() })
     }
 
     /// A small package for the tests of a rule: file names below `src`, and texts.
     #[cfg(test)]
     pub(crate) fn sample(files: &[(&str, &str)]) -> Self {
-        let files = files
-            .iter()
-            .map(|(path, text)| (PathBuf::from(path), module_of(Path::new(path)), (*text).to_owned()))
-            .collect();
-        Self::of("sample".to_owned(), Group::Crates, files).expect("the sample parses")
+        let texts = files.iter().map(|(path, text)| Text { path: path.into(), text: (*text).to_owned() }).collect();
+        let sources = files.iter().filter(|(path, _)| path.ends_with(".rs"));
+        let files =
+            sources.map(|(path, text)| (PathBuf::from(path), module_of(Path::new(path)), (*text).to_owned())).collect();
+        let sample = Self::of("sample".to_owned(), Group::Crates, files).expect("the sample parses");
+        Self { texts, ..sample }
     }
 }
 
@@ -105,15 +117,39 @@ impl Source {
     }
 }
 
-/// All files below `dir` that end in `.rs`, in order of their paths.
-pub(crate) fn rust_files(dir: &Path, paths: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+/// The texts of the package in `dir`.
+fn texts(root: &Path, dir: &Path) -> anyhow::Result<Vec<Text>> {
+    let mut paths = vec![dir.join("Cargo.toml")];
+    paths.extend(Some(dir.join("build.rs")).filter(|path| path.is_file()));
+    for folder in ["src", "tests", "examples"].map(|name| dir.join(name)).iter().filter(|folder| folder.is_dir()) {
+        files_below(folder, "rs", &mut paths)?;
+    }
+    // The crate `proto` compiles the workspace's own.
+    let proto = if dir.ends_with("crates/proto") { root.join("proto") } else { dir.join("proto") };
+    if proto.is_dir() {
+        files_below(&proto, "proto", &mut paths)?;
+    }
+    read(root, paths)
+}
+
+/// Reads files below `root`.
+pub(crate) fn read(root: &Path, paths: Vec<PathBuf>) -> anyhow::Result<Vec<Text>> {
+    let text = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok(Text { path: path.strip_prefix(root)?.to_owned(), text })
+    };
+    paths.into_iter().map(text).collect()
+}
+
+/// All files below `dir` with this extension, in order of their paths.
+pub(crate) fn files_below(dir: &Path, extension: &str, paths: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let entries = std::fs::read_dir(dir).with_context(|| dir.display().to_string())?;
     let mut entries = entries.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<_>>>()?;
     entries.sort();
     for path in entries {
         if path.is_dir() {
-            rust_files(&path, paths)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files_below(&path, extension, paths)?;
+        } else if path.extension().is_some_and(|its| its == extension) {
             paths.push(path);
         }
     }

@@ -13,7 +13,7 @@ const DOCUMENTS: &[&str] = &["Parser", "Args", "Subcommand", "Serialize", "Deser
 /// Fields and methods of the types of one package.
 #[derive(Default)]
 struct Types {
-    /// Named fields of each struct that is no document.
+    /// Fields of each struct that is no document, named or not.
     fields: BTreeMap<String, usize>,
     /// Methods of all `impl` blocks of a name, traits included.
     methods: BTreeMap<String, usize>,
@@ -52,11 +52,9 @@ impl Types {
 
 impl<'a> Visit<'a> for Types {
     fn visit_item_struct(&mut self, item: &'a syn::ItemStruct) {
-        if let syn::Fields::Named(fields) = &item.fields
-            && !is_document(&item.attrs)
-        {
+        if !is_document(&item.attrs) {
             let widest = self.fields.entry(item.ident.to_string()).or_default();
-            *widest = fields.named.len().max(*widest);
+            *widest = item.fields.len().max(*widest);
         }
     }
 
@@ -92,4 +90,11 @@ fn wide_types_are_found() {
     ]);
     assert_eq!(fields(&package).places, ["Wide: 2 fields"]);
     assert_eq!(methods(&package).count, 3);
+}
+
+#[test]
+fn fields_without_names_count() {
+    let package =
+        Package::sample(&[("lib.rs", "struct Unit;\nstruct Tuple(u8, u8, u8);\nimpl Unit {}\nimpl Tuple {}\n")]);
+    assert_eq!(fields(&package).places, ["Tuple: 3 fields", "Unit: 0 fields"]);
 }

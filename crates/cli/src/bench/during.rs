@@ -110,7 +110,7 @@ impl Phases {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().expect("nobody panics while holding this lock")
+        self.inner.lock().expect("only a broken invariant poisons this lock")
     }
 
     /// Counts one operation of the load.

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::during::Phases;
 use super::report::{Report, Tally, Window};
 use super::target::{ErrorKind, Target};
-use super::{Op, Workload};
+use super::workload::{Op, Workload};
 use crate::failure::{Exit, Failure};
 
 /// A client's pause after an error. It prevents a tight loop of requests to a store that refuses

@@ -14,12 +14,11 @@ mod etcd;
 mod load;
 mod report;
 mod target;
+mod workload;
 
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
-use quorate_types::{ReadLevel, VALUE_BYTES_MAX};
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +28,7 @@ use self::during::{Impact, Phases, Probes};
 use self::etcd::Etcd;
 use self::report::Report;
 use self::target::{Quorate, Target};
+use self::workload::{Op, Workload};
 use crate::connect::Connect;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Output};
@@ -42,18 +42,6 @@ pub(crate) enum BenchCommand {
     /// Compare two builds under nine loads: ratios of the new build to the old one, beside those of
     /// the old build to itself. Takes about half an hour.
     Compare(CompareArgs),
-}
-
-/// The operation of the clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Op {
-    /// Write.
-    Put,
-    /// Read; every key is written beforehand.
-    Get,
-    /// Write or read, with equal probability.
-    Mixed,
 }
 
 /// The kind of store under load.
@@ -90,33 +78,6 @@ pub(crate) struct KvArgs {
     connect: Connect,
     #[command(flatten)]
     output: Output,
-}
-
-/// The parameters of the load. The report repeats them, so that the load can be reproduced.
-#[derive(Args, Clone, Debug, Serialize)]
-pub(crate) struct Workload {
-    /// The operation of the clients.
-    #[arg(long, value_enum, default_value = "put")]
-    op: Op,
-    /// The level of reads: strong or eventual.
-    #[arg(long, value_name = "LEVEL", default_value_t)]
-    read: ReadLevel,
-    /// Number of clients, each with one operation at a time.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    clients: u32,
-    /// Bytes of a value; they are random.
-    #[arg(long = "value", value_name = "BYTES", default_value_t = 256, 
-        value_parser = RangedU64ValueParser::<usize>::new().range(0..=VALUE_BYTES_MAX as u64))]
-    value_bytes: usize,
-    /// Number of distinct keys, all equally likely.
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    keys: u64,
-    /// Limit of operations a second for all clients together; unlimited by default.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    rate: Option<u32>,
-    /// Seconds to measure.
-    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    seconds: u64,
 }
 
 /// The result as a JSON document.

@@ -4,7 +4,8 @@ use clap::Args;
 use quorate_types::NodeId;
 use quorate_types::operation::Intent;
 
-use crate::change::{Change, carry_out, confirm};
+use crate::change::{Change, Wanted, carry_out};
+use crate::confirm::confirm;
 use crate::failure::Failure;
 use crate::output::{self, count};
 use crate::survey::Survey;
@@ -30,7 +31,7 @@ pub(super) async fn drain(OneArgs { id, change }: OneArgs) -> Result<(), Failure
     survey.warn_of_zones(id);
     confirm(&format!("Drain node {id}?"), &change)?;
     let done = format!("node {id} is drained and can be stopped.  next: quorate node remove {id}");
-    carry_out(&change, Intent::Drain { node: NodeId(id) }, 0, &done).await
+    carry_out(&change, Wanted::now(Intent::Drain { node: NodeId(id) }), &done).await
 }
 
 /// Cancels a drain.
@@ -43,5 +44,5 @@ pub(super) async fn undrain(OneArgs { id, change }: OneArgs) -> Result<(), Failu
     // Replicas that moved away return only with a rebalance.
     let empty = survey.shards_on(id).next().is_none();
     let next = if empty { " and has no replicas.  next: quorate rebalance apply" } else { "" };
-    carry_out(&change, Intent::Undrain { node: NodeId(id) }, 0, &format!("node {id} is active{next}")).await
+    carry_out(&change, Wanted::now(Intent::Undrain { node: NodeId(id) }), &format!("node {id} is active{next}")).await
 }

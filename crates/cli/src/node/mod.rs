@@ -1,5 +1,6 @@
 //! `node`: runs a node; lists, drains, removes and replaces nodes.
 
+mod dead;
 mod drain;
 mod list;
 mod remove;
@@ -32,7 +33,8 @@ pub(crate) enum NodeCommand {
     Undrain(Box<OneArgs>),
     /// Remove a node permanently: a drained one, or with --dead a lost one.
     Remove(Box<RemoveArgs>),
-    /// Replace a node by another one: its replicas move there, then it is removed.
+    /// Replace a node by another one: its replicas move there, then it is removed. With --dead they
+    /// are re-created there.
     Replace(Box<ReplaceArgs>),
 }
 

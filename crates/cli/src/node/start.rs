@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(config.data_dir, PathBuf::from("/d"));
         assert_eq!(config.listen.client, "127.0.0.1:7100");
         assert_eq!((config.listen.peer.as_str(), config.listen.ops.as_str()), ("127.0.0.1:7101", "127.0.0.1:7102"));
-        assert_eq!(config.advertise, NodeAddresses::default(), "advertised is what is listened on");
+        assert_eq!(config.advertise, NodeAddresses::default(), "the listen addresses are advertised");
         assert_eq!((config.weight, config.insecure, config.join.len()), (100, false, 0));
     }
 

@@ -5,18 +5,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures::future::BoxFuture;
-use quorate_proto::kv::kv_client::KvClient;
-use quorate_proto::kv::{self, ClientHello, ServerFrame};
-use quorate_proto::{MESSAGE_BYTES_MAX, WIRE_VERSION};
+use quorate_proto::kv;
 use quorate_router::{Attempt, Connection, Health, Target};
-use quorate_types::{HostPortError, KvRequest, error_chain};
+use quorate_types::KvRequest;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Status, Streaming};
 use tracing::debug;
 
-use super::link::{Link, Outbound, Submitted};
-use super::transport::transport;
+use super::link::{Link, Submitted};
+use super::stream::{ConnectError, connect, read};
 
 /// The connection to one node. At most one link at a time; a link that ended is replaced when the
 /// next request comes.
@@ -59,7 +56,7 @@ impl GrpcConnection {
     /// Opens a link, unless another request has opened one by now. The link takes requests while it
     /// connects.
     fn reopen(&self) -> Arc<Link> {
-        let mut reader = self.reader.lock().expect("nothing panics under this lock");
+        let mut reader = self.reader.lock().expect("only a broken invariant poisons this lock");
         if let Some(link) = &*self.link.load()
             && !link.is_closed()
         {
@@ -81,27 +78,6 @@ impl Drop for GrpcConnection {
     }
 }
 
-/// The reason why a link could not be opened.
-#[derive(Debug, thiserror::Error)]
-enum ConnectError {
-    #[error("no connection within {} ms", .0.as_millis())]
-    Late(Duration),
-    #[error(transparent)]
-    Address(#[from] HostPortError),
-    #[error("{}", error_chain(.0))]
-    Transport(#[from] tonic::transport::Error),
-    #[error("{}", message(.0))]
-    Status(Status),
-    #[error("the node sent no hello")]
-    NoHello,
-    #[error("it belongs to another cluster, {0}")]
-    OtherCluster(String),
-    #[error("it uses wire version {0}, this side uses {WIRE_VERSION}")]
-    OtherVersion(u32),
-    #[error("it is node {0}, not node {1}")]
-    OtherNode(u64, u64),
-}
-
 /// Runs a link from connecting to its end.
 async fn run(link: Arc<Link>, target: Target, health: Arc<Health>, connect_timeout: Duration) {
     let connecting = timeout(connect_timeout, connect(&link, &target, connect_timeout)).await;
@@ -116,53 +92,4 @@ async fn run(link: Arc<Link>, target: Target, health: Arc<Health>, connect_timeo
     // The breaker first: a caller that wakes up must find it up to date.
     health.failure(&reason);
     link.close(&reason);
-}
-
-/// Connects and exchanges hellos. The node must be the target.
-async fn connect(
-    link: &Arc<Link>,
-    target: &Target,
-    connect_timeout: Duration,
-) -> Result<Streaming<ServerFrame>, ConnectError> {
-    let channel = transport(&target.address, connect_timeout)?.connect().await?;
-    let mut client = KvClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let hello = ClientHello {
-        cluster_id: target.cluster.to_string(),
-        wire_version_min: WIRE_VERSION,
-        wire_version_max: WIRE_VERSION,
-    };
-    let outbound = Outbound::new(hello, Arc::clone(link));
-    let mut inbound = client.exchange(outbound).await.map_err(ConnectError::Status)?.into_inner();
-    let first = inbound.message().await.map_err(ConnectError::Status)?;
-    let hello = first.and_then(|frame| frame.hello).ok_or(ConnectError::NoHello)?;
-    if hello.cluster_id != target.cluster.to_string() {
-        return Err(ConnectError::OtherCluster(hello.cluster_id));
-    }
-    if hello.wire_version != WIRE_VERSION {
-        return Err(ConnectError::OtherVersion(hello.wire_version));
-    }
-    if hello.node != target.node.0 {
-        return Err(ConnectError::OtherNode(hello.node, target.node.0));
-    }
-    Ok(inbound)
-}
-
-/// Delivers replies until the stream ends. Returns the reason of its end.
-async fn read(link: &Link, mut inbound: Streaming<ServerFrame>) -> String {
-    loop {
-        match inbound.message().await {
-            Ok(Some(frame)) => link.deliver(frame),
-            Ok(None) => return "the node ended the connection".to_owned(),
-            Err(status) => return message(&status),
-        }
-    }
-}
-
-fn message(status: &Status) -> String {
-    match status.message() {
-        "" => error_chain(status),
-        message => message.to_owned(),
-    }
 }

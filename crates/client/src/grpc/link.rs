@@ -11,22 +11,23 @@
 //! crosses the line, under the lock, before its frame is handed to the stream.
 //!
 //! # Invariants
-//! * Ids grow in the order of submission; `queue` is sorted by id; no id is in `queue` and in `sent`.
-//! * A closed link is empty and stays closed. Its connection opens another one for the next request.
+//! * Ids grow in the order of submission; `queue` is sorted by id; no id is in `queue` and in
+//!   `sent`.
+//! * A closed link is empty and stays closed. Its connection opens another one for the next
+//!   request.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
-use std::pin::Pin;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
-use futures::Stream;
-use quorate_proto::kv::{ClientFrame, ClientHello, Reply, Request, ServerFrame};
+use quorate_proto::kv::{ClientFrame, Reply, Request, ServerFrame};
 use quorate_proto::reply_from_wire;
 use quorate_router::Attempt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+
+use super::id_map::IdMap;
 
 /// The most requests in one frame: a node takes that many from one connection in one step.
 const FRAME_REQUESTS_MAX: usize = 512;
@@ -62,7 +63,7 @@ struct State {
     phase: Phase,
     queue: VecDeque<Queued>,
     queue_bytes: usize,
-    sent: HashMap<u64, oneshot::Sender<Ended>, BuildHasherDefault<IdHasher>>,
+    sent: IdMap<oneshot::Sender<Ended>>,
     last_id: u64,
     /// Wakes the sending half of the stream.
     sender: Option<Waker>,
@@ -83,30 +84,9 @@ struct Queued {
     reply: oneshot::Sender<Ended>,
 }
 
-/// A hasher for ids, which count up and need no real hashing.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        // A hash table takes its tag from the high bits, so they must vary.
-        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
 impl Link {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics under this lock")
+        self.state.lock().expect("only a broken invariant poisons this lock")
     }
 
     /// The number of requests that wait or have no reply yet.
@@ -192,7 +172,7 @@ impl Link {
     }
 
     /// Moves up to one frame of requests from the queue to `sent`.
-    fn next_frame(&self, context: &Context<'_>) -> Poll<Option<ClientFrame>> {
+    pub(super) fn next_frame(&self, context: &Context<'_>) -> Poll<Option<ClientFrame>> {
         let mut state = self.lock();
         match state.phase {
             Phase::Closed => return Poll::Ready(None),
@@ -287,31 +267,7 @@ fn decode(reply: Reply) -> Attempt {
     match reply_from_wire(reply) {
         Ok(Ok(served)) => Attempt::Served(served),
         Ok(Err(rejection)) => Attempt::Rejected(rejection),
-        Err(malformed) => Attempt::Lost(malformed.to_string().into()),
-    }
-}
-
-/// The sending half of a link's stream: the hello, then frames of queued requests. A lone request
-/// leaves immediately; requests submitted while a frame is being written leave in the next one.
-pub(crate) struct Outbound {
-    hello: Option<ClientHello>,
-    link: Arc<Link>,
-}
-
-impl Outbound {
-    pub(crate) fn new(hello: ClientHello, link: Arc<Link>) -> Self {
-        Self { hello: Some(hello), link }
-    }
-}
-
-impl Stream for Outbound {
-    type Item = ClientFrame;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<ClientFrame>> {
-        match self.hello.take() {
-            Some(hello) => Poll::Ready(Some(ClientFrame { hello: Some(hello), requests: Vec::new() })),
-            None => self.link.next_frame(context),
-        }
+        Err(malformed) => Attempt::Malformed(malformed.to_string().into()),
     }
 }
 
@@ -422,6 +378,8 @@ mod tests {
         let ticket = submit(&link, 1);
         assert!(frame(&link).is_some());
         link.deliver(ServerFrame { hello: None, replies: vec![kv::Reply { id: 1, ..Default::default() }] });
-        assert!(ticket.wait(soon()).await.may_have_applied());
+        let attempt = ticket.wait(soon()).await;
+        assert!(matches!(attempt, Attempt::Malformed(_)), "{attempt:?}");
+        assert!(attempt.may_have_applied());
     }
 }

@@ -1,15 +1,18 @@
 //! The router's network over gRPC.
 //!
 //! ```text
-//!   Grpc ── connection ──► GrpcConnection ── opens when needed ──► link      one stream to one node
-//!     │                                                             queue → frames → replies by id
+//!   Grpc ── connection ──► GrpcConnection ── opens when needed ──► link   one stream to one node
+//!     │                                                          queue → frames → replies by id
 //!     └─── topology ──► crate::admin
 //! ```
 //!
 //! Wire types and tonic stay in this module and in `admin`. Read `connection` next, then `link`.
 
 mod connection;
+mod id_map;
 mod link;
+mod outbound;
+mod stream;
 pub(crate) mod transport;
 
 use std::sync::Arc;

@@ -6,9 +6,9 @@ use quorate_types::{HostPort, HostPortError};
 use tonic::transport::Endpoint;
 
 /// An idle connection is probed this often.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// A connection whose probe is not answered for this long is closed.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most bytes that a node may send before this side has read them. Large, so that a stream of
 /// large values does not wait for a window update after every frame.
 const WINDOW_BYTES: u32 = 8 << 20;
@@ -20,8 +20,8 @@ pub(crate) fn transport(address: &str, connect_timeout: Duration) -> Result<Endp
     Ok(endpoint
         .connect_timeout(connect_timeout)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES))

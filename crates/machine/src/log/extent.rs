@@ -44,11 +44,14 @@ impl Extent {
         start..range.end.min(self.next()).max(start)
     }
 
-    /// Lowers the commit mark to the end of the log: after a restart it must not be ahead.
+    /// Lowers the commit mark to the end of the log after a restart. The mark was saved after its
+    /// entry was appended, so a mark beyond the end shows that durable entries were lost: the
+    /// replica is doubtful.
     pub fn clamp_committed(&mut self) {
         let LogState { committed, last, .. } = self.state;
         if committed.is_some_and(|committed| last.is_none_or(|last| committed.index > last.index)) {
             self.state.committed = last;
+            self.state.doubtful = true;
         }
     }
 
@@ -143,6 +146,18 @@ mod tests {
         assert_eq!(extent.truncate_after(None), Some(3..5));
         extent.append(&[Entry { id: id(2, 1), payload: Payload::Blank }]);
         assert_eq!((extent.first, extent.next()), (1, 2));
+    }
+
+    /// A commit mark beyond the end of the log is lowered, and shows that entries were lost.
+    #[test]
+    fn commit_mark_beyond_the_end_shows_lost_entries() {
+        let mut extent = filled(0..5);
+        extent.state.committed = Some(id(1, 4));
+        extent.clamp_committed();
+        assert!(!extent.state.doubtful);
+        extent.state.committed = Some(id(1, 5));
+        extent.clamp_committed();
+        assert_eq!((extent.state.committed, extent.state.doubtful), (Some(id(1, 4)), true));
     }
 
     #[test]

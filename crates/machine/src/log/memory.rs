@@ -50,17 +50,18 @@ enum Change {
     Truncate(Option<LogId>),
     Purge(LogId),
     Committed(Option<LogId>),
+    Doubtful,
 }
 
 /// The logs of all replicas at one point in time.
 #[derive(Clone, Default)]
 struct Disk {
-    replicas: BTreeMap<ReplicaId, Replica>,
+    replicas: BTreeMap<ReplicaId, ReplicaLog>,
     destroyed: BTreeSet<ReplicaId>,
 }
 
 #[derive(Clone)]
-struct Replica {
+struct ReplicaLog {
     group: GroupId,
     extent: Extent,
     entries: VecDeque<Entry>,
@@ -130,6 +131,22 @@ impl MemoryLog {
         drop(lost);
     }
 
+    /// Simulates a disk that lied about its syncs: after a crash, the last `count` durable entries
+    /// of a replica are gone as well, with the commit mark that came after them. Returns the number
+    /// of entries lost: purged ones are not.
+    pub fn lose_last(&self, replica: ReplicaId, count: usize) -> usize {
+        let mut inner = self.lock();
+        assert!(inner.pending.is_empty(), "a disk loses entries in a crash");
+        let Some(held) = inner.durable.replicas.get_mut(&replica) else { return 0 };
+        let kept = held.entries.len().saturating_sub(count);
+        let lost = held.entries.len() - kept;
+        let last = if kept == 0 { held.extent.state.purged } else { Some(held.entries[kept - 1].id) };
+        held.apply(Change::Truncate(last));
+        held.extent.state.committed = held.extent.state.committed.min(held.extent.state.last);
+        inner.now = inner.durable.clone();
+        lost
+    }
+
     /// Executes a call if `check` allows it.
     fn call(
         &self,
@@ -171,7 +188,7 @@ impl MemoryLog {
     }
 
     /// Reads from a replica's current log.
-    fn look<T>(&self, replica: ReplicaId, look: impl FnOnce(&Replica) -> T) -> Result<T, LogError> {
+    fn look<T>(&self, replica: ReplicaId, look: impl FnOnce(&ReplicaLog) -> T) -> Result<T, LogError> {
         let inner = self.lock();
         if inner.closed {
             return Err(LogError::Closed);
@@ -199,6 +216,10 @@ impl Log for MemoryLog {
 
     fn destroy(&self, replica: ReplicaId) -> Result<(), LogError> {
         self.call_and_sync(replica, Change::Destroy, |_| Ok(()))
+    }
+
+    fn mark_doubtful(&self, replica: ReplicaId) -> Result<(), LogError> {
+        self.call_and_sync(replica, Change::Doubtful, |now| now.exists(replica))
     }
 
     fn replicas(&self) -> Vec<(ReplicaId, GroupId)> {
@@ -279,7 +300,7 @@ impl Disk {
     fn apply(&mut self, id: ReplicaId, change: Change) {
         match change {
             Change::Create(group) => {
-                self.replicas.entry(id).or_insert_with(|| Replica {
+                self.replicas.entry(id).or_insert_with(|| ReplicaLog {
                     group,
                     extent: Extent::default(),
                     entries: VecDeque::new(),
@@ -298,7 +319,7 @@ impl Disk {
     }
 }
 
-impl Replica {
+impl ReplicaLog {
     fn apply(&mut self, change: Change) {
         match change {
             Change::Create(_) | Change::Destroy => unreachable!("the disk handles both"),
@@ -319,6 +340,7 @@ impl Replica {
                 }
             }
             Change::Committed(committed) => self.extent.state.committed = committed,
+            Change::Doubtful => self.extent.state.doubtful = true,
         }
     }
 

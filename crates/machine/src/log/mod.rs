@@ -78,6 +78,8 @@ pub struct LogState {
     pub purged: Option<LogId>,
     /// The last entry; the last purged one if the log is empty.
     pub last: Option<LogId>,
+    /// The replica lost entries that it had confirmed: it must never vote or acknowledge again.
+    pub doubtful: bool,
 }
 
 /// The log of all replicas of a node.
@@ -103,6 +105,10 @@ pub trait Log: Send + Sync + 'static {
     /// Deletes a replica's log and leaves a tombstone, so that the id cannot be created again;
     /// durable on return.
     fn destroy(&self, replica: ReplicaId) -> Result<(), LogError>;
+
+    /// Marks a replica as doubtful, for good; durable on return. The log keeps its entries and
+    /// marks. Marking it again changes nothing.
+    fn mark_doubtful(&self, replica: ReplicaId) -> Result<(), LogError>;
 
     /// The existing replicas and their groups, by id.
     fn replicas(&self) -> Vec<(ReplicaId, GroupId)>;

@@ -92,12 +92,24 @@ impl State for MemoryState {
         Ok(Box::new(snapshot_file::MemoryPinned { meta, keys }))
     }
 
-    fn install(&self, replica: ReplicaId, files: &[PathBuf], expected: &SnapshotMeta) -> Result<(), StateError> {
-        let keys: Keys = Arc::new(snapshot_file::read(files, replica)?);
-        let view = MemoryView(Arc::new(BTreeMap::from([(replica, keys.clone())])));
+    fn verify(
+        &self,
+        replica: ReplicaId,
+        files: &[PathBuf],
+        expected: &SnapshotMeta,
+        progress: &mut dyn FnMut(),
+    ) -> Result<(), StateError> {
+        let keys: Keys = Arc::new(snapshot_file::verified(files, replica)?);
+        progress();
+        let view = MemoryView(Arc::new(BTreeMap::from([(replica, keys)])));
         if meta::snapshot(&view, replica)? != *expected {
             return Err(snapshot_file::refused(files, "head or membership differ from the announced ones".into()));
         }
+        Ok(())
+    }
+
+    fn install(&self, replica: ReplicaId, files: &[PathBuf]) -> Result<(), StateError> {
+        let keys: Keys = Arc::new(snapshot_file::read(files)?);
         let mut halves = self.halves();
         Arc::make_mut(&mut halves.live).insert(replica, keys.clone());
         Arc::make_mut(&mut halves.durable).insert(replica, keys);

@@ -83,14 +83,40 @@ pub trait Pinned: Send + Sync {
     /// Applied log id and membership of the pinned state, from the same point in time as the data.
     fn meta(&self) -> &SnapshotMeta;
 
-    /// Writes the state into files in `dir` (which exists and is empty), under the id of the
-    /// replica that will install it. The files are durable on return, and listed in the order of
-    /// installation.
-    ///
-    /// Blocks; the time depends on the size of the data and on the rate limit. `dir` may be deleted
-    /// after any failure; deleting it earlier makes this call fail.
-    fn write_files(&self, dir: &Path, replica: ReplicaId) -> Result<Vec<PathBuf>, StateError>;
+    /// The approximate size of the state's files, in bytes, as of the last flush.
+    fn bytes(&self) -> u64;
+
+    /// Begins to write the state into files in `dir` (which exists and is empty), under the id of
+    /// the replica that will install them. Deleting `dir` makes the export fail soon.
+    fn export(&self, dir: &Path, replica: ReplicaId) -> Result<Box<dyn Export>, StateError>;
+
+    /// Writes all files, in the order of installation.
+    fn write_files(&self, dir: &Path, replica: ReplicaId) -> Result<Vec<PathBuf>, StateError> {
+        let mut export = self.export(dir, replica)?;
+        let mut files = Vec::new();
+        while let Some(file) = export.next_file()? {
+            files.push(file);
+        }
+        Ok(files)
+    }
 }
+
+/// The files of a state that is being exported. Dropped before the [`Pinned`] that it came from.
+///
+/// # Invariants
+/// * It writes at most one file ahead of those that `next_file` has returned.
+pub trait Export: Send {
+    /// The next file, durable, in the order of installation; none after the last one.
+    ///
+    /// Blocks; the time depends on the size of the file and on the rate limit.
+    fn next_file(&mut self) -> Result<Option<PathBuf>, StateError>;
+}
+
+/// A file of a snapshot of this size is finished and the next one started.
+pub const EXPORT_FILE_BYTES: u64 = 32 << 20;
+/// Bytes of a snapshot on its sender's disk, at most, if each file is deleted before the next call:
+/// one file that is sent, and one that is being written.
+pub const EXPORT_BYTES_MAX: u64 = 2 * EXPORT_FILE_BYTES;
 
 /// The state of all replicas of a node.
 ///
@@ -113,11 +139,24 @@ pub trait State: Send + Sync + 'static {
     /// Pins the replica's current state. Fast, regardless of size.
     fn pin(&self, replica: ReplicaId) -> Result<Box<dyn Pinned>, StateError>;
 
-    /// Replaces the replica's whole state with the content of the files (as written by
-    /// [`Pinned::write_files`], in that order). Atomic, and durable on return; consumes the files.
-    /// Refuses files with another replica's keys, or with a head or membership other than `meta`,
-    /// with [`StateError::Snapshot`] and leaves the state unchanged.
-    fn install(&self, replica: ReplicaId, files: &[PathBuf], meta: &SnapshotMeta) -> Result<(), StateError>;
+    /// Verifies the files of a snapshot (as written by [`Pinned::write_files`], in that order)
+    /// before [`install`](Self::install): reads all of them, and calls `progress` now and then
+    /// meanwhile. Refuses damaged files, another replica's keys, and a head or membership other
+    /// than `meta`, with [`StateError::Snapshot`]. Changes neither the state nor the files.
+    ///
+    /// Blocks; the time depends on the size of the files. Runs beside all other calls.
+    fn verify(
+        &self,
+        replica: ReplicaId,
+        files: &[PathBuf],
+        meta: &SnapshotMeta,
+        progress: &mut dyn FnMut(),
+    ) -> Result<(), StateError>;
+
+    /// Replaces the replica's whole state with the content of the files, which
+    /// [`verify`](Self::verify) accepted. Atomic, and durable on return; consumes the files. Fast,
+    /// regardless of size: it reads no data.
+    fn install(&self, replica: ReplicaId, files: &[PathBuf]) -> Result<(), StateError>;
 
     /// Deletes the replica's whole state; durable some time later. So a caller that destroys a
     /// replica writes the log's tombstone first.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use quorate_types::ReplicaId;
 use quorate_types::peer::SnapshotMeta;
 
-use super::{Pinned, StateError};
+use super::{Export, Pinned, StateError};
 use crate::keys::Space;
 
 type Contents = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
@@ -30,12 +30,25 @@ impl Pinned for MemoryPinned {
         &self.meta
     }
 
-    fn write_files(&self, dir: &Path, replica: ReplicaId) -> Result<Vec<PathBuf>, StateError> {
+    fn bytes(&self) -> u64 {
+        self.keys.iter().map(|((_, key), value)| (key.len() + value.len()) as u64).sum()
+    }
+
+    fn export(&self, dir: &Path, replica: ReplicaId) -> Result<Box<dyn Export>, StateError> {
         let path = dir.join("state.flat");
         fs::write(&path, encode(replica, &self.keys)).map_err(io)?;
         fs::File::open(&path).and_then(|file| file.sync_all()).map_err(io)?;
         fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
-        Ok(vec![path])
+        Ok(Box::new(OneFile(Some(path))))
+    }
+}
+
+/// The file of an export.
+struct OneFile(Option<PathBuf>);
+
+impl Export for OneFile {
+    fn next_file(&mut self) -> Result<Option<PathBuf>, StateError> {
+        Ok(self.0.take())
     }
 }
 
@@ -43,17 +56,30 @@ fn io(error: std::io::Error) -> StateError {
     StateError::Io(error.to_string().into())
 }
 
-/// Reads the keys in a snapshot's file, which must belong to this replica.
-pub(super) fn read(files: &[PathBuf], replica: ReplicaId) -> Result<Contents, StateError> {
+/// Reads the keys in a snapshot's file, which must be undamaged and belong to this replica.
+pub(super) fn verified(files: &[PathBuf], replica: ReplicaId) -> Result<Contents, StateError> {
+    let bytes = bytes_of(files)?;
+    let is_whole = bytes
+        .split_last_chunk::<4>()
+        .is_some_and(|(content, checksum)| crc32c::crc32c(content) == u32::from_be_bytes(*checksum));
+    match decode(&bytes).filter(|_| is_whole) {
+        Some((owner, keys)) if owner == replica => Ok(keys),
+        Some(_) => Err(refused(files, format!("it holds keys that are not replica {replica}'s"))),
+        None => Err(refused(files, "the file is corrupt: it has a wrong checksum".into())),
+    }
+}
+
+/// Reads the keys in a snapshot's file. Like an ingestion into RocksDB it verifies no checksum.
+pub(super) fn read(files: &[PathBuf]) -> Result<Contents, StateError> {
+    let decoded = decode(&bytes_of(files)?);
+    decoded.map(|(_, keys)| keys).ok_or_else(|| refused(files, "the file is no snapshot".into()))
+}
+
+fn bytes_of(files: &[PathBuf]) -> Result<Vec<u8>, StateError> {
     let [file] = files else {
         return Err(refused(files, format!("an in-memory snapshot has one file, not {}", files.len())));
     };
-    let bytes = fs::read(file).map_err(|error| refused(files, error.to_string()))?;
-    match decode(&bytes) {
-        Some((owner, keys)) if owner == replica => Ok(keys),
-        Some(_) => Err(refused(files, format!("it holds keys that are not replica {replica}'s"))),
-        None => Err(refused(files, "the file is corrupt".into())),
-    }
+    fs::read(file).map_err(|error| refused(files, error.to_string()))
 }
 
 /// The refusal of a snapshot.
@@ -81,12 +107,9 @@ fn encode(replica: ReplicaId, keys: &Contents) -> Vec<u8> {
     out
 }
 
-/// Parses a file into the replica and its keys; none if `encode` did not write these bytes.
+/// Parses a file into the replica and its keys; none if it has another structure.
 fn decode(bytes: &[u8]) -> Option<(ReplicaId, Contents)> {
-    let (mut rest, checksum) = bytes.split_last_chunk::<4>()?;
-    if crc32c::crc32c(rest) != u32::from_be_bytes(*checksum) {
-        return None;
-    }
+    let (mut rest, _checksum) = bytes.split_last_chunk::<4>()?;
     let replica = ReplicaId(u64::from_be_bytes(*take(&mut rest, 8)?.first_chunk()?));
     let mut keys = BTreeMap::new();
     while !rest.is_empty() {

@@ -178,6 +178,31 @@ fn replicas_are_isolated() {
     assert!(all(twin.log(), ReplicaId(256)).is_empty());
 }
 
+/// A doubtful replica stays so after a restart, with its entries and marks; other replicas are
+/// trusted.
+#[test]
+fn doubtful_mark_survives_a_restart() {
+    let twin = &mut crate::new_log();
+    for replica in [A, B] {
+        twin.log().create(replica, GroupId(1)).unwrap();
+        append(twin.log(), replica, entries(1, 0..5));
+        assert!(!twin.log().state(replica).unwrap().doubtful);
+    }
+    wait(|done| twin.log().save_vote(A, vote(1, false), done)).unwrap();
+    twin.log().mark_doubtful(A).unwrap();
+    twin.log().mark_doubtful(A).unwrap();
+    let marked =
+        LogState { vote: Some(vote(1, false)), committed: None, purged: None, last: Some(id(1, 4)), doubtful: true };
+    for _ in 0..3 {
+        assert_eq!(twin.log().state(A).unwrap(), marked);
+        assert_eq!(indexes(twin.log(), A), [0, 1, 2, 3, 4]);
+        assert!(!twin.log().state(B).unwrap().doubtful);
+        twin.reopen();
+    }
+    twin.log().destroy(A).unwrap();
+    assert!(matches!(twin.log().mark_doubtful(A), Err(LogError::NoReplica(A))));
+}
+
 #[test]
 fn destroyed_replica_never_comes_back() {
     let twin = &mut crate::new_log();

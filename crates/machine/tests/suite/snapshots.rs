@@ -1,6 +1,6 @@
 //! Tests of snapshots of a replica's state: their content, the state that they replace, and
 //! refusals. Run on `crate::new_store`.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 use std::path::PathBuf;
 
@@ -199,8 +199,8 @@ fn unexpected_files_are_refused() {
     let mut target = open(&store.state, TARGET);
     target.apply(&history(&[("mine", "v")])).unwrap();
     let before = store.hash(TARGET);
-    let mut refuse = |files: &[PathBuf], meta: &SnapshotMeta, reason: &str| {
-        let error = target.install(files, meta).unwrap_err();
+    let refuse = |files: &[PathBuf], meta: &SnapshotMeta, reason: &str| {
+        let error = store.state.verify(TARGET, files, meta, &mut || {}).unwrap_err();
         assert!(matches!(&error, StateError::Snapshot { .. }), "{error}");
         assert!(error.to_string().contains(reason), "{error}");
         assert_eq!(store.hash(TARGET), before);
@@ -222,6 +222,8 @@ fn unexpected_files_are_refused() {
     std::fs::write(&cut, bytes).unwrap();
     refuse(&[cut], &meta, "");
 
+    store.state.verify(TARGET, &files, &meta, &mut || {}).unwrap();
+    assert_eq!(store.hash(TARGET), before, "a verification changes nothing");
     target.install(&files, &meta).unwrap();
     assert_eq!(store.hash(TARGET), store.hash(SOURCE), "refusals change nothing");
 }

@@ -1,13 +1,13 @@
 //! Tests of the machine and its replica with random commands, groupings and crashes, and of cases
 //! that the stories cannot express. Run on `crate::new_store`.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use quorate_machine::keys::Space;
 use quorate_machine::state::{Batch, StateError, View};
-use quorate_machine::{KvMachine, Replica, Reply, kv};
+use quorate_machine::{KvMachine, ReplicaState, Reply, kv};
 use quorate_types::codec::{self, Kind};
 use quorate_types::state::Head;
 use quorate_types::{
@@ -266,13 +266,13 @@ fn corrupt_records_are_not_served() {
     assert!(matches!(error, Some(StateError::Corrupt { .. })));
     for key in [b"S-not-a-session-key".as_slice(), &quorate_machine::keys::session_key(SessionId(1), 1)] {
         spoil(Space::Table, key);
-        let opened = Replica::open(store.state.clone(), REPLICA, KvMachine::open);
+        let opened = ReplicaState::open(store.state.clone(), REPLICA, KvMachine::open);
         assert!(matches!(opened.err(), Some(StateError::Corrupt { .. })));
         let operations = vec![(Space::Table, key.to_vec(), None)];
         store.state.write(REPLICA, Batch { operations }).unwrap();
     }
     spoil(Space::Meta, b"h");
-    assert!(Replica::open(store.state.clone(), REPLICA, KvMachine::open).is_err());
+    assert!(ReplicaState::open(store.state.clone(), REPLICA, KvMachine::open).is_err());
 }
 
 /// The reported size of a replica with half a megabyte of flushed data is about that, and other

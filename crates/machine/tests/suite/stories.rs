@@ -10,7 +10,7 @@
 //!   > read KEY | head | sessions N              reads; opens N sessions
 //!   > flush | crash | restart | snapshot ID     a crash reverts to the last flush, then replays
 //! ```
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 use std::fmt::Write as _;
 use std::fs;

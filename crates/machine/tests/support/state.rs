@@ -1,14 +1,14 @@
 //! Helpers for tests of a state store: a store that can crash, and a shard driven by a script. The
 //! tests of `quorate-rocks` include this file too.
 #![allow(dead_code, reason = "every test binary uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use quorate_machine::state::{MemoryState, State};
-use quorate_machine::{KvMachine, Replica, Reply, StateHash, kv, state_hash};
+use quorate_machine::{KvMachine, ReplicaState, Reply, StateHash, kv, state_hash};
 use quorate_types::peer::SnapshotMeta;
 use quorate_types::{
     Command, Condition, Entry, Key, LogId, Mutation, Outcome, Proposal, Record, ReplicaId, SessionId, SessionStamp,
@@ -103,8 +103,8 @@ pub(crate) fn read(state: &dyn State, replica: ReplicaId, keys: &[Key]) -> Vec<O
     records
 }
 
-pub(crate) fn open(state: &Arc<dyn State>, replica: ReplicaId) -> Replica<KvMachine> {
-    Replica::open(state.clone(), replica, KvMachine::open).unwrap()
+pub(crate) fn open(state: &Arc<dyn State>, replica: ReplicaId) -> ReplicaState<KvMachine> {
+    ReplicaState::open(state.clone(), replica, KvMachine::open).unwrap()
 }
 
 pub(crate) fn key(text: &str) -> Key {
@@ -143,7 +143,7 @@ pub(crate) fn put(
 }
 
 /// Writes a snapshot of a replica into files for another one.
-pub(crate) fn export(store: &Store, from: &Replica<KvMachine>, to: ReplicaId) -> (Vec<PathBuf>, SnapshotMeta) {
+pub(crate) fn export(store: &Store, from: &ReplicaState<KvMachine>, to: ReplicaId) -> (Vec<PathBuf>, SnapshotMeta) {
     let pinned = from.pin().unwrap();
     (pinned.write_files(&store.staging(), to).unwrap(), pinned.meta().clone())
 }
@@ -152,7 +152,7 @@ pub(crate) fn export(store: &Store, from: &Replica<KvMachine>, to: ReplicaId) ->
 pub(crate) struct Shard {
     pub store: Store,
     pub(crate) replica: ReplicaId,
-    machine: Option<Replica<KvMachine>>,
+    machine: Option<ReplicaState<KvMachine>>,
     log: Vec<(Entry, Option<Reply>)>,
     pub(crate) time_ms: u64,
 }
@@ -164,7 +164,7 @@ impl Shard {
         Shard { store, replica, machine, log: Vec::new(), time_ms: 1000 }
     }
 
-    pub(crate) fn replica(&mut self) -> &mut Replica<KvMachine> {
+    pub(crate) fn replica(&mut self) -> &mut ReplicaState<KvMachine> {
         self.machine.as_mut().unwrap()
     }
 

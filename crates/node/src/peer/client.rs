@@ -1,26 +1,20 @@
 //! Rare calls to another node, beside Raft's messages.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use quorate_control::{PeerError, Proposed};
 use quorate_proto::MESSAGE_BYTES_MAX;
-use quorate_proto::admin::admin_client::AdminClient;
-use quorate_proto::admin::{GetNodeRequest, NodeStatus};
 use quorate_proto::peer as wire;
 use quorate_proto::peer::peer_client::PeerClient;
 use quorate_types::codec::CodecError;
+use quorate_types::ping::Ping;
 use quorate_types::report::{NodeReport, Order};
 use quorate_types::topology::{Bootstrap, Command, Topology};
-use tokio::time::timeout;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
 
-use super::calls::proposed_from_wire;
+use super::answer::{CALL_TIMEOUT, answer};
+use super::calls::{executed_from_wire, proposed_from_wire};
 use super::connection::{connect, describe};
-
-/// How long a call to another node may take beside the work that it asks for.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to another node's peer port for rare calls. Dropping it closes the connection.
 pub(crate) struct PeerCaller {
@@ -31,10 +25,22 @@ impl PeerCaller {
     /// Connects to a peer address.
     pub(crate) async fn connect(address: &str) -> Result<Self, PeerError> {
         let channel = connect(address).await.map_err(|e| PeerError::Unanswered(describe(&e)))?;
+        Ok(Self::over(channel))
+    }
+
+    /// Calls over an open connection.
+    pub(crate) fn over(channel: Channel) -> Self {
         let client = PeerClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(PeerCaller { client })
+        PeerCaller { client }
+    }
+
+    /// A caller that connects when it is used, for tests.
+    #[cfg(test)]
+    pub(crate) fn unconnected() -> Self {
+        let endpoint = tonic::transport::Endpoint::from_static("http://127.0.0.1:9");
+        PeerCaller { client: PeerClient::new(endpoint.connect_lazy()) }
     }
 
     /// Sends the order to bootstrap a cluster; on return the node has recorded it.
@@ -73,6 +79,13 @@ impl PeerCaller {
         Ok(proposed_from_wire(reply, command))
     }
 
+    /// Sends a ping; returns the other node's.
+    pub(crate) async fn ping(&mut self, hello: wire::Hello, ping: &Ping, within: Duration) -> Result<Ping, PeerError> {
+        let request = wire::PingRequest { hello: Some(hello), ping: ping.encode().into() };
+        let reply = answer(within, self.client.ping(request)).await?;
+        Ping::decode(&reply.ping).map_err(unreadable)
+    }
+
     /// Asks for the node's report.
     pub(crate) async fn report(&mut self, hello: wire::Hello, within: Duration) -> Result<NodeReport, PeerError> {
         let request = wire::ReportRequest { hello: Some(hello) };
@@ -90,33 +103,7 @@ impl PeerCaller {
     ) -> Result<(), PeerError> {
         let request = wire::ExecuteRequest { hello: Some(hello), order: order.encode().into() };
         let reply = answer(within + CALL_TIMEOUT, self.client.execute(request)).await?;
-        if reply.refused.is_empty() { Ok(()) } else { Err(PeerError::Refused(reply.refused)) }
-    }
-}
-
-/// Asks the node at a client address for its status.
-pub(crate) async fn get_node(client_address: &str) -> Result<NodeStatus, PeerError> {
-    let channel = connect(client_address).await.map_err(|e| PeerError::Unanswered(describe(&e)))?;
-    answer(CALL_TIMEOUT, AdminClient::new(channel).get_node(GetNodeRequest {})).await
-}
-
-async fn answer<T>(
-    within: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, PeerError> {
-    match timeout(within, call).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => {
-            let cause = status.source().map(|cause| format!(": {}", describe(cause)));
-            let text = status.message().to_owned() + &cause.unwrap_or_default();
-            Err(match status.code() {
-                Code::Unknown | Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Internal => {
-                    PeerError::Unanswered(text)
-                }
-                _ => PeerError::Refused(text),
-            })
-        }
-        Err(_) => Err(PeerError::Unanswered(format!("no answer within {} ms", within.as_millis()))),
+        executed_from_wire(reply)
     }
 }
 

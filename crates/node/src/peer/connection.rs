@@ -8,10 +8,10 @@ use tonic::transport::{Channel, Endpoint};
 /// repeat their requests.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A silent connection is pinged this often.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const PEER_PING_INTERVAL: Duration = Duration::from_secs(2);
 /// A connection ends if a ping is not answered for this long: a network that drops packets must not
 /// keep it open.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+const PEER_PING_TIMEOUT: Duration = Duration::from_secs(4);
 /// HTTP/2 window of a stream, in bytes: a frame or chunk of the largest size never waits for an
 /// update.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -23,8 +23,8 @@ pub(crate) async fn connect(address: &str) -> Result<Channel, tonic::transport::
     Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .http2_keep_alive_interval(PEER_PING_INTERVAL)
+        .keep_alive_timeout(PEER_PING_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -53,7 +53,6 @@ impl LaneSender {
 ///
 /// # Invariants
 /// * Messages leave in the order in which they were queued.
-///
 /// * `drained[framed..]` was taken from the queue and is in no frame yet.
 pub(crate) struct LaneReceiver {
     messages: mpsc::Receiver<PeerMessage>,
@@ -129,7 +128,8 @@ mod tests {
 
     fn message(call: u64, entry_bytes: usize) -> PeerMessage {
         let vote = Vote { term: 1, candidate: ReplicaId(1), committed: true };
-        let id = LogId { term: 1, leader: ReplicaId(1), index: call };
+        // The first entry of a log: it follows no other one.
+        let id = LogId { term: 1, leader: ReplicaId(1), index: 0 };
         let entries = match entry_bytes {
             0 => Vec::new(),
             bytes => vec![Entry::normal(id, vec![0; bytes].into())],
@@ -150,7 +150,7 @@ mod tests {
     /// Waiting messages of many groups become one frame, in order; a new frame begins where the
     /// size would be exceeded.
     #[tokio::test]
-    async fn what_waits_becomes_one_frame_up_to_its_size() {
+    async fn waiting_messages_become_one_frame_up_to_its_size() {
         let (sender, mut receiver) = lane();
         receiver.connected();
         for call in 0..5 {

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures::stream::{self, Stream};
+use arc_swap::ArcSwapOption;
 use quorate_proto::MESSAGE_BYTES_MAX;
+use quorate_proto::peer::Hello;
 use quorate_proto::peer::peer_client::PeerClient;
-use quorate_proto::peer::{Frame, Hello};
 use quorate_types::NodeId;
-use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use tracing::{debug, info};
 
 use super::connection::{connect, describe};
+use super::frames::frames;
 use super::lane::{LaneReceiver, LaneStatus};
 
 /// The back-off after the first failure.
@@ -33,6 +34,8 @@ pub(crate) struct Link {
     pub(crate) hello: Hello,
     /// The node's address; a change starts a new connection.
     pub(crate) address: watch::Receiver<String>,
+    /// The open connection, for calls that share it.
+    pub(crate) connection: Arc<ArcSwapOption<Channel>>,
     /// Ends the link.
     pub(crate) stopping: CancellationToken,
 }
@@ -41,6 +44,11 @@ impl Link {
     /// Keeps the lane connected until the node leaves the topology or this one stops. Never gives
     /// up.
     pub(crate) async fn run(self, receiver: LaneReceiver) {
+        self.keep_connected(receiver).await;
+        self.connection.store(None);
+    }
+
+    async fn keep_connected(&self, receiver: LaneReceiver) {
         let mut addresses = self.address.clone();
         let status = receiver.status();
         // The stream of frames owns the receiver while the connection lasts; the lock passes it on
@@ -59,6 +67,7 @@ impl Link {
                 ended = self.carry(&address, &receiver, &status) => ended,
             };
             status.disconnected();
+            self.connection.store(None);
             if started.elapsed() >= STEADY {
                 backoff = BACKOFF_MIN;
             }
@@ -85,6 +94,7 @@ impl Link {
         let mut receiver = receiver.clone().lock_owned().await;
         receiver.connected();
         info!(node = %self.to, lane = self.lane, address, "peer connected");
+        self.connection.store(Some(Arc::new(channel.clone())));
         let mut client = PeerClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
         let result = client.frames(frames(self.hello.clone(), receiver)).await;
         status.disconnected();
@@ -93,15 +103,4 @@ impl Link {
             Err(status) => describe(&status),
         }
     }
-}
-
-/// The hello, then the frames of the lane until it closes.
-fn frames(hello: Hello, receiver: OwnedMutexGuard<LaneReceiver>) -> impl Stream<Item = Frame> + Send + 'static {
-    stream::unfold((Some(hello), receiver), async |(hello, mut receiver)| {
-        let frame = match hello {
-            Some(hello) => Frame { hello: Some(hello), messages: Bytes::new() },
-            None => Frame { hello: None, messages: receiver.next_frame().await?.into() },
-        };
-        Some((frame, (None, receiver)))
-    })
 }

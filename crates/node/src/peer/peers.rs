@@ -1,17 +1,20 @@
 //! The control plane's calls to other nodes, over gRPC.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, join_all};
+use futures::future::BoxFuture;
 use quorate_control::peers::WATCH_WAIT;
 use quorate_control::{PeerAddress, PeerError, Peers, Proposed};
 use quorate_types::NodeId;
+use quorate_types::ping::Ping;
 use quorate_types::report::{NodeReport, Order};
-use quorate_types::topology::{Command, Identity, NodeInfo, Topology};
+use quorate_types::topology::{Command, Identity, NodeInfo, NodeState, Topology};
 
-use super::client::{PeerCaller, get_node};
+use super::client::PeerCaller;
+use super::open_callers::OpenCallers;
+use super::status::get_nodes;
 use super::transport::PeerTransport;
 use crate::handshake;
 
@@ -21,21 +24,16 @@ pub(crate) struct GrpcPeers {
     transport: Arc<PeerTransport>,
     /// Client addresses from the configuration.
     configured: Vec<String>,
-    reporters: Reporters,
-}
-
-/// The connections over which reports are collected: rounds are frequent, so they stay open.
-type Reporters = Arc<Mutex<HashMap<PeerAddress, PeerCaller>>>;
-
-fn lock(reporters: &Reporters) -> MutexGuard<'_, HashMap<PeerAddress, PeerCaller>> {
-    // A poisoned lock guards a whole table: entries are only inserted and removed.
-    reporters.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Connections for reports: the reconciler's rounds are frequent.
+    reports: OpenCallers,
+    /// The connection to the node whose topology is watched.
+    watches: OpenCallers,
 }
 
 impl GrpcPeers {
     /// Calls made as the node `own`; node 0 is a machine that has no id yet.
     pub(crate) fn new(own: Identity, transport: Arc<PeerTransport>, configured: Vec<String>) -> Self {
-        GrpcPeers { own, transport, configured, reporters: Reporters::default() }
+        GrpcPeers { own, transport, configured, reports: OpenCallers::default(), watches: OpenCallers::default() }
     }
 
     fn hello(&self, to: NodeId) -> quorate_proto::peer::Hello {
@@ -46,26 +44,32 @@ impl GrpcPeers {
 impl Peers for GrpcPeers {
     fn update(&self, nodes: &[NodeInfo]) {
         self.transport.update(nodes);
-        let is_known = |peer: &PeerAddress| nodes.iter().any(|node| node.addresses.peer == peer.address);
-        lock(&self.reporters).retain(|peer, _| is_known(peer));
+        let known = nodes.iter().filter(|node| node.state != NodeState::Removed);
+        let known: HashSet<PeerAddress> = known.map(PeerAddress::from).collect();
+        self.reports.update(known.clone());
+        self.watches.update(known);
+    }
+
+    fn ping(&self, to: &PeerAddress, ping: Ping, within: Duration) -> BoxFuture<'static, Result<Ping, PeerError>> {
+        let (hello, channel) = (self.hello(to.node), self.transport.control_connection(to.node));
+        Box::pin(async move {
+            let channel = channel.ok_or_else(|| PeerError::Unanswered("not connected".to_owned()))?;
+            PeerCaller::over(channel).ping(hello, &ping, within).await
+        })
     }
 
     fn report(&self, to: &PeerAddress, within: Duration) -> BoxFuture<'static, Result<NodeReport, PeerError>> {
-        let (hello, to, reporters) = (self.hello(to.node), to.clone(), self.reporters.clone());
+        let (hello, to, callers) = (self.hello(to.node), to.clone(), self.reports.clone());
         Box::pin(async move {
-            let open = lock(&reporters).remove(&to);
-            let mut caller = match open {
-                Some(caller) => caller,
-                None => PeerCaller::connect(&to.address).await?,
-            };
+            let mut caller = callers.open(&to).await?;
             let report = caller.report(hello, within).await?;
-            lock(&reporters).insert(to, caller);
+            callers.keep(&to, caller);
             Ok(report)
         })
     }
 
     fn stop_reports(&self) {
-        lock(&self.reporters).clear();
+        self.reports.clear();
     }
 
     fn execute(&self, to: &PeerAddress, order: Order, within: Duration) -> BoxFuture<'static, Result<(), PeerError>> {
@@ -84,17 +88,25 @@ impl Peers for GrpcPeers {
         revision: u64,
     ) -> BoxFuture<'static, Result<Option<Topology>, PeerError>> {
         // Any node of the cluster may answer: the address may have passed to another one.
-        let (hello, address) = (self.hello(NodeId(0)), to.address.clone());
-        Box::pin(async move { PeerCaller::connect(&address).await?.watch_topology(hello, revision, WATCH_WAIT).await })
+        let (hello, to, callers) = (self.hello(NodeId(0)), to.clone(), self.watches.clone());
+        Box::pin(async move {
+            let mut caller = callers.open(&to).await?;
+            let newer = caller.watch_topology(hello, revision, WATCH_WAIT).await?;
+            // A node that has nothing newer is not asked again before the others.
+            if newer.is_some() {
+                callers.keep(&to, caller);
+            }
+            Ok(newer)
+        })
     }
 
     fn configured(&self) -> BoxFuture<'static, Vec<PeerAddress>> {
         let (own, addresses) = (self.own, self.configured.clone());
         Box::pin(async move {
-            let asked = join_all(addresses.iter().map(async |address| get_node(address).await.ok())).await;
+            let asked = get_nodes(addresses.iter()).await;
             let others = asked
                 .into_iter()
-                .flatten()
+                .filter_map(|(_, answer)| answer.ok())
                 .filter(|status| status.id != own.node.0 && status.cluster_id == own.cluster.to_string());
             others.map(|status| PeerAddress { node: NodeId(status.id), address: status.peer_address }).collect()
         })

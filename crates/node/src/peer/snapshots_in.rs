@@ -1,82 +1,171 @@
-//! Receives snapshots: the files are written to a directory of their own and verified before Raft
-//! sees them.
+//! Receives snapshots: space is reserved first, then the files are written to a directory of their
+//! own, where they are verified before Raft sees them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use quorate_machine::rate_limiter::SYNC_BYTES;
+use quorate_raft::Room;
+use quorate_types::NodeId;
+use quorate_types::peer::SnapshotRefusal;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::snapshots_out::PROGRESS_TIMEOUT;
+
 /// Snapshots that a node receives concurrently.
 const RECEIVING_MAX: usize = 2;
-/// A transfer is cancelled if no chunk arrives for this long.
-const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Files are synced in pieces while they arrive: one large sync would delay all other syncs of the
-/// disk.
-const SYNC_BYTES: usize = 4 << 20;
+/// Files of a snapshot. The sender finishes a file at 32 MiB: 2 TiB.
+const FILES_MAX: usize = 1 << 16;
 
 /// The directory of incoming snapshots.
+///
+/// # Invariants
+/// * No write of a snapshot takes the disk below its reserve, also not together with the snapshots
+///   that others have reserved (held by the tests of this file).
 pub(crate) struct Staging {
     dir: PathBuf,
     next: AtomicU64,
     permits: Arc<Semaphore>,
+    space: Arc<Space>,
 }
 
-/// A complete and verified snapshot, durable. Dropping it deletes its files, unless they were
-/// consumed.
+/// The disk of the staging directory.
+struct Space {
+    room: Room,
+    /// Bytes that snapshots have reserved and not written yet.
+    reserved: Mutex<u64>,
+}
+
+/// A slot and the space for a snapshot.
+pub(crate) struct Reservation {
+    space: ReservedSpace,
+    permit: OwnedSemaphorePermit,
+}
+
+/// The space for a snapshot.
+struct ReservedSpace {
+    node: NodeId,
+    space: Arc<Space>,
+    /// The reserved bytes that are not written yet.
+    left: u64,
+}
+
+/// A complete snapshot, durable. Dropping it deletes its files, unless they were consumed.
 pub(crate) struct Staged {
     dir: PathBuf,
     files: Vec<PathBuf>,
     _permit: OwnedSemaphorePermit,
 }
 
+/// A part of a snapshot, as it is received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Bytes of a file.
+    Data(Bytes),
+    /// The end of a file, with its length and crc32c.
+    FileEnd(u64, u32),
+    /// The end of the snapshot.
+    Last,
+}
+
 /// Why a snapshot was not received. The sender restarts from a fresh snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unstaged {
-    /// Too many snapshots are being received.
-    #[error("{RECEIVING_MAX} snapshots are being received already")]
-    Busy,
-    /// The data differs from the header, the transfer ended early, or the disk failed.
+    /// The disk has too little space.
+    #[error("{0}")]
+    Refused(SnapshotRefusal),
+    /// The data differs from its checksum, the transfer ended early, or the disk failed.
     #[error("{0}")]
     Broken(String),
 }
 
 impl Staging {
-    /// Stages in `dir`, which exists, is empty, and is on the file system of the state.
-    pub(crate) fn new(dir: PathBuf) -> Self {
-        Staging { dir, next: AtomicU64::new(0), permits: Arc::new(Semaphore::new(RECEIVING_MAX)) }
+    /// Stages in `dir`, which exists, is empty, and is on the file system of the state. `room`
+    /// measures that file system.
+    pub(crate) fn new(dir: PathBuf, room: Room) -> Self {
+        let space = Arc::new(Space { room, reserved: Mutex::default() });
+        Staging { dir, next: AtomicU64::new(0), permits: Arc::new(Semaphore::new(RECEIVING_MAX)), space }
     }
 
-    /// Receives all files, one after the other, and checks them against `expected`: length and
-    /// crc32c of each.
+    /// Reserves a slot and the space for a snapshot of about this many bytes on this node.
+    pub(crate) fn reserve(&self, node: NodeId, bytes: u64) -> Result<Reservation, SnapshotRefusal> {
+        let busy = SnapshotRefusal::Busy { node, receiving: RECEIVING_MAX as u32 };
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| busy)?;
+        let mut reserved = self.space.reserved();
+        let has = (self.space.room)().saturating_sub(*reserved);
+        let needs = bytes.max(SYNC_BYTES);
+        if has < needs {
+            return Err(SnapshotRefusal::NoSpace { node, needs, has });
+        }
+        *reserved += bytes;
+        drop(reserved);
+        Ok(Reservation { space: ReservedSpace { node, space: self.space.clone(), left: bytes }, permit })
+    }
+
+    /// Receives all files, one after the other, and checks their lengths and checksums.
     pub(crate) async fn receive(
         &self,
-        expected: &[(u64, u32)],
-        chunks: impl Stream<Item = Result<Bytes, Unstaged>> + Send,
+        reservation: Reservation,
+        parts: impl Stream<Item = Result<Part, Unstaged>> + Send,
     ) -> Result<Staged, Unstaged> {
-        let permit = self.permits.clone().try_acquire_owned().map_err(|_| Unstaged::Busy)?;
         let dir = self.dir.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         fs::create_dir(&dir).map_err(|e| broken(&dir, e))?;
-        let mut staged = Staged { dir, files: Vec::with_capacity(expected.len()), _permit: permit };
-        let mut chunks = Box::pin(chunks);
-        let mut rest = Bytes::new();
-        for (index, &(length, checksum)) in expected.iter().enumerate() {
-            let path = staged.dir.join(index.to_string());
-            receive_file(&path, length, checksum, &mut rest, &mut chunks).await?;
-            staged.files.push(path);
-        }
-        if !rest.is_empty() || next(&mut chunks).await?.is_some() {
-            return Err(Unstaged::Broken("more bytes came than the header says".to_owned()));
+        let Reservation { mut space, permit } = reservation;
+        let mut staged = Staged { dir, files: Vec::new(), _permit: permit };
+        let mut parts = Box::pin(parts);
+        loop {
+            let first = match next(&mut parts).await? {
+                Part::Last => break,
+                first => first,
+            };
+            if staged.files.len() == FILES_MAX {
+                return Err(Unstaged::Broken(format!("a snapshot has at most {FILES_MAX} files")));
+            }
+            let path = staged.dir.join(staged.files.len().to_string());
+            staged.files.push(path.clone());
+            receive_file(&path, first, &mut space, &mut parts).await?;
         }
         crate::durable::sync_dir(&staged.dir).map_err(|e| broken(&staged.dir, e))?;
         Ok(staged)
+    }
+}
+
+impl Space {
+    fn reserved(&self) -> MutexGuard<'_, u64> {
+        // A number is replaced as a whole, so a poisoned lock still guards a consistent one.
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ReservedSpace {
+    /// Checks that a few MiB may be written now, before the next sync. Users write to the disk too.
+    fn check(&self) -> Result<(), Unstaged> {
+        let others = self.space.reserved().saturating_sub(self.left);
+        let has = (self.space.room)().saturating_sub(others);
+        if has < SYNC_BYTES {
+            let (node, needs) = (self.node, self.left.max(SYNC_BYTES));
+            return Err(Unstaged::Refused(SnapshotRefusal::NoSpace { node, needs, has }));
+        }
+        Ok(())
+    }
+
+    /// Bytes were written: they are no longer free, and no longer reserved.
+    fn wrote(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.left);
+        self.left -= bytes;
+        *self.space.reserved() -= bytes;
+    }
+}
+
+impl Drop for ReservedSpace {
+    fn drop(&mut self) {
+        self.wrote(self.left);
     }
 }
 
@@ -96,45 +185,49 @@ impl Drop for Staged {
     }
 }
 
+/// Writes one file, of which `part` is the first part, and checks it against its end.
 async fn receive_file(
     path: &Path,
-    length: u64,
-    checksum: u32,
-    rest: &mut Bytes,
-    chunks: &mut (impl Stream<Item = Result<Bytes, Unstaged>> + Unpin),
+    mut part: Part,
+    space: &mut ReservedSpace,
+    parts: &mut (impl Stream<Item = Result<Part, Unstaged>> + Unpin),
 ) -> Result<(), Unstaged> {
+    space.check()?;
     let file = File::create_new(path).map_err(|e| broken(path, e))?;
     let mut file = tokio::fs::File::from_std(file);
-    let (mut missing, mut crc, mut unsynced) = (length, 0, 0);
-    while missing > 0 {
-        if rest.is_empty() {
-            let Some(chunk) = next(chunks).await? else {
-                return Err(Unstaged::Broken(format!("the transfer ended {missing} bytes before the end of a file")));
-            };
-            *rest = chunk;
-        }
-        let take = usize::try_from(missing).unwrap_or(usize::MAX).min(rest.len());
-        let part = rest.split_to(take);
-        crc = crc32c::crc32c_append(crc, &part);
-        file.write_all(&part).await.map_err(|e| broken(path, e))?;
-        missing -= part.len() as u64;
-        unsynced += part.len();
+    let (mut length, mut crc, mut unsynced) = (0, 0, 0);
+    let expected = loop {
+        let data = match part {
+            Part::Data(data) => data,
+            Part::FileEnd(length, checksum) => break (length, checksum),
+            Part::Last => return Err(Unstaged::Broken("the transfer ended inside a file".to_owned())),
+        };
+        crc = crc32c::crc32c_append(crc, &data);
+        file.write_all(&data).await.map_err(|e| broken(path, e))?;
+        let bytes = data.len() as u64;
+        space.wrote(bytes);
+        length += bytes;
+        unsynced += bytes;
         if unsynced >= SYNC_BYTES {
             file.sync_data().await.map_err(|e| broken(path, e))?;
             unsynced = 0;
+            space.check()?;
         }
-    }
+        part = next(parts).await?;
+    };
     file.sync_all().await.map_err(|e| broken(path, e))?;
-    if crc != checksum {
-        return Err(Unstaged::Broken(format!("a file of {length} bytes has checksum {crc:08x}, not {checksum:08x}")));
+    if expected != (length, crc) {
+        let reason =
+            format!("a file of {length} bytes has checksum {crc:08x}, not {} and {:08x}", expected.0, expected.1);
+        return Err(Unstaged::Broken(reason));
     }
     Ok(())
 }
 
-async fn next(chunks: &mut (impl Stream<Item = Result<Bytes, Unstaged>> + Unpin)) -> Result<Option<Bytes>, Unstaged> {
-    let chunk = timeout(PROGRESS_TIMEOUT, chunks.next()).await;
-    let chunk = chunk.map_err(|_| Unstaged::Broken(format!("nothing came for {PROGRESS_TIMEOUT:?}")))?;
-    chunk.transpose()
+async fn next(parts: &mut (impl Stream<Item = Result<Part, Unstaged>> + Unpin)) -> Result<Part, Unstaged> {
+    let part = timeout(PROGRESS_TIMEOUT, parts.next()).await;
+    let part = part.map_err(|_| Unstaged::Broken(format!("nothing came for {PROGRESS_TIMEOUT:?}")))?;
+    part.unwrap_or_else(|| Err(Unstaged::Broken("the transfer ended before its last part".to_owned())))
 }
 
 fn broken(path: &Path, error: std::io::Error) -> Unstaged {
@@ -147,22 +240,37 @@ mod tests {
 
     use super::*;
 
+    const NODE: NodeId = NodeId(4);
     const FIRST: &[u8] = b"the first file";
     const SECOND: &[u8] = b"and the second one";
 
-    fn expected() -> Vec<(u64, u32)> {
-        [FIRST, b"", SECOND].map(|file| (file.len() as u64, crc32c::crc32c(file))).to_vec()
+    /// A file in parts of `size` bytes.
+    fn file(bytes: &[u8], size: usize) -> Vec<Result<Part, Unstaged>> {
+        let end = Part::FileEnd(bytes.len() as u64, crc32c::crc32c(bytes));
+        bytes.chunks(size).map(|chunk| Part::Data(Bytes::copy_from_slice(chunk))).chain([end]).map(Ok).collect()
     }
 
-    /// The files' bytes in chunks of `size`, which ignore file boundaries.
-    fn chunks(bytes: &[u8], size: usize) -> Vec<Result<Bytes, Unstaged>> {
-        bytes.chunks(size).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect()
+    /// A snapshot of three files.
+    fn snapshot(size: usize) -> Vec<Result<Part, Unstaged>> {
+        [file(FIRST, size), file(b"", size), file(SECOND, size), vec![Ok(Part::Last)]].concat()
+    }
+
+    /// A staging directory on a disk with this room.
+    fn staging_with(room: u64) -> (tempfile::TempDir, Arc<AtomicU64>, Staging) {
+        let dir = tempfile::tempdir().unwrap();
+        let room = Arc::new(AtomicU64::new(room));
+        let measured = room.clone();
+        let staging = Staging::new(dir.path().to_owned(), Arc::new(move || measured.load(Ordering::Relaxed)));
+        (dir, room, staging)
     }
 
     fn staging() -> (tempfile::TempDir, Staging) {
-        let dir = tempfile::tempdir().unwrap();
-        let staging = Staging::new(dir.path().to_owned());
+        let (dir, _, staging) = staging_with(1 << 40);
         (dir, staging)
+    }
+
+    async fn receive(staging: &Staging, parts: Vec<Result<Part, Unstaged>>) -> Result<Staged, Unstaged> {
+        staging.receive(staging.reserve(NODE, 0).unwrap(), stream::iter(parts)).await
     }
 
     fn left_over(dir: &tempfile::TempDir) -> usize {
@@ -170,11 +278,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_are_put_together_from_chunks_of_any_size_and_deleted_afterwards() {
+    async fn files_are_put_together_from_parts_of_any_size_and_deleted_afterwards() {
         let (dir, staging) = staging();
         for size in [1, 5, 14, 1000] {
-            let staged =
-                staging.receive(&expected(), stream::iter(chunks(&[FIRST, SECOND].concat(), size))).await.unwrap();
+            let staged = receive(&staging, snapshot(size)).await.unwrap();
             let files: Vec<_> = staged.files().iter().map(|path| fs::read(path).unwrap()).collect();
             assert_eq!(files, [FIRST, b"", SECOND]);
             drop(staged);
@@ -182,47 +289,84 @@ mod tests {
         }
     }
 
-    /// Every difference between the data and the header is noticed, and no file stays behind.
+    /// Every difference between a file and its end is noticed, and no file stays behind.
     #[tokio::test]
     async fn a_corrupted_file_is_rejected() {
         let (dir, staging) = staging();
-        let whole = [FIRST, SECOND].concat();
-        let flipped = {
-            let mut bytes = whole.clone();
-            bytes[20] ^= 1;
-            bytes
+        let whole = snapshot(7);
+        let with = |at: usize, part: Part| {
+            let mut parts = whole.clone();
+            parts[at] = Ok(part);
+            parts
         };
         let lost = Err(Unstaged::Broken("connection reset".to_owned()));
         let cases = [
-            (chunks(&flipped, 7), "checksum"),
-            (chunks(&whole[..whole.len() - 1], 7), "before the end"),
-            (chunks(&[whole.as_slice(), b"x"].concat(), 7), "more bytes"),
-            (chunks(&whole[..9], 7).into_iter().chain([lost]).collect(), "connection reset"),
+            (with(0, Part::Data(Bytes::from_static(b"The fir"))), "checksum"),
+            (with(1, Part::Data(Bytes::from_static(b"st fil"))), "checksum"),
+            (with(2, Part::Last), "inside a file"),
+            (whole[..whole.len() - 1].to_vec(), "before its last part"),
+            (whole[..1].iter().cloned().chain([lost]).collect(), "connection reset"),
         ];
-        for (chunks, word) in cases {
-            let refusal = staging.receive(&expected(), stream::iter(chunks)).await.err().unwrap();
+        for (parts, word) in cases {
+            let refusal = receive(&staging, parts).await.err().unwrap();
             assert!(refusal.to_string().contains(word), "'{refusal}' should speak of '{word}'");
             assert_eq!(left_over(&dir), 0);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_transfer_that_stops_is_given_up() {
+    async fn stalled_transfer_is_cancelled() {
         let (dir, staging) = staging();
-        let stuck = stream::iter(chunks(FIRST, 7)).chain(stream::pending());
-        let refusal = staging.receive(&expected(), stuck).await.err().unwrap();
+        let stuck = stream::iter(file(FIRST, 7)).chain(stream::pending());
+        let refusal = staging.receive(staging.reserve(NODE, 0).unwrap(), stuck).await.err().unwrap();
         assert!(refusal.to_string().contains("nothing came"), "{refusal}");
         assert_eq!(left_over(&dir), 0);
     }
 
+    /// A slot is refused before anything is sent, and free again when its snapshot is installed or
+    /// given up.
     #[tokio::test]
-    async fn only_so_many_are_received_at_once() {
+    async fn concurrent_transfers_are_bounded() {
         let (_dir, staging) = staging();
-        let receive = || staging.receive(&[], stream::empty());
-        let one = receive().await.unwrap();
-        let _two = receive().await.unwrap();
-        assert_eq!(receive().await.err(), Some(Unstaged::Busy));
+        let one = receive(&staging, vec![Ok(Part::Last)]).await.unwrap();
+        let two = staging.reserve(NODE, 0).unwrap();
+        let busy = SnapshotRefusal::Busy { node: NODE, receiving: 2 };
+        assert_eq!(staging.reserve(NODE, 0).err(), Some(busy.clone()));
         drop(one);
-        receive().await.unwrap();
+        let three = staging.reserve(NODE, 0).unwrap();
+        assert_eq!(staging.reserve(NODE, 0).err(), Some(busy));
+        drop((two, three));
+        staging.reserve(NODE, 0).unwrap();
+    }
+
+    /// Two snapshots that fit the disk one by one, but not together: the second one is refused with
+    /// the numbers, and accepted when the first one has given its space back.
+    #[tokio::test]
+    async fn space_is_reserved_for_all_transfers_together() {
+        let (_dir, _room, staging) = staging_with(100 << 20);
+        let one = staging.reserve(NODE, 60 << 20).unwrap();
+        let refusal = staging.reserve(NODE, 60 << 20).err().unwrap();
+        assert_eq!(refusal, SnapshotRefusal::NoSpace { node: NODE, needs: 60 << 20, has: 40 << 20 });
+        assert!(refusal.to_string().contains("no space on node 4: needs"), "{refusal}");
+        drop(one);
+        staging.reserve(NODE, 60 << 20).unwrap();
+        assert!(staging.reserve(NODE, 101 << 20).is_err());
+    }
+
+    /// A disk that fills during a transfer ends the transfer at the reserve, whether the snapshot is
+    /// larger than announced or others write; the partial files are gone and the space is free.
+    #[tokio::test]
+    async fn disk_that_fills_ends_the_transfer() {
+        let (dir, room, staging) = staging_with(64 << 20);
+        let reservation = staging.reserve(NODE, 16 << 20).unwrap();
+        let chunk = Bytes::from(vec![7; SYNC_BYTES as usize]);
+        let filling = stream::iter(0..3).map(|_| {
+            room.fetch_sub(21 << 20, Ordering::Relaxed);
+            Ok(Part::Data(chunk.clone()))
+        });
+        let refusal = staging.receive(reservation, filling).await.err().unwrap();
+        let Unstaged::Refused(SnapshotRefusal::NoSpace { has, .. }) = refusal else { panic!("{refusal}") };
+        assert_eq!(has, 1 << 20);
+        assert_eq!((left_over(&dir), *staging.space.reserved()), (0, 0));
     }
 }

@@ -1,48 +1,45 @@
-//! Sends snapshots: a header, then the files in chunks, rate-limited, on a connection of its own.
+//! Sends snapshots on a connection of its own: a header; once the receiver has accepted it, the
+//! files in chunks, rate-limited.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use quorate_control::PeerError;
-use quorate_control::throttle::{RATE_BURST, RATE_MAX};
-use quorate_machine::rate_limiter::RateLimiter;
+use bytes::BytesMut;
+use metrics::counter;
+use quorate_machine::rate_limiter::{RATE_BURST, RATE_MAX, RateLimiter};
 use quorate_proto::peer::peer_client::PeerClient;
-use quorate_proto::peer::{Hello, SnapshotChunk};
+use quorate_proto::peer::{Hello, SnapshotChunk, SnapshotFileEnd, SnapshotReply};
+use quorate_raft::{OutgoingFile, SnapshotFiles, SnapshotUnsent};
 use quorate_types::Vote;
-use quorate_types::codec::{self, Kind};
-use quorate_types::peer::SnapshotHeader;
+use quorate_types::peer::{SnapshotAnswer, SnapshotHeader};
 use tokio::io::AsyncReadExt;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
 use tracing::info;
 
 use super::connection::{connect, describe};
 
-/// Snapshots that a node sends concurrently; more would slow each of them down.
-const SENDING_MAX: usize = 2;
 /// Bytes of a chunk.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks that may wait for the connection.
 const CHUNKS_AHEAD: usize = 4;
-/// A transfer is cancelled if the receiver takes no chunk for this long.
-const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the receiver may take to verify and install a snapshot after the last chunk.
-const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// A transfer is cancelled if no chunk moves for this long, by the sender and by the receiver.
+pub(super) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest silence of a receiver that has everything. It answers now and then while it
+/// verifies; the ingestion, which reads no data, is silent.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// Sends snapshots. Clones share the limits.
+/// Sends snapshots. Clones share the limiter. The Raft groups bound the number of concurrent ones.
 #[derive(Clone)]
 pub(crate) struct SnapshotSender {
-    permits: Arc<Semaphore>,
     rate_limiter: Arc<RateLimiter>,
 }
 
 impl Default for SnapshotSender {
     fn default() -> Self {
-        let rate_limiter = RateLimiter::new(RATE_MAX, RATE_BURST);
-        SnapshotSender { permits: Arc::new(Semaphore::new(SENDING_MAX)), rate_limiter: Arc::new(rate_limiter) }
+        SnapshotSender { rate_limiter: Arc::new(RateLimiter::new(RATE_MAX, RATE_BURST)) }
     }
 }
 
@@ -59,71 +56,127 @@ impl SnapshotSender {
         address: &str,
         hello: Hello,
         header: SnapshotHeader,
-        files: Vec<PathBuf>,
-    ) -> Result<Vote, PeerError> {
-        let _permit = self.permits.acquire().await.map_err(|e| unsent(e.to_string()))?;
-        let started = Instant::now();
-        let bytes: u64 = header.files.iter().map(|(length, _)| length).sum();
-        let channel = connect(address).await.map_err(|e| unsent(describe(&e)))?;
-        let mut client = PeerClient::new(channel);
-        let (chunks, body) = mpsc::channel(CHUNKS_AHEAD);
-        let call = client.snapshot(ReceiverStream::new(body));
-        tokio::pin!(call);
-        let produced = tokio::select! {
-            // The receiver may refuse before the last chunk.
-            reply = &mut call => return vote(reply),
-            produced = self.produce(chunks, hello, &header, &files) => produced,
-        };
-        // After the body has ended, the receiver's answer is better than ours: it names its reason.
-        let reply = timeout(INSTALL_TIMEOUT, call).await;
-        produced?;
-        let vote = vote(reply.map_err(|_| unsent("the receiver does not answer"))?)?;
-        info!(group = %header.group, replica = %header.to, bytes, elapsed = ?started.elapsed(), "snapshot sent");
-        Ok(vote)
+        files: SnapshotFiles,
+    ) -> Result<Vote, SnapshotUnsent> {
+        let sent = self.offer_and_stream(address, hello, &header, files).await;
+        if let Err(SnapshotUnsent::Refused(refusal)) = &sent {
+            counter!("quorate_snapshots_refused_total", "reason" => refusal.word()).increment(1);
+        }
+        sent
     }
 
-    async fn produce(
+    async fn offer_and_stream(
         &self,
-        chunks: mpsc::Sender<SnapshotChunk>,
+        address: &str,
         hello: Hello,
         header: &SnapshotHeader,
-        files: &[PathBuf],
-    ) -> Result<(), PeerError> {
-        let header = codec::encode(Kind::SnapshotHeader, header).into();
-        put(&chunks, SnapshotChunk { hello: Some(hello), header, data: Bytes::new() }).await?;
-        for path in files {
-            self.produce_file(&chunks, path).await?;
+        mut files: SnapshotFiles,
+    ) -> Result<Vote, SnapshotUnsent> {
+        let started = Instant::now();
+        let channel = connect(address).await.map_err(|e| SnapshotUnsent::Failed(describe(&e)))?;
+        let (chunks, body) = mpsc::channel(CHUNKS_AHEAD);
+        put(&chunks, SnapshotChunk { hello: Some(hello), header: header.encode().into(), ..Default::default() })
+            .await?;
+        let mut client = PeerClient::new(channel);
+        let opened = timeout(PROGRESS_TIMEOUT, client.snapshot(ReceiverStream::new(body))).await;
+        let opened = opened.map_err(|_| silent(PROGRESS_TIMEOUT))?.map_err(|e| SnapshotUnsent::Failed(describe(&e)))?;
+        let mut answers = Answers(opened.into_inner());
+        match answers.next(PROGRESS_TIMEOUT).await? {
+            SnapshotAnswer::Accepted => {}
+            other => return end(other),
         }
-        Ok(())
+        let bytes = tokio::select! {
+            biased;
+            // The receiver may refuse before the last chunk, for example when its disk is full.
+            answer = answers.next_whenever() => return end(answer?),
+            produced = self.produce(&chunks, &mut files) => match produced {
+                Ok(bytes) => bytes,
+                // The receiver's answer is better than ours: it names its reason.
+                Err(failure) => match answers.next(PROGRESS_TIMEOUT).await {
+                    Ok(refusal @ SnapshotAnswer::Refused(_)) => return end(refusal),
+                    _ => return Err(failure),
+                },
+            },
+        };
+        drop((files, chunks));
+        loop {
+            match answers.next(SILENCE_MAX).await? {
+                SnapshotAnswer::Working => {}
+                SnapshotAnswer::Installed(vote) => {
+                    info!(bytes, elapsed = ?started.elapsed(), "snapshot sent");
+                    return Ok(vote);
+                }
+                other => return end(other),
+            }
+        }
     }
 
-    async fn produce_file(&self, chunks: &mpsc::Sender<SnapshotChunk>, path: &Path) -> Result<(), PeerError> {
-        let unreadable = |e: std::io::Error| unsent(format!("{}: {e}", path.display()));
-        let mut file = tokio::fs::File::open(path).await.map_err(unreadable)?;
+    /// Sends all files. Returns the number of their bytes.
+    async fn produce(
+        &self,
+        chunks: &mpsc::Sender<SnapshotChunk>,
+        files: &mut SnapshotFiles,
+    ) -> Result<u64, SnapshotUnsent> {
+        let mut bytes = 0;
+        while let Some(file) = files.next().await.map_err(SnapshotUnsent::failed)? {
+            self.produce_file(chunks, &file).await?;
+            bytes += file.bytes;
+        }
+        put(chunks, SnapshotChunk { last: true, ..Default::default() }).await?;
+        Ok(bytes)
+    }
+
+    async fn produce_file(
+        &self,
+        chunks: &mpsc::Sender<SnapshotChunk>,
+        sent: &OutgoingFile,
+    ) -> Result<(), SnapshotUnsent> {
+        let unreadable = |e: std::io::Error| SnapshotUnsent::Failed(format!("{}: {e}", sent.path().display()));
+        let mut file = tokio::fs::File::open(sent.path()).await.map_err(unreadable)?;
         file.set_max_buf_size(CHUNK_BYTES);
         loop {
             let mut data = BytesMut::with_capacity(CHUNK_BYTES);
             if file.read_buf(&mut data).await.map_err(unreadable)? == 0 {
-                return Ok(());
+                break;
             }
             tokio::time::sleep(self.rate_limiter.reserve(data.len(), Instant::now())).await;
-            put(chunks, SnapshotChunk { hello: None, header: Bytes::new(), data: data.freeze() }).await?;
+            put(chunks, SnapshotChunk { data: data.freeze(), ..Default::default() }).await?;
         }
+        let file_end = SnapshotFileEnd { length: sent.bytes, crc32c: sent.checksum };
+        put(chunks, SnapshotChunk { file_end: Some(file_end), ..Default::default() }).await
     }
 }
 
-async fn put(chunks: &mpsc::Sender<SnapshotChunk>, chunk: SnapshotChunk) -> Result<(), PeerError> {
+/// The receiver's answers.
+struct Answers(Streaming<SnapshotReply>);
+
+impl Answers {
+    async fn next(&mut self, within: Duration) -> Result<SnapshotAnswer, SnapshotUnsent> {
+        timeout(within, self.next_whenever()).await.map_err(|_| silent(within))?
+    }
+
+    async fn next_whenever(&mut self) -> Result<SnapshotAnswer, SnapshotUnsent> {
+        let reply = self.0.message().await.map_err(|status: Status| SnapshotUnsent::Failed(describe(&status)))?;
+        let reply = reply.ok_or_else(|| SnapshotUnsent::failed("the receiver ended without an answer"))?;
+        SnapshotAnswer::decode(&reply.answer).map_err(SnapshotUnsent::failed)
+    }
+}
+
+/// The end of a transfer by an answer that does not continue it.
+fn end(answer: SnapshotAnswer) -> Result<Vote, SnapshotUnsent> {
+    Err(match answer {
+        SnapshotAnswer::Refused(refusal) => SnapshotUnsent::Refused(refusal),
+        other => SnapshotUnsent::Failed(format!("the receiver answered {other:?} out of turn")),
+    })
+}
+
+async fn put(chunks: &mpsc::Sender<SnapshotChunk>, chunk: SnapshotChunk) -> Result<(), SnapshotUnsent> {
     match timeout(PROGRESS_TIMEOUT, chunks.send(chunk)).await {
-        Ok(sent) => sent.map_err(|_| unsent("the connection was lost")),
-        Err(_) => Err(unsent(format!("the receiver took nothing for {PROGRESS_TIMEOUT:?}"))),
+        Ok(sent) => sent.map_err(|_| SnapshotUnsent::failed("the connection was lost")),
+        Err(_) => Err(SnapshotUnsent::Failed(format!("the receiver took nothing for {PROGRESS_TIMEOUT:?}"))),
     }
 }
 
-fn vote(reply: Result<tonic::Response<quorate_proto::peer::SnapshotReply>, tonic::Status>) -> Result<Vote, PeerError> {
-    let reply = reply.map_err(|status| unsent(describe(&status)))?.into_inner();
-    codec::decode(Kind::Vote, &reply.vote).map_err(|e| unsent(e.to_string()))
-}
-
-fn unsent(reason: impl Into<String>) -> PeerError {
-    PeerError::Unanswered(reason.into())
+fn silent(within: Duration) -> SnapshotUnsent {
+    SnapshotUnsent::Failed(format!("the receiver did not answer for {within:?}"))
 }

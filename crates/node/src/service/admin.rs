@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
+use quorate_control::Plane;
+use quorate_control::liveness::NAMED_MAX;
 use quorate_machine::state_hash;
 use quorate_proto::WireError;
 use quorate_proto::admin as wire;
 use quorate_proto::admin::admin_server::Admin;
 use quorate_proto::kv;
 use quorate_types::operation::{Intent, OperationId};
-use quorate_types::{NodeId, ShardId};
+use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::fatal::fail_stop;
 use crate::member::Member;
 use crate::node::Node;
-use crate::operations::Listing;
+use crate::operations::{Listing, OperationRequest};
 use crate::refusal::Refusal;
 use crate::{bootstrap, operations};
 
@@ -61,18 +64,24 @@ impl Admin for AdminService {
             let (id, cluster_id) = identity.map(|own| (own.node.0, own.cluster.to_string())).unwrap_or_default();
             return Ok(Response::new(wire::NodeStatus { id, cluster_id, ..alone }));
         };
-        let (statuses, state) = (member.store().groups.statuses(), member.store().state.clone());
+        let groups = &member.store().groups;
+        let (statuses, doubtful) = (groups.statuses(), groups.doubtful());
+        let state = member.store().state.clone();
+        let (pings_from, judged) = liveness(&member.plane);
         // Reads indexes that may be on disk.
         let replicas = tokio::task::spawn_blocking(move || {
-            let sized = |status: quorate_raft::ReplicaStatus| {
-                let data_bytes = state.approximate_bytes(status.replica);
-                wire::ReplicaStatus { data_bytes, ..replica_status(status) }
+            let sized = |status: wire::ReplicaStatus| {
+                let data_bytes = state.approximate_bytes(ReplicaId(status.replica));
+                wire::ReplicaStatus { data_bytes, ..status }
             };
-            statuses.into_iter().map(sized).collect()
+            let doubtful = doubtful.into_iter().map(|(replica, group)| doubtful_status(replica, group));
+            statuses.into_iter().map(replica_status).chain(doubtful).map(sized).collect()
         });
         Ok(Response::new(wire::NodeStatus {
             id: member.store().identity.node.0,
             cluster_id: member.store().identity.cluster.to_string(),
+            pings_from,
+            judged,
             replicas: replicas.await.map_err(|error| Refusal::Unavailable(error.to_string()))?,
             ..alone
         }))
@@ -130,14 +139,15 @@ impl Admin for AdminService {
         &self,
         request: Request<wire::StartOperationRequest>,
     ) -> Result<Response<wire::StartOperationResponse>, Status> {
-        let wire::StartOperationRequest { intent, planned_on, dry_run } = request.into_inner();
+        let wire::StartOperationRequest { intent, planned_on, dry_run, confirm } = request.into_inner();
         let invalid = |error: WireError| Refusal::Invalid(error.to_string());
         let intent = Intent::try_from(intent.unwrap_or_default()).map_err(invalid)?;
         let member = self.member()?;
+        let request = OperationRequest { intent, planned_on, confirm };
         let started = if dry_run {
-            operations::try_out(&member, intent, planned_on).await?
+            operations::try_out(&member, request).await?
         } else {
-            operations::start(&member, intent, planned_on).await?
+            operations::start(&member, request).await?
         };
         Ok(Response::new(wire::StartOperationResponse {
             operation: started.map_or(0, |(id, _)| id.0),
@@ -193,6 +203,24 @@ impl Admin for AdminService {
     }
 }
 
+/// The nodes that this node receives pings from, and the judgement of the cluster if it is this
+/// node's to make.
+fn liveness(plane: &Plane) -> (Vec<u64>, Vec<wire::Liveness>) {
+    let now = Instant::now();
+    let pings_from = plane.liveness.senders(now).into_iter().map(|NodeId(node)| node).collect();
+    let judged = plane
+        .store
+        .topology_group()
+        .zip(plane.store.feed.latest())
+        .and_then(|(group, map)| plane.liveness.judgement(&map.topology, group.status().term, now));
+    let judged = judged.into_iter().flatten().map(|(NodeId(node), receivers)| wire::Liveness {
+        node,
+        received_by_count: u32::try_from(receivers.len()).unwrap_or(u32::MAX),
+        received_by: receivers.into_iter().take(NAMED_MAX).map(|NodeId(node)| node).collect(),
+    });
+    (pings_from, judged.collect())
+}
+
 fn replica_status(status: quorate_raft::ReplicaStatus) -> wire::ReplicaStatus {
     wire::ReplicaStatus {
         group: status.group.0,
@@ -208,6 +236,27 @@ fn replica_status(status: quorate_raft::ReplicaStatus) -> wire::ReplicaStatus {
         log_bytes: status.log_bytes,
         voters: status.voters.into_iter().map(|NodeId(node)| node).collect(),
         snapshots_installed: status.snapshots_installed,
+        stalled: status.stalled.into_iter().map(stalled_replica).collect(),
+        ..wire::ReplicaStatus::default()
+    }
+}
+
+fn stalled_replica(stalled: quorate_raft::Stalled) -> wire::StalledReplica {
+    wire::StalledReplica {
+        replica: stalled.replica.0,
+        node: stalled.node.0,
+        entries: stalled.entries,
+        stalled_ms: u64::try_from(stalled.since.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// The status of a replica that lost log entries: it takes no part in its group.
+fn doubtful_status(replica: ReplicaId, group: GroupId) -> wire::ReplicaStatus {
+    wire::ReplicaStatus {
+        group: group.0,
+        replica: replica.0,
+        role: kv::Role::Stopped.into(),
+        doubtful: true,
         ..wire::ReplicaStatus::default()
     }
 }

@@ -27,10 +27,12 @@ use tracing::debug;
 use super::pages::PartServer;
 use super::replies::{Batch, Replies, ReplyQueue, reply_queue};
 use crate::handshake::greet_client;
+use crate::life::Life;
 use crate::node::Node;
 use crate::refusal::Refusal;
 
-/// Requests of one stream that may be in flight. A large request counts as several, see [`REQUEST_BYTES`].
+/// Requests of one stream that may be in flight. A large request counts as several, see
+/// [`REQUEST_BYTES`].
 const IN_FLIGHT_MAX: usize = 4096;
 /// A request larger than this counts as one request per portion of this size. All requests in
 /// flight of a stream together are bounded by about [`IN_FLIGHT_MAX`] times this. The queue of
@@ -108,12 +110,12 @@ impl Exchange {
                     return;
                 }
             }
-            self.admit(frame.requests).await;
+            self.admit(frame.requests, &node.life).await;
         }
     }
 
     /// Starts a task for each part of a frame as soon as there is room for its requests.
-    async fn admit(&self, requests: Vec<quorate_proto::kv::Request>) {
+    async fn admit(&self, requests: Vec<quorate_proto::kv::Request>, life: &Life) {
         let mut refused: Vec<Reply> = Vec::new();
         let decoded = requests.into_iter().filter_map(|request| {
             let id = request.id;
@@ -129,7 +131,7 @@ impl Exchange {
             let room = u32::try_from(portions.min(IN_FLIGHT_MAX)).expect("the bound is small");
             let Ok(room) = self.room.clone().acquire_many_owned(room).await else { return };
             let (server, queue) = (self.server.clone(), self.queue.clone());
-            tokio::spawn(async move { server.serve(part, &queue, room).await });
+            life.spawn_request(async move { server.serve(part, &queue, room).await });
         }
     }
 }

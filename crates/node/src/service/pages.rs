@@ -29,7 +29,8 @@ impl PartServer {
         PartServer { server, metrics: Metrics::new() }
     }
 
-    /// Serves a part: one reply for each request. The room of the requests is freed with the last reply.
+    /// Serves a part: one reply for each request. The room of the requests is freed with the last
+    /// reply.
     pub(crate) async fn serve(&self, part: Part, queue: &ReplyQueue, room: OwnedSemaphorePermit) {
         let started = Instant::now();
         let (kind, last) = match part.work {

@@ -79,16 +79,16 @@ impl ReplyQueue {
 pub(crate) struct Room(Option<OwnedSemaphorePermit>);
 
 impl Room {
-    /// Keeps room for this many bytes, at most the reserved ones, and frees the rest.
+    /// Returns the room of this many bytes, at most the reserved ones, and frees the rest.
     pub(crate) fn keep(&mut self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let mut all = self.0.take()?;
-        let kept = (portions(bytes) as usize).min(all.num_permits());
-        all.split(kept)
+        let used = (portions(bytes) as usize).min(all.num_permits());
+        all.split(used)
     }
 }
 
 fn portions(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(PORTION_BYTES)).expect("what is read at once is far below the bound of a stream")
+    u32::try_from(bytes.div_ceil(PORTION_BYTES)).expect("a single read is far below the bound of a stream")
 }
 
 /// The receiving end.
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_becomes_one_frame() {
+    async fn waiting_replies_become_one_frame() {
         let (queue, mut replies) = reply_queue();
         queue.send(batch(vec![reply(1, 0), reply(2, 10)])).await;
         queue.send(batch(vec![reply(3, 0)])).await;
@@ -196,7 +196,7 @@ mod tests {
     /// Requests count as in flight until their replies are written: that stops a client that does
     /// not read.
     #[tokio::test]
-    async fn room_is_given_back_when_all_replies_are_in_frames() {
+    async fn room_is_freed_when_all_replies_are_in_frames() {
         let room = Arc::new(Semaphore::new(2));
         let (queue, mut replies) = reply_queue();
         let taken = room.clone().acquire_many_owned(2).await.unwrap();
@@ -211,7 +211,7 @@ mod tests {
 
     /// Bytes read for a client that does not read its replies are bounded.
     #[tokio::test]
-    async fn room_for_bytes_is_given_back_when_they_are_written() {
+    async fn room_for_bytes_is_freed_when_they_are_written() {
         let (queue, mut replies) = reply_queue();
         let mut sent = 0;
         while let Some(mut room) = queue.reserve(2 << 20).now_or_never() {
@@ -219,9 +219,9 @@ mod tests {
             queue.send(Batch { bytes, ..batch(vec![reply(sent, 1 << 20)]) }).await;
             sent += 1;
         }
-        assert_eq!(sent as usize, VALUES_BYTES_MAX / (1 << 20) - 1, "only what is kept counts");
+        assert_eq!(sent as usize, VALUES_BYTES_MAX / (1 << 20) - 1, "only room in use counts");
         replies.next_frame().await.unwrap();
-        assert!(queue.reserve(2 << 20).now_or_never().is_none(), "the rest of what was taken still waits");
+        assert!(queue.reserve(2 << 20).now_or_never().is_none(), "the room of unwritten replies is not free");
         for _ in 1..sent {
             replies.next_frame().await.unwrap();
         }
@@ -238,16 +238,16 @@ mod tests {
             let Some(WireResult::Found(Found { record })) = reply(id, 1 << 20).result else { unreachable!() };
             Reply { id, by: None, result: Some(WireResult::Refused(Refused { version: 1, current: record })) }
         };
-        let mut kept = Vec::new();
+        let mut in_use = Vec::new();
         for id in 0..VALUES_BYTES_MAX as u64 >> 20 {
             let mut replies = [refused(id)];
-            kept.extend(queue.reserve_refused(&mut replies));
+            in_use.extend(queue.reserve_refused(&mut replies));
             assert!(refused_record(&replies[0]).is_some());
         }
         let mut late = [refused(99), reply(100, 0)];
         assert!(queue.reserve_refused(&mut late).is_none());
         assert!(refused_record(&late[0]).is_none(), "the refusal itself stays");
-        drop(kept);
+        drop(in_use);
         assert!(queue.reserve_refused(&mut [refused(101)]).is_some());
     }
 }

@@ -1,4 +1,5 @@
-//! Nodes in this process, on real ports and real data directories, and a raw client of the Kv stream.
+//! Nodes in this process, on real ports and real data directories, and a raw client of the Kv
+//! stream.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -40,8 +41,8 @@ pub(crate) fn config(data_dir: &Path) -> NodeConfig {
     config
 }
 
-/// An address that nobody listens on, of a port that the system does not give to outgoing connections, and that is not given
-/// out here a second time.
+/// An unused address. Its port is none that the system gives to outgoing connections, and this
+/// process gets it only once.
 fn free_address() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const PORTS: u16 = 12_000;
@@ -179,7 +180,8 @@ pub(crate) struct KvStream {
 pub(crate) type Answer = Result<Served<KvAnswer>, Rejection>;
 
 impl KvStream {
-    /// Sends one frame of operations and waits for all answers; they are given in the order of the operations.
+    /// Sends one frame of operations and waits for all answers. Returns them in the order of the
+    /// operations.
     pub(crate) async fn ask_all(&mut self, shard: u32, epoch: u64, operations: Vec<KvOperation>) -> Vec<Answer> {
         let first = self.next;
         self.next += operations.len() as u64;
@@ -191,7 +193,7 @@ impl KvStream {
         self.requests.send(ClientFrame { hello: None, requests }).await.unwrap();
         let mut answers: Vec<Option<Answer>> = vec![None; count];
         while answers.iter().any(Option::is_none) {
-            let frame = self.replies.message().await.unwrap().expect("the stream goes on");
+            let frame = self.replies.message().await.unwrap().expect("the stream stays open");
             for reply in frame.replies {
                 let place = usize::try_from(reply.id - first).unwrap();
                 assert!(answers[place].replace(reply_from_wire(reply).unwrap()).is_none(), "one answer a request");

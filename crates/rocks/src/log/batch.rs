@@ -6,7 +6,7 @@ use quorate_types::codec::{self, Kind};
 use quorate_types::{Entry, ReplicaId};
 use rocksdb::WriteBatch;
 
-use super::replica::{Change, Operation};
+use super::replica_log::{Change, Operation};
 use quorate_machine::keys::{LogSpace, log_entry_key, log_key};
 
 /// The scratch buffer shrinks to this size after a larger entry.
@@ -66,6 +66,7 @@ impl BatchBuilder {
                 self.delete(replica, gone.clone());
                 self.put(&log_key(LogSpace::Purged, replica), |out| codec::encode_into(out, Kind::LogId, upto));
             }
+            Change::Doubtful => self.batch.put(log_key(LogSpace::Doubtful, replica), []),
             Change::Mark => {}
         }
         if let Some(vote) = &operation.won {
@@ -101,7 +102,7 @@ impl BatchBuilder {
 
 /// Deletes all keys of a replica except its tombstone.
 pub(super) fn sweep(batch: &mut WriteBatch, replica: ReplicaId) {
-    for space in [LogSpace::Replica, LogSpace::Vote, LogSpace::Committed, LogSpace::Purged] {
+    for space in [LogSpace::Replica, LogSpace::Vote, LogSpace::Committed, LogSpace::Purged, LogSpace::Doubtful] {
         batch.delete(log_key(space, replica));
     }
     batch.delete_range(log_entry_key(replica, 0), log_entry_key(replica, u64::MAX));

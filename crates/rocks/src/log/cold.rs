@@ -7,7 +7,7 @@ use quorate_types::{Entry, ReplicaId};
 use rocksdb::{DB, DBRawIterator, ReadOptions};
 
 use super::error::io;
-use super::replica::Reading;
+use super::reading::Reading;
 use quorate_machine::keys::{LogSpace, log_entry_key, parse_log_key};
 use quorate_machine::log::LogError;
 

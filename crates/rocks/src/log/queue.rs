@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, mpsc};
 
 use quorate_types::Entry;
 
-use super::replica::{Change, Operation};
+use super::replica_log::{Change, Operation};
 use quorate_machine::log::{Done, LogError, QUEUE_BYTES_MAX};
 
 /// Maximum size of one drain in bytes, which bounds the latency of the requests behind it. A single
@@ -83,9 +83,10 @@ impl Queue {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Queues an item for the writer. Blocks while the queue is full, which admission prevents in
-    /// normal operation.
-    pub(super) fn push(&self, item: Item) {
+    /// Queues an operation for the writer. Blocks while the queue is full, which admission prevents
+    /// in normal operation.
+    pub(super) fn push(&self, operation: Operation, done: Option<Done>) {
+        let item = Item::new(operation, done);
         let mut inner = self.lock();
         while inner.end.is_none() && self.bytes() > 0 && self.bytes() + item.bytes > QUEUE_BYTES_MAX {
             inner.blocked += 1;
@@ -102,6 +103,17 @@ impl Queue {
         if inner.writer_sleeps {
             self.filled.notify_one();
         }
+    }
+
+    /// Queues an operation and waits until it is durable.
+    pub(super) fn push_and_wait(&self, operation: Operation) -> Result<(), LogError> {
+        let (sender, receiver) = mpsc::channel();
+        let done: Done = Box::new(move |result| {
+            // The receiver waits right below.
+            let _ = sender.send(result);
+        });
+        self.push(operation, Some(done));
+        receiver.recv().unwrap_or(Err(LogError::Closed))
     }
 
     /// Waits for items and moves them into `into`, which must be empty. Returns their size in
@@ -172,5 +184,5 @@ impl Queue {
     }
 }
 
-/// No method panics while it holds the lock.
-const POISONED: &str = "no method panics while it holds the queue's lock";
+/// A thread that finds the lock poisoned stops: its invariants no longer hold.
+const POISONED: &str = "only a broken invariant poisons the queue's lock";

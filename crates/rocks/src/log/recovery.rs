@@ -11,7 +11,7 @@ use rocksdb::DB;
 use super::cold::ColdEntries;
 use super::error::io;
 use super::registry::Registry;
-use super::replica::Replica;
+use super::replica_log::ReplicaLog;
 use super::scan::{each, sweep_leftovers};
 use super::tail::TailBudget;
 use quorate_machine::keys::{LogSpace, log_key};
@@ -41,13 +41,19 @@ pub(super) fn recover(db: &DB, budget: &Arc<TailBudget>) -> Result<Registry, Log
     Ok(Registry::new(replicas, destroyed, budget.clone()))
 }
 
-fn recover_replica(db: &DB, id: ReplicaId, group: GroupId, budget: &Arc<TailBudget>) -> Result<Replica, LogError> {
+fn recover_replica(db: &DB, id: ReplicaId, group: GroupId, budget: &Arc<TailBudget>) -> Result<ReplicaLog, LogError> {
     let get = |space| db.get_pinned(log_key(space, id)).map_err(io);
     let mark = |space| get(space)?.map(|value| codec::decode(Kind::LogId, &value)).transpose().map_err(corrupt(id));
     let vote = get(LogSpace::Vote)?.map(|value| codec::decode(Kind::Vote, &value)).transpose().map_err(corrupt(id))?;
-    let marks = LogState { vote, committed: mark(LogSpace::Committed)?, purged: mark(LogSpace::Purged)?, last: None };
+    let marks = LogState {
+        vote,
+        committed: mark(LogSpace::Committed)?,
+        purged: mark(LogSpace::Purged)?,
+        last: None,
+        doubtful: get(LogSpace::Doubtful)?.is_some(),
+    };
     let start = marks.purged.map_or(0, |purged| purged.index + 1);
-    let replica = Replica::recovered(id, group, budget.clone(), marks);
+    let replica = ReplicaLog::recovered(id, group, budget.clone(), marks);
     for entry in ColdEntries::new(db, id, start..u64::MAX, marks.purged.is_none()) {
         replica.load(entry?);
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use quorate_types::{GroupId, ReplicaId};
 
-use super::replica::{Operation, Replica};
+use super::replica_log::{Operation, ReplicaLog};
 use super::tail::TailBudget;
 use quorate_machine::log::LogError;
 
@@ -19,26 +19,26 @@ pub(super) struct Registry {
 
 #[derive(Debug, Default)]
 struct Inner {
-    replicas: BTreeMap<ReplicaId, Arc<Replica>>,
+    replicas: BTreeMap<ReplicaId, Arc<ReplicaLog>>,
     /// Takes eight bytes for each replica ever destroyed here.
     destroyed: HashSet<ReplicaId>,
 }
 
 impl Registry {
     /// Creates a registry of the replicas found on disk.
-    pub(super) fn new(replicas: Vec<Arc<Replica>>, destroyed: HashSet<ReplicaId>, budget: Arc<TailBudget>) -> Self {
+    pub(super) fn new(replicas: Vec<Arc<ReplicaLog>>, destroyed: HashSet<ReplicaId>, budget: Arc<TailBudget>) -> Self {
         let replicas: BTreeMap<_, _> = replicas.into_iter().map(|replica| (replica.id, replica)).collect();
         assert!(replicas.keys().all(|id| !destroyed.contains(id)), "a destroyed replica is not recovered");
         Registry { inner: RwLock::new(Inner { replicas, destroyed }), budget }
     }
 
     /// The replica, or [`LogError::NoReplica`].
-    pub(super) fn get(&self, id: ReplicaId) -> Result<Arc<Replica>, LogError> {
+    pub(super) fn get(&self, id: ReplicaId) -> Result<Arc<ReplicaLog>, LogError> {
         self.read().replicas.get(&id).cloned().ok_or(LogError::NoReplica(id))
     }
 
     /// All replicas, by id.
-    pub(super) fn all(&self) -> Vec<Arc<Replica>> {
+    pub(super) fn all(&self) -> Vec<Arc<ReplicaLog>> {
         self.read().replicas.values().cloned().collect()
     }
 
@@ -48,8 +48,11 @@ impl Registry {
         if inner.destroyed.contains(&id) {
             return Err(LogError::NoReplica(id));
         }
-        let replica =
-            inner.replicas.entry(id).or_insert_with(|| Arc::new(Replica::new(id, group, self.budget.clone()))).clone();
+        let replica = inner
+            .replicas
+            .entry(id)
+            .or_insert_with(|| Arc::new(ReplicaLog::new(id, group, self.budget.clone())))
+            .clone();
         self.budget.share_among(inner.replicas.len());
         if replica.group != group {
             return Err(LogError::OtherGroup { replica: id, group: replica.group });
@@ -67,7 +70,7 @@ impl Registry {
         let replica = inner.replicas.remove(&id);
         assert!(replica.as_ref().is_none_or(|replica| replica.id == id), "replica {id} is registered under its id");
         self.budget.share_among(inner.replicas.len());
-        let unknown = || Arc::new(Replica::new(id, GroupId::default(), self.budget.clone()));
+        let unknown = || Arc::new(ReplicaLog::new(id, GroupId::default(), self.budget.clone()));
         replica.unwrap_or_else(unknown).destroy().map(Some)
     }
 
@@ -80,5 +83,5 @@ impl Registry {
     }
 }
 
-/// No method panics while it holds the lock.
-const POISONED: &str = "no method panics while it holds the registry's lock";
+/// A thread that finds the lock poisoned stops: its invariants no longer hold.
+const POISONED: &str = "only a broken invariant poisons the registry's lock";

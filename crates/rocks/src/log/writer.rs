@@ -14,9 +14,9 @@ use super::error::io;
 use super::queue::{Item, Queue};
 use super::reclaim::Reclaimer;
 use super::registry::Registry;
-use super::replica::{Change, Replica};
+use super::replica_log::{Change, ReplicaLog};
 use quorate_machine::log::LogError;
-use quorate_testpoints::{Bug, fail_point};
+use quorate_testpoints::{Bug, FailPoint, fail_point};
 
 /// Exit code of the process after a failure of the log.
 const EXIT_CODE: i32 = 74;
@@ -71,9 +71,9 @@ impl Writer {
             items.iter().for_each(|item| builder.add(&item.operation));
             let (batch, entries) = builder.finish();
             let started = Instant::now();
-            pass(items, "unwritten");
+            pass(items, unwritten);
             self.db.write_opt(batch, if sync { &synced } else { &unsynced }).map_err(io)?;
-            pass(items, "written");
+            pass(items, written);
             if sync {
                 self.syncs.fetch_add(1, Ordering::Relaxed);
                 metrics::histogram!("quorate_log_sync_seconds").record(started.elapsed().as_secs_f64());
@@ -88,7 +88,7 @@ impl Writer {
             self.queue.written(bytes);
         }
         // The queue has ended, so no newer operation can reach the disk before these marks.
-        let marks = self.registry.all().into_iter().filter_map(|replica| Replica::leftover_marks(&replica));
+        let marks = self.registry.all().into_iter().filter_map(|replica| ReplicaLog::leftover_marks(&replica));
         items.extend(marks.map(|operation| Item::new(operation, None)));
         if items.is_empty() { Ok(()) } else { write(items, 0) }
     }
@@ -107,17 +107,29 @@ impl Writer {
 }
 
 /// Passes the fail points at which a test crashes the process during a write.
-fn pass(items: &VecDeque<Item>, when: &str) {
-    if !quorate_testpoints::ENABLED {
-        return;
+fn pass(items: &VecDeque<Item>, point: impl Fn(&Change) -> Option<FailPoint>) {
+    if quorate_testpoints::ENABLED {
+        items.iter().filter_map(|item| point(&item.operation.change)).for_each(fail_point);
     }
-    for item in items {
-        match item.operation.change {
-            Change::Append(_) => fail_point(&format!("append-{when}")),
-            Change::Vote(_) => fail_point(&format!("vote-{when}")),
-            Change::Purge { .. } => fail_point(&format!("purge-{when}")),
-            _ => {}
-        }
+}
+
+/// The fail point before the change is written.
+const fn unwritten(change: &Change) -> Option<FailPoint> {
+    match change {
+        Change::Append(_) => Some(FailPoint::AppendUnwritten),
+        Change::Vote(_) => Some(FailPoint::VoteUnwritten),
+        Change::Purge { .. } => Some(FailPoint::PurgeUnwritten),
+        _ => None,
+    }
+}
+
+/// The fail point after the change was written and synced.
+const fn written(change: &Change) -> Option<FailPoint> {
+    match change {
+        Change::Append(_) => Some(FailPoint::AppendWritten),
+        Change::Vote(_) => Some(FailPoint::VoteWritten),
+        Change::Purge { .. } => Some(FailPoint::PurgeWritten),
+        _ => None,
     }
 }
 

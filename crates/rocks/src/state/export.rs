@@ -21,41 +21,50 @@ use super::error::io;
 use super::options::StateOptions;
 use super::view::RocksView;
 use quorate_machine::keys::{STATE_PREFIX_BYTES, Space, state_range};
-use quorate_machine::state::{StateError, View};
+use quorate_machine::rate_limiter::SYNC_BYTES;
+use quorate_machine::state::{EXPORT_FILE_BYTES, StateError, View};
 use quorate_testpoints::Bug;
 
-/// A file of this size is finished and the next one started.
-const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Rows are written in pieces of this size, at the speed that the rate limit allows.
 const PACED_BYTES: usize = 256 << 10;
-/// Files are synced in pieces of this size as they grow. One sync of a whole file would delay all
-/// other syncs of the disk.
-const SYNC_BYTES: u64 = 4 << 20;
 
-/// Writes `replica`'s state into files in `dir`, with the keys of `target`; durable on return.
-/// Writes at least one file, even without keys.
+/// Called with each finished file, which is durable. An error ends the export.
+type Finished<'a> = &'a mut dyn FnMut(PathBuf) -> Result<(), StateError>;
+
+/// Writes `replica`'s state into files in `dir`, with the keys of `target`. Writes at least one
+/// file, even without keys.
 pub(super) fn write_files(
     view: &RocksView<'_>,
     options: &StateOptions,
     replica: ReplicaId,
     dir: &Path,
     target: ReplicaId,
-) -> Result<Vec<PathBuf>, StateError> {
-    write_files_of(view, options, replica, dir, target, FILE_BYTES_MAX)
+    finished: Finished<'_>,
+) -> Result<(), StateError> {
+    write_files_of(view, options, replica, &Target { dir, replica: target, file_bytes: EXPORT_FILE_BYTES }, finished)
+}
+
+/// The files to write.
+struct Target<'a> {
+    dir: &'a Path,
+    /// The replica that will install them.
+    replica: ReplicaId,
+    /// A file of this size is finished.
+    file_bytes: u64,
 }
 
 fn write_files_of(
     view: &RocksView<'_>,
     options: &StateOptions,
     replica: ReplicaId,
-    dir: &Path,
-    target: ReplicaId,
-    file_bytes_max: u64,
-) -> Result<Vec<PathBuf>, StateError> {
+    target: &Target<'_>,
+    finished: Finished<'_>,
+) -> Result<(), StateError> {
     let tables = options.tables();
-    let (start, end) = state_range(target);
-    let mut files = Vec::new();
-    let mut part = Part::begin(&tables, dir, 0, start.clone())?;
+    let dir = target.dir;
+    let (start, end) = state_range(target.replica);
+    let mut number = 0;
+    let mut part = Part::begin(&tables, dir, number, start.clone())?;
     let mut target_key = Vec::new();
     let mut unpaced = 0;
     let newer = Bug::SnapshotOlderThanData.is_on().then(|| view.newer());
@@ -71,9 +80,10 @@ fn write_files_of(
         target_key.clear();
         target_key.extend_from_slice(&start);
         target_key.extend_from_slice(&key[start.len()..]);
-        if part.writer.file_size() >= file_bytes_max {
-            let next = Part::begin(&tables, dir, files.len() + 1, target_key.clone())?;
-            files.push(std::mem::replace(&mut part, next).finish(&target_key)?);
+        if part.writer.file_size() >= target.file_bytes {
+            number += 1;
+            let next = Part::begin(&tables, dir, number, target_key.clone())?;
+            finished(std::mem::replace(&mut part, next).finish(&target_key)?)?;
         }
         unpaced += target_key.len() + value.len();
         if unpaced >= PACED_BYTES {
@@ -86,9 +96,7 @@ fn write_files_of(
         assert!(part.start <= target_key && target_key < end, "each key is in the range of its part");
         part.put(&target_key, &value)
     })?;
-    files.push(part.finish(&end)?);
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
-    Ok(files)
+    finished(part.finish(&end)?)
 }
 
 /// A file being written, and the first key of its part of the range.
@@ -175,9 +183,16 @@ mod tests {
 
             let staging = tempfile::tempdir_in(dir.path()).unwrap();
             let view = RocksView::new(&state.db);
-            let files = write_files_of(&view, &options, source, staging.path(), target, 16 << 10).unwrap();
+            let mut files = Vec::new();
+            let to = Target { dir: staging.path(), replica: target, file_bytes: 16 << 10 };
+            let mut finished = |file| {
+                files.push(file);
+                Ok(())
+            };
+            write_files_of(&view, &options, source, &to, &mut finished).unwrap();
             assert!(files.len() > 10, "{} files", files.len());
-            state.install(target, &files, &SnapshotMeta::default()).unwrap();
+            state.verify(target, &files, &SnapshotMeta::default(), &mut || {}).unwrap();
+            state.install(target, &files).unwrap();
             state
                 .view(&mut |view| {
                     assert_eq!(state_hash(view, target)?, state_hash(view, source)?, "round {round}");

@@ -1,4 +1,5 @@
-//! Installs the files of a snapshot: verifies all of them first, then ingests them in one step.
+//! The two steps of a snapshot's installation: all files are verified, while Raft knows nothing of
+//! them, and then ingested together.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,12 @@ const READAHEAD_BYTES: usize = 1 << 20;
 ///
 /// Ingests hard links of the files into a scratch database beside them, reads it once, and deletes
 /// it.
-pub(super) fn check(files: &[PathBuf], replica: ReplicaId, expected: &SnapshotMeta) -> Result<(), StateError> {
+pub(super) fn verify(
+    files: &[PathBuf],
+    replica: ReplicaId,
+    expected: &SnapshotMeta,
+    progress: &mut dyn FnMut(),
+) -> Result<(), StateError> {
     let refused = |reason: String| {
         let file = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
         StateError::Snapshot { file, reason }
@@ -28,9 +34,9 @@ pub(super) fn check(files: &[PathBuf], replica: ReplicaId, expected: &SnapshotMe
     let Some(dir) = files.first().and_then(|file| file.parent()) else {
         return Err(refused("a snapshot has at least one file".into()));
     };
-    let scratch = dir.join("check");
+    let scratch = dir.join("verify");
     remove(&scratch)?;
-    let inspected = inspect(files, replica, &scratch);
+    let inspected = inspect(files, replica, &scratch, progress);
     remove(&scratch)?;
     match inspected {
         Ok(found) if found == *expected => Ok(()),
@@ -82,7 +88,12 @@ enum Defect {
 }
 
 /// Reads the applied log id and membership of the files, and verifies their keys and blocks.
-fn inspect(files: &[PathBuf], replica: ReplicaId, scratch: &Path) -> Result<SnapshotMeta, Defect> {
+fn inspect(
+    files: &[PathBuf],
+    replica: ReplicaId,
+    scratch: &Path,
+    progress: &mut dyn FnMut(),
+) -> Result<SnapshotMeta, Defect> {
     fs::create_dir(scratch)?;
     let mut links = Vec::with_capacity(files.len());
     for (number, file) in files.iter().enumerate() {
@@ -104,19 +115,26 @@ fn inspect(files: &[PathBuf], replica: ReplicaId, scratch: &Path) -> Result<Snap
             return Err(Defect::ForeignKey(replica));
         }
     }
-    read_all(&db)?;
+    read_all(&db, progress)?;
     Ok(meta::snapshot(&RocksView::new(&db), replica)?)
 }
 
-/// Reads every block, which verifies its checksum.
-fn read_all(db: &DB) -> Result<(), rocksdb::Error> {
+/// Reads every block, which verifies its checksum. Calls `progress` after each
+/// [`READAHEAD_BYTES`].
+fn read_all(db: &DB, progress: &mut dyn FnMut()) -> Result<(), rocksdb::Error> {
     let mut options = ReadOptions::default();
     options.set_verify_checksums(true);
     options.fill_cache(false);
     options.set_readahead_size(READAHEAD_BYTES);
     let mut iterator = db.raw_iterator_opt(options);
     iterator.seek_to_first();
-    while iterator.valid() {
+    let mut unreported = 0;
+    while let Some((key, value)) = iterator.item() {
+        unreported += key.len() + value.len();
+        if unreported >= READAHEAD_BYTES {
+            progress();
+            unreported = 0;
+        }
         iterator.next();
     }
     iterator.status()

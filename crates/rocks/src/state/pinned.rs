@@ -1,8 +1,8 @@
 //! A replica's state, pinned at one point in time while a snapshot of it is sent.
 //!
 //! A RocksDB snapshot borrows its database, so it lives on the stack of a dedicated thread. The
-//! thread takes the snapshot, reads its metadata, and then writes files on request. It ends when
-//! the handle is dropped.
+//! thread takes the snapshot, reads its metadata, and then writes files on request, each when the
+//! one before it is taken. It ends when the handle is dropped.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,12 +16,13 @@ use rocksdb::DB;
 use super::error::io;
 use super::export;
 use super::options::StateOptions;
-use super::view::RocksView;
-use quorate_machine::state::{Pinned, StateError, meta};
+use super::view::{self, RocksView};
+use quorate_machine::state::{Export, Pinned, StateError, meta};
 
 /// The handle of the thread that holds the snapshot.
 pub(super) struct RocksPinned {
     meta: SnapshotMeta,
+    bytes: u64,
     thread: Option<(SyncSender<Job>, JoinHandle<()>)>,
 }
 
@@ -29,12 +30,13 @@ pub(super) struct RocksPinned {
 struct Job {
     dir: PathBuf,
     target: ReplicaId,
-    answer: SyncSender<Result<Vec<PathBuf>, StateError>>,
+    files: SyncSender<Result<PathBuf, StateError>>,
 }
 
 impl RocksPinned {
     /// Pins the replica's current state.
     pub(super) fn new(db: Arc<DB>, options: StateOptions, replica: ReplicaId) -> Result<Self, StateError> {
+        let bytes = view::approximate_bytes(&db, replica);
         let (answer, meta) = sync_channel(1);
         // Callers wait for the result, so the channel needs no buffer.
         let (jobs, orders) = sync_channel(0);
@@ -43,7 +45,7 @@ impl RocksPinned {
             .spawn(move || hold(&db, &options, replica, &answer, &orders))
             .map_err(io)?;
         let meta = meta.recv().map_err(|_| gone())??;
-        Ok(RocksPinned { meta, thread: Some((jobs, thread)) })
+        Ok(RocksPinned { meta, bytes, thread: Some((jobs, thread)) })
     }
 }
 
@@ -52,11 +54,26 @@ impl Pinned for RocksPinned {
         &self.meta
     }
 
-    fn write_files(&self, dir: &Path, target: ReplicaId) -> Result<Vec<PathBuf>, StateError> {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn export(&self, dir: &Path, target: ReplicaId) -> Result<Box<dyn Export>, StateError> {
         let (jobs, _) = self.thread.as_ref().expect("the thread ends with this handle");
-        let (answer, files) = sync_channel(1);
-        jobs.send(Job { dir: dir.to_path_buf(), target, answer }).map_err(|_| gone())?;
-        files.recv().map_err(|_| gone())?
+        // Without a buffer: the thread writes one file ahead.
+        let (files, ready) = sync_channel(0);
+        jobs.send(Job { dir: dir.to_path_buf(), target, files }).map_err(|_| gone())?;
+        Ok(Box::new(Files(ready)))
+    }
+}
+
+/// The files that the thread writes. Dropping it ends the export at its next file.
+struct Files(Receiver<Result<PathBuf, StateError>>);
+
+impl Export for Files {
+    fn next_file(&mut self) -> Result<Option<PathBuf>, StateError> {
+        // The thread closes the channel after the last file and after a failure.
+        self.0.recv().ok().transpose()
     }
 }
 
@@ -85,9 +102,12 @@ fn hold(
     if answer.send(meta::snapshot(&view, replica)).is_err() {
         return;
     }
-    for Job { dir, target, answer } in orders {
-        // A caller that no longer waits is not an error: files in `dir` may be deleted at any time.
-        let _ = answer.send(export::write_files(&view, options, replica, &dir, target));
+    for Job { dir, target, files } in orders {
+        let mut finished = |file| files.send(Ok(file)).map_err(|_| io("the export was abandoned"));
+        if let Err(error) = export::write_files(&view, options, replica, &dir, target, &mut finished) {
+            // A receiver that no longer waits is not an error: `dir` may be deleted at any time.
+            let _ = files.send(Err(error));
+        }
     }
 }
 

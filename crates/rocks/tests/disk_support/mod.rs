@@ -1,6 +1,6 @@
 //! Helpers for tests of log and state on disk: a crash is simulated by copying the files.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

@@ -1,7 +1,7 @@
 //! Helpers for tests of the state store on disk, beside those of `quorate-machine` for any store.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 #![allow(unused_imports, reason = "every test binary uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 #[path = "../../../machine/tests/support/state.rs"]
 mod any_state;

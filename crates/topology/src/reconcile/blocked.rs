@@ -5,16 +5,18 @@ use std::fmt;
 use quorate_types::NodeId;
 use quorate_types::operation::OperationId;
 
+use super::room::NoSpace;
+
 /// The reason why the move of a replica does not start or continue. The text follows the name of
 /// the group and a colon.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Blocked {
     #[error("it is electing a leader")]
     Electing,
-    #[error("it has no leader; nodes down: {}", list(.0))]
-    NoLeader(Vec<NodeId>),
-    #[error("it has no quorum; unreachable nodes: {}", list(.0))]
-    NoQuorum(Vec<NodeId>),
+    #[error("it has no leader; {0}")]
+    NoLeader(Silent),
+    #[error("it has no quorum; {0}")]
+    NoQuorum(Silent),
     #[error("its group has not started yet")]
     NotStarted,
     #[error("a change of its members is not committed yet")]
@@ -23,6 +25,8 @@ pub(super) enum Blocked {
     TargetUnreachable(NodeId),
     #[error("target node {0} is out of disk space")]
     TargetFull(NodeId),
+    #[error(transparent)]
+    NoSpace(#[from] NoSpace),
     #[error("node {0} has not created its replica yet")]
     NotCreated(NodeId),
     #[error("{0}")]
@@ -77,6 +81,23 @@ impl fmt::Display for Behind {
             write!(f, "; the last snapshot failed: {failure}")?;
         }
         Ok(())
+    }
+}
+
+/// The nodes whose replicas do not answer, by reason. Displays as a phrase:
+/// `nodes down: 2; nodes with a doubtful replica: 3`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Silent {
+    pub(super) down: Vec<NodeId>,
+    /// Their replicas lost log entries.
+    pub(super) doubtful: Vec<NodeId>,
+}
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = |nodes: &[NodeId], name: &str| (!nodes.is_empty()).then(|| format!("{name}: {}", list(nodes)));
+        let parts = [part(&self.down, "nodes down"), part(&self.doubtful, "nodes with a doubtful replica")];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
     }
 }
 

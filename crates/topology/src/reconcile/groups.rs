@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use quorate_types::operation::ReplicaMove;
-use quorate_types::report::{Foreground, OrderKind, ReplicaReport, SUCCESSOR_LAG_MAX};
+use quorate_types::report::{Foreground, OrderKind, PLANNED_SUCCESSOR_LAG_MAX, ReplicaReport};
 use quorate_types::topology::{Command, Placement};
 use quorate_types::{GroupId, LogId, Membership, NodeId, ReplicaId};
 
-use super::blocked::{Behind, Blocked};
+use super::blocked::{Behind, Blocked, Silent};
 use super::reports::{Reports, is_caught_up};
 use super::steps::{Plan, Step};
 use crate::state::ClusterState;
@@ -52,7 +52,7 @@ fn step(
         return Err(no_leader(&all, reports));
     };
     let members = &report.members.members;
-    check_quorum(leader, report, members)?;
+    check_quorum(leader, report, members, reports)?;
     let Some(at) = report.members.at else { return Err(Blocked::NotStarted) };
     if report.applied_members.at != Some(at) {
         return Err(Blocked::ChangeNotCommitted);
@@ -156,11 +156,13 @@ impl Moving<'_> {
         }))
     }
 
-    /// Checks that a majority of the voters after the change answers now.
+    /// Checks that a majority of the voters after the change answers now. A doubtful voter does
+    /// not count, although it may have answered a moment ago.
     fn check_quorum_after(&self, add: Option<Placement>, remove: Option<ReplicaId>) -> Result<(), Blocked> {
         let voters: Vec<ReplicaId> = voters(self.members()).filter(|id| Some(*id) != remove).collect();
         let added = usize::from(add.is_some());
-        let alive = voters.iter().filter(|id| answers(self.leader, self.report, **id)).count() + added;
+        let is_alive = |id: &&ReplicaId| answers(self.leader, self.report, self.reports, **id);
+        let alive = voters.iter().filter(is_alive).count() + added;
         let all = voters.len() + added;
         if 2 * alive <= all {
             return Err(Blocked::VotersDown { alive, all });
@@ -175,24 +177,40 @@ impl Moving<'_> {
         if others.is_empty() {
             return Ok(None);
         }
-        let able = others.into_iter().find(|id| is_caught_up(self.report, *id, SUCCESSOR_LAG_MAX));
+        let able = others.into_iter().find(|id| is_caught_up(self.report, *id, PLANNED_SUCCESSOR_LAG_MAX));
         able.map(Some).ok_or(Blocked::NoSuccessor)
     }
 }
 
-/// Whether a replica answers the leader, or is the leader.
-fn answers(leader: Placement, report: &ReplicaReport, id: ReplicaId) -> bool {
-    id == leader.replica || report.others.iter().any(|other| other.replica == id && other.answers)
+/// Whether a replica answers the leader and is not doubtful, or is the leader.
+fn answers(leader: Placement, report: &ReplicaReport, reports: &Reports, id: ReplicaId) -> bool {
+    if id == leader.replica {
+        return true;
+    }
+    let node = report.members.members.nodes.get(&id);
+    let is_doubtful = node.is_some_and(|node| reports.is_doubtful(Placement { replica: id, node: *node }));
+    !is_doubtful && report.others.iter().any(|other| other.replica == id && other.answers)
 }
 
 /// Checks that a majority of the voters answers the leader. Without one the leader can execute no
 /// order.
-fn check_quorum(leader: Placement, report: &ReplicaReport, members: &Membership) -> Result<(), Blocked> {
-    let answers = |id: &ReplicaId| answers(leader, report, *id);
+fn check_quorum(
+    leader: Placement,
+    report: &ReplicaReport,
+    members: &Membership,
+    reports: &Reports,
+) -> Result<(), Blocked> {
+    let answers = |id: &ReplicaId| answers(leader, report, reports, *id);
     let is_lost = |config: &&BTreeSet<ReplicaId>| 2 * config.iter().filter(|id| answers(id)).count() <= config.len();
     let Some(config) = members.voters.iter().find(is_lost) else { return Ok(()) };
-    let unreachable = config.iter().filter(|id| !answers(id)).filter_map(|id| members.nodes.get(id));
-    Err(Blocked::NoQuorum(unreachable.copied().collect()))
+    let silent = config.iter().filter(|id| !answers(id));
+    let silent = silent.filter_map(|id| Some(Placement { replica: *id, node: *members.nodes.get(id)? }));
+    let (doubtful, down) = silent.partition(|at: &Placement| reports.is_doubtful(*at));
+    Err(Blocked::NoQuorum(Silent { down: nodes(down), doubtful: nodes(doubtful) }))
+}
+
+fn nodes(placements: Vec<Placement>) -> Vec<NodeId> {
+    placements.into_iter().map(|at| at.node).collect()
 }
 
 fn voters(members: &Membership) -> impl Iterator<Item = ReplicaId> + '_ {
@@ -204,6 +222,10 @@ fn votes(members: &Membership, replica: ReplicaId) -> bool {
 }
 
 fn no_leader(replicas: &[Placement], reports: &Reports) -> Blocked {
-    let down: Vec<NodeId> = replicas.iter().map(|at| at.node).filter(|node| !reports.answers(*node)).collect();
-    if down.is_empty() { Blocked::Electing } else { Blocked::NoLeader(down) }
+    let down: Vec<Placement> = replicas.iter().filter(|at| !reports.answers(at.node)).copied().collect();
+    let doubtful: Vec<Placement> = replicas.iter().filter(|at| reports.is_doubtful(**at)).copied().collect();
+    if down.is_empty() && doubtful.is_empty() {
+        return Blocked::Electing;
+    }
+    Blocked::NoLeader(Silent { down: nodes(down), doubtful: nodes(doubtful) })
 }

@@ -8,7 +8,11 @@
 //!   voters   the topology group has 1, 3 or 5 voters and follows the nodes
 //!   leaders  leaders are balanced, and leave draining nodes
 //!   lost     moves to unresponsive nodes are cancelled where another node can have the replica
+//!   doubtful replicas that lost log entries are replaced
 //!   moves    the moves that start next, for the running operations
+//!            (open_moves: those an operation needs; balance: those that balance the map;
+//!            targets: the nodes that a replica may move to)
+//!   room     the space that a moving replica needs on its target
 //!   slots    the number of moves that a node may have at a time
 //!   blocked  the reasons why a move waits
 //! ```
@@ -17,24 +21,30 @@
 //! is safe whenever it is taken: also twice, late, or by a deposed reconciler. So the next leader
 //! of the topology group simply continues.
 
+mod balance;
 mod blocked;
+mod doubtful;
 mod groups;
 mod leaders;
 mod lost;
 mod moves;
+mod open_moves;
 mod reports;
+mod room;
 mod slots;
 mod steps;
+mod targets;
 mod voters;
 
 use quorate_types::operation::Intent;
 use quorate_types::topology::{Command, NodeState};
 
-pub use self::moves::possible_moves;
+pub use self::balance::possible_moves;
 pub use self::reports::{NodeReports, Reports};
+pub use self::room::{NoSpace, check_room};
 pub use self::slots::MOVES_PER_NODE_MAX;
 pub use self::steps::{Plan, Progress, Step};
-use crate::state::{ClusterState, Held, operations};
+use crate::state::{ClusterState, Held, completion};
 
 /// Plans the next steps. `now_ms` is the time in milliseconds since 1970; operations end with it.
 pub fn plan(cluster: &ClusterState, reports: &Reports, now_ms: u64) -> Plan {
@@ -60,7 +70,8 @@ pub fn plan(cluster: &ClusterState, reports: &Reports, now_ms: u64) -> Plan {
 fn add_joining_nodes(cluster: &ClusterState, reports: &Reports, now_ms: u64, plan: &mut Plan) {
     let joining = cluster.nodes.values().filter(|node| node.state == NodeState::Joining && reports.answers(node.id));
     plan.steps.extend(joining.map(|node| {
-        Step::Propose(Command::StartOperation { intent: Intent::Add { node: node.id }, planned_on: 0, now_ms })
+        let intent = Intent::Add { node: node.id };
+        Step::Propose(Command::StartOperation { intent, planned_on: 0, confirm: String::new(), now_ms })
     }));
 }
 
@@ -84,7 +95,7 @@ fn finish_operations(cluster: &ClusterState, now_ms: u64, plan: &mut Plan) {
     let done = cluster.running_operations().filter(|running| {
         let progress = plan.progress.get(&running.id);
         progress.is_none_or(|progress| progress.moving + progress.left == 0)
-            && operations::finish(cluster, running.id, now_ms).is_ok()
+            && completion::finish(cluster, running.id, now_ms).is_ok()
     });
     let finishing = done.map(|running| Step::Propose(Command::FinishOperation { id: running.id, now_ms }));
     let finishing: Vec<Step> = finishing.collect();

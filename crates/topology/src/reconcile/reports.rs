@@ -76,6 +76,11 @@ impl Reports {
         self.node(at.node)?.replicas.get(index)
     }
 
+    /// Whether a replica reports that it lost log entries. It then has no part in its group.
+    pub(super) fn is_doubtful(&self, at: Placement) -> bool {
+        self.replica(at).is_some_and(|report| report.doubtful)
+    }
+
     /// The leader of a group among these replicas. Of several, the one with the highest term: a
     /// deposed leader may not know yet that it was deposed.
     pub(super) fn leader(&self, group: GroupId, replicas: &[Placement]) -> Option<(Placement, &ReplicaReport)> {

@@ -9,6 +9,7 @@ use quorate_types::{GroupId, NodeId};
 
 use super::blocked::Blocked;
 use super::reports::Reports;
+use super::room::Room;
 use crate::state::ClusterState;
 
 /// Moves to one node, and moves from one node, at the same time. One while the nodes of the shard
@@ -22,6 +23,7 @@ pub(super) struct MoveSlots<'a> {
     outgoing: BTreeMap<NodeId, Vec<GroupId>>,
     incoming: BTreeMap<NodeId, Vec<GroupId>>,
     started: BTreeSet<GroupId>,
+    room: Room<'a>,
     /// Whether a leader transfer is pending.
     transfers_leadership: bool,
 }
@@ -47,12 +49,15 @@ impl<'a> MoveSlots<'a> {
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
             started: BTreeSet::new(),
+            room: Room::new(cluster, reports),
             transfers_leadership,
         };
         for moving in cluster.moves.values() {
             let (from, to) = (moving.from.map(|at| at.node), moving.to.map(|at| at.node));
             // A move to an unresponsive node sends nothing, so it takes no slot of its source.
             let from = from.filter(|_| to.is_none_or(|to| !reports.is_unresponsive(to)));
+            // A replacement on the same node reads nothing from its source, which is doubtful.
+            let from = from.filter(|from| Some(*from) != to);
             slots.take(moving.group, from, to);
         }
         slots
@@ -75,10 +80,10 @@ impl<'a> MoveSlots<'a> {
     pub(super) fn start(&mut self, planned: PlannedMove, operation: OperationId, stalled: &BTreeSet<GroupId>) -> Start {
         let PlannedMove { shard, from, to } = planned;
         assert!(from != to, "shard {shard} moves from node {from} to itself");
-        if let Err(reason) = self.check_target(to) {
+        let group = shard.group();
+        if let Err(reason) = self.check_target(group, to) {
             return Start::Blocked(reason);
         }
-        let group = shard.group();
         let replicas = self.cluster.replicas(group).unwrap_or_default();
         let serves_users = self.serves_users(replicas, to);
         if serves_users && self.transfers_leadership {
@@ -98,17 +103,39 @@ impl<'a> MoveSlots<'a> {
         };
         self.started.insert(group);
         self.take(group, Some(from), Some(to));
+        self.room.take(group, to);
         Start::Now(Command::StartMove { group, from: Some(leaving.replica), to: Some(to), operation })
     }
 
-    fn check_target(&self, to: NodeId) -> Result<(), Blocked> {
+    /// Starts to replace a doubtful replica under a new id, on its own node or on another one, if
+    /// there is a free slot and nothing blocks it. The group tolerates one failure less until then,
+    /// so both slots of a node may be used, also while it serves users.
+    pub(super) fn replace(&mut self, group: GroupId, doubtful: Placement, to: NodeId) -> Start {
+        if let Err(reason) = self.check_target(group, to) {
+            return Start::Blocked(reason);
+        }
+        let from = Some(doubtful.node).filter(|from| *from != to);
+        let outgoing = from.and_then(|from| self.outgoing.get(&from));
+        for taken in [outgoing, self.incoming.get(&to)].into_iter().flatten() {
+            if taken.len() >= MOVES_PER_NODE_MAX {
+                return Start::AfterMoves(taken.clone());
+            }
+        }
+        assert!(self.started.insert(group), "group {group} has one move at a time");
+        self.take(group, from, Some(to));
+        self.room.take(group, to);
+        let operation = OperationId::UPKEEP;
+        Start::Now(Command::StartMove { group, from: Some(doubtful.replica), to: Some(to), operation })
+    }
+
+    fn check_target(&self, group: GroupId, to: NodeId) -> Result<(), Blocked> {
         if self.cluster.paused {
             return Err(Blocked::Paused);
         }
         match self.reports.node(to) {
             None => Err(Blocked::TargetUnreachable(to)),
             Some(report) if report.disk_full => Err(Blocked::TargetFull(to)),
-            Some(_) => Ok(()),
+            Some(_) => Ok(self.room.check(group, to)?),
         }
     }
 

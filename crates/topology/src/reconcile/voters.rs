@@ -68,11 +68,11 @@ pub(super) fn next_voter(cluster: &ClusterState, reports: &Reports) -> Option<No
     next.map(|node| node.id)
 }
 
-/// The voter to remove if there is one too many: an unreachable one, else the last that does not
-/// lead.
+/// The voter to remove if there is one too many: an unreachable or a doubtful one, else the last
+/// that does not lead.
 fn surplus_voter(cluster: &ClusterState, reports: &Reports) -> Option<Placement> {
     let voters = cluster.topology_replicas();
     let leader = reports.leader(GroupId::TOPOLOGY, voters).map(|(at, _)| at);
-    let down = voters.iter().find(|at| !reports.answers(at.node));
-    down.or_else(|| voters.iter().rev().find(|at| Some(**at) != leader)).copied()
+    let lost = voters.iter().find(|at| !reports.answers(at.node) || reports.is_doubtful(**at));
+    lost.or_else(|| voters.iter().rev().find(|at| Some(**at) != leader)).copied()
 }

@@ -1,17 +1,15 @@
 //! Applies the commands of the topology group's log.
 
-use std::collections::BTreeSet;
-
 use quorate_types::operation::OperationId;
-use quorate_types::topology::{Bootstrap, Command, NodeState, Outcome, ShardInfo};
-use quorate_types::{ClusterId, GroupId, NodeId, ReplicaId};
+use quorate_types::topology::{Bootstrap, Command, Outcome, ShardInfo};
+use quorate_types::{ClusterId, NodeId, ReplicaId};
 
+use super::checks::{check_change, check_counters};
 use super::cluster::ClusterState;
-use super::held::Held;
 use super::moves::MoveRefused;
 use super::nodes::NodeRefused;
-use super::operations::OperationRefused;
-use super::{moves, nodes, operations};
+use super::operation_refused::OperationRefused;
+use super::{completion, moves, nodes, operations};
 use crate::bootstrap::{self, BootstrapError};
 use crate::record::{Change, Counters, Record};
 
@@ -79,11 +77,11 @@ fn decide(state: &ClusterState, command: &Command) -> Decision {
         _ if state.bootstrap.is_none() => return Err(Refused::NotBootstrapped),
         Command::RegisterNode { addresses, zone, weight } => nodes::register(state, addresses, zone, *weight)?,
         Command::UpdateNode { id, addresses, zone, weight } => nodes::update(state, *id, addresses, zone, *weight)?,
-        Command::StartOperation { intent, planned_on, now_ms } => {
-            operations::start(state, intent, *planned_on, *now_ms)?
+        Command::StartOperation { intent, planned_on, confirm, now_ms } => {
+            operations::start(state, intent, *planned_on, confirm, *now_ms)?
         }
-        Command::FinishOperation { id, now_ms } => operations::finish(state, *id, *now_ms)?,
-        Command::CancelOperation { id, now_ms } => operations::cancel(state, *id, *now_ms)?,
+        Command::FinishOperation { id, now_ms } => completion::finish(state, *id, *now_ms)?,
+        Command::CancelOperation { id, now_ms } => completion::cancel(state, *id, *now_ms)?,
         Command::StartMove { group, from, to, operation } => moves::start(state, *group, *from, *to, *operation)?,
         Command::FinishMove(moving) => moves::finish(state, moving)?,
         Command::FinishCancelledMove(moving) => moves::finish_cancelled(state, moving)?,
@@ -150,44 +148,5 @@ fn is_recorded(state: &ClusterState, change: &Change) -> bool {
         Change::Put(Record::Node(node)) => state.nodes.get(&node.id) == Some(node),
         Change::Put(Record::Move(moving)) => state.moves.get(&moving.group) == Some(moving),
         _ => false,
-    }
-}
-
-/// Holds the counters to their invariant: they only grow, one id at a time after the bootstrap.
-fn check_counters(before: Counters, after: Counters) {
-    assert!(after.revision >= before.revision, "the revision went back from {}", before.revision);
-    assert!(after.last_node >= before.last_node, "node ids went back from {}", before.last_node);
-    assert!(after.last_replica >= before.last_replica, "replica ids went back from {}", before.last_replica);
-    assert!(after.last_operation.0 <= before.last_operation.0 + 1, "an operation id was skipped");
-}
-
-/// Holds the state to the invariants that a change could break, after all changes of its command.
-fn check_change(state: &ClusterState, change: &Change) {
-    match change {
-        Change::Put(Record::Shard(shard)) => check_group(state, shard.id.group()),
-        Change::Put(Record::Move(moving)) => check_group(state, moving.group),
-        Change::Put(Record::Bootstrap(_) | Record::TopologyReplicas(_)) => check_group(state, GroupId::TOPOLOGY),
-        Change::Put(Record::Node(node)) if node.state == NodeState::Removed => {
-            assert_eq!(Held::by(state, node.id).total(), 0, "node {} was removed with replicas", node.id);
-        }
-        _ => {}
-    }
-}
-
-/// A group has its number of replicas, on distinct nodes that are not removed, the replica that
-/// moves to it included.
-fn check_group(state: &ClusterState, group: GroupId) {
-    let replicas = state.replicas(group).expect("a change of a group that the map has");
-    assert!(!replicas.is_empty(), "group {group} has no replica");
-    if group != GroupId::TOPOLOGY {
-        assert_eq!(replicas.len(), state.replicas_per_shard() as usize, "group {group} lost or gained a replica");
-    }
-    let coming = state.moves.get(&group).and_then(|moving| moving.to);
-    let mut nodes = BTreeSet::new();
-    for at in replicas.iter().chain(&coming) {
-        assert!(nodes.insert(at.node), "group {group} has two replicas on node {}", at.node);
-        assert!(at.replica <= state.counters.last_replica, "replica {} was never given out", at.replica);
-        let node = state.nodes.get(&at.node).expect("a replica on a node that the cluster knows");
-        assert!(node.state != NodeState::Removed, "group {group} has a replica on removed node {}", at.node);
     }
 }

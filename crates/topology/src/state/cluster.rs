@@ -18,7 +18,7 @@ use crate::record::{Change, Counters, Record};
 /// * Ids of nodes, replicas and operations are given out once: the counters only grow, and a
 ///   replica id that left the map cannot return to it.
 /// * A shard has as many replicas as the bootstrap says, on distinct nodes, none of them removed.
-///   A replica that moves to the shard is on one more node.
+///   A replica that moves to the shard is on one more node, or on the node of the one it replaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterState {
     pub(super) bootstrap: Option<Bootstrap>,

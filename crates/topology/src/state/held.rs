@@ -28,7 +28,8 @@ impl Held {
         for (of_topology, _) in settled.chain(topology).chain(moving).filter(|(_, at)| *at == node) {
             *(if of_topology { &mut held.topology } else { &mut held.shards }) += 1;
         }
-        assert!(held.topology <= 1, "node {node} has {} replicas of the topology group", held.topology);
+        // Two while one replaces the other on its own node.
+        assert!(held.topology <= 2, "node {node} has {} replicas of the topology group", held.topology);
         held
     }
 
@@ -45,7 +46,11 @@ impl fmt::Display for Held {
             1 => Some("1 replica".to_owned()),
             many => Some(format!("{many} replicas")),
         };
-        let topology = (self.topology > 0).then(|| "one of the topology group".to_owned());
+        let topology = match self.topology {
+            0 => None,
+            1 => Some("one of the topology group".to_owned()),
+            many => Some(format!("{many} of the topology group")),
+        };
         let parts: Vec<String> = shards.into_iter().chain(topology).collect();
         f.write_str(&parts.join(" and "))
     }

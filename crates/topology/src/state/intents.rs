@@ -15,6 +15,8 @@ use crate::record::Change;
 pub(crate) enum IntentRefused {
     #[error(transparent)]
     Unknown(#[from] Unknown),
+    #[error("node {node} is at {client}, not at '{typed}'; to confirm, pass its address: --confirm {client}")]
+    OtherAddress { node: NodeId, client: String, typed: String },
     #[error("node {0} was removed")]
     Removed(NodeId),
     #[error("node {node} is {state}; only a joining node is added")]
@@ -60,6 +62,16 @@ pub(super) enum Effect {
 }
 
 type Decision = Result<Effect, IntentRefused>;
+
+/// Refuses the confirmation of a dead node by the address of another one.
+pub(super) fn check_confirmed(state: &ClusterState, intent: &Intent, typed: &str) -> Result<(), IntentRefused> {
+    let Some(node) = intent.dead_node().filter(|_| !typed.is_empty()) else { return Ok(()) };
+    let client = &state.node(node)?.addresses.client;
+    if client == typed {
+        return Ok(());
+    }
+    Err(IntentRefused::OtherAddress { node, client: client.clone(), typed: typed.escape_debug().to_string() })
+}
 
 /// Adds a node: it becomes active and gets its share of the replicas.
 pub(super) fn add(state: &ClusterState, id: NodeId) -> Decision {
@@ -134,11 +146,11 @@ pub(super) fn remove(state: &ClusterState, id: NodeId, dead: bool, now_ms: u64) 
     Ok(Effect::Complete(changes))
 }
 
-/// Replaces a node: `new` takes over the replicas of `old`, which is removed.
+/// Replaces a node, dead or alive: `new` takes over the replicas of `old`, which is removed.
 pub(super) fn replace(state: &ClusterState, old: NodeId, new: NodeId, now_ms: u64) -> Decision {
-    let intent = Intent::Replace { old, new };
+    let is_same = |intent: &Intent| matches!(intent, Intent::Replace { old: o, new: n, .. } if (*o, *n) == (old, new));
     // A removed node never returns under its id, so a replacement that is done stays done.
-    if state.operations().any(|known| known.state == OperationState::Done && known.intent == intent) {
+    if state.operations().any(|known| known.state == OperationState::Done && is_same(&known.intent)) {
         return Ok(Effect::AlreadyDone);
     }
     if old == new {
@@ -184,7 +196,7 @@ fn cancel_plans_to(state: &ClusterState, id: NodeId, now_ms: u64) -> Vec<Change>
 fn check_not_busy(state: &ClusterState, id: NodeId) -> Result<(), IntentRefused> {
     let is_about = |running: &&Operation| match running.intent {
         Intent::Add { .. } => false,
-        Intent::Replace { old, new } => old == id || new == id,
+        Intent::Replace { old, new, .. } => old == id || new == id,
         _ => running.intent.node() == Some(id),
     };
     match state.running_operations().find(is_about) {

@@ -85,7 +85,9 @@ pub(super) fn start(
         _ => {}
     }
     if let Some(to) = to {
-        check_target(state, replicas, to)?;
+        // A replica that lost its log may be replaced on its own node.
+        let others: Vec<Placement> = replicas.iter().filter(|at| Some(**at) != from).copied().collect();
+        check_target(state, &others, to)?;
     }
     let id = ReplicaId(state.counters.last_replica.0 + 1);
     assert!(replicas.iter().all(|at| at.replica < id), "replica id {id} is given out twice");
@@ -115,7 +117,7 @@ pub(super) fn finish(state: &ClusterState, moving: &ReplicaMove) -> Decision {
     Ok((Outcome::Done, changes))
 }
 
-/// Cancels a move: it turns back unless the new replica votes already.
+/// Cancels a move: it is undone unless the new replica votes already.
 pub(super) fn cancel(state: &ClusterState, moving: &ReplicaMove) -> Decision {
     let moving = in_motion(state, moving)?;
     Ok((Outcome::Done, vec![cancelled(&moving)]))

@@ -1,53 +1,24 @@
-//! Operations: goals that operators set, checked before they start and on record until they end.
+//! Operations: goals that operators set, checked before they start and on record until they end
+//! (`completion`).
 //!
 //! An operation says which state the cluster should reach. The reconciler decides which replicas
 //! move for it, and when.
 
-use quorate_types::operation::{Intent, Operation, OperationId, OperationState, PlannedMove};
-use quorate_types::topology::{NodeState, Outcome};
-use quorate_types::{GroupId, NodeId, ShardId};
+use quorate_types::operation::{Intent, Operation, OperationId, OperationState};
+use quorate_types::topology::Outcome;
 
-use super::cluster::{ClusterState, Unknown};
-use super::endings::{cancelled, ended};
-use super::held::Held;
-use super::intents::{Effect, IntentRefused};
-use super::nodes::with_state;
-use super::plans::PlanRefused;
+use super::cluster::ClusterState;
+use super::endings::ended;
+use super::intents::Effect;
+use super::operation_refused::{Decision, OperationRefused};
 use super::{intents, plans};
 use crate::limits::{OPERATIONS_KEPT_MAX, OPERATIONS_RUNNING_MAX};
-use crate::names::GroupName;
 use crate::record::{Change, Record};
 
-/// The reason why an operation does not start, or does not end.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum OperationRefused {
-    #[error(transparent)]
-    Unknown(#[from] Unknown),
-    #[error(transparent)]
-    Intent(#[from] IntentRefused),
-    #[error(transparent)]
-    Plan(#[from] PlanRefused),
-    #[error(
-        "the cluster changed since this was planned (revision {planned_on} then, {revision} now); plan it again: \
-         quorate rebalance plan -o json > FILE"
-    )]
-    StalePlan { planned_on: u64, revision: u64 },
-    #[error("{OPERATIONS_RUNNING_MAX} operations are running, which is the maximum; wait for one, or cancel one")]
-    TooMany,
-    #[error("operation {id} ({intent}) is done; it cannot be cancelled")]
-    Done { id: OperationId, intent: Intent },
-    #[error("operation {id} is not done: {} is in motion", GroupName(*.group))]
-    InMotion { id: OperationId, group: GroupId },
-    #[error("node {node} still holds {held}")]
-    StillHolds { node: NodeId, held: Held },
-    #[error("shard {shard} is still on node {node}")]
-    StillOn { shard: ShardId, node: NodeId },
-}
-
-type Decision = Result<(Outcome, Vec<Change>), OperationRefused>;
-
-/// Starts an operation. A running operation with the same intent is returned instead.
-pub(super) fn start(state: &ClusterState, intent: &Intent, planned_on: u64, now_ms: u64) -> Decision {
+/// Starts an operation. A running operation with the same intent is returned instead. `confirm` is
+/// the address of the dead node as an operator typed it, or empty.
+pub(super) fn start(state: &ClusterState, intent: &Intent, planned_on: u64, confirm: &str, now_ms: u64) -> Decision {
+    intents::check_confirmed(state, intent, confirm)?;
     if let Some(running) = state.running_operations().find(|running| running.intent == *intent) {
         return Ok((Outcome::Operation { id: running.id, already: true }, Vec::new()));
     }
@@ -60,7 +31,7 @@ pub(super) fn start(state: &ClusterState, intent: &Intent, planned_on: u64, now_
         Intent::Drain { node } => intents::drain(state, *node, now_ms)?,
         Intent::Undrain { node } => intents::undrain(state, *node, now_ms)?,
         Intent::Remove { node, dead } => intents::remove(state, *node, *dead, now_ms)?,
-        Intent::Replace { old, new } => intents::replace(state, *old, *new, now_ms)?,
+        Intent::Replace { old, new, .. } => intents::replace(state, *old, *new, now_ms)?,
         Intent::Move { planned } if plans::is_moved(state, planned)? => Effect::AlreadyDone,
         Intent::Move { .. } | Intent::Rebalance { .. } => {
             plans::check(state, intent.planned_moves())?;
@@ -89,59 +60,6 @@ pub(super) fn start(state: &ClusterState, intent: &Intent, planned_on: u64, now_
     changes.push(record);
     changes.extend(surplus(state).map(Change::ForgetOperation));
     Ok((Outcome::Operation { id, already: false }, changes))
-}
-
-/// Ends an operation whose goal is reached. An operation whose goal another operation made
-/// impossible is cancelled instead of done.
-pub(crate) fn finish(state: &ClusterState, id: OperationId, now_ms: u64) -> Decision {
-    let operation = state.operation(id)?;
-    if operation.state != OperationState::Running {
-        return Ok((Outcome::Done, Vec::new()));
-    }
-    if let Some(moving) = state.moves.values().find(|moving| moving.operation == id) {
-        return Err(OperationRefused::InMotion { id, group: moving.group });
-    }
-    let mut changes = Vec::new();
-    if let Some(node) = operation.intent.leaving_node() {
-        let held = Held::by(state, node);
-        if held.total() > 0 {
-            return Err(OperationRefused::StillHolds { node, held });
-        }
-        if !matches!(operation.intent, Intent::Drain { .. }) {
-            changes.push(with_state(state.node(node)?, NodeState::Removed));
-        }
-    }
-    let moves = operation.intent.planned_moves();
-    if let Some(PlannedMove { shard, from: node, .. }) = plans::pending(state, moves).next() {
-        return Err(OperationRefused::StillOn { shard, node });
-    }
-    let overtaken = moves.iter().any(|planned| plans::is_overtaken(state, planned));
-    let ending = if overtaken { OperationState::Cancelled } else { OperationState::Done };
-    changes.push(ended(operation, ending, now_ms));
-    Ok((Outcome::Done, changes))
-}
-
-/// Cancels a running operation and its moves, and returns its node to the state before.
-pub(super) fn cancel(state: &ClusterState, id: OperationId, now_ms: u64) -> Decision {
-    let operation = state.operation(id)?;
-    match operation.state {
-        OperationState::Cancelled => return Ok((Outcome::Done, Vec::new())),
-        OperationState::Done => {
-            return Err(OperationRefused::Done { id, intent: operation.intent.clone() });
-        }
-        OperationState::Running => {}
-    }
-    let mut changes = cancelled(state, operation, now_ms);
-    // A node that was draining or joining before its removal gets no replicas because the removal
-    // is cancelled.
-    let before = match operation.intent {
-        Intent::Drain { .. } => NodeState::Active,
-        _ => operation.node_was.unwrap_or(NodeState::Active),
-    };
-    if let Some(node) = operation.intent.leaving_node() {
-        changes.push(with_state(state.node(node)?, before));
-    }
-    Ok((Outcome::Done, changes))
 }
 
 /// The ended operations to forget so that one more fits on record: the oldest ones.

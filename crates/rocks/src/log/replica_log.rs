@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use quorate_types::{Entry, GroupId, LogId, ReplicaId, Vote};
 
+use super::reading::Reading;
 use super::tail::{Tail, TailBudget};
 use quorate_machine::log::{Extent, LogError, LogState};
 
@@ -14,7 +15,7 @@ use quorate_machine::log::{Extent, LogError, LogState};
 #[derive(Debug)]
 pub(super) struct Operation {
     /// The replica.
-    pub(super) replica: Arc<Replica>,
+    pub(super) replica: Arc<ReplicaLog>,
     /// Number of the operation; a replica's operations are numbered in call order.
     pub(super) number: u64,
     /// The change on disk.
@@ -53,38 +54,15 @@ pub(super) enum Change {
         /// Size of the deleted entries in bytes.
         freed: u64,
     },
+    /// Mark the replica as doubtful.
+    Doubtful,
     /// Write only the marks that travel with the operation.
     Mark,
 }
 
-/// The entries collected by a read, up to a limit in bytes.
-#[derive(Debug)]
-pub(super) struct Reading {
-    pub(super) entries: Vec<Entry>,
-    bytes: usize,
-    bytes_max: usize,
-}
-
-impl Reading {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Reading { entries: Vec::new(), bytes: 0, bytes_max }
-    }
-
-    /// Whether an entry of this size still fits. The first one always does.
-    pub(super) fn has_room(&self, size: usize) -> bool {
-        self.entries.is_empty() || self.bytes + size <= self.bytes_max
-    }
-
-    /// Adds an entry that fits.
-    pub(super) fn push(&mut self, entry: Entry) {
-        self.bytes += entry.size_bytes();
-        self.entries.push(entry);
-    }
-}
-
 /// One replica's log in memory.
 #[derive(Debug)]
-pub(super) struct Replica {
+pub(super) struct ReplicaLog {
     pub(super) id: ReplicaId,
     pub(super) group: GroupId,
     budget: Arc<TailBudget>,
@@ -112,7 +90,7 @@ struct Inner {
 /// The number of the operation that creates a replica.
 const CREATION: u64 = 1;
 
-impl Replica {
+impl ReplicaLog {
     /// A new replica; its creation will be the first operation.
     pub(super) fn new(id: ReplicaId, group: GroupId, budget: Arc<TailBudget>) -> Self {
         let inner = Inner {
@@ -125,7 +103,7 @@ impl Replica {
             cuts: 0,
             destroyed: false,
         };
-        Replica { id, group, budget, inner: Mutex::new(inner) }
+        ReplicaLog { id, group, budget, inner: Mutex::new(inner) }
     }
 
     /// A replica found on disk with these marks; its entries must still be [`Self::load`]ed.
@@ -136,6 +114,7 @@ impl Replica {
             inner.extent = Extent::empty_after(marks.purged);
             inner.extent.state.vote = marks.vote;
             inner.extent.state.committed = marks.committed;
+            inner.extent.state.doubtful = marks.doubtful;
             inner.operations = CREATION;
             inner.tail.written(CREATION);
         }
@@ -176,6 +155,13 @@ impl Replica {
             inner.cuts += 1;
             inner.tail.drop_from(0);
             Change::Destroy { freed: std::mem::take(&mut inner.sizes).total }
+        })
+    }
+
+    pub(super) fn mark_doubtful(self: &Arc<Self>) -> Result<Operation, LogError> {
+        self.operation(|inner| {
+            inner.extent.state.doubtful = true;
+            Change::Doubtful
         })
     }
 
@@ -303,7 +289,7 @@ impl Replica {
 }
 
 impl Inner {
-    fn next_operation(&mut self, replica: &Arc<Replica>, change: impl FnOnce(&mut Inner) -> Change) -> Operation {
+    fn next_operation(&mut self, replica: &Arc<ReplicaLog>, change: impl FnOnce(&mut Inner) -> Change) -> Operation {
         self.operations += 1;
         let change = change(self);
         if !self.destroyed {

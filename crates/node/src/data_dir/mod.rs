@@ -4,16 +4,20 @@
 //!   LOCK        held (flock) by the process that serves the directory; its text is the process id
 //!   FORMAT      {"format":1,"written_by":"0.1.0"}; the first file of all
 //!   BOOTSTRAP   the cluster's bootstrap, on initial nodes            ┐ envelopes (types::codec),
-//!   IDENTITY    cluster id and node id; refuses every other cluster      │ replaced as a whole
-//!   TOPOLOGY    the latest topology seen: addresses after a restart      ┘
+//!   IDENTITY    cluster id and node id; refuses every other cluster  │ replaced as a whole
+//!   TOPOLOGY    the latest topology seen: addresses after a restart  ┘
 //!   log/        the shared Raft log          state/     the applied state
 //!   snapshots/  outgoing snapshots           staging/   incoming snapshots (emptied at start)
 //! ```
 //!
 //! A start deletes nothing here, except files that a crash left half-written.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+mod error;
+mod format;
+mod lock;
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -21,103 +25,18 @@ use quorate_testpoints::Bug;
 use quorate_types::codec::CodecError;
 use quorate_types::topology::{Bootstrap, Identity, Topology};
 use quorate_types::{ClusterId, NodeId};
-use serde::{Deserialize, Serialize};
 
+pub use self::error::DataDirError;
+use self::format::{FORMAT, FORMAT_VERSION, Format};
 use crate::durable;
 
-/// The format that this release writes. It reads this format and every older one.
-const FORMAT_VERSION: u32 = 1;
 /// Only the node's own user reads its data.
 const DIR_MODE: u32 = 0o700;
 
-const LOCK: &str = "LOCK";
-const FORMAT: &str = "FORMAT";
 const BOOTSTRAP: &str = "BOOTSTRAP";
 const IDENTITY: &str = "IDENTITY";
 const TOPOLOGY: &str = "TOPOLOGY";
 const STORED: &str = "STORED";
-
-/// Why a data directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DataDirError {
-    /// It cannot be created or written.
-    #[error("the data directory {} cannot be written: {source}; check that it exists and belongs to this user", path.display())]
-    Unwritable {
-        /// The directory.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// Another process holds it.
-    #[error(
-        "the data directory {} is in use by process {}; stop that node, or use another --data-dir",
-        path.display(), pid.as_deref().unwrap_or("(unknown)")
-    )]
-    Locked {
-        /// The directory.
-        path: PathBuf,
-        /// The process that holds it, from the lock file.
-        pid: Option<String>,
-    },
-    /// It holds a file that no node has created.
-    #[error(
-        "{} is not a data directory: it has no {FORMAT} file, but it has '{found}'; use an empty directory", path.display()
-    )]
-    Foreign {
-        /// The directory.
-        path: PathBuf,
-        /// A foreign file in it.
-        found: String,
-    },
-    /// A newer release wrote it.
-    #[error(
-        "the data directory {} has format {format}, written by release {written_by}; this release reads formats up to \
-         {FORMAT_VERSION}: use the newer release", path.display()
-    )]
-    TooNew {
-        /// The directory.
-        path: PathBuf,
-        /// Its format.
-        format: u32,
-        /// The release that wrote it.
-        written_by: String,
-    },
-    /// A file is corrupt.
-    #[error("{} is corrupt: {reason}; replace this node by a new one with an empty data directory", path.display())]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// The defect.
-        reason: String,
-    },
-    /// It belongs to another cluster, or to another node of this one.
-    #[error(
-        "the data directory {} belongs to node {} of cluster {}, not to {other}; use the data directory of this node, or an \
-         empty one", path.display(), .own.node, .own.cluster
-    )]
-    OtherCluster {
-        /// The directory.
-        path: PathBuf,
-        /// The cluster and node that it belongs to.
-        own: Identity,
-        /// The cluster or node that tried to use it.
-        other: String,
-    },
-    /// The disk failed.
-    #[error("cannot use {}: {source}", path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-}
-
-#[derive(Serialize, Deserialize)]
-struct Format {
-    format: u32,
-    written_by: String,
-}
 
 /// A data directory that this process holds. Dropping it releases the lock.
 ///
@@ -137,7 +56,7 @@ impl DataDir {
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let unwritable = |source| DataDirError::Unwritable { path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(DIR_MODE).create(path).map_err(unwritable)?;
-        let lock = lock(path)?;
+        let lock = lock::take(path)?;
         let dir = DataDir { path: path.to_owned(), _lock: lock };
         dir.delete_half_written().map_err(unwritable)?;
         dir.check_format()?;
@@ -317,7 +236,7 @@ impl DataDir {
         for entry in fs::read_dir(&self.path)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             // A new file system has `lost+found`.
-            if name != LOCK && name != "lost+found" {
+            if name != lock::LOCK && name != "lost+found" {
                 return Ok(Some(name));
             }
         }
@@ -336,31 +255,6 @@ impl DataDir {
     }
 }
 
-/// Takes the lock and writes this process's id into it.
-fn lock(dir: &Path) -> Result<File, DataDirError> {
-    let unwritable = |source| DataDirError::Unwritable { path: dir.to_owned(), source };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(dir.join(LOCK))
-        .map_err(unwritable)?;
-    match file.try_lock() {
-        Ok(()) => {
-            file.set_len(0).map_err(unwritable)?;
-            write!(file, "{}", std::process::id()).map_err(unwritable)?;
-            Ok(file)
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let pid = file.read_to_string(&mut text).ok().map(|_| text.trim().to_owned()).filter(|pid| !pid.is_empty());
-            Err(DataDirError::Locked { path: dir.to_owned(), pid })
-        }
-        Err(TryLockError::Error(source)) => Err(unwritable(source)),
-    }
-}
-
 fn empty(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -371,6 +265,7 @@ fn empty(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::os::unix::fs::PermissionsExt;
 
     use quorate_types::topology::ClusterInfo;
@@ -383,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_directory_is_private_and_belongs_to_nobody() {
+    fn new_directory_is_private_and_has_no_identity() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("a/b");
         let dir = DataDir::open(&path).unwrap();
@@ -421,7 +316,7 @@ mod tests {
             .expect("util-linux is there on every Linux machine");
         let mut said = [0; 5];
         holder.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
-        let pid = fs::read_to_string(temp.path().join(LOCK)).unwrap();
+        let pid = fs::read_to_string(temp.path().join(lock::LOCK)).unwrap();
         let refusal = DataDir::open(temp.path()).unwrap_err();
         drop(holder.stdin.take());
         holder.wait().unwrap();
@@ -461,7 +356,7 @@ mod tests {
     /// A crash in the middle of writing leaves the old file or none, and the next start deletes the
     /// temporary file.
     #[test]
-    fn what_a_crash_left_is_cleared_and_what_was_recorded_stays() {
+    fn leftovers_of_a_crash_are_cleared_and_records_stay() {
         let temp = tempfile::tempdir().unwrap();
         let identity = Identity { cluster: ClusterId(5), node: NodeId(2) };
         let dir = DataDir::open(temp.path()).unwrap();
@@ -480,7 +375,7 @@ mod tests {
 
     /// A crash between the order and the identity is finished by recording the same order again.
     #[test]
-    fn recording_the_same_again_is_harmless_and_another_cluster_is_refused() {
+    fn repeated_record_is_harmless_and_another_cluster_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::open(temp.path()).unwrap();
         dir.write(BOOTSTRAP, &bootstrap(5).encode()).unwrap();
@@ -497,7 +392,7 @@ mod tests {
 
     /// A node whose identity was lost started as one in no cluster, with its old data beside it.
     #[test]
-    fn data_without_an_identity_was_taken_for_a_new_node() {
+    fn data_without_an_identity_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::open(temp.path()).unwrap();
         dir.record_identity(Identity { cluster: ClusterId(5), node: NodeId(2) }).unwrap();

@@ -21,7 +21,7 @@ type OpenMachine<M> = Box<dyn Fn(ReplicaId, &dyn View) -> Result<M, StateError> 
 /// * Entries are applied in log order, each exactly once, without holes.
 /// * The state's head names the last entry whose changes are in the state: one batch contains both.
 /// * After an error, nothing may be applied: machine and state may differ. The node stops.
-pub struct Replica<M: Machine> {
+pub struct ReplicaState<M: Machine> {
     state: Arc<dyn State>,
     replica: ReplicaId,
     head: Head,
@@ -30,7 +30,7 @@ pub struct Replica<M: Machine> {
     open_machine: OpenMachine<M>,
 }
 
-impl<M: Machine> Replica<M> {
+impl<M: Machine> ReplicaState<M> {
     /// Opens a replica on its state; without any state, its [`Head`] is the default. `open_machine`
     /// creates the machine from the state, now and after each installed snapshot.
     pub fn open(
@@ -40,7 +40,7 @@ impl<M: Machine> Replica<M> {
     ) -> Result<Self, StateError> {
         let open_machine: OpenMachine<M> = Box::new(open_machine);
         let (head, membership, machine) = read(&*state, replica, &open_machine)?;
-        Ok(Replica { state, replica, head, membership, machine, open_machine })
+        Ok(ReplicaState { state, replica, head, membership, machine, open_machine })
     }
 
     /// The head after the last applied entry.
@@ -109,10 +109,10 @@ impl<M: Machine> Replica<M> {
     }
 
     /// Replaces the whole state with a snapshot's files, which must have been written for this
-    /// replica and contain exactly `meta`, and opens a new machine. Durable on return. Refuses
-    /// corrupt or unexpected files with [`StateError::Snapshot`] and leaves the state unchanged.
+    /// replica, contain exactly `meta` and are verified ([`State::verify`]), and opens a new
+    /// machine. Durable on return.
     pub fn install(&mut self, files: &[PathBuf], meta: &SnapshotMeta) -> Result<(), StateError> {
-        self.state.install(self.replica, files, meta)?;
+        self.state.install(self.replica, files)?;
         let (head, membership, machine) = read(&*self.state, self.replica, &self.open_machine)?;
         assert_eq!(head.applied, meta.applied, "the installed head is the announced one");
         assert_eq!(membership, meta.membership, "the installed membership is the announced one");

@@ -1,5 +1,5 @@
 //! Stories of a Raft group of three replicas: scripts of commands with the expected trace beneath
-//! each command, on paused time and one thread. A case is a file in `stories/`; with
+//! each command, on paused time and one thread. A case is a text file beside this one; with
 //! `QUORATE_UPDATE_STORIES=1` the traces in the files are rewritten (read the diff).
 //!
 //! Node `n` hosts replica `10 + n`. Nodes 1 to 3 are the initial members; node 4 is a spare. Every
@@ -8,7 +8,9 @@
 //! ```text
 //!   > put KEY VALUE                  at the leader, retried until it is applied
 //!   > put @N KEY VALUE               at node N, one try of one second
-//!   > fill KEY COUNT                 so many puts of the same key
+//!   > fill KEY COUNT                 so many puts of the same key, or of KEY-0, KEY-1, … if KEY
+//!                                    ends with -*
+//!   > filled KEY-* COUNT             strong reads of all keys that were filled
 //!   > repeat                         the last put again, with the same stamp
 //!   > read KEY                       strong, at the leader, retried until it is served
 //!   > read @N KEY strong|eventual    at node N, one try of one second
@@ -17,9 +19,16 @@
 //!   > leader [not N]                 waits for a leader (other than node N)
 //!   > agree                          waits until the states of all running replicas are equal
 //!   > status                         role, term and log of every replica
+//!   > stored                         the last entry that each node's state contains, also of
+//!                                    crashed nodes
 //!   > cut A B, isolate N, heal       a directed link, all links of a node, restore all links
-//!   > stall A B, release A B         messages of a link wait, and are delivered
+//!   > stall A B                      messages of a link wait from now on
+//!   > stalled A B                    how many wait
+//!   > release A B [COUNT]            delivers the first COUNT of them, or all
 //!   > crash N, start N               a crash loses everything that is not durable
+//!   > lose N COUNT                   the disk of the crashed node N loses its last durable entries
+//!   > doubtful N                     waits until the replica of node N is doubtful
+//!   > destroy N                      destroys the replica of node N
 //!   > compact                        flushes the states and purges the logs of all running nodes
 //!   > failure                        waits until a leader reports that a snapshot failed
 //!   > recovered N                    waits until node N has installed a snapshot, and no leader
@@ -30,36 +39,24 @@
 //!   > voters A [+B] [-C]             the leader on node A adds and removes voters
 //!   > forget A B                     the leader on node A removes the learner of node B
 //! ```
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
-use std::collections::BTreeMap;
+mod group;
+mod snapshots;
+mod threads;
+
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quorate_machine::log::MemoryLog;
-use quorate_machine::state::{MemoryState, State};
-use quorate_machine::state_hash;
-use quorate_raft::{Groups, LOG_RETAINED_ENTRIES, MemoryNetwork, Options, OrderError, Shard, Timing};
-use quorate_types::clock::Clock;
+use quorate_raft::{OrderError, Shard};
 use quorate_types::report::OrderKind;
-use quorate_types::topology::Placement;
-use quorate_types::{
-    Command, Key, Mutation, NodeId, Outcome, ReadLevel, Rejection, ReplicaId, SessionId, SessionStamp, ShardId, Token,
-    TokenArc, Value, Write,
-};
-use tempfile::TempDir;
+use quorate_types::{Command, Key, NodeId, Outcome, ReadLevel, Rejection};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-const SHARD: ShardId = ShardId(1);
-const EPOCH: u64 = 1;
-/// How long a story waits for an event before it fails.
-const PATIENCE: Duration = Duration::from_secs(60);
-const TRY: Duration = Duration::from_secs(1);
-const POLL: Duration = Duration::from_millis(20);
+use crate::group::{Group, PATIENCE, POLL, SHARD, TRY, placement, replica};
 
 /// Every story has the trace that its file says.
 #[test]
@@ -67,7 +64,8 @@ fn stories() {
     // Read at run time: another clone that shares the target directory may have compiled the test.
     let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
     let dir = Path::new(&package).join("tests/stories");
-    let mut paths: Vec<_> = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     paths.sort();
     assert!(paths.len() >= 10, "the stories are there");
     let update = std::env::var_os("QUORATE_UPDATE_STORIES").is_some();
@@ -108,38 +106,18 @@ fn trace(script: &str) -> String {
     })
 }
 
-/// A clock that stands still: no story depends on it.
-struct Still;
-
-impl Clock for Still {
-    fn now_ms(&self) -> u64 {
-        1_000
-    }
-}
-
-/// One node: its durable parts, and its groups while it runs.
-struct Node {
-    log: Arc<MemoryLog>,
-    state: Arc<MemoryState>,
-    snapshots: TempDir,
-    running: Option<(Groups, Shard)>,
-}
-
 struct Story {
-    network: MemoryNetwork,
-    nodes: BTreeMap<u64, Node>,
-    session: SessionId,
-    sequence: u64,
+    group: Group,
     last_put: Option<Command>,
     background: Vec<JoinHandle<String>>,
 }
 
-fn replica(node: u64) -> ReplicaId {
-    ReplicaId(10 + node)
-}
-
-fn placement(node: u64) -> Placement {
-    Placement { replica: replica(node), node: NodeId(node) }
+/// The key of the nth put of a `fill`.
+fn nth(key: &str, n: u64) -> String {
+    match key.strip_suffix('*') {
+        Some(prefix) => format!("{prefix}{n}"),
+        None => key.to_owned(),
+    }
 }
 
 fn number(word: &str) -> u64 {
@@ -148,117 +126,18 @@ fn number(word: &str) -> u64 {
 
 impl Story {
     async fn begin() -> Self {
-        let node = || Node {
-            log: Arc::new(MemoryLog::new(true)),
-            state: Arc::new(MemoryState::new()),
-            snapshots: TempDir::new().unwrap(),
-            running: None,
-        };
-        let mut story = Story {
-            network: MemoryNetwork::default(),
-            nodes: (1..=4).map(|id| (id, node())).collect(),
-            session: SessionId(0),
-            sequence: 0,
-            last_put: None,
-            background: Vec::new(),
-        };
-        for id in 1..=3 {
-            story.start(id).await;
-        }
-        let initial: Vec<Placement> = (1..=3).map(placement).collect();
-        story.shard(1).replica().initialize(&initial).await.unwrap();
-        let arc = TokenArc { start: Token(0), end: Token(0) };
-        story.apply(Command::Bootstrap { arc, epoch: EPOCH }).await;
-        let (_, opened) = story.apply(Command::OpenSession { epoch: EPOCH }).await;
-        let Outcome::SessionOpened { session } = opened else { panic!("a session opens: {opened:?}") };
-        story.session = session;
-        story
-    }
-
-    async fn start(&mut self, id: u64) {
-        let node = &self.nodes[&id];
-        let options = Options {
-            node: NodeId(id),
-            timing: Timing::default(),
-            snapshot_dir: node.snapshots.path().to_owned(),
-            log_retained_bytes_per_group: 64 << 20,
-            log_retained_bytes_per_node: 512 << 20,
-            log_retained_entries: LOG_RETAINED_ENTRIES,
-            on_fatal: Arc::new(|reason| panic!("fatal: {reason}")),
-        };
-        let transport = self.network.transport(NodeId(id));
-        let groups = Groups::new(options, node.log.clone(), node.state.clone(), transport, Arc::new(Still));
-        self.network.connect(NodeId(id), groups.clone());
-        let shard = groups.open_shard(SHARD, replica(id)).await.unwrap();
-        self.nodes.get_mut(&id).unwrap().running = Some((groups, shard));
-    }
-
-    async fn crash(&mut self, id: u64) {
-        self.network.disconnect(NodeId(id));
-        let node = self.nodes.get_mut(&id).unwrap();
-        let (groups, shard) = node.running.take().unwrap();
-        groups.shutdown().await;
-        drop((groups, shard));
-        node.log.crash();
-        node.state.crash();
+        Story { group: Group::begin().await, last_put: None, background: Vec::new() }
     }
 
     async fn end(mut self) {
         for task in self.background.drain(..) {
             task.abort();
         }
-        for node in self.nodes.values_mut() {
-            if let Some((groups, shard)) = node.running.take() {
-                groups.shutdown().await;
-                drop((groups, shard));
-            }
-        }
-    }
-
-    fn groups(&self, id: u64) -> &Groups {
-        &self.nodes[&id].running.as_ref().unwrap().0
-    }
-
-    fn shard(&self, id: u64) -> &Shard {
-        &self.nodes[&id].running.as_ref().unwrap().1
-    }
-
-    fn running(&self) -> Vec<u64> {
-        self.nodes.iter().filter(|(_, node)| node.running.is_some()).map(|(id, _)| *id).collect()
-    }
-
-    /// Polls until there is an answer.
-    async fn until<T>(&self, event: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(seen) = look(self) {
-                return seen;
-            }
-            assert!(Instant::now() < deadline, "{event}: not in time");
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    /// Applies a command at the node that leads. Returns that node and the outcome.
-    async fn apply(&self, command: Command) -> (u64, Outcome) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            assert!(Instant::now() < deadline, "{command:?} was never applied");
-            for id in self.running() {
-                if let Ok(mut written) = self.shard(id).write(vec![command.clone()], TRY).await {
-                    return (id, written.outcomes.remove(0));
-                }
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        self.group.end().await;
     }
 
     fn next_put(&mut self, key: &str, value: &str) -> Command {
-        self.sequence += 1;
-        let stamp = SessionStamp { session: self.session, sequence: self.sequence, lowest: self.sequence };
-        let mutation = Mutation::Put(Value::new(value.to_owned()).unwrap());
-        let write = Write { key: Key::new(key.to_owned()).unwrap(), mutation, condition: None };
-        let put = Command::Write { epoch: EPOCH, stamp, write };
+        let put = self.group.next_put(key, value);
         self.last_put = Some(put.clone());
         put
     }
@@ -289,38 +168,58 @@ impl Story {
             }
             ["fill", key, count] => {
                 for n in 0..number(count) {
-                    let put = self.next_put(key, &n.to_string());
-                    self.apply(put).await;
+                    let put = self.next_put(&nth(key, n), &n.to_string());
+                    self.group.apply(put).await;
                 }
                 String::new()
             }
-            ["read", key] => self.read(key).await,
+            ["filled", key, count] => {
+                for n in 0..number(count) {
+                    let (_, value) = self.read(&nth(key, n)).await;
+                    assert_eq!(value, n.to_string(), "{}", nth(key, n));
+                }
+                format!("all {count} have their values\n")
+            }
+            ["read", key] => {
+                let (id, value) = self.read(key).await;
+                format!("n{id}: {value}\n")
+            }
             ["crash", id] => {
-                self.crash(number(id)).await;
+                self.group.crash(number(id)).await;
+                String::new()
+            }
+            ["lose", id, count] => {
+                let lost = self.group.lose(number(id), number(count) as usize);
+                format!("n{id} lost {lost} entries\n")
+            }
+            ["destroy", id] => {
+                let id = number(id);
+                self.group.groups(id).destroy(replica(id)).await.unwrap();
                 String::new()
             }
             ["start", id] => {
-                self.start(number(id)).await;
+                self.group.start(number(id)).await;
                 String::new()
             }
             ["transfer" | "resign" | "learner" | "voters" | "forget", ..] => self.order(&words).await,
-            ["cut" | "isolate" | "heal" | "stall" | "release", ..] => self.network(&words),
+            ["cut" | "isolate" | "heal" | "stall" | "stalled" | "release", ..] => self.network(&words),
             _ => self.observe(&words).await,
         }
     }
 
     async fn put(&self, put: Command) -> String {
-        let (id, outcome) = self.apply(put).await;
+        let (id, outcome) = self.group.apply(put).await;
         format!("n{id}: {}\n", told(&outcome))
     }
 
-    async fn read(&self, key: &str) -> String {
+    /// A strong read at the node that leads. Returns that node and the value.
+    async fn read(&self, key: &str) -> (u64, String) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "no replica could confirm that it leads");
-            for id in self.running() {
-                if let Ok(value) = read(self.shard(id).clone(), key.to_owned(), ReadLevel::Strong).await {
-                    return format!("n{id}: {value}\n");
+            for id in self.group.running() {
+                if let Ok(value) = read(self.group.shard(id).clone(), key.to_owned(), ReadLevel::Strong).await {
+                    return (id, value);
                 }
             }
             tokio::time::sleep(POLL).await;
@@ -330,7 +229,7 @@ impl Story {
     /// One try at one node.
     fn try_once(&mut self, words: &[&str]) -> impl Future<Output = String> + Send + 'static {
         let id = number(words[1]);
-        let shard = self.shard(id).clone();
+        let shard = self.group.shard(id).clone();
         let (key, put) = match *words {
             ["put", _, key, value] => (key.to_owned(), Some(self.next_put(key, value))),
             ["read", _, key, _] => (key.to_owned(), None),
@@ -350,20 +249,26 @@ impl Story {
     }
 
     fn network(&self, words: &[&str]) -> String {
-        let node = |word: &str| NodeId(number(word));
+        let (network, node) = (&self.group.network, |word: &str| NodeId(number(word)));
         match *words {
-            ["cut", from, to] => self.network.cut(node(from), node(to)),
+            ["cut", from, to] => network.cut(node(from), node(to)),
             ["isolate", id] => {
                 for other in (1..=4).filter(|other| *other != number(id)) {
-                    self.network.cut(node(id), NodeId(other));
-                    self.network.cut(NodeId(other), node(id));
+                    network.cut(node(id), NodeId(other));
+                    network.cut(NodeId(other), node(id));
                 }
             }
-            ["heal"] => self.network.heal(),
-            ["stall", from, to] => self.network.stall(node(from), node(to)),
+            ["heal"] => network.heal(),
+            ["stall", from, to] => network.stall(node(from), node(to)),
+            ["stalled", from, to] => return format!("{}\n", network.stalled(node(from), node(to))),
             ["release", from, to] => {
-                let waiting = self.network.stalled(node(from), node(to));
-                self.network.release(node(from), node(to), waiting);
+                let waiting = network.stalled(node(from), node(to));
+                network.release(node(from), node(to), waiting);
+            }
+            ["release", from, to, count] => {
+                let waiting = network.stalled(node(from), node(to));
+                assert!(waiting >= number(count) as usize, "only {waiting} messages wait");
+                network.release(node(from), node(to), number(count) as usize);
             }
             _ => panic!("unknown command: {words:?}"),
         }
@@ -371,7 +276,7 @@ impl Story {
     }
 
     async fn order(&self, words: &[&str]) -> String {
-        let at = self.groups(number(words[1]));
+        let at = self.group.groups(number(words[1]));
         let mut within = Duration::from_secs(5);
         let order = match *words {
             ["resign", _] => {
@@ -408,51 +313,59 @@ impl Story {
             }
             ["leader", ref not @ ..] => {
                 let not = not.last().map(|id| number(id));
-                let id = self.until("a leader", |story| story.leader(not)).await;
-                format!("n{id} leads in term {}\n", self.shard(id).replica().status().term)
+                let id = self.group.until("a leader", |group| group.leader(not)).await;
+                format!("n{id} leads in term {}\n", self.group.shard(id).replica().status().term)
             }
             ["agree"] => {
-                self.until("equal states", |story| {
-                    let hashes: Vec<String> = story.running().into_iter().map(|id| story.hash(id)).collect();
-                    hashes.windows(2).all(|pair| pair[0] == pair[1]).then_some(())
-                })
-                .await;
-                let names: Vec<String> = self.running().iter().map(|id| format!("n{id}")).collect();
+                self.group
+                    .until("equal states", |group| {
+                        let hashes: Vec<String> = group.running().into_iter().map(|id| group.hash(id)).collect();
+                        hashes.windows(2).all(|pair| pair[0] == pair[1]).then_some(())
+                    })
+                    .await;
+                let names: Vec<String> = self.group.running().iter().map(|id| format!("n{id}")).collect();
                 format!("{} agree\n", names.join(" "))
             }
-            ["status"] => self.running().into_iter().map(|id| self.status(id)).collect(),
+            ["doubtful", id] => {
+                let id = number(id);
+                self.group.until("doubt", |group| group.doubtful().contains(&id).then_some(())).await;
+                format!("n{id}: its replica is doubtful\n")
+            }
+            ["status"] => self.group.running().into_iter().map(|id| self.status(id)).collect(),
+            ["stored"] => {
+                let mut stored = String::new();
+                for id in self.group.nodes.keys() {
+                    if let Some(index) = self.group.stored_index(*id) {
+                        writeln!(stored, "n{id}: {index}").unwrap();
+                    }
+                }
+                stored
+            }
             ["compact"] => {
                 let mut purged = String::new();
-                for id in self.running() {
-                    writeln!(purged, "n{id}: {} entries purged", self.groups(id).compact().await.unwrap()).unwrap();
+                for id in self.group.running() {
+                    writeln!(purged, "n{id}: {} entries purged", self.group.groups(id).compact().await.unwrap())
+                        .unwrap();
                 }
                 purged
             }
-            ["failure"] => format!("{}\n", self.until("a failure", Self::failure).await),
+            ["failure"] => format!("{}\n", self.group.until("a failure", Group::failure).await),
             ["recovered", id] => {
-                let installed = |story: &Self| story.shard(number(id)).replica().status().snapshots_installed;
-                self.until("a snapshot", |story| {
-                    (installed(story) > 0 && story.leader(None).is_some() && story.failure().is_none()).then_some(())
-                })
-                .await;
-                format!("{} snapshot installed\n", installed(self))
+                let installed = |group: &Group| group.shard(number(id)).replica().status().snapshots_installed;
+                self.group
+                    .until("a snapshot", |group| {
+                        (installed(group) > 0 && group.leader(None).is_some() && group.failure().is_none())
+                            .then_some(())
+                    })
+                    .await;
+                format!("{} snapshot installed\n", installed(&self.group))
             }
             _ => panic!("unknown command: {words:?}"),
         }
     }
 
-    fn leader(&self, not: Option<u64>) -> Option<u64> {
-        self.running().into_iter().find(|id| Some(*id) != not && self.shard(*id).replica().is_leader())
-    }
-
-    /// Why the leader's last snapshot was not delivered.
-    fn failure(&self) -> Option<String> {
-        let reports = self.groups(self.leader(None)?).reports();
-        reports.into_iter().flat_map(|report| report.others).find_map(|other| other.snapshot_failure)
-    }
-
     fn status(&self, id: u64) -> String {
-        let status = self.shard(id).replica().status();
+        let status = self.group.shard(id).replica().status();
         let index = |index: Option<u64>| index.map_or("none".to_owned(), |index| index.to_string());
         format!(
             "n{id}: {:?}, term {}, log {}, applied {}, purged {}, voters {:?}\n",
@@ -464,16 +377,6 @@ impl Story {
             status.voters.iter().map(|node| node.0).collect::<Vec<_>>(),
         )
     }
-
-    fn hash(&self, id: u64) -> String {
-        let mut hash = String::new();
-        let read = self.nodes[&id].state.view(&mut |view| {
-            hash = format!("{:?}", state_hash(view, replica(id))?);
-            Ok(())
-        });
-        read.unwrap();
-        hash
-    }
 }
 
 async fn read(shard: Shard, key: String, level: ReadLevel) -> Result<String, Rejection> {
@@ -484,7 +387,8 @@ async fn read(shard: Shard, key: String, level: ReadLevel) -> Result<String, Rej
 
 fn told(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Written { version, .. } => format!("written, version {version}"),
+        // An unconditional put replaces no version: the text shows the whole outcome.
+        Outcome::Written { version, replaced: 0 } => format!("written, version {version}"),
         other => format!("{other:?}"),
     }
 }

@@ -7,6 +7,7 @@ use openraft::async_runtime::WatchReceiver;
 use quorate_types::peer::SnapshotMeta;
 use tokio::time::Instant;
 
+use super::Replica;
 use crate::convert;
 use crate::core::Core;
 use crate::openraft_types::TypeConfig;
@@ -25,30 +26,33 @@ pub(crate) struct Keep {
     pub(crate) entries: u64,
 }
 
-/// Purges the log below `flushed`, a state of this replica that is durable, except for the part to
-/// keep. Returns the number of entries purged.
-pub(crate) async fn purge_below(core: &Core, flushed: SnapshotMeta, keep: Keep) -> u64 {
-    let Some(durable) = flushed.applied else { return 0 };
-    let Ok(log) = core.log.state(core.replica) else { return 0 };
-    let first = log.purged.map_or(0, |id| id.index + 1);
-    let entries = log.last.map_or(0, |id| (id.index + 1).saturating_sub(first));
-    let surplus = surplus_entries(entries, core.log.retained_bytes(core.replica), keep.bytes);
-    let end = (first + surplus).min(durable.index.saturating_sub(keep.entries));
-    if end <= first {
-        return 0;
+impl Replica {
+    /// Purges the log below `flushed`, a state of this replica that is durable, except for the part
+    /// to keep. Returns the number of entries purged.
+    pub(crate) async fn purge(&self, flushed: SnapshotMeta, keep: Keep) -> u64 {
+        let core = &self.core;
+        let Some(durable) = flushed.applied else { return 0 };
+        let Ok(log) = core.log.state(core.replica) else { return 0 };
+        let first = log.purged.map_or(0, |id| id.index + 1);
+        let entries = log.last.map_or(0, |id| (id.index + 1).saturating_sub(first));
+        let surplus = surplus_entries(entries, core.log.retained_bytes(core.replica), keep.bytes);
+        let end = (first + surplus).min(durable.index.saturating_sub(keep.entries));
+        if end <= first {
+            return 0;
+        }
+        assert!(end <= durable.index, "the log is purged only below the durable state");
+        core.progress.set_flushed(flushed);
+        if core.raft.trigger().snapshot().await.is_err() {
+            return 0;
+        }
+        let mark = convert::log_id(durable);
+        let marked = wait_for(core, |metrics| metrics.snapshot.as_ref() >= Some(&mark)).await;
+        if !marked || core.raft.trigger().purge_log(end - 1).await.is_err() {
+            return 0;
+        }
+        let purged = wait_for(core, |metrics| metrics.purged.as_ref().is_some_and(|id| id.index >= end - 1)).await;
+        if purged { end - first } else { 0 }
     }
-    assert!(end <= durable.index, "the log is purged only below the durable state");
-    core.progress.set_flushed(flushed);
-    if core.raft.trigger().snapshot().await.is_err() {
-        return 0;
-    }
-    let mark = convert::log_id(durable);
-    let marked = wait_for(core, |metrics| metrics.snapshot.as_ref() >= Some(&mark)).await;
-    if !marked || core.raft.trigger().purge_log(end - 1).await.is_err() {
-        return 0;
-    }
-    let purged = wait_for(core, |metrics| metrics.purged.as_ref().is_some_and(|id| id.index >= end - 1)).await;
-    if purged { end - first } else { 0 }
 }
 
 /// The number of entries, out of `entries` with `bytes` together, beyond the bytes to keep. All

@@ -1,5 +1,10 @@
-//! The Raft groups of a node: opens and destroys replicas, dispatches messages to them, runs the
-//! node-wide tasks.
+//! The Raft groups of a node: opens and destroys replicas, and runs the node-wide tasks. `dispatch`
+//! gives them the messages of other nodes; `control` serves the reconciler; `doubtful` stops
+//! replicas that lost entries.
+
+mod control;
+mod dispatch;
+mod doubtful;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,24 +13,20 @@ use futures::future::join_all;
 use quorate_machine::log::Log;
 use quorate_machine::state::{State, StateError, View};
 use quorate_machine::{KvMachine, Machine};
-use quorate_testpoints::fail_point;
+use quorate_testpoints::{FailPoint, fail_point};
 use quorate_types::clock::Clock;
-use quorate_types::peer::{PeerBody, PeerMessage, SnapshotHeader};
-use quorate_types::report::{OrderKind, ReplicaReport};
-use quorate_types::{GroupId, NodeId, ReplicaId, ShardId, Vote};
+use quorate_types::{GroupId, ReplicaId, ShardId};
 use tokio::time::Instant;
-use tracing::{Instrument, info_span};
 
-use crate::calls::Answer;
 use crate::config::Options;
-use crate::error::{InstallError, OpenError, OrderError, Stopped};
+use crate::doubtful::DoubtfulReplicas;
+use crate::error::{OpenError, Stopped};
 use crate::opening::Opener;
-use crate::replica::{Replica, ReplicaStatus};
+use crate::replica::Replica;
 use crate::replicas::Replicas;
 use crate::retention::Retention;
 use crate::shard::Shard;
-use crate::snapshot_data::Received;
-use crate::snapshot_send::SnapshotsOut;
+use crate::snapshot_slots::SnapshotsOut;
 use crate::state_machine::OpenMachine;
 use crate::tasks::Tasks;
 use crate::transport::Transport;
@@ -42,6 +43,7 @@ struct Shared {
     opener: Opener,
     clock: Arc<dyn Clock>,
     replicas: Arc<Replicas>,
+    doubtful: DoubtfulReplicas,
     retention: Arc<Retention>,
     tasks: Tasks,
 }
@@ -56,7 +58,7 @@ impl Groups {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let replicas = Arc::new(Replicas::default());
-        let snapshots = Arc::new(SnapshotsOut::new(options.snapshot_dir.clone()));
+        let snapshots = Arc::new(SnapshotsOut::new(options.snapshot_dir.clone(), options.room.clone()));
         let (wire, tasks, started) = (Wire::new(transport), Tasks::default(), Instant::now());
         let opener = Opener { options, log, state, wire, snapshots, started };
         let retention = Arc::new(Retention::new(&opener, replicas.clone(), tasks.clone()));
@@ -64,7 +66,8 @@ impl Groups {
         tasks.spawn(heartbeat::run(replicas.clone(), heartbeat));
         tasks.spawn(campaigner::run(replicas.clone()));
         tasks.spawn(retention.clone().run());
-        Groups { shared: Arc::new(Shared { opener, clock, replicas, retention, tasks }) }
+        let doubtful = DoubtfulReplicas::default();
+        Groups { shared: Arc::new(Shared { opener, clock, replicas, doubtful, retention, tasks }) }
     }
 
     /// Opens a replica of a shard. See [`open`](Self::open).
@@ -74,7 +77,8 @@ impl Groups {
     }
 
     /// Opens a replica and starts its Raft core; creates its log if it is new. `open_machine` reads
-    /// the machine from the replica's state, now and after every installed snapshot.
+    /// the machine from the replica's state, now and after every installed snapshot. A doubtful
+    /// replica is refused with [`OpenError::Doubtful`], for good.
     pub async fn open<M: Machine>(
         &self,
         group: GroupId,
@@ -85,9 +89,16 @@ impl Groups {
         if shared.replicas.contains(replica) {
             return Err(OpenError::AlreadyOpen(replica));
         }
+        if shared.doubtful.contains(replica) {
+            return Err(OpenError::Doubtful(replica));
+        }
         let open_machine: OpenMachine =
             Box::new(move |replica, view| Ok(Box::new(open_machine(replica, view)?) as Box<dyn Machine>));
-        let opened = Arc::new(shared.opener.open(group, replica, open_machine).await?);
+        let opened = shared.opener.open(group, replica, open_machine).await;
+        if let Err(OpenError::Doubtful(_)) = opened {
+            shared.doubtful.add_found(replica, group);
+        }
+        let opened = Arc::new(opened?);
         if !shared.replicas.insert(&opened) {
             opened.shutdown().await;
             return Err(OpenError::AlreadyOpen(replica));
@@ -97,78 +108,11 @@ impl Groups {
         Ok(opened)
     }
 
-    /// Handles a message of another node. Never blocks.
-    pub fn receive(&self, from: NodeId, message: PeerMessage) {
-        let calls = self.shared.opener.wire.calls();
-        match message.body {
-            PeerBody::AppendReply { stream, sequence, reply } => {
-                calls.answer(stream, Answer::Append { sequence, reply })
-            }
-            PeerBody::HeartbeatReply { call, reply } => calls.answer(call, Answer::Append { sequence: 0, reply }),
-            PeerBody::VoteReply { call, reply } => calls.answer(call, Answer::Vote(reply)),
-            PeerBody::TransferReply { call, accepted } => calls.answer(call, Answer::Transfer { accepted }),
-            PeerBody::Unreachable { call } => calls.answer(call, Answer::Unreachable),
-            PeerBody::Append { stream: call, .. }
-            | PeerBody::Heartbeat { call, .. }
-            | PeerBody::Vote { call, .. }
-            | PeerBody::TransferLeader { call, .. } => self.request(from, call, message),
-        }
-    }
-
-    fn request(&self, from: NodeId, call: u64, message: PeerMessage) {
-        match self.shared.replicas.find(message.to, message.group) {
-            Some(replica) => replica.receive(from, message),
-            None => {
-                let body = PeerBody::Unreachable { call };
-                let answer = PeerMessage { group: message.group, from: message.to, to: message.from, body };
-                self.shared.opener.wire.answer(from, answer);
-            }
-        }
-    }
-
-    /// Installs a received snapshot. Returns the replica's vote. After an error the installation
-    /// may still be running.
-    pub async fn receive_snapshot(&self, header: SnapshotHeader, received: Received) -> Result<Vote, InstallError> {
-        let SnapshotHeader { group, from, to: replica, vote, .. } = header;
-        let Some(receiver) = self.shared.replicas.find(replica, group) else {
-            return Err(InstallError::NoReplica { group, replica });
-        };
-        let node = self.shared.opener.options.node;
-        let span = info_span!("receive_snapshot", %node, %group, %from, to = %replica, term = vote.term);
-        receiver.install(header, received).instrument(span).await
-    }
-
-    /// Role and progress of every replica, by group.
-    pub fn statuses(&self) -> Vec<ReplicaStatus> {
-        let mut statuses: Vec<_> = self.shared.replicas.all().iter().map(|replica| replica.status()).collect();
-        statuses.sort_by_key(|status| status.group);
-        statuses
-    }
-
-    /// Whether a snapshot of any replica is being written or sent.
-    pub fn are_sending_snapshots(&self) -> bool {
-        self.shared.opener.snapshots.is_sending_any()
-    }
-
-    /// The reports of all replicas to the reconciler.
-    pub fn reports(&self) -> Vec<ReplicaReport> {
-        let mut reports: Vec<_> = self.shared.replicas.all().iter().map(|replica| replica.report()).collect();
-        self.shared.opener.snapshots.explain_failures(&mut reports);
-        reports
-    }
-
-    /// Executes an order of the reconciler at this node's replica of the group, at most `within`.
-    pub async fn execute(&self, group: GroupId, order: OrderKind, within: Duration) -> Result<(), OrderError> {
-        match self.shared.replicas.of_group(group) {
-            Some(replica) => replica.execute(order, within).await,
-            None => Err(OrderError::Refused(format!("no replica of group {group} is here"))),
-        }
-    }
-
     /// Stops a replica and destroys its stored data; durable on return. Its id can never be opened
     /// here again. A replica that is not open here is recorded as destroyed too.
     pub async fn destroy(&self, replica: ReplicaId) -> Result<(), OpenError> {
-        if let Some(open) = self.shared.replicas.remove(replica) {
+        let doubtful = self.shared.doubtful.remove(replica);
+        if let Some(open) = self.shared.replicas.remove(replica).or(doubtful) {
             open.shutdown().await;
             blocking::in_place(|| open.retire());
         }
@@ -176,7 +120,7 @@ impl Groups {
         // The tombstone first: if the process dies after it, the next start sweeps the state.
         blocking::in_place(|| {
             log.destroy(replica)?;
-            fail_point("tombstone-written");
+            fail_point(FailPoint::TombstoneWritten);
             state.destroy(replica)?;
             Ok(())
         })
