@@ -6,7 +6,6 @@ mod state_support;
 
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,9 +13,8 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use quorate_machine::keys::Space;
-use quorate_machine::state::{Batch, MemoryState, Pinned, State, StateError, View, Visit};
+use quorate_machine::state::{Batch, MemoryState, ObservedState, Observer, State, StateError, View, Visit};
 use quorate_machine::{Draft, Machine, ReplicaState, Reply};
-use quorate_types::peer::SnapshotMeta;
 use quorate_types::state::{Head, StoredMembership};
 use quorate_types::{Command, Condition, Entry, LogId, Outcome, ReplicaId};
 use state_support::{bootstrap, entry, log_id, memory, open, put};
@@ -92,11 +90,9 @@ fn hole_in_the_log_is_not_applied() {
     assert_eq!(shard.head().applied, Some(log_id(0)));
 }
 
-/// A state that counts the reads of its views.
-struct Counting {
-    state: MemoryState,
-    reads: AtomicUsize,
-}
+/// Counts the reads of a state's views.
+#[derive(Clone, Default)]
+struct Reads(Arc<AtomicUsize>);
 
 struct CountingView<'a>(&'a dyn View, &'a AtomicUsize);
 
@@ -118,54 +114,28 @@ impl View for CountingView<'_> {
     }
 }
 
-impl State for Counting {
-    fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), StateError>) -> Result<(), StateError> {
-        self.state.view(&mut |view| read(&CountingView(view, &self.reads)))
-    }
-    fn write(&self, replica: ReplicaId, batch: Batch) -> Result<(), StateError> {
-        self.state.write(replica, batch)
-    }
-    fn flush(&self) -> Result<(), StateError> {
-        self.state.flush()
-    }
-    fn pin(&self, replica: ReplicaId) -> Result<Box<dyn Pinned>, StateError> {
-        self.state.pin(replica)
-    }
-    fn verify(
+impl Observer for Reads {
+    fn view(
         &self,
-        replica: ReplicaId,
-        files: &[PathBuf],
-        meta: &SnapshotMeta,
-        progress: &mut dyn FnMut(),
+        view: &dyn View,
+        read: &mut dyn FnMut(&dyn View) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
-        self.state.verify(replica, files, meta, progress)
-    }
-    fn install(&self, replica: ReplicaId, files: &[PathBuf]) -> Result<(), StateError> {
-        self.state.install(replica, files)
-    }
-    fn destroy(&self, replica: ReplicaId) -> Result<(), StateError> {
-        self.state.destroy(replica)
-    }
-    fn approximate_bytes(&self, replica: ReplicaId) -> u64 {
-        self.state.approximate_bytes(replica)
-    }
-    fn replicas(&self) -> Result<Vec<ReplicaId>, StateError> {
-        self.state.replicas()
+        read(&CountingView(view, &self.0))
     }
 }
 
 /// An unconditional put and its retry read nothing from the store; a condition reads once.
 #[test]
 fn unconditional_put_reads_nothing() {
-    let counting = Arc::new(Counting { state: MemoryState::new(), reads: AtomicUsize::new(0) });
-    let state: Arc<dyn State> = counting.clone();
+    let counted = Reads::default();
+    let state: Arc<dyn State> = Arc::new(ObservedState::new(Arc::new(MemoryState::new()), counted.clone()));
     let mut shard = open(&state, REPLICA);
     shard.apply(&[entry(0, 1, vec![bootstrap(1), Command::OpenSession { epoch: 1 }])]).unwrap();
     let mut reads = |index, condition| {
-        let before = counting.reads.load(Ordering::Relaxed);
+        let before = counted.0.load(Ordering::Relaxed);
         let write = put(1, index, 1, "k", "v", condition);
         shard.apply(&[entry(index, 1, vec![write.clone(), write])]).unwrap();
-        counting.reads.load(Ordering::Relaxed) - before
+        counted.0.load(Ordering::Relaxed) - before
     };
     assert_eq!(reads(1, None), 0);
     assert_eq!(reads(2, Some(Condition::Exists)), 1);

@@ -7,15 +7,13 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use quorate_machine::log::{Done, Log, LogError, LogState, MemoryLog};
-use quorate_machine::state::{Batch, MemoryState, Pinned, State, StateError, View};
+use quorate_machine::state::{Call, MemoryState, ObservedState, Observer, State, StateError};
 use quorate_testpoints::Bug;
-use quorate_types::peer::SnapshotMeta;
 use quorate_types::{Entry, GroupId, LogId, ReplicaId, Vote};
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -237,62 +235,15 @@ impl Log for LifeLog {
 }
 
 /// The state of a node in one of its lives.
-pub(crate) struct LifeState {
-    state: Arc<MemoryState>,
-    life: Arc<Life>,
+pub(crate) fn life_state(state: Arc<MemoryState>, life: Arc<Life>) -> Arc<dyn State> {
+    Arc::new(ObservedState::new(state, LifeGuard(life)))
 }
 
-impl LifeState {
-    pub(crate) fn new(state: Arc<MemoryState>, life: Arc<Life>) -> Arc<Self> {
-        Arc::new(LifeState { state, life })
-    }
+/// Ends every call of a state whose node is dead.
+struct LifeGuard(Arc<Life>);
 
-    fn check(&self) -> Result<&MemoryState, StateError> {
-        let alive = self.life.is_alive().then_some(&*self.state);
-        alive.ok_or_else(|| StateError::Io("the node is dead".into()))
-    }
-}
-
-impl State for LifeState {
-    fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), StateError>) -> Result<(), StateError> {
-        self.check()?.view(read)
-    }
-
-    fn write(&self, replica: ReplicaId, batch: Batch) -> Result<(), StateError> {
-        self.check()?.write(replica, batch)
-    }
-
-    fn flush(&self) -> Result<(), StateError> {
-        self.check()?.flush()
-    }
-
-    fn pin(&self, replica: ReplicaId) -> Result<Box<dyn Pinned>, StateError> {
-        self.check()?.pin(replica)
-    }
-
-    fn verify(
-        &self,
-        replica: ReplicaId,
-        files: &[PathBuf],
-        meta: &SnapshotMeta,
-        progress: &mut dyn FnMut(),
-    ) -> Result<(), StateError> {
-        self.check()?.verify(replica, files, meta, progress)
-    }
-
-    fn install(&self, replica: ReplicaId, files: &[PathBuf]) -> Result<(), StateError> {
-        self.check()?.install(replica, files)
-    }
-
-    fn destroy(&self, replica: ReplicaId) -> Result<(), StateError> {
-        self.check()?.destroy(replica)
-    }
-
-    fn approximate_bytes(&self, replica: ReplicaId) -> u64 {
-        self.check().map_or(0, |state| state.approximate_bytes(replica))
-    }
-
-    fn replicas(&self) -> Result<Vec<ReplicaId>, StateError> {
-        self.check()?.replicas()
+impl Observer for LifeGuard {
+    fn before(&self, _call: Call<'_>) -> Result<(), StateError> {
+        self.0.is_alive().then_some(()).ok_or_else(|| StateError::Io("the node is dead".into()))
     }
 }

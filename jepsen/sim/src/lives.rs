@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 
 use crate::counts::Count;
-use crate::disk::{Life, LifeLog, LifeState, Speed};
+use crate::disk::{Life, LifeLog, Speed, life_state};
 use crate::host::{Machine, NodeClock};
 use crate::member::Member;
 use crate::peers::SimPeers;
@@ -59,7 +59,7 @@ pub(crate) fn start(world: &Arc<World>, id: NodeId) {
 
 /// The product's control plane over the simulated disk, network and machine.
 fn plane(world: &Arc<World>, id: NodeId, node: &SimNode, life: Arc<Life>, log: Arc<LifeLog>) -> Plane {
-    let state = LifeState::new(node.state.clone(), life.clone());
+    let state = life_state(node.state.clone(), life.clone());
     let clock = Arc::new(NodeClock::new(node.clock_offset_ms.clone()));
     let host = Arc::new(Machine::new(Arc::downgrade(world), id, life.clone()));
     let on_fatal = {

@@ -16,9 +16,11 @@ use crate::keys::Space;
 
 pub mod memory;
 pub mod meta;
+mod observed;
 mod snapshot_file;
 
 pub use memory::MemoryState;
+pub use observed::{Call, ObservedState, Observer};
 
 /// Failure to read or write the state. The node stops: a state in doubt is not served.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -24,7 +24,7 @@ pub(crate) const TRY: Duration = Duration::from_secs(1);
 pub(crate) const POLL: Duration = Duration::from_millis(20);
 
 /// A clock that always shows the same time: no story depends on it.
-pub(crate) struct Fixed;
+struct Fixed;
 
 impl Clock for Fixed {
     fn now_ms(&self) -> u64 {
@@ -32,11 +32,46 @@ impl Clock for Fixed {
     }
 }
 
-/// One node: its durable parts, and its groups while it runs.
-pub(crate) struct Node {
+/// The durable parts of a node.
+pub(crate) struct Disk {
     log: Arc<MemoryLog>,
     pub(crate) state: Arc<MemoryState>,
     snapshots: TempDir,
+}
+
+/// The most that a group retains of its log.
+pub(crate) struct Retained {
+    pub(crate) bytes: u64,
+    pub(crate) entries: u64,
+}
+
+impl Disk {
+    pub(crate) fn new() -> Self {
+        Disk { log: Arc::new(MemoryLog::new(true)), state: Arc::default(), snapshots: TempDir::new().unwrap() }
+    }
+
+    /// Starts a node on this disk, connected and without replicas. `state` is the disk's own or
+    /// one around it.
+    pub(crate) fn start(&self, id: u64, network: &MemoryNetwork, state: Arc<dyn State>, retained: &Retained) -> Groups {
+        let options = Options {
+            node: NodeId(id),
+            timing: Timing::default(),
+            snapshot_dir: self.snapshots.path().to_owned(),
+            room: Arc::new(|| u64::MAX),
+            log_retained_bytes_per_group: retained.bytes,
+            log_retained_bytes_per_node: 512 << 20,
+            log_retained_entries: retained.entries,
+            on_fatal: Arc::new(|reason| panic!("fatal: {reason}")),
+        };
+        let groups = Groups::new(options, self.log.clone(), state, network.transport(NodeId(id)), Arc::new(Fixed));
+        network.connect(NodeId(id), groups.clone());
+        groups
+    }
+}
+
+/// One node: its disk, and its groups while it runs.
+pub(crate) struct Node {
+    pub(crate) disk: Disk,
     running: Option<Running>,
 }
 
@@ -64,12 +99,7 @@ pub(crate) fn placement(node: u64) -> Placement {
 impl Group {
     /// An initialized group with an open session.
     pub(crate) async fn begin() -> Self {
-        let node = || Node {
-            log: Arc::new(MemoryLog::new(true)),
-            state: Arc::new(MemoryState::new()),
-            snapshots: TempDir::new().unwrap(),
-            running: None,
-        };
+        let node = || Node { disk: Disk::new(), running: None };
         let mut group = Group {
             network: MemoryNetwork::default(),
             nodes: (1..=4).map(|id| (id, node())).collect(),
@@ -90,25 +120,13 @@ impl Group {
     }
 
     pub(crate) async fn start(&mut self, id: u64) {
-        self.start_on(id, self.nodes[&id].state.clone()).await;
+        self.start_on(id, self.nodes[&id].disk.state.clone()).await;
     }
 
     /// Starts a node on a state that wraps its own.
     pub(crate) async fn start_on(&mut self, id: u64, state: Arc<dyn State>) {
-        let node = &self.nodes[&id];
-        let options = Options {
-            node: NodeId(id),
-            timing: Timing::default(),
-            snapshot_dir: node.snapshots.path().to_owned(),
-            room: Arc::new(|| u64::MAX),
-            log_retained_bytes_per_group: 64 << 20,
-            log_retained_bytes_per_node: 512 << 20,
-            log_retained_entries: LOG_RETAINED_ENTRIES,
-            on_fatal: Arc::new(|reason| panic!("fatal: {reason}")),
-        };
-        let transport = self.network.transport(NodeId(id));
-        let groups = Groups::new(options, node.log.clone(), state, transport, Arc::new(Fixed));
-        self.network.connect(NodeId(id), groups.clone());
+        let retained = Retained { bytes: 64 << 20, entries: LOG_RETAINED_ENTRIES };
+        let groups = self.nodes[&id].disk.start(id, &self.network, state, &retained);
         let shard = match groups.open_shard(SHARD, replica(id)).await {
             Err(OpenError::Doubtful(_)) => None,
             opened => Some(opened.unwrap()),
@@ -123,8 +141,8 @@ impl Group {
         let running = node.running.take().unwrap();
         running.groups.shutdown().await;
         drop(running);
-        node.log.crash();
-        node.state.crash();
+        node.disk.log.crash();
+        node.disk.state.crash();
     }
 
     pub(crate) async fn end(mut self) {
@@ -163,7 +181,7 @@ impl Group {
     /// A crashed node's disk loses the last durable entries of its replica. Returns how many.
     pub(crate) fn lose(&self, id: u64, count: usize) -> usize {
         assert!(self.nodes[&id].running.is_none(), "a disk loses entries in a crash");
-        self.nodes[&id].log.lose_last(replica(id), count)
+        self.nodes[&id].disk.log.lose_last(replica(id), count)
     }
 
     pub(crate) fn leader(&self, not: Option<u64>) -> Option<u64> {
@@ -178,7 +196,7 @@ impl Group {
 
     pub(crate) fn hash(&self, id: u64) -> String {
         let mut hash = String::new();
-        let read = self.nodes[&id].state.view(&mut |view| {
+        let read = self.nodes[&id].disk.state.view(&mut |view| {
             hash = format!("{:?}", state_hash(view, replica(id))?);
             Ok(())
         });
@@ -189,7 +207,7 @@ impl Group {
     /// The index of the last entry that is applied in a node's state.
     pub(crate) fn stored_index(&self, id: u64) -> Option<u64> {
         let mut applied = None;
-        let read = self.nodes[&id].state.view(&mut |view| {
+        let read = self.nodes[&id].disk.state.view(&mut |view| {
             applied = meta::head(view, replica(id))?.applied;
             Ok(())
         });

@@ -3,35 +3,27 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quorate_machine::log::MemoryLog;
-use quorate_machine::state::{Batch, Export, MemoryState, Pinned, State, StateError, View};
-use quorate_raft::{Groups, MemoryNetwork, Options, Shard, SnapshotFaults, Timing};
+use quorate_machine::state::{Export, ObservedState, Observer, Pinned, StateError};
+use quorate_raft::{Groups, MemoryNetwork, Shard, SnapshotFaults};
 use quorate_types::peer::{SnapshotMeta, SnapshotRefusal};
 use quorate_types::topology::Placement;
 use quorate_types::{
     Command, Key, Mutation, NodeId, Outcome, ReplicaId, SessionId, SessionStamp, ShardId, Token, TokenArc, Value, Write,
 };
-use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::group::{Fixed, PATIENCE, POLL, TRY};
+use crate::group::{Disk, PATIENCE, POLL, Retained, TRY};
 
 const GROUPS: u32 = 16;
 /// The node that is away.
 const AWAY: u64 = 3;
 /// Snapshots that a node sends at a time.
 const SLOTS: usize = 2;
-
-/// A state that counts its pins.
-struct CountingState {
-    state: Arc<MemoryState>,
-    pins: Arc<Pins>,
-}
 
 /// Pins that exist now, the most that existed at a time, and exports that were begun.
 #[derive(Default)]
@@ -67,58 +59,20 @@ impl Pinned for CountedPin {
     }
 }
 
-impl State for CountingState {
-    fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), StateError>) -> Result<(), StateError> {
-        self.state.view(read)
-    }
+/// Counts the pins of a state.
+struct PinCounter(Arc<Pins>);
 
-    fn write(&self, replica: ReplicaId, batch: Batch) -> Result<(), StateError> {
-        self.state.write(replica, batch)
-    }
-
-    fn flush(&self) -> Result<(), StateError> {
-        self.state.flush()
-    }
-
-    fn pin(&self, replica: ReplicaId) -> Result<Box<dyn Pinned>, StateError> {
-        let pinned = self.state.pin(replica)?;
-        let now = self.pins.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.pins.most.fetch_max(now, Ordering::SeqCst);
-        Ok(Box::new(CountedPin { pinned, pins: self.pins.clone() }))
-    }
-
-    fn verify(
-        &self,
-        replica: ReplicaId,
-        files: &[PathBuf],
-        meta: &SnapshotMeta,
-        progress: &mut dyn FnMut(),
-    ) -> Result<(), StateError> {
-        self.state.verify(replica, files, meta, progress)
-    }
-
-    fn install(&self, replica: ReplicaId, files: &[PathBuf]) -> Result<(), StateError> {
-        self.state.install(replica, files)
-    }
-
-    fn destroy(&self, replica: ReplicaId) -> Result<(), StateError> {
-        self.state.destroy(replica)
-    }
-
-    fn approximate_bytes(&self, replica: ReplicaId) -> u64 {
-        self.state.approximate_bytes(replica)
-    }
-
-    fn replicas(&self) -> Result<Vec<ReplicaId>, StateError> {
-        self.state.replicas()
+impl Observer for PinCounter {
+    fn pinned(&self, pinned: Box<dyn Pinned>) -> Box<dyn Pinned> {
+        let now = self.0.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.0.most.fetch_max(now, Ordering::SeqCst);
+        Box::new(CountedPin { pinned, pins: self.0.clone() })
     }
 }
 
 struct Node {
-    log: Arc<MemoryLog>,
-    state: Arc<MemoryState>,
+    disk: Disk,
     pins: Arc<Pins>,
-    snapshots: TempDir,
     running: Option<(Groups, BTreeMap<u32, Shard>)>,
 }
 
@@ -134,13 +88,7 @@ fn replica(shard: u32, node: u64) -> ReplicaId {
 
 impl Many {
     async fn begin() -> Self {
-        let node = || Node {
-            log: Arc::new(MemoryLog::new(true)),
-            state: Arc::default(),
-            pins: Arc::default(),
-            snapshots: TempDir::new().unwrap(),
-            running: None,
-        };
+        let node = || Node { disk: Disk::new(), pins: Arc::default(), running: None };
         let nodes = (1..=3).map(|id| (id, node())).collect();
         let mut many = Many { network: MemoryNetwork::default(), nodes };
         for id in 1..=3 {
@@ -160,20 +108,8 @@ impl Many {
 
     async fn start(&mut self, id: u64) {
         let node = &self.nodes[&id];
-        let options = Options {
-            node: NodeId(id),
-            timing: Timing::default(),
-            snapshot_dir: node.snapshots.path().to_owned(),
-            room: Arc::new(|| u64::MAX),
-            log_retained_bytes_per_group: 64 << 10,
-            log_retained_bytes_per_node: 512 << 20,
-            log_retained_entries: 2,
-            on_fatal: Arc::new(|reason| panic!("fatal: {reason}")),
-        };
-        let state = Arc::new(CountingState { state: node.state.clone(), pins: node.pins.clone() });
-        let transport = self.network.transport(NodeId(id));
-        let groups = Groups::new(options, node.log.clone(), state, transport, Arc::new(Fixed));
-        self.network.connect(NodeId(id), groups.clone());
+        let state = Arc::new(ObservedState::new(node.disk.state.clone(), PinCounter(node.pins.clone())));
+        let groups = node.disk.start(id, &self.network, state, &Retained { bytes: 64 << 10, entries: 2 });
         let mut shards = BTreeMap::new();
         for shard in 1..=GROUPS {
             shards.insert(shard, groups.open_shard(ShardId(shard), replica(shard, id)).await.unwrap());

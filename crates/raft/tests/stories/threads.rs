@@ -6,18 +6,16 @@
 //! * Writes during leader transfers: the property is a rate under load. It depends on how real
 //!   threads interleave, of which a script shows a single case.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use quorate_machine::state::{Batch, MemoryState, Pinned, State, StateError, View};
+use quorate_machine::state::{Call, ObservedState, Observer, StateError};
 use quorate_raft::SnapshotFaults;
-use quorate_types::peer::SnapshotMeta;
 use quorate_types::report::OrderKind;
-use quorate_types::{Command, Rejection, ReplicaId};
+use quorate_types::{Command, Rejection};
 
 use crate::group::{Group, SHARD, replica};
 
@@ -84,58 +82,22 @@ impl Drop for Closed {
     }
 }
 
-/// A state whose installations pass a gate.
-struct GatedState {
-    state: Arc<MemoryState>,
-    gate: Arc<Gate>,
-}
+/// Holds the verification or the installation of a snapshot at the gate.
+struct AtGate(Arc<Gate>);
 
-impl State for GatedState {
-    fn view(&self, read: &mut dyn FnMut(&dyn View) -> Result<(), StateError>) -> Result<(), StateError> {
-        self.state.view(read)
-    }
-
-    fn write(&self, replica: ReplicaId, batch: Batch) -> Result<(), StateError> {
-        self.state.write(replica, batch)
-    }
-
-    fn flush(&self) -> Result<(), StateError> {
-        self.state.flush()
-    }
-
-    fn pin(&self, replica: ReplicaId) -> Result<Box<dyn Pinned>, StateError> {
-        self.state.pin(replica)
-    }
-
-    fn verify(
-        &self,
-        replica: ReplicaId,
-        files: &[PathBuf],
-        meta: &SnapshotMeta,
-        progress: &mut dyn FnMut(),
-    ) -> Result<(), StateError> {
-        self.gate.pass(Gated::Verification);
-        self.state.verify(replica, files, meta, progress)
-    }
-
-    fn install(&self, replica: ReplicaId, files: &[PathBuf]) -> Result<(), StateError> {
-        self.gate.pass(Gated::Ingestion);
-        if !files.iter().all(|file| file.exists()) {
-            self.gate.files_missing.store(true, Ordering::SeqCst);
+impl Observer for AtGate {
+    fn before(&self, call: Call<'_>) -> Result<(), StateError> {
+        match call {
+            Call::Verify => self.0.pass(Gated::Verification),
+            Call::Install(files) => {
+                self.0.pass(Gated::Ingestion);
+                if !files.iter().all(|file| file.exists()) {
+                    self.0.files_missing.store(true, Ordering::SeqCst);
+                }
+            }
+            _ => {}
         }
-        self.state.install(replica, files)
-    }
-
-    fn destroy(&self, replica: ReplicaId) -> Result<(), StateError> {
-        self.state.destroy(replica)
-    }
-
-    fn approximate_bytes(&self, replica: ReplicaId) -> u64 {
-        self.state.approximate_bytes(replica)
-    }
-
-    fn replicas(&self) -> Result<Vec<ReplicaId>, StateError> {
-        self.state.replicas()
+        Ok(())
     }
 }
 
@@ -147,7 +109,7 @@ async fn snapshot_files_outlive_the_installation_of_a_destroyed_replica() {
     let away = leave_one_behind(&mut group).await;
     let closed = Closed::new(Gated::Ingestion);
     let gate = closed.gate.clone();
-    let state = GatedState { state: group.nodes[&away].state.clone(), gate: gate.clone() };
+    let state = ObservedState::new(group.nodes[&away].disk.state.clone(), AtGate(gate.clone()));
     group.start_on(away, Arc::new(state)).await;
     group.until("an installation", |_| gate.reached.load(Ordering::SeqCst).then_some(())).await;
     let groups = group.groups(away).clone();
@@ -169,7 +131,7 @@ async fn voter_votes_while_it_verifies_a_snapshot() {
     let mut group = Group::begin().await;
     let away = leave_one_behind(&mut group).await;
     let closed = Closed::new(Gated::Verification);
-    let state = GatedState { state: group.nodes[&away].state.clone(), gate: closed.gate.clone() };
+    let state = ObservedState::new(group.nodes[&away].disk.state.clone(), AtGate(closed.gate.clone()));
     group.start_on(away, Arc::new(state)).await;
     group.until("a verification", |_| closed.gate.reached.load(Ordering::SeqCst).then_some(())).await;
     let old = group.until("a leader", |group| group.leader(None)).await;
