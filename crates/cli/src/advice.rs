@@ -1,13 +1,21 @@
-//! Advice to the operator: how to get an unreachable node back, and warnings before a change.
+//! Advice to the operator: how to get a node back that does not respond, and warnings before a
+//! change.
 
 use quorate_proto::admin::Node;
 
+use crate::presence::{Presence, listed};
 use crate::survey::{ACTIVE, DRAINING, Survey};
 
 impl Survey {
-    /// The next step for a node that is unreachable.
+    /// The next step for a node that does not respond.
     pub(crate) fn way_back(&self, node: &Node) -> String {
         let Node { id, client_address, .. } = node;
+        if let Presence::Unreachable(receivers) = self.presence(*id) {
+            let (receive, them) = (listed(&receivers), if receivers.len() == 1 { "receives" } else { "receive" });
+            return format!(
+                "node {id} is up: {receive} {them} its pings; repair the network between this machine and {client_address}"
+            );
+        }
         if self.is_drained(*id) {
             return format!("node {id} is drained and stopped: quorate node remove {id}");
         }
@@ -17,6 +25,9 @@ impl Survey {
         }
         if node.state == DRAINING {
             return format!("node {id} is draining, which continues while it is down: quorate op list");
+        }
+        if !self.counts_as_dead(*id) {
+            return format!("restart node {id}, it catches up automatically");
         }
         let dead = format!("quorate node remove {id} --dead --confirm {client_address}");
         let dead = match self.can_do_without(*id) {
@@ -36,10 +47,10 @@ impl Survey {
         self.topology.nodes.iter().filter(takes).count() >= self.topology.replicas as usize
     }
 
-    /// Warns of targets that are unreachable.
-    pub(crate) fn warn_of_unreachable(&self, targets: impl IntoIterator<Item = u64>) {
-        for node in self.unreachable(targets) {
-            tell!("warning: {}", unreachable_target(node));
+    /// Warns of targets that are down.
+    pub(crate) fn warn_of_down(&self, targets: impl IntoIterator<Item = u64>) {
+        for node in self.down(targets) {
+            tell!("warning: {}", down_target(node));
         }
     }
 
@@ -59,22 +70,20 @@ impl Survey {
     }
 }
 
-/// The consequence for moves whose target is unreachable.
-pub(crate) fn unreachable_target(node: u64) -> String {
-    format!("node {node} is unreachable; moves to it wait until it responds")
+/// The consequence for moves whose target is down.
+pub(crate) fn down_target(node: u64) -> String {
+    format!("node {node} is down; moves to it wait until it responds")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-    use crate::survey::tests::survey;
+    use crate::survey::tests::{survey, unreachable};
 
     /// A node that was drained and stopped is not to be restarted, and neither is one that lost its
     /// data.
     #[test]
-    fn the_next_step_for_an_unreachable_node_fits_its_state() {
+    fn the_next_step_for_a_node_that_is_down_fits_its_state() {
         let mut survey = survey(&[3]);
         let way = |survey: &Survey| survey.way_back(&survey.nodes[2].0.clone());
         assert!(way(&survey).starts_with("restart node 3, it catches up automatically"), "{}", way(&survey));
@@ -94,7 +103,20 @@ mod tests {
         for shard in &mut survey.topology.shards {
             shard.replicas.retain(|at| at.node != 3);
         }
+        survey.topology.topology_replicas.retain(|at| at.node != 3);
         assert_eq!(way(&survey), "node 3 is drained and stopped: quorate node remove 3");
-        assert_eq!(survey.unreachable([1, 3, 9]), BTreeSet::from([3]));
+    }
+
+    /// Only this machine does not reach the node: nothing is proposed that the cluster refuses.
+    #[test]
+    fn advice_for_a_living_node_is_about_the_network() {
+        let mut survey = unreachable(&[3]);
+        let way = |survey: &Survey| survey.way_back(&survey.nodes[2].0.clone());
+        let network = "node 3 is up: nodes 1, 2 receive its pings; repair the network between this machine and";
+        assert_eq!(way(&survey), format!("{network} 127.0.0.1:7120"));
+        for (_, status) in &mut survey.nodes {
+            status.iter_mut().flat_map(|status| &mut status.pings).for_each(|ping| ping.ago_ms = 9_000);
+        }
+        assert_eq!(way(&survey), "restart node 3, it catches up automatically", "its last pings still count");
     }
 }

@@ -90,8 +90,13 @@ fn nodes_are_reachable(survey: &Survey) -> Check {
     let (drained, down): (Vec<&Node>, Vec<&Node>) = down.partition(|node| survey.is_drained(node.id));
     let verdict = if down.is_empty() { "warning" } else { "failed" };
     let all: Vec<&Node> = down.into_iter().chain(drained).collect();
-    let found: Vec<String> =
-        all.iter().map(|node| format!("node {} ({}) is unreachable", node.id, node.client_address)).collect();
+    let found: Vec<String> = all
+        .iter()
+        .map(|node| {
+            let state = if survey.is_unreachable(node.id) { "unreachable from here" } else { "down" };
+            format!("node {} ({}) is {state}", node.id, node.client_address)
+        })
+        .collect();
     let fixes: Vec<String> = all.iter().map(|node| survey.way_back(node)).collect();
     check("nodes", &found, verdict, "every node is reachable", &fixes.join("; "))
 }
@@ -159,7 +164,7 @@ fn survives_a_node(survey: &Survey) -> Check {
         if spare < 1 { vec!["one more node failure stops a shard or the topology group".to_owned()] } else { vec![] };
     let fix = match survey.topology.replicas {
         1 => "the cluster was created with one replica per shard; only a new cluster can have more",
-        _ => "restart the nodes that are down, or add one: quorate node start --join …",
+        _ => "mend the other failed checks, or add a node: quorate node start --join …",
     };
     check("failures", &bad, "warning", "any one node may fail", fix)
 }
@@ -258,39 +263,176 @@ fn operations(survey: &Survey, waits: &[String]) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::survey::tests::{doubtful_on, survey};
+    use quorate_proto::admin::{NodeStatus, StalledReplica};
+    use quorate_proto::kv::Role;
 
-    #[test]
-    fn a_healthy_cluster_passes_every_check() {
-        let checks = checks(&survey(&[]), &[]);
-        let bad: Vec<&Check> = checks.iter().filter(|check| check.verdict == "failed").collect();
-        assert!(bad.is_empty(), "{bad:?}");
+    use super::*;
+    use crate::survey::DRAINING;
+    use crate::survey::tests::{doubtful_on, survey, unreachable};
+
+    const NO_WAITS: &[String] = &[];
+
+    /// The checks that do not pass, with their verdicts. Each has a fix.
+    fn found(survey: &Survey, waits: &[String]) -> Vec<(&'static str, &'static str)> {
+        let bad = checks(survey, waits).into_iter().filter(|check| check.verdict != "ok");
+        let named = |check: Check| {
+            assert!(!check.fix.is_empty(), "{check:?}");
+            (check.name, check.verdict)
+        };
+        bad.map(named).collect()
+    }
+
+    fn text(survey: &Survey, waits: &[String]) -> String {
+        checks(survey, waits).iter().map(line).collect()
     }
 
     #[test]
-    fn replicas_that_take_no_part_fail_their_checks() {
+    fn healthy_cluster_passes_every_check() {
+        assert_eq!(found(&survey(&[]), NO_WAITS), []);
+        assert!(text(&survey(&[]), NO_WAITS).lines().all(|line| line.starts_with("✓ ")));
+    }
+
+    #[test]
+    fn node_that_is_down_is_found() {
+        let survey = survey(&[3]);
+        assert_eq!(found(&survey, NO_WAITS), [("nodes", "failed"), ("replicas", "failed"), ("failures", "warning")]);
+        let text = text(&survey, NO_WAITS);
+        assert!(text.contains("✗ nodes: node 3 (127.0.0.1:7120) is down"), "{text}");
+        assert!(text.contains("fix: restart node 3, it catches up automatically"), "{text}");
+    }
+
+    #[test]
+    fn node_that_is_unreachable_from_here_is_found() {
+        let survey = unreachable(&[3]);
+        assert_eq!(found(&survey, NO_WAITS), [("nodes", "failed")]);
+        let text = text(&survey, NO_WAITS);
+        assert!(text.contains("✗ nodes: node 3 (127.0.0.1:7120) is unreachable from here"), "{text}");
+        assert!(text.contains("fix: node 3 is up: nodes 1, 2 receive its pings"), "{text}");
+    }
+
+    #[test]
+    fn drained_and_stopped_node_is_a_warning() {
+        let mut survey = survey(&[3]);
+        for state in [&mut survey.topology.nodes[2].state, &mut survey.nodes[2].0.state] {
+            *state = DRAINING.into();
+        }
+        survey.topology.topology_replicas.retain(|at| at.node != 3);
+        survey.topology.shards.iter_mut().for_each(|shard| shard.replicas.retain(|at| at.node != 3));
+        assert_eq!(checks(&survey, NO_WAITS)[0].verdict, "warning");
+        assert_eq!(checks(&survey, NO_WAITS)[0].fix, "node 3 is drained and stopped: quorate node remove 3");
+    }
+
+    #[test]
+    fn node_that_is_cut_off_is_found() {
+        let mut survey = survey(&[]);
+        survey.nodes[2].1.as_mut().unwrap().replicas.iter_mut().for_each(|report| report.leader = 0);
+        let missing = [("network", "failed"), ("replicas", "failed"), ("failures", "warning")];
+        assert_eq!(found(&survey, NO_WAITS), missing);
+        assert!(text(&survey, NO_WAITS).contains("is cut off from the leaders of some shards"));
+    }
+
+    #[test]
+    fn shard_without_a_leader_is_found() {
+        let mut survey = survey(&[]);
+        for (_, status) in &mut survey.nodes {
+            let report = &mut status.as_mut().unwrap().replicas[1];
+            (report.leader, report.role) = (0, Role::Candidate.into());
+        }
+        assert_eq!(found(&survey, NO_WAITS), [("leaders", "failed")]);
+        assert!(text(&survey, NO_WAITS).contains("✗ leaders: shard 1 has no leader"));
+    }
+
+    #[test]
+    fn missing_replica_is_found() {
+        let mut survey = survey(&[]);
+        survey.nodes[2].1.as_mut().unwrap().replicas.retain(|report| report.group != 1);
+        assert_eq!(found(&survey, NO_WAITS), [("replicas", "failed"), ("failures", "warning")]);
+        assert!(text(&survey, NO_WAITS).contains("✗ replicas: shards 1 are missing a replica"));
+    }
+
+    #[test]
+    fn replicas_that_take_no_part_are_found() {
         let mut survey = doubtful_on(3, 1);
-        let stalled = quorate_proto::admin::StalledReplica { replica: 23, node: 3, entries: 9, stalled_ms: 60_000 };
+        let stalled = StalledReplica { replica: 23, node: 3, entries: 9, stalled_ms: 60_000 };
         survey.nodes[1].1.as_mut().unwrap().replicas[2].stalled = vec![stalled];
-        let checks = checks(&survey, &[]);
-        let failed: Vec<&str> =
-            checks.iter().filter(|check| check.verdict == "failed").map(|check| check.name).collect();
-        assert_eq!(failed, ["replicas", "logs", "progress"]);
-        let text: String = checks.iter().map(line).collect();
+        let idle = [("replicas", "failed"), ("logs", "failed"), ("progress", "failed"), ("failures", "warning")];
+        assert_eq!(found(&survey, NO_WAITS), idle);
+        let text = text(&survey, NO_WAITS);
         assert!(text.contains("✗ logs: shard 1: the replica on node 3 lost log entries"), "{text}");
         assert!(text.contains("✗ progress: shard 2: the replica on node 3 is 9 entries behind"), "{text}");
     }
 
     #[test]
-    fn every_problem_has_a_fix() {
-        let checks = checks(&survey(&[3]), &["shard 1: node 3 is unreachable".to_owned()]);
-        let failed: Vec<&str> =
-            checks.iter().filter(|check| check.verdict == "failed").map(|check| check.name).collect();
-        assert_eq!(failed, ["nodes", "replicas"]);
-        assert!(checks.iter().filter(|check| check.verdict != "ok").all(|check| !check.fix.is_empty()));
-        let text: String = checks.iter().map(line).collect();
-        assert!(text.contains("✗ nodes: node 3 (127.0.0.1:7120) is unreachable"), "{text}");
-        assert!(text.contains("! operations: shard 1: node 3 is unreachable"), "{text}");
+    fn cluster_with_one_replica_a_shard_survives_no_failure() {
+        let mut survey = survey(&[]);
+        survey.topology.replicas = 1;
+        survey.topology.shards.iter_mut().for_each(|shard| shard.replicas.truncate(1));
+        for (node, status) in &mut survey.nodes {
+            let reports = &mut status.as_mut().unwrap().replicas;
+            reports.retain(|report| report.group == 0 || node.id == 1);
+            for report in reports.iter_mut().filter(|report| report.group != 0) {
+                (report.voters, report.role) = (vec![1], Role::Leader.into());
+            }
+        }
+        assert_eq!(found(&survey, NO_WAITS), [("failures", "warning")]);
+        assert!(text(&survey, NO_WAITS).contains("only a new cluster can have more"));
+    }
+
+    #[test]
+    fn even_number_of_voters_is_found() {
+        let mut survey = survey(&[]);
+        survey.topology.topology_replicas.pop();
+        assert_eq!(found(&survey, NO_WAITS), [("topology", "warning")]);
+    }
+
+    #[test]
+    fn replicas_in_one_zone_are_found() {
+        let mut survey = survey(&[]);
+        let zones = |survey: &mut Survey, zones: [&str; 3]| {
+            for ((node, _), zone) in survey.nodes.iter_mut().zip(zones) {
+                node.zone = zone.into();
+                survey.topology.nodes[node.id as usize - 1].zone = zone.into();
+            }
+        };
+        zones(&mut survey, ["a", "a", "b"]);
+        assert_eq!(found(&survey, NO_WAITS), [("zones", "warning")]);
+        assert!(text(&survey, NO_WAITS).contains("quorate node start --zone NAME"));
+        let fourth = Node { id: 4, zone: "c".into(), ..survey.topology.nodes[0].clone() };
+        let status = survey.nodes[0].1.clone().map(|status| NodeStatus { id: 4, replicas: vec![], ..status });
+        survey.topology.nodes.push(fourth.clone());
+        survey.nodes.push((fourth, status));
+        assert_eq!(found(&survey, NO_WAITS), [("zones", "warning")]);
+        assert!(text(&survey, NO_WAITS).contains("! zones: shard 1 has replicas in the same zone"));
+    }
+
+    #[test]
+    fn mixed_versions_and_full_disks_are_found() {
+        let mut survey = survey(&[]);
+        let status = survey.nodes[1].1.as_mut().unwrap();
+        (status.version, status.disk_free_bytes) = ("0.2.0".into(), 1 << 30);
+        assert_eq!(found(&survey, NO_WAITS), [("versions", "warning"), ("disks", "warning")]);
+        let text = text(&survey, NO_WAITS);
+        assert!(text.contains("! versions: the nodes run versions 0.1.0, 0.2.0"), "{text}");
+        assert!(text.contains("! disks: node 2 has 1024 MiB of free disk space"), "{text}");
+    }
+
+    #[test]
+    fn slow_replica_is_found() {
+        let mut survey = survey(&[]);
+        let report = &mut survey.nodes[0].1.as_mut().unwrap().replicas[1];
+        (report.last_log_index, report.applied_index) = (20_000, 20_000);
+        assert_eq!(found(&survey, NO_WAITS), [("lag", "warning")]);
+        assert!(text(&survey, NO_WAITS).contains("! lag: node 2 is up to 19902 entries behind; node 3 is"));
+    }
+
+    #[test]
+    fn stalled_operations_are_found() {
+        let mut survey = survey(&[]);
+        let waits = ["shard 1: target node 3 is unreachable".to_owned()];
+        assert_eq!(found(&survey, &waits), [("operations", "warning")]);
+        assert!(text(&survey, &waits).contains("! operations: shard 1: target node 3 is unreachable"));
+        survey.topology.paused = true;
+        assert_eq!(found(&survey, NO_WAITS), [("operations", "warning")]);
+        assert!(text(&survey, NO_WAITS).contains("moves are paused\n    fix: resume moves: quorate rebalance resume"));
     }
 }

@@ -51,6 +51,7 @@ mod kv;
 mod admin_failure;
 mod advice;
 mod leader;
+mod presence;
 mod quorum;
 mod survey;
 mod zones;

@@ -37,7 +37,7 @@ impl MoveArgs {
         tell!(
             "plan: add a replica of shard {id} on node {to}, then remove the one on node {from} once the new one votes"
         );
-        survey.warn_of_unreachable([to]);
+        survey.warn_of_down([to]);
         confirm(&format!("Move shard {id} from node {from} to node {to}?"), &change)?;
         let planned = PlannedMove { shard: ShardId(id), from: NodeId(from), to: NodeId(to) };
         carry_out(&change, Wanted::now(Intent::Move { planned }), &format!("shard {id} is on node {to}")).await

@@ -17,8 +17,11 @@ pub(crate) struct NodeRow {
     pub(crate) client_address: String,
     zone: String,
     state: String,
+    /// It responds to this machine.
     pub(crate) up: bool,
-    /// The next step, if it is unreachable.
+    /// It does not respond to this machine, but other nodes receive its pings.
+    pub(crate) unreachable: bool,
+    /// The next step, if it does not respond.
     pub(crate) fix: Option<String>,
     /// It responds, but is cut off from the leader of some shard.
     pub(crate) cut_off: bool,
@@ -54,6 +57,7 @@ impl NodeRow {
             state: if survey.is_drained(id) { DRAINED.to_owned() } else { node.state.clone() },
             fix: status.is_none().then(|| survey.way_back(node)),
             up: status.is_some(),
+            unreachable: survey.is_unreachable(id),
             cut_off: survey.is_cut_off(id),
             version: status.map(|status| status.version.clone()),
             leaders: status.map(|_| survey.shards_led_by(id)),
@@ -99,6 +103,7 @@ impl NodeRow {
             self.id.to_string(),
             self.client_address.clone(),
             match (self.up, self.cut_off) {
+                (false, _) if self.unreachable => "unreachable".to_owned(),
                 (false, _) if self.is_drained() => "stopped".to_owned(),
                 (false, _) => "down".to_owned(),
                 (true, true) => "cut off".to_owned(),

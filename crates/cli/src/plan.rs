@@ -5,7 +5,7 @@ use std::path::Path;
 use quorate_types::operation::PlannedMove;
 use serde::{Deserialize, Serialize};
 
-use crate::advice::unreachable_target;
+use crate::advice::down_target;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, count};
 use crate::survey::Survey;
@@ -81,9 +81,8 @@ impl Plan {
         let sized = |planned: PlannedMove| SizedMove { planned, size_bytes: survey.size_bytes(planned.shard.0) };
         let moves: Vec<SizedMove> = moves.into_iter().map(sized).collect();
         let size_bytes = moves.iter().map(|sized| sized.size_bytes).sum();
-        let unreachable = survey.unreachable(moves.iter().map(|sized| sized.planned.to.0));
-        let warnings =
-            survey.scarce_zones(None).into_iter().chain(unreachable.into_iter().map(unreachable_target)).collect();
+        let down = survey.down(moves.iter().map(|sized| sized.planned.to.0));
+        let warnings = survey.scarce_zones(None).into_iter().chain(down.into_iter().map(down_target)).collect();
         Plan { cluster_id: survey.topology.cluster_id.clone(), revision, moves, size_bytes, warnings }
     }
 

@@ -30,11 +30,14 @@ impl Survey {
         if 2 * working > voters { self.claims_to_lead(group) } else { None }
     }
 
-    /// The node that reports itself as the group's leader, with the highest term if there are
-    /// several.
+    /// The node that reports itself as the group's leader, or is followed as such and unreachable
+    /// from here, with the highest term if there are several.
     pub(crate) fn claims_to_lead(&self, group: u32) -> Option<u64> {
-        let leaders = self.reports(group).filter(|(_, report)| report.role() == Role::Leader);
-        leaders.max_by_key(|(_, report)| report.term).map(|(node, _)| node)
+        let claims = self.reports(group).filter_map(|(node, report)| match report.role() {
+            Role::Leader => Some((report.term, node)),
+            _ => self.is_unreachable(report.leader).then_some((report.term, report.leader)),
+        });
+        claims.max_by_key(|(term, _)| *term).map(|(_, node)| node)
     }
 
     /// The health of a group.
@@ -65,7 +68,8 @@ impl Survey {
     }
 
     /// The number of working voters of a group, and of all its voters. The voters are those of the
-    /// latest report, or without a report those of the topology.
+    /// latest report, or without a report those of the topology. A voter on a node that only this
+    /// machine does not reach works.
     fn working(&self, group: u32) -> (usize, usize) {
         let latest = self.reports(group).max_by_key(|(_, report)| (report.term, report.applied_index));
         let placed = || {
@@ -78,6 +82,9 @@ impl Survey {
         };
         let stalled = self.leader_report(group).map(|report| &report.stalled[..]).unwrap_or_default();
         let works = |voter: &&u64| {
+            if self.is_unreachable(**voter) {
+                return !stalled.iter().any(|stalled| stalled.node == **voter);
+            }
             let mut here = self.reports(group).filter(|(node, _)| node == *voter);
             let is_replaced = here.clone().any(|(_, report)| report.doubtful);
             here.any(|(node, report)| {
@@ -109,7 +116,20 @@ impl Survey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::survey::tests::survey;
+    use crate::survey::tests::{survey, unreachable};
+
+    /// Of a cluster that works, this machine reaches one node: it is not without a quorum. (A status
+    /// on the wrong side of a firewall once read UNAVAILABLE.)
+    #[test]
+    fn voters_that_are_unreachable_from_here_work() {
+        let mut survey = unreachable(&[1, 3]);
+        assert_eq!(survey.margin(1), Margin { spare: 1, complete: true, led: true });
+        assert_eq!([1, 2].map(|shard| survey.leader(shard)), [Some(1), Some(2)]);
+        assert!(!survey.is_cut_off(2), "it follows node 1");
+        let stalled = quorate_proto::admin::StalledReplica { replica: 23, node: 3, entries: 9, stalled_ms: 60_000 };
+        survey.nodes[1].1.as_mut().unwrap().replicas[2].stalled = vec![stalled];
+        assert_eq!(survey.margin(2), Margin { spare: 0, complete: false, led: true });
+    }
 
     #[test]
     fn a_healthy_cluster_survives_one_failure() {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
 use crate::output::{self, id, id_or_null};
+use crate::presence::Presence;
 use crate::survey::Survey;
 
 /// A shard and its replicas.
@@ -34,8 +35,8 @@ pub(crate) struct ReplicaRow {
     #[serde(serialize_with = "id")]
     pub(crate) node: u64,
     /// `leader`, `follower`, `candidate`, `learner` or `stopped`; `doubtful`: it lost log entries
-    /// and waits for its replacement; `down`: its node did not respond; `missing`: its node
-    /// responded and does not have it.
+    /// and waits for its replacement; `down`: its node is; `unreachable`: its node is up and does
+    /// not respond to this machine; `missing`: its node responded and does not have it.
     pub(crate) role: &'static str,
     pub(crate) term: Option<u64>,
     pub(crate) applied_index: Option<u64>,
@@ -96,14 +97,16 @@ impl Shard {
 
 impl ReplicaRow {
     fn of(survey: &Survey, group: u32, placement: &kv::Placement) -> Self {
-        let answered = survey.nodes.iter().any(|(node, status)| node.id == placement.node && status.is_some());
         let report =
             survey.reports(group).find(|(_, report)| report.replica == placement.replica).map(|(_, report)| report);
         let role = match report {
             Some(report) if report.doubtful => "doubtful",
             Some(report) => role_name(report.role()),
-            None if answered => "missing",
-            None => "down",
+            None => match survey.presence(placement.node) {
+                Presence::Up => "missing",
+                Presence::Unreachable(_) => "unreachable",
+                Presence::Down => "down",
+            },
         };
         ReplicaRow {
             replica: placement.replica,
@@ -150,7 +153,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::survey::tests::survey;
+    use crate::survey::tests::{survey, unreachable};
 
     #[test]
     fn shards_have_their_arcs_and_leaders() {
@@ -174,6 +177,7 @@ mod tests {
         assert_eq!(Shard::all(&survey)[0].replicas[2].role, "missing");
         assert_eq!(survey.margin(1).spare, 0);
         assert_eq!(Shard::all(&crate::survey::tests::survey(&[3]))[0].replicas[2].role, "down");
+        assert_eq!(Shard::all(&unreachable(&[3]))[0].replicas[2].role, "unreachable");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::failure::{Exit, Failure};
 use crate::idle::IdleReplica;
 use crate::node_row::NodeRow;
 use crate::output::{self, Format, count};
+use crate::presence::listed;
 use crate::progress::{self, Progress};
 use crate::quorum::Margin;
 use crate::survey::Survey;
@@ -181,7 +182,15 @@ impl Status {
         match self.health {
             Health::Ok => "OK – all data available, all replicas present".to_owned(),
             Health::Degraded => match self.degraded_shards.len() {
-                0 => "DEGRADED – all data available, a node or a replica of the topology group is down".to_owned(),
+                0 => match self.unreachable() {
+                    unreachable if unreachable.is_empty() => {
+                        "DEGRADED – all data available, a node or a replica of the topology group is down".to_owned()
+                    }
+                    unreachable => {
+                        let be = if unreachable.len() == 1 { "is" } else { "are" };
+                        format!("DEGRADED – all data available, {} {be} unreachable from here", listed(&unreachable))
+                    }
+                },
                 count => {
                     format!("DEGRADED – all data available, {count} of {} shards are missing a replica", self.shards)
                 }
@@ -228,6 +237,15 @@ impl Status {
         lines
     }
 
+    /// The nodes that are unreachable from here, if no node is down.
+    fn unreachable(&self) -> Vec<u64> {
+        let absent = self.nodes.iter().filter(|node| !node.up && !node.is_drained());
+        match absent.clone().all(|node| node.unreachable) {
+            true => absent.map(|node| node.id).collect(),
+            false => vec![],
+        }
+    }
+
     /// Whether the cluster does not need the node: it was drained, or its drain continues without
     /// it.
     fn can_do_without(&self, node: &NodeRow) -> bool {
@@ -247,7 +265,8 @@ impl Status {
     }
 
     fn next(&self) -> Option<String> {
-        let down: Vec<&NodeRow> = self.nodes.iter().filter(|node| !node.up && !self.can_do_without(node)).collect();
+        let is_down = |node: &&NodeRow| !node.up && !node.unreachable && !self.can_do_without(node);
+        let down: Vec<&NodeRow> = self.nodes.iter().filter(is_down).collect();
         let cut_off: Vec<String> =
             self.nodes.iter().filter(|node| node.cut_off).map(|node| node.id.to_string()).collect();
         match &down[..] {
@@ -264,7 +283,7 @@ impl Status {
                 let many: Vec<String> =
                     many.iter().map(|node| format!("{} ({})", node.id, node.client_address)).collect();
                 Some(format!(
-                    "nodes {} are unreachable: restart them; they catch up automatically   (quorate doctor)",
+                    "nodes {} are down: restart them; they catch up automatically   (quorate doctor)",
                     many.join(", ")
                 ))
             }
@@ -293,7 +312,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::survey::tests::{doubtful_on, survey};
+    use crate::survey::tests::{doubtful_on, survey, unreachable};
 
     #[test]
     fn the_screen_of_a_healthy_cluster() {
@@ -328,6 +347,23 @@ mod tests {
             screen.contains("next: restart node 3, it catches up automatically; if it is lost for good:"),
             "{screen}"
         );
+    }
+
+    /// A node that only this machine does not reach was once shown as down, with the advice to remove
+    /// it as dead.
+    #[test]
+    fn node_that_is_unreachable_from_here_is_not_down() {
+        let status = Status::of(&unreachable(&[1, 3]), &[]);
+        assert_eq!((status.health, status.failures_tolerated), (Health::Degraded, 1));
+        let screen = status.screen(false);
+        assert!(screen.contains("DEGRADED – all data available, nodes 1, 3 are unreachable from here"), "{screen}");
+        assert!(screen.contains("next: node 1 is up: node 2 receives its pings; repair the network"), "{screen}");
+        assert!(!screen.contains("down") && !screen.contains("--dead"), "{screen}");
+        // Beside a node that is down, that one comes first.
+        let mut survey = unreachable(&[1, 3]);
+        survey.nodes[1].1.as_mut().unwrap().pings.retain(|ping| ping.from != 3);
+        let screen = Status::of(&survey, &[]).screen(false);
+        assert!(screen.contains("next: restart node 3, it catches up automatically\n"), "{screen}");
     }
 
     /// A replica that lost its log entries was once counted as present.
@@ -365,7 +401,7 @@ mod tests {
         let status = Status::of(&survey(&[1, 3]), &[]);
         assert_eq!(status.health, Health::Unavailable);
         assert_eq!(status.unavailable_shards, ["1", "2"]);
-        assert!(status.screen(false).contains("nodes 1 (127.0.0.1:7100), 3 (127.0.0.1:7120) are unreachable"));
+        assert!(status.screen(false).contains("nodes 1 (127.0.0.1:7100), 3 (127.0.0.1:7120) are down"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Takes a survey of the cluster: the newest topology, and the status of every node.
 //!
-//! This file does the I/O and simple look-ups. `quorum` computes leaders and failure margins from a
-//! survey, `advice` and `zones` word the next steps.
+//! This file does the I/O and simple look-ups. `presence` tells nodes that are down from nodes that
+//! only this machine does not reach, `quorum` computes leaders and failure margins from a survey,
+//! `advice` and `zones` word the next steps.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -80,12 +81,6 @@ impl Survey {
         draining && !all.chain(moving).any(|at| at.node == id)
     }
 
-    /// The unreachable ones of these nodes.
-    pub(crate) fn unreachable(&self, nodes: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
-        let down = |id: &u64| self.nodes.iter().any(|(node, status)| node.id == *id && status.is_none());
-        nodes.into_iter().filter(down).collect()
-    }
-
     /// The status of all replicas of a group, each with its node.
     pub(crate) fn reports(&self, group: u32) -> impl Iterator<Item = (u64, &ReplicaStatus)> + Clone {
         let answered = self.nodes.iter().filter_map(|(node, status)| Some((node.id, status.as_ref()?)));
@@ -119,12 +114,14 @@ impl Survey {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use quorate_proto::admin::ReceivedPing;
     use quorate_proto::kv;
 
     use super::*;
 
     /// Three nodes with the topology group and shards 1 and 2 on each. Node 1 leads the topology
-    /// group and shard 1, node 2 leads shard 2. The listed nodes are down.
+    /// group and shard 1, node 2 leads shard 2. The listed nodes do not respond, and the others
+    /// receive no pings from them.
     pub(crate) fn survey(down: &[u64]) -> Survey {
         let placements = |shard: u64| (1..=3).map(|node| kv::Placement { replica: shard * 10 + node, node }).collect();
         let half = 1u64 << 63;
@@ -149,6 +146,7 @@ pub(crate) mod tests {
             replicas: 3,
             nodes: nodes.clone(),
             shards: shards.to_vec(),
+            topology_replicas: placements(0),
             ..Topology::default()
         };
         let nodes = nodes.into_iter().map(|node| {
@@ -156,6 +154,17 @@ pub(crate) mod tests {
             (node, status)
         });
         Survey { nodes: nodes.collect(), topology, strangers: BTreeSet::new() }
+    }
+
+    /// Like [`survey`], but the nodes that respond receive pings from the others: those are
+    /// unreachable from this machine.
+    pub(crate) fn unreachable(nodes: &[u64]) -> Survey {
+        let mut survey = survey(nodes);
+        for (node, status) in &mut survey.nodes {
+            let pings = (1..=3).filter(|from| *from != node.id).map(|from| ReceivedPing { from, ago_ms: 900 });
+            status.iter_mut().for_each(|status| status.pings = pings.clone().collect());
+        }
+        survey
     }
 
     /// Like [`survey`] without nodes that are down, but the replica of a shard on a node is

@@ -3,7 +3,7 @@
 //! Replicas apply entries at different times, so they are polled until all have hashed the same
 //! index. Under constant writes this may never happen; the verdict is then `unknown`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::connect::Ask;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Kinds, id};
+use crate::presence::Presence;
 use crate::shard_row::Shard;
 use crate::survey::Survey;
 
@@ -50,8 +51,6 @@ pub(crate) async fn run(shard: Option<u32>, Ask { connect, output }: &Ask) -> Re
     };
     let addresses: BTreeMap<u64, String> =
         survey.nodes.iter().map(|(node, _)| (node.id, node.client_address.clone())).collect();
-    let unreachable: BTreeSet<u64> =
-        survey.nodes.iter().filter(|(_, status)| status.is_none()).map(|(node, _)| node.id).collect();
     let mut verdicts = Vec::with_capacity(shards.len());
     for known in shards {
         let at: Vec<(u64, String)> = known
@@ -59,10 +58,12 @@ pub(crate) async fn run(shard: Option<u32>, Ask { connect, output }: &Ask) -> Re
             .iter()
             .map(|replica| (replica.node, addresses.get(&replica.node).cloned().unwrap_or_default()))
             .collect();
-        // A node that the survey found unreachable is not waited for again, shard by shard.
-        let down = at.iter().find(|(node, _)| unreachable.contains(node));
-        verdicts.push(match down {
-            Some((node, _)) => Verdict::unknown(known.id, format!("node {node} is unreachable")),
+        // A node that did not respond to the survey is not waited for again, shard by shard.
+        let absent = at.iter().map(|(node, _)| (node, survey.presence(*node)));
+        let absent = absent.into_iter().find(|(_, presence)| *presence != Presence::Up);
+        verdicts.push(match absent {
+            Some((node, Presence::Down)) => Verdict::unknown(known.id, format!("node {node} is down")),
+            Some((node, _)) => Verdict::unknown(known.id, format!("node {node} is unreachable from here")),
             None => verify(known.id, &at, connect.deadline).await,
         });
     }

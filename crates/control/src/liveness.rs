@@ -144,7 +144,7 @@ impl Liveness {
     }
 
     /// This node's ping now.
-    pub(crate) fn ping(&self, now: Instant) -> Ping {
+    pub fn ping(&self, now: Instant) -> Ping {
         self.state().table.ping(now)
     }
 
@@ -168,11 +168,6 @@ impl Liveness {
     /// This node no longer leads the topology group.
     pub(crate) fn leave_office(&self) {
         self.state().office = None;
-    }
-
-    /// The nodes that this node received a ping from within the last 10 s.
-    pub fn senders(&self, now: Instant) -> BTreeSet<NodeId> {
-        self.state().table.senders(now)
     }
 
     /// For each living node of the topology, the other nodes that received a ping from it within

@@ -68,11 +68,6 @@ impl PingTable {
         Ping { node: self.own, received: received.collect() }
     }
 
-    /// The nodes that this node received a recent ping from.
-    pub(crate) fn senders(&self, now: Instant) -> BTreeSet<NodeId> {
-        self.recent(self.own, now).map(|(node, _)| node).collect()
-    }
-
     /// The nodes that received a recent ping from `node`.
     pub(crate) fn receivers(&self, node: NodeId, now: Instant) -> BTreeSet<NodeId> {
         let by = self.received.keys().filter(|by| self.recent(**by, now).any(|(from, _)| from == node));
@@ -124,9 +119,9 @@ mod tests {
         table.receive(&ping(2, &[(1, 0), (3, 0), (9, 0)]), now);
         table.receive(&ping(3, &[(2, 0)]), now);
         table.receive(&ping(1, &[(2, 0)]), now);
-        assert_eq!(table.senders(now), nodes(&[2, 3]), "a node receives no pings from itself");
+        assert_eq!(table.ping(now), ping(1, &[(2, 0), (3, 0)]), "a node receives no pings from itself");
         table.retain(&nodes(&[1, 2]));
-        assert_eq!(table.senders(now), nodes(&[2]));
+        assert_eq!(table.ping(now), ping(1, &[(2, 0)]));
         assert_eq!(table.receivers(NodeId(3), now), nodes(&[]));
         assert_eq!(table.receivers(NodeId(2), now), nodes(&[1]), "node 3 left, and its record with it");
     }

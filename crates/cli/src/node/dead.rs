@@ -5,6 +5,7 @@ use clap::Args;
 use crate::change::Change;
 use crate::confirm::confirm;
 use crate::failure::{Exit, Failure};
+use crate::presence::{Presence, listed};
 use crate::survey::Survey;
 
 #[derive(Args, Debug)]
@@ -29,8 +30,10 @@ impl DeadArgs {
     /// this node. Whether it is dead is the cluster's judgement.
     pub(super) fn check(&self, survey: &Survey, id: u64, question: &str, change: &Change) -> Result<(), Failure> {
         check_replaceable(survey, id, self.confirm.as_deref())?;
-        if survey.unreachable([id]).is_empty() {
-            tell!("warning: node {id} responds to this machine");
+        match survey.presence(id) {
+            Presence::Up => tell!("warning: node {id} responds to this machine"),
+            Presence::Unreachable(receivers) => tell!("warning: node {id} sends pings to {}", listed(&receivers)),
+            Presence::Down => {}
         }
         match self.confirm {
             Some(_) => Ok(()),

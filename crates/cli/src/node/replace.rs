@@ -45,11 +45,8 @@ pub(super) async fn replace(ReplaceArgs { id, with, dead, change }: ReplaceArgs)
             .hint("choose another node: quorate node list"));
     }
     tell!("plan: {}", plan(&survey, id, with, dead.dead));
-    if !survey.unreachable([with]).is_empty() {
-        tell!(
-            "warning: node {with} is unreachable from here; if the cluster does not reach it for 30 s, the replicas go \
-             to other nodes"
-        );
+    if !survey.down([with]).is_empty() {
+        tell!("warning: node {with} is down; unless it returns within 30 s, the replicas go to other nodes");
     }
     survey.warn_of_zones(id);
     let question = format!("Replace node {id} with node {with}?");

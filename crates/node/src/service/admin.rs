@@ -67,7 +67,7 @@ impl Admin for AdminService {
         let groups = &member.store().groups;
         let (statuses, doubtful) = (groups.statuses(), groups.doubtful());
         let state = member.store().state.clone();
-        let (pings_from, judged) = liveness(&member.plane);
+        let (pings, judged) = liveness(&member.plane);
         // Reads indexes that may be on disk.
         let replicas = tokio::task::spawn_blocking(move || {
             let sized = |status: wire::ReplicaStatus| {
@@ -80,7 +80,7 @@ impl Admin for AdminService {
         Ok(Response::new(wire::NodeStatus {
             id: member.store().identity.node.0,
             cluster_id: member.store().identity.cluster.to_string(),
-            pings_from,
+            pings,
             judged,
             replicas: replicas.await.map_err(|error| Refusal::Unavailable(error.to_string()))?,
             ..alone
@@ -203,11 +203,11 @@ impl Admin for AdminService {
     }
 }
 
-/// The nodes that this node receives pings from, and the judgement of the cluster if it is this
-/// node's to make.
-fn liveness(plane: &Plane) -> (Vec<u64>, Vec<wire::Liveness>) {
+/// The pings that this node received, and the judgement of the cluster if it is this node's to make.
+fn liveness(plane: &Plane) -> (Vec<wire::ReceivedPing>, Vec<wire::Liveness>) {
     let now = Instant::now();
-    let pings_from = plane.liveness.senders(now).into_iter().map(|NodeId(node)| node).collect();
+    let received = plane.liveness.ping(now).received.into_iter();
+    let pings = received.map(|ping| wire::ReceivedPing { from: ping.from.0, ago_ms: ping.ago_ms }).collect();
     let judged = plane
         .store
         .topology_group()
@@ -218,7 +218,7 @@ fn liveness(plane: &Plane) -> (Vec<u64>, Vec<wire::Liveness>) {
         received_by_count: u32::try_from(receivers.len()).unwrap_or(u32::MAX),
         received_by: receivers.into_iter().take(NAMED_MAX).map(|NodeId(node)| node).collect(),
     });
-    (pings_from, judged.collect())
+    (pings, judged.collect())
 }
 
 fn replica_status(status: quorate_raft::ReplicaStatus) -> wire::ReplicaStatus {
