@@ -42,7 +42,7 @@ struct Memory {
 enum Distrust {
     /// It lost this entry, and was last told so then.
     Lost { confirmed: LogId, told_at: Instant },
-    /// It says so itself.
+    /// Its node says so.
     Doubtful,
 }
 
@@ -78,7 +78,8 @@ impl Acknowledged {
         self.lock().distrust = Some(Distrust::Lost { confirmed, told_at: now });
     }
 
-    /// The replica says itself that it is doubtful.
+    /// The replica's node says that it is doubtful: its mark is durable, and it need not be told
+    /// again.
     pub(crate) fn set_doubtful(&self) {
         self.lock().distrust = Some(Distrust::Doubtful);
     }

@@ -49,6 +49,13 @@ impl DoubtfulReplicas {
         self.lock().contains_key(&replica)
     }
 
+    /// Whether a replica is doubtful and its mark is durable. Only then its node says so: a leader
+    /// that has heard it does not tell the replica of its lost entries again, and a mark that a crash
+    /// took away would be lost for good.
+    pub(crate) fn is_marked(&self, replica: ReplicaId) -> bool {
+        self.lock().get(&replica).is_some_and(|known| known.marked)
+    }
+
     /// Those whose mark is durable, with their groups, by id.
     pub(crate) fn marked(&self) -> Vec<(ReplicaId, GroupId)> {
         self.lock().iter().filter(|(_, known)| known.marked).map(|(id, known)| (*id, known.group)).collect()

@@ -96,6 +96,9 @@ pub enum InstallError {
     /// installed; the state is unchanged.
     #[error("the snapshot is bad: {0}")]
     Bad(String),
+    /// This node could not read or link the files; they may be fine. Nothing was installed.
+    #[error("{0}")]
+    Failed(String),
     /// The Raft core stopped before it answered. The installation may still be running.
     #[error("{0}")]
     Unknown(String),

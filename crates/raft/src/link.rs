@@ -152,6 +152,9 @@ impl Link {
         match self.call(RPCTypes::Vote, within, |call| PeerBody::Vote { call, pre, request }).await? {
             Answer::Vote(reply) => {
                 self.check_whole(known, reply.last.map_or(0, |last| last.index + 1))?;
+                if !self.is_trusted() {
+                    return Err(self.unreachable());
+                }
                 Ok(raft::VoteResponse::new(convert::vote(reply.vote), reply.last.map(convert::log_id), reply.granted))
             }
             other => Err(mismatch(&other)),

@@ -163,12 +163,14 @@ impl Transport for MemoryTransport {
                 staged.0.push(stage(file.path()).map_err(SnapshotUnsent::failed)?);
             }
             tokio::time::sleep(delay).await;
-            drop(files);
             if network.spoils() {
                 staged.0.iter().try_for_each(|file| spoil(file)).map_err(SnapshotUnsent::failed)?;
             }
             let received = Received::new(staged.0.clone(), staged);
-            groups.receive_snapshot(header, received, || {}).await.map_err(|error| match error {
+            let installed = groups.receive_snapshot(header, received, || {}).await;
+            // Until now they held the log.
+            drop(files);
+            installed.map_err(|error| match error {
                 InstallError::Bad(reason) => SnapshotUnsent::Refused(SnapshotRefusal::Bad { node: to, reason }),
                 error => SnapshotUnsent::failed(error),
             })

@@ -10,7 +10,6 @@
 //! A lost message shows as a time-out: the stream ends with an error and openraft opens the next
 //! one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,8 +40,8 @@ const SNAPSHOT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Pause before a replica that lost entries is tried again. It never answers until it is replaced,
 /// and a try costs a message at most.
 const DISTRUST_PAUSE: Duration = Duration::from_millis(500);
-/// Replicas whose confirmations are remembered: the members of the group, and former ones. The
-/// oldest is forgotten first; a member is never that far back.
+/// Replicas whose confirmations are remembered: the members of the group, and former ones. The one
+/// whose network was made the longest time ago is forgotten first.
 const ACKNOWLEDGED_MAX: usize = 64;
 
 /// Makes the networks of one replica.
@@ -53,8 +52,8 @@ pub(crate) struct Networks {
     replica: ReplicaId,
     /// Whether the replica itself is doubtful.
     doubt: Doubt,
-    /// By replica: the entries that it confirmed.
-    acknowledged: BTreeMap<ReplicaId, Arc<Acknowledged>>,
+    /// By replica: the entries that it confirmed. Those whose networks were made last come last.
+    acknowledged: Vec<(ReplicaId, Arc<Acknowledged>)>,
 }
 
 impl Networks {
@@ -65,14 +64,16 @@ impl Networks {
         replica: ReplicaId,
         doubt: Doubt,
     ) -> Self {
-        Networks { wire, snapshots, group, replica, doubt, acknowledged: BTreeMap::new() }
+        Networks { wire, snapshots, group, replica, doubt, acknowledged: Vec::new() }
     }
 
     fn acknowledged(&mut self, target: ReplicaId) -> Arc<Acknowledged> {
-        let known = self.acknowledged.entry(target).or_default().clone();
-        while self.acknowledged.len() > ACKNOWLEDGED_MAX {
-            self.acknowledged.pop_first();
+        let place = self.acknowledged.iter().position(|(replica, _)| *replica == target);
+        let (_, known) = place.map(|place| self.acknowledged.remove(place)).unwrap_or_else(|| (target, Arc::default()));
+        if self.acknowledged.len() == ACKNOWLEDGED_MAX {
+            self.acknowledged.remove(0);
         }
+        self.acknowledged.push((target, known.clone()));
         assert!(self.acknowledged.len() <= ACKNOWLEDGED_MAX, "confirmations are remembered of a bounded number");
         known
     }

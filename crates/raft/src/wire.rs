@@ -55,22 +55,23 @@ pub(crate) struct ReplyTo {
 }
 
 impl ReplyTo {
-    /// Sends the answer. A doubtful replica only says that it is doubtful.
+    /// Sends the answer. A replica in doubt only says that it is unreachable: that it is doubtful is
+    /// said once its mark is durable, when it is closed.
     pub(crate) fn send(&self, body: PeerBody) {
-        let body = if self.doubt.is_raised() { doubtful(body) } else { body };
+        let body = if self.doubt.is_raised() { withheld(body) } else { body };
         self.wire.answer(self.node, PeerMessage { group: self.group, from: self.from, to: self.replica, body });
     }
 }
 
-/// The answer of a doubtful replica in place of another one.
-fn doubtful(body: PeerBody) -> PeerBody {
+/// The answer of a replica in doubt in place of another one.
+fn withheld(body: PeerBody) -> PeerBody {
     match body {
         PeerBody::AppendReply { stream: call, .. }
         | PeerBody::HeartbeatReply { call, .. }
         | PeerBody::VoteReply { call, .. }
         | PeerBody::TransferReply { call, .. }
         | PeerBody::Unreachable { call }
-        | PeerBody::Doubtful { call } => PeerBody::Doubtful { call },
+        | PeerBody::Doubtful { call } => PeerBody::Unreachable { call },
         PeerBody::Append { .. }
         | PeerBody::Heartbeat { .. }
         | PeerBody::Vote { .. }

@@ -226,7 +226,8 @@ impl SnapshotAnswer {
     }
 }
 
-/// Why the receiver refuses a snapshot. The state of its replica is unchanged.
+/// Why the receiver refuses a snapshot. The state of its replica is unchanged, except that a
+/// [`Failed`](SnapshotRefusal::Failed) one may be installed nevertheless.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, thiserror::Error)]
 pub enum SnapshotRefusal {
     /// The receiver has no free slot: send again soon.

@@ -386,7 +386,7 @@ impl Transport for NodeTransport {
         &self,
         to: NodeId,
         header: SnapshotHeader,
-        files: SnapshotFiles,
+        mut files: SnapshotFiles,
     ) -> BoxFuture<'static, Result<Vote, SnapshotUnsent>> {
         let (network, from, life) = (self.network.clone(), self.from, self.life.clone());
         Box::pin(async move {
@@ -397,7 +397,7 @@ impl Transport for NodeTransport {
             if let Some(refusal) = network.refusal(to) {
                 return Err(network.refused(&what, refusal));
             }
-            let (staging, staged) = stage(files, network.spoils()).await?;
+            let (staging, staged) = stage(&mut files, network.spoils()).await?;
             tokio::time::sleep(Duration::from_millis(header.bytes / SNAPSHOT_BYTES_PER_MS)).await;
             if !network.pass(Traffic::Calls, from, to).await || !its_life.is_alive() || !life.is_alive() {
                 return Err(SnapshotUnsent::failed("the transfer broke off"));
@@ -406,6 +406,8 @@ impl Transport for NodeTransport {
             let received = Received::new(staged, staging);
             let installing = async move { receiver.receive_snapshot(header, received, || {}).await };
             let installed = tokio::spawn(installing).await.map_err(SnapshotUnsent::failed)?;
+            // Until now they held the log.
+            drop(files);
             let vote = installed.map_err(|error| match error {
                 InstallError::Bad(reason) => network.refused(&what, SnapshotRefusal::Bad { node: to, reason }),
                 error => SnapshotUnsent::failed(error),
@@ -421,7 +423,7 @@ impl Transport for NodeTransport {
 
 /// Stages a snapshot's files at the receiver: copies them into a directory that the sender cannot
 /// delete. Spoiled ones have a flipped bit, as if the sender's disk had read it like that.
-async fn stage(mut files: SnapshotFiles, spoiled: bool) -> Result<(TempDir, Vec<PathBuf>), SnapshotUnsent> {
+async fn stage(files: &mut SnapshotFiles, spoiled: bool) -> Result<(TempDir, Vec<PathBuf>), SnapshotUnsent> {
     let staging = scratch().map_err(SnapshotUnsent::failed)?;
     let mut staged = Vec::new();
     while let Some(file) = files.next().await.map_err(SnapshotUnsent::failed)? {

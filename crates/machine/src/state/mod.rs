@@ -144,7 +144,9 @@ pub trait State: Send + Sync + 'static {
     /// Verifies the files of a snapshot (as written by [`Pinned::write_files`], in that order)
     /// before [`install`](Self::install): reads all of them, and calls `progress` now and then
     /// meanwhile. Refuses damaged files, another replica's keys, and a head or membership other
-    /// than `meta`, with [`StateError::Snapshot`]. Changes neither the state nor the files.
+    /// than `meta`, with [`StateError::Snapshot`] or [`StateError::Corrupt`]. After
+    /// [`StateError::Io`] the files may be fine: this node could not read them. Changes neither the
+    /// state nor the files.
     ///
     /// Blocks; the time depends on the size of the files. Runs beside all other calls.
     fn verify(

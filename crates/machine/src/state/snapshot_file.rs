@@ -79,7 +79,7 @@ fn bytes_of(files: &[PathBuf]) -> Result<Vec<u8>, StateError> {
     let [file] = files else {
         return Err(refused(files, format!("an in-memory snapshot has one file, not {}", files.len())));
     };
-    fs::read(file).map_err(|error| refused(files, error.to_string()))
+    fs::read(file).map_err(io)
 }
 
 /// The refusal of a snapshot.

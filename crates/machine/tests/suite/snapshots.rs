@@ -214,7 +214,8 @@ fn unexpected_files_are_refused() {
     let membership = StoredMembership { at: Some(log_id(1)), ..StoredMembership::default() };
     refuse(&files, &SnapshotMeta { membership, ..meta.clone() }, "differ from the announced");
     refuse(&[], &meta, "one file");
-    refuse(&[files[0].with_extension("absent")], &meta, "No such file");
+    let absent = store.state.verify(TARGET, &[files[0].with_extension("absent")], &meta, &mut || {}).unwrap_err();
+    assert!(matches!(&absent, StateError::Io(_)) && absent.to_string().contains("No such file"), "{absent}");
     let mut bytes = std::fs::read(&files[0]).unwrap();
     let middle = bytes.len() / 2;
     bytes.truncate(middle);

@@ -66,7 +66,7 @@ pub(crate) struct Staged {
 /// A part of a snapshot, as it is received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// Bytes of a file.
+    /// Bytes of a file. None: the sender is writing the next file, and lives.
     Data(Bytes),
     /// The end of a file, with its length and crc32c.
     FileEnd(u64, u32),
@@ -225,9 +225,14 @@ async fn receive_file(
 }
 
 async fn next(parts: &mut (impl Stream<Item = Result<Part, Unstaged>> + Unpin)) -> Result<Part, Unstaged> {
-    let part = timeout(PROGRESS_TIMEOUT, parts.next()).await;
-    let part = part.map_err(|_| Unstaged::Broken(format!("nothing came for {PROGRESS_TIMEOUT:?}")))?;
-    part.unwrap_or_else(|| Err(Unstaged::Broken("the transfer ended before its last part".to_owned())))
+    loop {
+        let part = timeout(PROGRESS_TIMEOUT, parts.next()).await;
+        let part = part.map_err(|_| Unstaged::Broken(format!("nothing came for {PROGRESS_TIMEOUT:?}")))?;
+        match part.unwrap_or_else(|| Err(Unstaged::Broken("the transfer ended before its last part".to_owned())))? {
+            Part::Data(data) if data.is_empty() => {}
+            part => return Ok(part),
+        }
+    }
 }
 
 fn broken(path: &Path, error: std::io::Error) -> Unstaged {
@@ -312,6 +317,21 @@ mod tests {
             assert!(refusal.to_string().contains(word), "'{refusal}' should speak of '{word}'");
             assert_eq!(left_over(&dir), 0);
         }
+    }
+
+    /// The sender takes long to write its files, and says that it lives.
+    #[tokio::test(start_paused = true)]
+    async fn slow_sender_is_waited_for() {
+        let (_dir, staging) = staging();
+        let alive = || vec![Ok(Part::Data(Bytes::new())); 9];
+        let parts = [alive(), file(FIRST, 7), alive(), file(SECOND, 7), alive(), vec![Ok(Part::Last)]].concat();
+        let slow = stream::iter(parts).then(async |part| {
+            tokio::time::sleep(PROGRESS_TIMEOUT / 2).await;
+            part
+        });
+        let staged = staging.receive(staging.reserve(NODE, 0).unwrap(), slow).await.unwrap();
+        let files: Vec<_> = staged.files().iter().map(|path| fs::read(path).unwrap()).collect();
+        assert_eq!(files, [FIRST, SECOND]);
     }
 
     #[tokio::test(start_paused = true)]

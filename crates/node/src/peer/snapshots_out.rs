@@ -1,6 +1,7 @@
 //! Sends snapshots on a connection of its own: a header; once the receiver has accepted it, the
 //! files in chunks, rate-limited.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,11 @@ const CHUNK_BYTES: usize = 256 << 10;
 const CHUNKS_AHEAD: usize = 4;
 /// A transfer is cancelled if no chunk moves for this long, by the sender and by the receiver.
 pub(super) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two signs of life to the receiver while a file is being written.
+const ALIVE_PERIOD: Duration = Duration::from_secs(2);
+/// The longest time for writing one file. Two exports share the least rate of the throttle, 8 MiB/s,
+/// and its bytes count before they are compressed: 32 MiB on disk may be ten times as much.
+const FILE_MAX: Duration = Duration::from_secs(300);
 /// The longest silence of a receiver that has everything. It answers now and then while it
 /// verifies; the ingestion, which reads no data, is silent.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -98,11 +104,14 @@ impl SnapshotSender {
                 },
             },
         };
-        drop((files, chunks));
+        drop(chunks);
         loop {
             match answers.next(SILENCE_MAX).await? {
                 SnapshotAnswer::Working => {}
                 SnapshotAnswer::Installed(vote) => {
+                    // Until now they held the log: if it is purged before the installation, the
+                    // receiver needs another snapshot.
+                    drop(files);
                     info!(bytes, elapsed = ?started.elapsed(), "snapshot sent");
                     return Ok(vote);
                 }
@@ -118,7 +127,7 @@ impl SnapshotSender {
         files: &mut SnapshotFiles,
     ) -> Result<u64, SnapshotUnsent> {
         let mut bytes = 0;
-        while let Some(file) = files.next().await.map_err(SnapshotUnsent::failed)? {
+        while let Some(file) = next_file(chunks, files).await? {
             self.produce_file(chunks, &file).await?;
             bytes += file.bytes;
         }
@@ -144,6 +153,25 @@ impl SnapshotSender {
         }
         let file_end = SnapshotFileEnd { length: sent.bytes, crc32c: sent.checksum };
         put(chunks, SnapshotChunk { file_end: Some(file_end), ..Default::default() }).await
+    }
+}
+
+/// The next file, once it is written. Meanwhile the receiver gets empty chunks: it ends a transfer
+/// in which nothing comes.
+async fn next_file(
+    chunks: &mpsc::Sender<SnapshotChunk>,
+    files: &mut SnapshotFiles,
+) -> Result<Option<OutgoingFile>, SnapshotUnsent> {
+    let until = tokio::time::Instant::now() + FILE_MAX;
+    let mut next = pin!(files.next());
+    loop {
+        match timeout(ALIVE_PERIOD, &mut next).await {
+            Ok(file) => return file.map_err(SnapshotUnsent::failed),
+            Err(_) if tokio::time::Instant::now() >= until => {
+                return Err(SnapshotUnsent::Failed(format!("a file was not written within {FILE_MAX:?}")));
+            }
+            Err(_) => put(chunks, SnapshotChunk::default()).await?,
+        }
     }
 }
 

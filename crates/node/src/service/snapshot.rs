@@ -97,7 +97,7 @@ impl Receiver {
         groups.receive_snapshot(header, received, progress).await.map_err(|error| match error {
             InstallError::NoReplica { replica, .. } => SnapshotRefusal::NoReplica { node, replica },
             InstallError::Bad(reason) => SnapshotRefusal::Bad { node, reason },
-            InstallError::Unknown(reason) => failed(reason),
+            InstallError::Failed(reason) | InstallError::Unknown(reason) => failed(reason),
         })
     }
 }

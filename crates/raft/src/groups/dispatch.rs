@@ -1,6 +1,7 @@
 //! Messages of other nodes: answers go to the calls that wait for them, requests and snapshots to
 //! their replicas.
 
+use quorate_machine::state::StateError;
 use quorate_testpoints::Bug;
 use quorate_types::peer::{PeerBody, PeerMessage, SnapshotHeader, SnapshotMeta};
 use quorate_types::{GroupId, NodeId, ReplicaId, Vote};
@@ -37,7 +38,7 @@ impl Groups {
         match self.shared.replicas.find(message.to, message.group) {
             Some(replica) => replica.inbound().receive(from, message),
             None => {
-                let is_doubtful = self.shared.doubtful.contains(message.to);
+                let is_doubtful = self.shared.doubtful.is_marked(message.to);
                 let body = if is_doubtful { PeerBody::Doubtful { call } } else { PeerBody::Unreachable { call } };
                 let answer = PeerMessage { group: message.group, from: message.to, to: message.from, body };
                 self.shared.opener.wire.answer(from, answer);
@@ -92,6 +93,9 @@ impl Groups {
             verified.map(|()| received)
         });
         let verified = verified.await.map_err(|ended| InstallError::Unknown(ended.to_string()))?;
-        verified.map_err(|error| InstallError::Bad(error.to_string()))
+        verified.map_err(|error| match error {
+            StateError::Snapshot { .. } | StateError::Corrupt { .. } => InstallError::Bad(error.to_string()),
+            StateError::Io(_) => InstallError::Failed(error.to_string()),
+        })
     }
 }

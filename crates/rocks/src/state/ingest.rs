@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use quorate_types::ReplicaId;
 use quorate_types::peer::SnapshotMeta;
-use rocksdb::{DB, IngestExternalFileOptions, Options, ReadOptions};
+use rocksdb::{DB, ErrorKind, IngestExternalFileOptions, Options, ReadOptions};
 
 use super::error::io;
 use super::view::RocksView;
@@ -41,6 +41,7 @@ pub(super) fn verify(
     match inspected {
         Ok(found) if found == *expected => Ok(()),
         Ok(_) => Err(refused(Defect::OtherMeta.to_string())),
+        Err(defect) if defect.is_of_this_node() => Err(io(defect)),
         Err(defect) => Err(refused(defect.to_string())),
     }
 }
@@ -85,6 +86,19 @@ enum Defect {
     /// Head or membership are not those that the sender announced.
     #[error("head or membership differ from the announced ones")]
     OtherMeta,
+}
+
+impl Defect {
+    /// Whether this node could not read or link the files, which may be fine: its disk is full, or
+    /// fails.
+    fn is_of_this_node(&self) -> bool {
+        match self {
+            Defect::File { .. } | Defect::Scratch(_) => true,
+            Defect::Table(error) => error.kind() == ErrorKind::IOError,
+            Defect::Meta(error) => matches!(error, StateError::Io(_)),
+            Defect::ForeignKey(_) | Defect::OtherMeta => false,
+        }
+    }
 }
 
 /// Reads the applied log id and membership of the files, and verifies their keys and blocks.

@@ -23,6 +23,8 @@ pub(super) enum Blocked {
     ChangeNotCommitted,
     #[error("target node {0} is unreachable")]
     TargetUnreachable(NodeId),
+    #[error("its new replica on node {0} lost log entries; another one takes its place")]
+    TargetDoubtful(NodeId),
     #[error("target node {0} is out of disk space")]
     TargetFull(NodeId),
     #[error(transparent)]

@@ -8,7 +8,7 @@ use quorate_types::topology::{Command, Placement};
 use quorate_types::{GroupId, LogId, Membership, NodeId, ReplicaId};
 
 use super::blocked::{Behind, Blocked, Silent};
-use super::reports::{Reports, is_caught_up};
+use super::reports::Reports;
 use super::steps::{Plan, Step};
 use crate::state::ClusterState;
 
@@ -138,8 +138,11 @@ impl Moving<'_> {
     }
 
     fn check_caught_up(&self, to: Placement) -> Result<(), Blocked> {
-        if is_caught_up(self.report, to.replica, LEARNER_LAG_MAX) {
+        if self.reports.is_caught_up(self.report, to, LEARNER_LAG_MAX) {
             return Ok(());
+        }
+        if self.reports.is_doubtful(to) {
+            return Err(Blocked::TargetDoubtful(to.node));
         }
         let Some(target) = self.reports.node(to.node) else {
             return Err(Blocked::TargetUnreachable(to.node));
@@ -177,8 +180,10 @@ impl Moving<'_> {
         if others.is_empty() {
             return Ok(None);
         }
-        let able = others.into_iter().find(|id| is_caught_up(self.report, *id, PLANNED_SUCCESSOR_LAG_MAX));
-        able.map(Some).ok_or(Blocked::NoSuccessor)
+        let nodes = &self.members().nodes;
+        let placed = others.into_iter().filter_map(|id| Some(Placement { replica: id, node: *nodes.get(&id)? }));
+        let able = placed.into_iter().find(|at| self.reports.is_caught_up(self.report, *at, PLANNED_SUCCESSOR_LAG_MAX));
+        able.map(|at| Some(at.replica)).ok_or(Blocked::NoSuccessor)
     }
 }
 

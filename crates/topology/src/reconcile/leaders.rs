@@ -12,7 +12,7 @@ use quorate_types::report::{OrderKind, PLANNED_SUCCESSOR_LAG_MAX, ReplicaReport}
 use quorate_types::topology::{NodeState, Placement};
 use quorate_types::{GroupId, NodeId, Role};
 
-use super::reports::{Reports, is_caught_up};
+use super::reports::Reports;
 use super::steps::Plan;
 use crate::state::ClusterState;
 
@@ -111,7 +111,7 @@ impl Load<'_> {
             at.node != leader.node
                 && self.helps(leader.node, at.node)
                 && self.is_settled(at.node)
-                && is_caught_up(report, at.replica, PLANNED_SUCCESSOR_LAG_MAX)
+                && self.reports.is_caught_up(report, **at, PLANNED_SUCCESSOR_LAG_MAX)
         });
         let idlest = able.min_by_key(|at| (self.count(at.node) * 10_000 / self.weight(at.node).max(1), at.node));
         idlest.copied()

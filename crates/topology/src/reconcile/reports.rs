@@ -81,6 +81,15 @@ impl Reports {
         self.replica(at).is_some_and(|report| report.doubtful)
     }
 
+    /// Whether a follower answers its leader, lacks at most `entries` entries, and is not doubtful:
+    /// the leader may have heard from it before it became so.
+    pub(super) fn is_caught_up(&self, leader: &ReplicaReport, follower: Placement, entries: u64) -> bool {
+        let other = leader.others.iter().find(|other| other.replica == follower.replica);
+        let has_entries =
+            other.is_some_and(|other| other.answers && other.matched_index + entries >= leader.last_index);
+        has_entries && !self.is_doubtful(follower)
+    }
+
     /// The leader of a group among these replicas. Of several, the one with the highest term: a
     /// deposed leader may not know yet that it was deposed.
     pub(super) fn leader(&self, group: GroupId, replicas: &[Placement]) -> Option<(Placement, &ReplicaReport)> {
@@ -88,10 +97,4 @@ impl Reports {
         let leaders = all.filter(|(_, report)| report.group == group && report.role == Role::Leader);
         leaders.max_by_key(|(_, report)| report.term)
     }
-}
-
-/// Whether a follower answers its leader and lacks at most `entries` entries.
-pub(super) fn is_caught_up(leader: &ReplicaReport, replica: ReplicaId, entries: u64) -> bool {
-    let follower = leader.others.iter().find(|other| other.replica == replica);
-    follower.is_some_and(|other| other.answers && other.matched_index + entries >= leader.last_index)
 }

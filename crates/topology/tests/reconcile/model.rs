@@ -144,9 +144,8 @@ impl Model {
         let other = |(id, node): (&ReplicaId, &NodeId)| Follower {
             replica: *id,
             matched_index: if behind.get(id).is_some_and(|rounds| *rounds > 0) { 1 } else { 1_000 },
-            answers: !self.doubtful.contains(id)
-                && !self.down.contains(node)
-                && self.made.contains(&(group, *id, *node)),
+            // Also if it is doubtful: the leader may have heard from it a moment before.
+            answers: !self.down.contains(node) && self.made.contains(&(group, *id, *node)),
             snapshot_failure: self.failing.clone().filter(|_| behind.get(id).is_some_and(|rounds| *rounds > 0)),
         };
         ReplicaReport {
@@ -239,6 +238,7 @@ impl Model {
                     OrderKind::FinishJoint | OrderKind::ConfirmAbsent(_) => {}
                     OrderKind::TransferLeader(to) => {
                         assert!(state.members.voters[0].contains(&to) && !down.contains(&state.members.nodes[&to]));
+                        assert!(!self.doubtful.contains(&to), "no doubtful replica becomes the leader");
                         state.leader = Some(to);
                         state.term += 1;
                     }
