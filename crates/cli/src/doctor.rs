@@ -143,7 +143,8 @@ fn logs_are_whole(survey: &Survey) -> Check {
         &doubtful,
         "failed",
         "no replica lost log entries",
-        "check the disk of the node; the cluster replaces the replica by itself while a majority of the others is up",
+        "check the disk of the node; the cluster replaces the replica by itself while a majority of the others is up \
+         and moves are not paused",
     )
 }
 

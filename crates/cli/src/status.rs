@@ -256,9 +256,11 @@ impl Status {
     fn idle_advice(&self) -> Option<String> {
         if !self.doubtful_replicas.is_empty() {
             let nodes = nodes_of(&self.doubtful_replicas);
-            return Some(format!(
-                "check the disk of node {nodes}: it lost log entries; the cluster replaces the doubtful replicas by itself"
-            ));
+            let replaced = match self.paused {
+                true => "to have the doubtful replicas replaced, resume moves: quorate rebalance resume",
+                false => "the cluster replaces the doubtful replicas by itself",
+            };
+            return Some(format!("check the disk of node {nodes}: it lost log entries; {replaced}"));
         }
         let nodes = nodes_of(&self.stalled_replicas);
         (!nodes.is_empty()).then(|| format!("check disk and network of node {nodes}: replicas there do not catch up"))
@@ -375,7 +377,14 @@ mod tests {
         let screen = status.screen(false);
         assert!(!screen.contains("OK"), "{screen}");
         assert!(screen.contains("doubtful shard 1: the replica on node 3 lost log entries"), "{screen}");
-        assert!(screen.contains("next: check the disk of node 3: it lost log entries"), "{screen}");
+        assert!(screen.contains("next: check the disk of node 3: it lost log entries; the cluster"), "{screen}");
+        let mut paused = doubtful_on(3, 1);
+        paused.topology.paused = true;
+        let screen = Status::of(&paused, &[]).screen(false);
+        assert!(
+            screen.contains("it lost log entries; to have the doubtful replicas replaced, resume moves"),
+            "{screen}"
+        );
         let text = output::json("ClusterStatus", &status);
         let document: Value = serde_json::from_str(&text).unwrap();
         let named = json!([{ "group": 1, "replica": "13", "node": "3", "reason": "doubtful" }]);

@@ -150,9 +150,8 @@ impl Liveness {
 
     /// This node is about to ping the other nodes of the topology. Forgets removed nodes.
     pub(crate) fn sends(&self, topology: &Topology, now: Instant) {
-        let living = topology.nodes.iter().filter(|node| node.state != NodeState::Removed);
         let mut state = self.state();
-        state.table.retain(&living.map(|node| node.id).collect());
+        state.table.retain(&topology.living().map(|node| node.id).collect());
         let stall_max = self.timing.stall_max();
         if state.sent_at.is_none_or(|last| now.saturating_duration_since(last) > stall_max) {
             state.steady_since = now;
@@ -178,8 +177,7 @@ impl Liveness {
         if self.served(&state, term, now) < self.timing.office {
             return None;
         }
-        let living = topology.nodes.iter().filter(|node| node.state != NodeState::Removed);
-        Some(living.map(|node| (node.id, state.table.receivers(node.id, now))).collect())
+        Some(topology.living().map(|node| (node.id, state.table.receivers(node.id, now))).collect())
     }
 
     /// Judges whether `node` may be given up as dead. `confirmed`: the operator typed its address.

@@ -8,7 +8,6 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use quorate_types::NodeId;
 use quorate_types::ping::Ping;
-use quorate_types::topology::{NodeInfo, NodeState};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::debug;
 
@@ -61,8 +60,7 @@ fn others(plane: &Plane) -> Vec<PeerAddress> {
     if map.topology.is_removed(own) {
         return Vec::new();
     }
-    let is_pinged = |node: &&NodeInfo| node.id != own && node.state != NodeState::Removed;
-    map.topology.nodes.iter().filter(is_pinged).map(PeerAddress::from).collect()
+    map.topology.living().filter(|node| node.id != own).map(PeerAddress::from).collect()
 }
 
 fn send(plane: &Plane, to: PeerAddress) -> Outstanding {

@@ -12,7 +12,7 @@ use futures::future::{BoxFuture, join_all};
 use quorate_topology::Reports;
 use quorate_types::NodeId;
 use quorate_types::report::NodeReport;
-use quorate_types::topology::{NodeInfo, NodeState, Topology};
+use quorate_types::topology::{NodeInfo, Topology};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
@@ -59,9 +59,8 @@ impl Reporters {
 
     /// Asks every other node that is not removed, concurrently. `own` is this node's report.
     pub(crate) async fn ask(&mut self, topology: &Topology, plane: &Plane, own: NodeReport) -> Reports {
-        let is_asked = |node: &&NodeInfo| node.state != NodeState::Removed && node.id != own.node;
-        let others: BTreeMap<NodeId, &NodeInfo> =
-            topology.nodes.iter().filter(is_asked).map(|node| (node.id, node)).collect();
+        let others = topology.living().filter(|node| node.id != own.node);
+        let others: BTreeMap<NodeId, &NodeInfo> = others.map(|node| (node.id, node)).collect();
         self.nodes.retain(|id, _| others.contains_key(id));
         for id in others.keys() {
             self.nodes.entry(*id).or_insert_with(Reporter::new);

@@ -127,8 +127,7 @@ async fn clusters_of(node: &Node) -> Vec<(String, ClusterId, String)> {
 /// this node, before a crash.
 fn check_addresses(topology: &Topology, own: &NodeAddresses) -> Result<(), JoinError> {
     let shared = |other: &NodeAddresses| other.client == own.client || other.peer == own.peer;
-    let alive = topology.nodes.iter().filter(|node| node.state != NodeState::Removed);
-    match alive.clone().find(|node| shared(&node.addresses)) {
+    match topology.living().find(|node| shared(&node.addresses)) {
         Some(node) if node.state != NodeState::Joining || node.addresses != *own => Err(JoinError::Occupied {
             cluster: topology.cluster.id,
             node: node.id,

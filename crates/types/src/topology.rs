@@ -258,6 +258,11 @@ impl Topology {
         self.nodes.iter().find(|node| node.id == id)
     }
 
+    /// The nodes that are not removed.
+    pub fn living(&self) -> impl Iterator<Item = &NodeInfo> + Clone {
+        self.nodes.iter().filter(|node| node.state != NodeState::Removed)
+    }
+
     /// Whether the node of that id was removed.
     pub fn is_removed(&self, id: NodeId) -> bool {
         self.node(id).is_some_and(|node| node.state == NodeState::Removed)
