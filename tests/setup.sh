@@ -1,5 +1,5 @@
-# Sourced by the scripts, from the root of the repository: installs everything that a build needs on a
-# fresh Debian machine, and says what it installs. On a machine that has everything it does nothing.
+# Sourced by the scripts, from the root of the repository: installs everything that a build needs on
+# a fresh Debian machine, and names each package. On a machine that has everything it does nothing.
 # shellcheck shell=bash
 
 # RocksDB is C++, and libclang generates its bindings. ccache compiles it once instead of once for each

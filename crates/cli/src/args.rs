@@ -29,8 +29,8 @@ Examples:
 
 Exit codes: 0 ok, 1 other failure, 2 usage or confirmation needed, 3 unreachable, no quorum or too early (nothing
 applied, try again), 4 timed out (still running), 5 refused for safety, 6 condition refused or conflict, 8 a check
-failed, 10 outcome unknown, 11 key absent, 130 interrupted. `node start`: 65 data format, 73 data directory, 74 disk, 78
-configuration.";
+failed, 10 outcome unknown, 11 key absent, 101 a bug (panic), 130 interrupted. `node start`: 65 data foreign, newer or
+corrupt, 73 data directory, 74 disk, 78 configuration.";
 
 /// Quorate: a sharded key-value store, every shard replicated by its own Raft group.
 #[derive(Debug, Parser)]

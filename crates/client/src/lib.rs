@@ -4,7 +4,7 @@
 //! use quorate_client::{Client, Error, ReadLevel};
 //!
 //! # async fn example() -> Result<(), Error> {
-//! let client = Client::connect("127.0.0.1:7100,127.0.0.1:7200,127.0.0.1:7300").await?;
+//! let client = Client::connect("127.0.0.1:7100,127.0.0.1:7110,127.0.0.1:7120").await?;
 //!
 //! // Linearizable by default.
 //! let put = client.put("greeting", "hello").await?;

@@ -1,5 +1,5 @@
-//! The layers of the workspace: imports between crates run one way, and every outside library has
-//! one owner.
+//! The layers of the workspace: imports between crates run one way, and an outside library that
+//! matters has a fixed list of owners.
 
 use std::process::Command;
 
@@ -33,7 +33,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("guide", &["types", "machine", "rocks", "raft", "topology", "control", "router", "node", "client"]),
 ];
 
-/// Which crates may use an outside library.
+/// The owners of an outside library: no other crate may use it.
 const OWNERS: &[(&str, &[&str])] = &[
     ("openraft", &["raft"]),
     ("rocksdb", &["rocks"]),

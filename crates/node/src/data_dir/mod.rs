@@ -6,11 +6,13 @@
 //!   BOOTSTRAP   the cluster's bootstrap, on initial nodes            ┐ envelopes (types::codec),
 //!   IDENTITY    cluster id and node id; refuses every other cluster  │ replaced as a whole
 //!   TOPOLOGY    the latest topology seen: addresses after a restart  ┘
+//!   STORED      the databases were made: a node that has lost them does not start
 //!   log/        the shared Raft log          state/     the applied state
-//!   snapshots/  outgoing snapshots           staging/   incoming snapshots (emptied at start)
+//!   snapshots/  outgoing snapshots           staging/   incoming snapshots; both emptied at start
 //! ```
 //!
-//! A start deletes nothing here, except files that a crash left half-written.
+//! A start deletes files that a crash left half-written, empties `snapshots/` and `staging/`, and
+//! keeps everything else.
 
 mod error;
 mod format;
