@@ -2,16 +2,16 @@
 # a fresh Debian machine, and names each package. On a machine that has everything it does nothing.
 # shellcheck shell=bash
 
-# RocksDB is C++, and libclang generates its bindings. ccache compiles it once instead of once for each
-# build directory.
+# RocksDB is C++, and libclang generates its bindings. ccache compiles it once instead of once for
+# each build directory.
 setup_packages=(libclang-dev clang ccache g++ make curl ca-certificates)
 # The partition-testing harness cuts links, delays packets, cuts power and changes clocks with these
 # (jepsen/README.md).
 setup_packages+=(nftables iptables iproute2 faketime e2fsprogs util-linux mount xfsprogs)
 # tests/run checks the shell scripts.
 setup_packages+=(shellcheck)
-# The minor version of Rust that the edition, language features and dependencies need: rust-version in
-# Cargo.toml.
+# The minor version of Rust that the edition, language features and dependencies need: rust-version
+# in Cargo.toml.
 setup_rust_minor=95
 # tests/run checks licences, sources and the owners of libraries with this version.
 setup_cargo_deny_version=0.20.2

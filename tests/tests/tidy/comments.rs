@@ -39,6 +39,13 @@ pub(crate) fn comments(text: &str) -> Vec<Comment> {
     Lexer::run(text).found
 }
 
+/// The comments of a shell script that have a line of their own, with their numbers; not the line
+/// `#!`, which names the interpreter.
+pub(crate) fn hash_comments(text: &str) -> Vec<(usize, &str)> {
+    let is_comment = |line: &str| line.trim_start().starts_with('#') && !line.starts_with("#!");
+    (1..).zip(text.lines()).filter(|(_, line)| is_comment(line)).collect()
+}
+
 /// All string literals of `text`.
 pub(crate) fn literals(text: &str) -> Vec<Literal> {
     Lexer::run(text).literals

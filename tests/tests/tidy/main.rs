@@ -1,5 +1,5 @@
 //! The rules of this repository, as tests: imports between crates, import circles inside a crate,
-//! the width of types, plain English in comments, and links in the documents.
+//! the width of types, plain English in comments and documents, and links in the documents.
 //!
 //! ```text
 //! layers ──── cargo metadata: imports between crates, and the owner of each outside library
@@ -8,7 +8,7 @@
 //! walks  ──── crates/guide: the walks name files and functions that exist, and are short
 //! maxima ──── tests/tidy/maxima.txt: one number for each crate and each measure below
 //!   ├─ words     flagged words in prose          ├─ width    fields and methods of a type
-//!   ├─ lines     long comment lines, open docs   ├─ imports  imported names for each file
+//!   ├─ lines     long lines of prose, open docs  ├─ imports  imported names for each file
 //!   ├─ circles   files that import each other    ├─ errors   types `Result<_, String>`
 //!   └─ asserts   invariants that are asserted    └─ source, comments: the files, parsed
 //! ```

@@ -49,7 +49,10 @@ pub(crate) const MEASURES: &[Measure] = &[
 /// The package of the documents, as far as the table goes.
 const DOCUMENTS: &str = "(documents)";
 
-/// The measures of the documents, which belong to no package.
+/// The package of the shell scripts, as far as the table goes.
+const SCRIPTS: &str = "(scripts)";
+
+/// The flagged words of documents and scripts, which belong to no package.
 const WORDS: [(&str, &[&str]); 3] = [("what", words::WHAT), ("who", words::WHO), ("calques", words::CALQUES)];
 
 /// The one measure that is of all packages of a group together.
@@ -80,12 +83,16 @@ pub(crate) struct Measured {
     pub finding: Finding,
 }
 
-/// Measures all packages and the documents.
-fn measure(packages: &[Package], documents: &[Text]) -> Vec<Measured> {
+/// Measures all packages, the documents and the shell scripts.
+fn measure(packages: &[Package], documents: &[Text], scripts: &[Text]) -> Vec<Measured> {
     let mut all = Vec::new();
-    for (name, phrases) in WORDS {
-        let finding = words::flagged(documents, phrases);
-        all.push(Measured { of: DOCUMENTS.to_owned(), name, limit: 0, finding });
+    for (of, texts) in [(DOCUMENTS, documents), (SCRIPTS, scripts)] {
+        for (name, phrases) in WORDS {
+            let finding = words::flagged(texts, phrases);
+            all.push(Measured { of: of.to_owned(), name, limit: 0, finding });
+        }
+        let finding = lines::long_prose(texts);
+        all.push(Measured { of: of.to_owned(), name: "long_lines", limit: 0, finding });
     }
     for (group, of) in [(Group::Crates, "(crates)"), (Group::Jepsen, "(jepsen)")] {
         let members: Vec<&Package> = packages.iter().filter(|package| package.group == group).collect();
@@ -109,7 +116,10 @@ fn numbers_only_fall() -> anyhow::Result<()> {
     let root = crate::root();
     let mut documents = vec![root.join("Cargo.toml")];
     documents::documents(&root, &mut documents)?;
-    let measured = measure(&Package::all(&root)?, &source::read(&root, documents)?);
+    let scripts = source::scripts(&root)?;
+    anyhow::ensure!(scripts.contains(&root.join("tests/run")), "the shell scripts were not found: {scripts:?}");
+    let [documents, scripts] = [source::read(&root, documents)?, source::read(&root, scripts)?];
+    let measured = measure(&Package::all(&root)?, &documents, &scripts);
     if std::env::var_os("QUORATE_TIDY_WRITE").is_some_and(|value| value == "1") {
         return maxima::write(&measured);
     }

@@ -141,6 +141,29 @@ pub(crate) fn read(root: &Path, paths: Vec<PathBuf>) -> anyhow::Result<Vec<Text>
     paths.into_iter().map(text).collect()
 }
 
+/// The folders of the shell scripts.
+const SCRIPT_FOLDERS: [&str; 3] = [".ci", "cluster", "tests"];
+
+/// The shell scripts of the workspace at `root`: `*.sh`, and files without an extension that begin
+/// with `#!`.
+pub(crate) fn scripts(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for folder in SCRIPT_FOLDERS.map(|name| root.join(name)) {
+        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            let is_script = match path.extension() {
+                Some(extension) => extension == "sh",
+                None => path.is_file() && std::fs::read(&path)?.starts_with(b"#!"),
+            };
+            if is_script {
+                paths.push(path);
+            }
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
 /// All files below `dir` with this extension, in order of their paths.
 pub(crate) fn files_below(dir: &Path, extension: &str, paths: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let entries = std::fs::read_dir(dir).with_context(|| dir.display().to_string())?;

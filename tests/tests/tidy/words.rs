@@ -1,12 +1,12 @@
 //! Words that make prose slow to read, as the style guide lists them: relatives that hide a noun,
 //! persons where machines act, and phrases that were translated word by word.
 //!
-//! Prose is in comments, in string literals of more than one word (messages), in `Cargo.toml` and
-//! in the documents; of tests and examples too.
+//! Prose is in comments, in string literals of more than one word (messages), in `Cargo.toml`, in
+//! the documents and in the comments of shell scripts; of tests and examples too.
 
 use std::path::Path;
 
-use crate::comments::{comments, literals};
+use crate::comments::{comments, hash_comments, literals};
 use crate::measures::Finding;
 use crate::source::Text;
 
@@ -77,6 +77,8 @@ fn prose(path: &Path, text: &str) -> Vec<(usize, String)> {
         }
         Some("proto") => comments(text).into_iter().map(|comment| (comment.line, comment.prose().to_owned())).collect(),
         Some("md") => lines().map(|(line, text)| (line, without_code(text))).collect(),
+        // A shell script; many have no extension.
+        Some("sh") | None => hash_comments(text).into_iter().map(|(line, text)| (line, without_code(text))).collect(),
         _ => lines().map(|(line, text)| (line, text.to_owned())).collect(),
     }
 }
@@ -144,4 +146,11 @@ fn flagged_words_are_found_in_manifests_and_documents() {
     assert_eq!(places("Cargo.toml", manifest, WHAT), ["Cargo.toml:3: description = \"What follows\""]);
     let document = "# Title\n\nNot `what`, but what\nfollows\n";
     assert_eq!(places("docs/a.md", document, WHAT), ["docs/a.md:3: Not `, but what"]);
+}
+
+#[test]
+fn flagged_words_are_found_in_comments_of_scripts() {
+    let script = "#!/usr/bin/env what\n# Says what it does.\nwhat=1\n  # `what` is a name\n";
+    assert_eq!(places("tests/run", script, WHAT), ["tests/run:2: # Says what it does."]);
+    assert_eq!(places("tests/setup.sh", script, WHAT), ["tests/setup.sh:2: # Says what it does."]);
 }
