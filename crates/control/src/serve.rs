@@ -77,8 +77,8 @@ impl Server {
         };
         let mut answers = Vec::with_capacity(count);
         if let Some(arc) = self.plane.store.feed.latest().as_deref().and_then(|map| RoutedArc::of(map, shard)) {
-            let strays = requests.extract_if(.., |write| arc.excludes_write(write));
-            answers.extend(strays.map(|write| reject(write.id, &stray())));
+            let others = requests.extract_if(.., |write| arc.excludes_write(write));
+            answers.extend(others.map(|write| reject(write.id, &not_here())));
         }
         if self.plane.host.vitals().disk_full {
             let refused = requests.extract_if(.., |write| !is_admitted_by_full_disk(&write.command));
@@ -128,8 +128,8 @@ impl Server {
         let map = self.plane.store.feed.latest();
         let mut answered = Vec::new();
         if let Some(arc) = map.as_deref().and_then(|map| RoutedArc::of(map, shard)) {
-            let strays = requests.extract_if(.., |read| arc.excludes(read.epoch, &read.key));
-            answered.extend(strays.map(|read| reject(read.id, &stray())));
+            let others = requests.extract_if(.., |read| arc.excludes(read.epoch, &read.key));
+            answered.extend(others.map(|read| reject(read.id, &not_here())));
         }
         Reading {
             server: self,
@@ -301,7 +301,7 @@ fn served(outcome: Outcome, by: ServedBy) -> Result<Served<KvAnswer>, Rejection>
     }
 }
 
-fn stray() -> Rejection {
+fn not_here() -> Rejection {
     Rejection::Invalid {
         reason: "the key's token is not in the shard's arc; hash it with the cluster's key".to_owned(),
     }

@@ -44,6 +44,8 @@
 //! * `crates/client/src/grpc/link.rs` (`submit`, `deliver`): a ticket for the reply.
 //! * `crates/control/src/parts.rs` (`split`): the requests of a frame by shard and level.
 //! * `crates/node/src/service/replies.rs` (`ReplyQueue`): room for a page in the stream's queue.
+//! * `crates/raft/src/replica/leadership.rs` (`until_leadership_is_decided`): whether this replica
+//!   leads; waits for an election that is not over. The one place where that is asked.
 //!
 //! # Why it is linearizable
 //!

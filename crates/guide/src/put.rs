@@ -29,8 +29,8 @@
 //! 6. `crates/node/src/service/pages.rs` (`serve`): serves one part, and queues its replies for the
 //!    next frame.
 //! 7. `crates/control/src/serve.rs` (`write`, `propose`): [`Server`](quorate_control::Server) finds
-//!    the replica, and refuses overload, strays, and puts on a full disk *before* anything is
-//!    proposed.
+//!    the replica, and refuses overload, misrouted requests, and puts on a full disk *before*
+//!    anything is proposed.
 //! 8. `crates/raft/src/shard.rs` (`write`, `propose_batches`):
 //!    [`Shard::write`](quorate_raft::Shard::write) makes one entry of the commands that arrived
 //!    while the last one was in flight.
@@ -74,10 +74,16 @@
 //! * `crates/client/src/grpc/link.rs` (`submit`, `deliver`): a ticket for the reply; the line
 //!   between "certainly not applied" and "may be applied".
 //! * `crates/control/src/parts.rs` (`split`): the requests of a frame by shard and kind.
+//! * `crates/control/src/admission.rs` (`check_queue`, `is_admitted_by_full_disk`): whether the
+//!   log's queue and the disk admit the commands.
+//! * `crates/node/src/service/replies.rs` (`ReplyQueue`): room for the replies in the stream's
+//!   queue.
 //! * `crates/raft/src/batch.rs` (`Claim`): whether the proposer or the time-out got the
 //!   commands.
 //! * `crates/raft/src/batch_delay.rs` (`BatchDelay`): how long a batch waits for clients that were
 //!   just answered.
+//! * `crates/raft/src/replica/leadership.rs` (`until_leadership_is_decided`): whether this replica
+//!   leads; waits for an election that is not over. The one place where that is asked.
 //! * `crates/raft/src/soft_state.rs` (`SoftState`): role, term and leader, cached.
 //! * `crates/rocks/src/log/replica_log.rs` (`ReplicaLog`): one replica's extent and tail in memory.
 //! * `crates/rocks/src/log/batch.rs` (`add`): operations as one RocksDB batch.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate_types::topology::{Command, NodeInfo, NodeState, Outcome};
 use tracing::{error, info, warn};
 
-use crate::member::Member;
+use crate::cluster_node::ClusterNode;
 use crate::node::Node;
 use crate::refusal::REMOVED;
 
@@ -17,7 +17,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Compares every topology with this node's configuration until the node stops. The first ones may
 /// come from a cache that is older than the node's last change of address, or than the node itself.
-pub(crate) async fn run(node: Arc<Node>, member: Arc<Member>) {
+pub(crate) async fn run(node: Arc<Node>, member: Arc<ClusterNode>) {
     let mut revision = 0;
     loop {
         let map = member.store().feed.newer_than(revision).await;

@@ -3,9 +3,9 @@
 //! ```text
 //!   init, at the first of the initial nodes          every other initial node
 //!     ask each node for its status
-//!     record the order (cluster id, hash key,
+//!     record the bootstrap (cluster id, hash key,
 //!       nodes, topology voters), durably
-//!     Bootstrap(order) ─────────────────────→ record it, durably; or refuse: another is recorded
+//!     Bootstrap ────────────────────────────→ record it, durably; or refuse: another is recorded
 //!     all have confirmed: propose Command::Bootstrap
 //!       ────────────────────────────────→ a topology voter starts the group and proposes
 //!     wait until the topology is published
@@ -26,9 +26,9 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::info;
 
+use crate::cluster_node::ClusterNode;
 use crate::fatal::fail_stop;
 use crate::life::Life;
-use crate::member::Member;
 use crate::node::Node;
 use crate::peer::{PeerCaller, get_node, get_nodes};
 use crate::refusal::Refusal;
@@ -45,10 +45,10 @@ pub(crate) async fn init(node: Arc<Node>, request: InitClusterRequest) -> Result
     finish(&life, async move { bootstrap(&node, wanted).await }).await
 }
 
-/// Serves `Bootstrap`: records another node's order to bootstrap a cluster with this node.
-pub(crate) async fn accept(node: Arc<Node>, order: Bootstrap) -> Result<Bootstrap, Refusal> {
+/// Serves `Bootstrap`: records another node's bootstrap of a cluster with this node.
+pub(crate) async fn accept(node: Arc<Node>, bootstrap: Bootstrap) -> Result<Bootstrap, Refusal> {
     let life = node.life.clone();
-    finish(&life, async move { accept_order(&node, order).await }).await
+    finish(&life, async move { accept_bootstrap(&node, bootstrap).await }).await
 }
 
 /// Runs to completion, even if the caller stops waiting; ends early only if the node closes.
@@ -95,20 +95,20 @@ async fn bootstrap(node: &Arc<Node>, wanted: Wanted) -> Result<InitClusterRespon
     Ok(InitClusterResponse { cluster_id, already })
 }
 
-async fn accept_order(node: &Arc<Node>, order: Bootstrap) -> Result<Bootstrap, Refusal> {
+async fn accept_bootstrap(node: &Arc<Node>, bootstrap: Bootstrap) -> Result<Bootstrap, Refusal> {
     let busy = |_| Refusal::Busy("this node is deciding which cluster it belongs to; try again".to_owned());
     let _deciding = node.deciding.try_lock().map_err(busy)?;
     if let Some(own) = on_record(node)?
-        && own != order
+        && own != bootstrap
     {
         return Err(Refusal::AlreadyExists(format!(
             "this node belongs to {}, not to {}",
             describe(&own),
-            describe(&order)
+            describe(&bootstrap)
         )));
     }
-    record(node, &order).await?;
-    Ok(order)
+    record(node, &bootstrap).await?;
+    Ok(bootstrap)
 }
 
 /// The requested cluster, checked without asking other nodes.
@@ -169,8 +169,8 @@ impl Wanted {
         )))
     }
 
-    /// Asks every node for its status, and makes the order. Only the first of the nodes does so:
-    /// two orders for one set of nodes are never made concurrently.
+    /// Asks every node for its status, and makes the bootstrap. Only the first of the nodes does
+    /// so: two bootstraps for one set of nodes are never made concurrently.
     async fn plan(&self, node: &Node) -> Result<Bootstrap, Refusal> {
         let answers = get_nodes(self.nodes.iter()).await;
         let mut statuses = Vec::with_capacity(answers.len());
@@ -220,7 +220,7 @@ fn info(id: NodeId, status: NodeStatus) -> NodeInfo {
 /// The bootstrap recorded here. A node that joined its cluster later has none.
 fn on_record(node: &Node) -> Result<Option<Bootstrap>, Refusal> {
     let bootstrap = node.data.bootstrap().unwrap_or_else(|e| fail_stop(&e.to_string()));
-    match (bootstrap, node.member()) {
+    match (bootstrap, node.cluster_node()) {
         (Some(bootstrap), _) => Ok(Some(bootstrap)),
         (None, Some(member)) => Err(Refusal::AlreadyExists(format!(
             "this node belongs to cluster {} already",
@@ -230,14 +230,14 @@ fn on_record(node: &Node) -> Result<Option<Bootstrap>, Refusal> {
     }
 }
 
-/// Records the order durably and enters the cluster. Harmless if both were done before.
-async fn record(node: &Arc<Node>, bootstrap: &Bootstrap) -> Result<Arc<Member>, Refusal> {
-    let own = match node.member() {
+/// Records the bootstrap durably and enters the cluster. Harmless if both were done before.
+async fn record(node: &Arc<Node>, bootstrap: &Bootstrap) -> Result<Arc<ClusterNode>, Refusal> {
+    let own = match node.cluster_node() {
         Some(member) => member.store().identity.node,
         None => own_id(bootstrap, &node.addresses)?,
     };
-    let (recorder, order) = (node.clone(), bootstrap.clone());
-    let recorded = tokio::task::spawn_blocking(move || recorder.data.record_bootstrap(&order, own)).await;
+    let (recorder, copy) = (node.clone(), bootstrap.clone());
+    let recorded = tokio::task::spawn_blocking(move || recorder.data.record_bootstrap(&copy, own)).await;
     match recorded {
         Ok(Ok(())) => {}
         Ok(Err(error @ crate::data_dir::DataDirError::OtherCluster { .. })) => {
@@ -246,7 +246,7 @@ async fn record(node: &Arc<Node>, bootstrap: &Bootstrap) -> Result<Arc<Member>, 
         Ok(Err(error)) => fail_stop(&error.to_string()),
         Err(error) => return Err(Refusal::Unavailable(error.to_string())),
     }
-    // The order is on record: a node that cannot enter must not continue as if it were not.
+    // The bootstrap is on record: a node that cannot enter must not continue as if it were not.
     enter_cluster(node).await.unwrap_or_else(|error| fail_stop(&error.to_string()));
     Ok(node.joined().await)
 }
@@ -255,14 +255,15 @@ fn own_id(bootstrap: &Bootstrap, own: &NodeAddresses) -> Result<NodeId, Refusal>
     let found = bootstrap.nodes.iter().find(|node| node.addresses == *own);
     found.map(|node| node.id).ok_or_else(|| {
         Refusal::Invalid(format!(
-            "the order is for {}, and none of them is this node, {}",
+            "the bootstrap is for {}, and none of them is this node, {}",
             describe(bootstrap),
             own.client
         ))
     })
 }
 
-/// Sends the order to every other initial node. All must record it before the cluster may start.
+/// Sends the bootstrap to every other initial node. All must record it before the cluster may
+/// start.
 async fn distribute(node: &Node, bootstrap: &Bootstrap) -> Result<(), Refusal> {
     let others = bootstrap.nodes.iter().filter(|other| other.addresses != node.addresses);
     let answers = join_all(others.map(async |other| {
@@ -351,10 +352,10 @@ mod tests {
 
     #[test]
     fn bootstrap_of_other_nodes_is_not_recorded() {
-        let order = bootstrap(&["a:1", "b:1", "c:1"]);
-        let own = order.nodes[1].addresses.clone();
-        assert_eq!(own_id(&order, &own).unwrap(), NodeId(2));
+        let recorded = bootstrap(&["a:1", "b:1", "c:1"]);
+        let own = recorded.nodes[1].addresses.clone();
+        assert_eq!(own_id(&recorded, &own).unwrap(), NodeId(2));
         let stranger = NodeAddresses { client: "d:1".into(), ..own };
-        assert!(own_id(&order, &stranger).unwrap_err().to_string().contains("none of them is this node, d:1"));
+        assert!(own_id(&recorded, &stranger).unwrap_err().to_string().contains("none of them is this node, d:1"));
     }
 }

@@ -57,7 +57,7 @@ const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Asks until this node is in a cluster, by joining or by bootstrap.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut said = None;
-    while node.member().is_none() {
+    while node.cluster_node().is_none() {
         if let Err(reason) = try_join(&node).await {
             let reason = reason.to_string();
             // Logged once, not every second.
@@ -78,7 +78,7 @@ async fn try_join(node: &Arc<Node>) -> Result<(), JoinError> {
     check_addresses(&topology, &node.addresses)?;
 
     let deciding = node.deciding.lock().await;
-    if node.data.bootstrap()?.is_some() || node.member().is_some() {
+    if node.data.bootstrap()?.is_some() || node.cluster_node().is_some() {
         return Ok(());
     }
     let id = register(node, &topology).await?;

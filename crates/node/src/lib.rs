@@ -28,9 +28,9 @@ mod upkeep;
 mod ops;
 mod service;
 
+mod cluster_node;
 mod databases;
 mod host;
-mod member;
 mod peer;
 mod release;
 mod store;

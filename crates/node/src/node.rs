@@ -11,11 +11,11 @@ use std::sync::Arc;
 use quorate_types::topology::NodeAddresses;
 use tokio::sync::{Mutex, MutexGuard, watch};
 
+use crate::cluster_node::ClusterNode;
 use crate::config::NodeConfig;
 use crate::data_dir::DataDir;
 use crate::disk::Disk;
 use crate::life::Life;
-use crate::member::Member;
 use crate::peer::Staging;
 use crate::refusal::Refusal;
 
@@ -40,7 +40,7 @@ pub(crate) struct Node {
     /// The phases of the process, and its tasks.
     pub(crate) life: Arc<Life>,
     entering: Mutex<()>,
-    member: watch::Sender<Option<Arc<Member>>>,
+    member: watch::Sender<Option<Arc<ClusterNode>>>,
 }
 
 impl Node {
@@ -62,14 +62,14 @@ impl Node {
     }
 
     /// This node as a member of its cluster; none while it is in no cluster.
-    pub(crate) fn member(&self) -> Option<Arc<Member>> {
+    pub(crate) fn cluster_node(&self) -> Option<Arc<ClusterNode>> {
         self.member.borrow().clone()
     }
 
     /// This node as a member of its cluster, or why it is none now: a node that is opening its data
     /// must not answer that it is in no cluster.
-    pub(crate) fn require_member(&self) -> Result<Arc<Member>, Refusal> {
-        self.member().ok_or_else(|| match self.data.identity() {
+    pub(crate) fn require_member(&self) -> Result<Arc<ClusterNode>, Refusal> {
+        self.cluster_node().ok_or_else(|| match self.data.identity() {
             _ if self.life.is_stopping() => Refusal::Stopping,
             Ok(Some(_)) => Refusal::Starting,
             _ => Refusal::NoCluster,
@@ -77,7 +77,7 @@ impl Node {
     }
 
     /// Waits until the node is in a cluster.
-    pub(crate) async fn joined(&self) -> Arc<Member> {
+    pub(crate) async fn joined(&self) -> Arc<ClusterNode> {
         let mut member = self.member.subscribe();
         let joined = member.wait_for(Option::is_some).await.expect("the node that is borrowed here holds the sender");
         joined.clone().expect("the condition just held")
@@ -89,13 +89,13 @@ impl Node {
     }
 
     /// The node is a member from here on.
-    pub(crate) fn enter(&self, member: Arc<Member>) {
+    pub(crate) fn enter(&self, member: Arc<ClusterNode>) {
         let before = self.member.send_replace(Some(member));
         assert!(before.is_none(), "a node enters one cluster, once");
     }
 
     /// Takes the member out, to be closed.
-    pub(crate) fn leave(&self) -> Option<Arc<Member>> {
+    pub(crate) fn leave(&self) -> Option<Arc<ClusterNode>> {
         self.member.send_replace(None)
     }
 }

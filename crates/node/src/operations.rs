@@ -12,7 +12,7 @@ use quorate_types::report::OrderKind;
 use quorate_types::topology::{Command, Outcome};
 use quorate_types::{NodeId, Rejection, ShardId};
 
-use crate::member::Member;
+use crate::cluster_node::ClusterNode;
 use crate::refusal::Refusal;
 
 /// How long the topology group may take to record an operation.
@@ -31,7 +31,7 @@ pub(crate) struct OperationRequest {
 }
 
 impl OperationRequest {
-    fn command(self, member: &Member) -> Command {
+    fn command(self, member: &ClusterNode) -> Command {
         let OperationRequest { intent, planned_on, confirm } = self;
         Command::StartOperation { intent, planned_on, confirm, now_ms: member.plane.clock.now_ms() }
     }
@@ -39,7 +39,10 @@ impl OperationRequest {
 
 /// Starts an operation. Returns its id and whether it was running already; none if there is nothing
 /// to do.
-pub(crate) async fn start(member: &Member, request: OperationRequest) -> Result<Option<(OperationId, bool)>, Refusal> {
+pub(crate) async fn start(
+    member: &ClusterNode,
+    request: OperationRequest,
+) -> Result<Option<(OperationId, bool)>, Refusal> {
     // Where another node leads the topology group, its planner holds a move without room.
     if let Ok(cluster) = member.plane.confirmed_cluster().await {
         check_move(member, &cluster, &request.intent)?;
@@ -50,7 +53,7 @@ pub(crate) async fn start(member: &Member, request: OperationRequest) -> Result<
 /// The outcome of starting an operation now, without proposing it. Only the leader of the topology
 /// group can tell.
 pub(crate) async fn try_out(
-    member: &Member,
+    member: &ClusterNode,
     request: OperationRequest,
 ) -> Result<Option<(OperationId, bool)>, Refusal> {
     let cluster = member.plane.confirmed_cluster().await?;
@@ -64,7 +67,7 @@ pub(crate) async fn try_out(
 }
 
 /// Refuses a move whose target has no room for the replica.
-fn check_move(member: &Member, cluster: &ClusterState, intent: &Intent) -> Result<(), Refusal> {
+fn check_move(member: &ClusterNode, cluster: &ClusterState, intent: &Intent) -> Result<(), Refusal> {
     let Intent::Move { planned } = intent else { return Ok(()) };
     check_room(cluster, &member.plane.reconciler.reports(), *planned).map_err(|no_space| {
         Refusal::Precondition(format!("{no_space}; choose another node or free disk space: quorate node list"))
@@ -79,12 +82,12 @@ fn started(outcome: Outcome) -> Option<(OperationId, bool)> {
 }
 
 /// Cancels an operation.
-pub(crate) async fn cancel(member: &Member, id: OperationId) -> Result<(), Refusal> {
+pub(crate) async fn cancel(member: &ClusterNode, id: OperationId) -> Result<(), Refusal> {
     propose(member, Command::CancelOperation { id, now_ms: member.plane.clock.now_ms() }).await.map(drop)
 }
 
 /// Pauses or resumes the start of moves.
-pub(crate) async fn pause(member: &Member, paused: bool) -> Result<(), Refusal> {
+pub(crate) async fn pause(member: &ClusterNode, paused: bool) -> Result<(), Refusal> {
     propose(member, Command::PauseMoves { paused }).await.map(drop)
 }
 
@@ -97,7 +100,7 @@ pub(crate) struct Listing {
 }
 
 /// Lists the operations and their progress.
-pub(crate) async fn list(member: &Member) -> Result<Listing, Refusal> {
+pub(crate) async fn list(member: &ClusterNode) -> Result<Listing, Refusal> {
     let cluster = member.plane.confirmed_cluster().await?;
     let with_progress = |operation: &Operation| (operation.clone(), member.plane.reconciler.progress(operation.id));
     let operations: Vec<(Operation, Progress)> = cluster.operations().map(with_progress).collect();
@@ -108,7 +111,7 @@ pub(crate) async fn list(member: &Member) -> Result<Listing, Refusal> {
 
 /// The moves that would even out the replicas, without shards that an operation is moving, and the
 /// revision that they are planned on.
-pub(crate) async fn plan(member: &Member) -> Result<(u64, Vec<PlannedMove>), Refusal> {
+pub(crate) async fn plan(member: &ClusterNode) -> Result<(u64, Vec<PlannedMove>), Refusal> {
     let cluster = member.plane.confirmed_cluster().await?;
     let moves = possible_moves(&cluster).into_iter();
     let planned = moves.map(|wanted| PlannedMove { shard: wanted.shard, from: wanted.from, to: wanted.to });
@@ -116,7 +119,7 @@ pub(crate) async fn plan(member: &Member) -> Result<(u64, Vec<PlannedMove>), Ref
 }
 
 /// Transfers the leader of a shard from this node to another node's replica, and waits for it.
-pub(crate) async fn transfer_leader(member: &Member, shard: ShardId, to: NodeId) -> Result<(), Refusal> {
+pub(crate) async fn transfer_leader(member: &ClusterNode, shard: ShardId, to: NodeId) -> Result<(), Refusal> {
     let map = member.store().feed.latest().ok_or(Refusal::NoCluster)?;
     let info = map.shard(shard).ok_or_else(|| Refusal::NotFound(format!("there is no shard {shard}")))?;
     if map.topology.moves.iter().any(|moving| moving.group == shard.group()) {
@@ -142,7 +145,7 @@ pub(crate) async fn transfer_leader(member: &Member, shard: ShardId, to: NodeId)
     })
 }
 
-async fn propose(member: &Member, command: Command) -> Result<Outcome, Refusal> {
+async fn propose(member: &ClusterNode, command: Command) -> Result<Outcome, Refusal> {
     match member.proposer().propose(&command, RECORD_TIMEOUT).await? {
         Outcome::Refused(reason) => Err(Refusal::Precondition(reason)),
         outcome => {

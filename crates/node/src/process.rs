@@ -72,7 +72,7 @@ async fn serve(node: &Arc<Node>, mut servers: Servers, shutdown: impl Future<Out
 /// Joins a cluster if this node is in none and knows of one. Returns only if this node is in a
 /// cluster and was told to join another one.
 async fn follow_join_list(node: &Arc<Node>) -> NodeError {
-    let identity = node.member().map(|member| member.store().identity);
+    let identity = node.cluster_node().map(|member| member.store().identity);
     info!(in_cluster = identity.is_some(), "node serves");
     match identity {
         Some(identity) => {
@@ -91,7 +91,7 @@ async fn stop(node: &Arc<Node>, servers: Servers) -> Result<(), NodeError> {
     let Servers { client, peer, ops, health } = servers;
     node.life.stop();
     health.set(false).await;
-    if let Some(member) = node.member() {
+    if let Some(member) = node.cluster_node() {
         let still_led = member.store().groups.transfer_leaderships(TRANSFER_ALL_MAX).await;
         info!(still_led, "leaderships transferred");
     }

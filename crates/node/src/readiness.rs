@@ -31,7 +31,7 @@ pub(crate) struct Readiness {
 /// Checks all conditions. A missing quorum or a full disk does not make a node unready: it still
 /// serves other reads.
 pub(crate) fn check(node: &Node) -> Readiness {
-    let member = node.member();
+    let member = node.cluster_node();
     let map = member.as_ref().and_then(|member| member.store().feed.latest());
     let knows_itself = match (&member, &map) {
         (Some(member), Some(map)) => map.topology.node(member.store().identity.node).is_some(),
@@ -72,7 +72,7 @@ pub(crate) fn check(node: &Node) -> Readiness {
 /// Whether a shard of this node has a leader, as far as this node knows: writes to such a shard
 /// reach their leader through any of its nodes. False on a node without shards.
 pub(crate) fn writes(node: &Node) -> Check {
-    let Some(member) = node.member() else { return of_writes(&[], &[]) };
+    let Some(member) = node.cluster_node() else { return of_writes(&[], &[]) };
     let groups = &member.store().groups;
     of_writes(&groups.statuses(), &groups.reports())
 }
@@ -102,7 +102,7 @@ pub(crate) fn notes(node: &Node) -> Vec<Check> {
     let mut notes = Vec::new();
     let full = node.disk.is_full();
     notes.push(when(!full, "disk", "the disk has room", "the disk is below its reserve: puts are refused"));
-    if let Some(member) = node.member() {
+    if let Some(member) = node.cluster_node() {
         let statuses = member.store().groups.statuses();
         let leaderless = statuses.iter().filter(|status| status.leader.is_none()).count();
         let detail = format!("{leaderless} of {} groups have no leader as far as this node knows", statuses.len());

@@ -42,7 +42,8 @@ pub(crate) async fn open(
     data.record_stored()?;
 
     let transport = Arc::new(PeerTransport::new(identity));
-    if let Some(nodes) = cached.as_ref().map(|map| &map.nodes).or(bootstrap.as_ref().map(|order| &order.nodes)) {
+    if let Some(nodes) = cached.as_ref().map(|map| &map.nodes).or(bootstrap.as_ref().map(|bootstrap| &bootstrap.nodes))
+    {
         transport.update(nodes);
     }
     let options = Options {

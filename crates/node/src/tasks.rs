@@ -8,9 +8,9 @@ use quorate_types::clock::SystemClock;
 use tracing::info;
 
 use crate::announce;
+use crate::cluster_node::ClusterNode;
 use crate::error::NodeError;
 use crate::host::Process;
-use crate::member::Member;
 use crate::node::Node;
 use crate::peer::GrpcPeers;
 use crate::store::{self, Opened};
@@ -20,7 +20,7 @@ use crate::store::{self, Opened};
 pub(crate) async fn enter_cluster(node: &Arc<Node>) -> Result<(), NodeError> {
     let _entering = node.entering().await;
     let Some(identity) = node.data.identity()? else { return Ok(()) };
-    if node.member().is_some() {
+    if node.cluster_node().is_some() {
         return Ok(());
     }
     let room = node.disk.room(node.data.path().to_owned());
@@ -29,14 +29,14 @@ pub(crate) async fn enter_cluster(node: &Arc<Node>) -> Result<(), NodeError> {
     let peers = GrpcPeers::new(identity, transport.clone(), configured);
     let host = Process { life: node.life.clone(), disk: node.disk.clone(), data: node.data.clone() };
     let plane = Plane::new(Arc::new(store), Arc::new(peers), Arc::new(host), Arc::new(SystemClock));
-    let member = Arc::new(Member { plane, transport, export_rate });
+    let member = Arc::new(ClusterNode { plane, transport, export_rate });
     info!(cluster = %identity.cluster, node = %identity.node, "node is in its cluster");
     node.enter(member.clone());
     start_loops(node, &member);
     Ok(())
 }
 
-fn start_loops(node: &Arc<Node>, member: &Arc<Member>) {
+fn start_loops(node: &Arc<Node>, member: &Arc<ClusterNode>) {
     let (life, plane) = (&node.life, &member.plane);
     let limiters = vec![member.transport.snapshot_rate(), member.export_rate.clone()];
     life.spawn(announce::run(node.clone(), member.clone()));

@@ -60,7 +60,7 @@ pub(crate) fn refresh(node: &Node) {
     gauge!("quorate_disk_free_bytes").set(node.disk.free_bytes() as f64);
     gauge!("quorate_disk_below_reserve").set(f64::from(node.disk.is_full()));
     gauge!("quorate_uptime_seconds").set(node.life.uptime_ms() as f64 / 1000.0);
-    let Some(member) = node.member() else { return };
+    let Some(member) = node.cluster_node() else { return };
     gauge!("quorate_log_queue_bytes").set(member.store().log.queued_bytes() as f64);
     if let Some(map) = member.store().feed.latest() {
         gauge!("quorate_topology_revision").set(map.topology.revision as f64);

@@ -122,10 +122,13 @@ async fn three_nodes_from_nothing_through_restarts() {
         let behind = stream.ask(shard, epoch - 1, get(&key, ReadLevel::Eventual)).await;
         let Err(Rejection::WrongShard { shard: Some(info) }) = behind else { panic!("{behind:?}") };
         assert_eq!((info.id.0, info.epoch), (shard, epoch));
-        let stray = stream.ask(other, epoch, get(&key, ReadLevel::Eventual)).await;
-        assert!(matches!(stray, Err(Rejection::Invalid { .. })), "{stray:?}");
-        let stray = stream.ask(other, epoch, put(&key, "astray", session, 9)).await;
-        assert!(matches!(stray, Err(Rejection::Invalid { .. })), "acknowledged, no client could read it: {stray:?}");
+        let misrouted = stream.ask(other, epoch, get(&key, ReadLevel::Eventual)).await;
+        assert!(matches!(misrouted, Err(Rejection::Invalid { .. })), "{misrouted:?}");
+        let misrouted = stream.ask(other, epoch, put(&key, "astray", session, 9)).await;
+        assert!(
+            matches!(misrouted, Err(Rejection::Invalid { .. })),
+            "acknowledged, no client could read it: {misrouted:?}"
+        );
         let nowhere = stream.ask(99, epoch, get(&key, ReadLevel::Eventual)).await;
         assert_eq!(nowhere, Err(Rejection::WrongShard { shard: None }));
     }

@@ -18,8 +18,8 @@ use tokio_util::task::TaskTracker;
 use crate::convert;
 use crate::election::Election;
 use crate::openraft_types as raft;
+use crate::peer_network::ReplyTo;
 use crate::state_machine::Raft;
-use crate::wire::ReplyTo;
 
 /// Requests of one stream that may wait here. The sender has fewer in flight, so a full queue means
 /// a broken sender.

@@ -32,8 +32,8 @@ use tokio::time::{Instant, Sleep};
 
 use crate::calls::{Answer, OpenStream};
 use crate::convert;
-use crate::link::{Link, mismatch};
 use crate::openraft_types as raft;
+use crate::peer_link::{PeerLink, mismatch};
 use crate::transport::Lane;
 
 /// Requests of one stream in flight.
@@ -55,7 +55,7 @@ pub(crate) type AppendAnswer = Result<raft::AppendResult, raft::RpcError>;
 
 /// One stream of appends.
 pub(crate) struct AppendStream<S> {
-    link: Arc<Link>,
+    link: Arc<PeerLink>,
     /// The requests of openraft; none once they have ended.
     input: Option<S>,
     calls: OpenStream,
@@ -140,7 +140,7 @@ impl InFlight {
 }
 
 impl<S: Stream<Item = raft::AppendRequest> + Send + Unpin + 'static> AppendStream<S> {
-    pub(crate) fn open(link: Arc<Link>, input: S) -> Self {
+    pub(crate) fn open(link: Arc<PeerLink>, input: S) -> Self {
         let (calls, answers) = link.open_stream();
         AppendStream {
             link,

@@ -20,6 +20,9 @@ const QUORUM_PROBE_LEASES: u64 = 4;
 /// near the entry being applied (openraft issue 2116).
 pub const LOG_RETAINED_ENTRIES: u64 = 256;
 
+/// The default of [`Timing::lease_ms`].
+pub const LEASE_MS_DEFAULT: u64 = 550;
+
 /// Heartbeat and lease: a trade-off between idle cost, tolerance of slow disks, and the time to a
 /// new leader.
 ///
@@ -36,7 +39,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Timing { heartbeat_ms: 150, lease_ms: 550 }
+        Timing { heartbeat_ms: 150, lease_ms: LEASE_MS_DEFAULT }
     }
 }
 

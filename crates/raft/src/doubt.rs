@@ -7,9 +7,9 @@
 //! ```
 //!
 //! From the first moment nothing that it says counts: its messages are not sent, its answers say
-//! that it is unreachable, and its reads are rejected. The mark keeps it so after a restart; once it
-//! is synced, its node answers that the replica is doubtful. Its log and its state stay as they are
-//! until the topology replaces it under a new id.
+//! that it is unreachable, and its reads are rejected. The mark keeps it so after a restart; once
+//! it is synced, its node answers that the replica is doubtful. Its log and its state stay as they
+//! are until the topology replaces it under a new id.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

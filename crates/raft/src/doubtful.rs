@@ -50,8 +50,8 @@ impl DoubtfulReplicas {
     }
 
     /// Whether a replica is doubtful and its mark is durable. Only then its node says so: a leader
-    /// that has heard it does not tell the replica of its lost entries again, and a mark that a crash
-    /// took away would be lost for good.
+    /// that has heard it does not tell the replica of its lost entries again, and a mark that a
+    /// crash took away would be lost for good.
     pub(crate) fn is_marked(&self, replica: ReplicaId) -> bool {
         self.lock().get(&replica).is_some_and(|known| known.marked)
     }

@@ -16,9 +16,9 @@ use crate::doubt::Doubt;
 use crate::election::Election;
 use crate::error::InstallError;
 use crate::openraft_types as raft;
+use crate::peer_network::{PeerNetwork, ReplyTo};
 use crate::snapshot_data::{Received, SnapshotData};
 use crate::state_machine::Raft;
-use crate::wire::{ReplyTo, Wire};
 
 /// How long requests may outlive the Raft core. openraft drops them when it stops, which takes
 /// milliseconds; a fault there must not hold up the node.
@@ -29,7 +29,7 @@ pub(crate) struct Inbound {
     group: GroupId,
     replica: ReplicaId,
     raft: Raft,
-    wire: Wire,
+    peers: PeerNetwork,
     election: Arc<Election>,
     appends: AppendReceiver,
     /// The tasks that answer requests, those of `appends` included.
@@ -43,7 +43,7 @@ pub(crate) struct Inbound {
 impl Inbound {
     pub(crate) fn new(
         raft: Raft,
-        wire: Wire,
+        peers: PeerNetwork,
         group: GroupId,
         replica: ReplicaId,
         election: Arc<Election>,
@@ -52,7 +52,7 @@ impl Inbound {
         let tasks = TaskTracker::new();
         let appends = AppendReceiver::new(raft.clone(), election.clone(), tasks.clone());
         let installing = tokio::sync::Mutex::default();
-        Inbound { group, replica, raft, wire, election, appends, tasks, installing, doubt }
+        Inbound { group, replica, raft, peers, election, appends, tasks, installing, doubt }
     }
 
     /// Waits until no task answers requests any longer, at most [`ENDED_MAX`]. Call it after the
@@ -69,7 +69,7 @@ impl Inbound {
     pub(crate) fn receive(&self, node: NodeId, message: PeerMessage) {
         assert_eq!((message.group, message.to), (self.group, self.replica), "a message reaches its addressee");
         let to = ReplyTo {
-            wire: self.wire.clone(),
+            peers: self.peers.clone(),
             group: self.group,
             from: self.replica,
             node,

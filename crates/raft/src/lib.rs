@@ -42,14 +42,14 @@ mod append_receive;
 mod append_stream;
 mod calls;
 mod inbound;
-mod link;
-mod network;
+mod network_factory;
+mod peer_link;
+mod peer_network;
 mod snapshot_doubts;
 mod snapshot_files;
 mod snapshot_send;
 mod snapshot_slots;
 mod transport;
-mod wire;
 
 mod groups;
 
@@ -69,7 +69,7 @@ mod openraft_types;
 mod runtime;
 
 pub use batch::Written;
-pub use config::{LOG_RETAINED_ENTRIES, Options, Room, Timing};
+pub use config::{LEASE_MS_DEFAULT, LOG_RETAINED_ENTRIES, Options, Room, Timing};
 pub use error::{FileError, InstallError, OpenError, OrderError, Stopped};
 pub use groups::Groups;
 pub use memory_transport::{MemoryNetwork, SnapshotFaults};

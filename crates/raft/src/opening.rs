@@ -18,19 +18,19 @@ use crate::election::Election;
 use crate::error::OpenError;
 use crate::inbound::Inbound;
 use crate::log_store::LogStore;
-use crate::network::Networks;
+use crate::network_factory::NetworkFactory;
+use crate::peer_network::PeerNetwork;
 use crate::progress::Progress;
 use crate::replica::Replica;
 use crate::snapshot_slots::SnapshotsOut;
 use crate::state_machine::{GroupSlots, OpenMachine, Raft, StateMachine};
-use crate::wire::Wire;
 
 /// Opens the replicas of a node.
 pub(crate) struct Opener {
     pub(crate) options: Options,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) state: Arc<dyn State>,
-    pub(crate) wire: Wire,
+    pub(crate) peers: PeerNetwork,
     pub(crate) snapshots: Arc<SnapshotsOut>,
     /// When the node started.
     pub(crate) started: Instant,
@@ -67,7 +67,7 @@ impl Opener {
         let doubt = Doubt::default();
         let raft = self.build_core(group, replica, machine, doubt.clone()).await?;
         let election = Arc::new(self.election(group, replica, existed));
-        let inbound = Inbound::new(raft.clone(), self.wire.clone(), group, replica, election.clone(), doubt.clone());
+        let inbound = Inbound::new(raft.clone(), self.peers.clone(), group, replica, election.clone(), doubt.clone());
         let core = Core { node: self.options.node, group, replica, raft, log: self.log.clone(), progress };
         let opened = Replica::new(core, inbound, election, doubt)?;
         info!(%group, %replica, existed, "replica opened");
@@ -82,9 +82,9 @@ impl Opener {
         doubt: Doubt,
     ) -> Result<Raft, OpenError> {
         let config = Arc::new(self.options.timing.core_config());
-        let networks = Networks::new(self.wire.clone(), self.snapshots.clone(), group, replica, doubt);
+        let network_factory = NetworkFactory::new(self.peers.clone(), self.snapshots.clone(), group, replica, doubt);
         let log = LogStore::new(self.log.clone(), replica);
-        let core = Raft::build(replica.0, config, networks, log, machine).await;
+        let core = Raft::build(replica.0, config, network_factory, log, machine).await;
         core.map_err(|fatal| OpenError::Raft(fatal.to_string()))
     }
 

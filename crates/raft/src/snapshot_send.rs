@@ -7,7 +7,7 @@ use quorate_types::Vote;
 use quorate_types::peer::{SnapshotHeader, SnapshotRefusal};
 use tracing::{Instrument, info_span, warn};
 
-use crate::link::Link;
+use crate::peer_link::PeerLink;
 use crate::snapshot_data::Pin;
 use crate::snapshot_files::SnapshotFiles;
 use crate::snapshot_slots::SnapshotsOut;
@@ -27,8 +27,8 @@ impl SnapshotsOut {
     ///
     /// After a refusal it releases the pin and its slot, and pauses. The length of the pause
     /// depends on the reason. openraft then asks for a new snapshot.
-    pub(crate) async fn send(self: &Arc<Self>, link: &Link, vote: Vote, pin: Pin) -> Result<Vote, SnapshotUnsent> {
-        let Link { group, from, to, node, .. } = link;
+    pub(crate) async fn send(self: &Arc<Self>, link: &PeerLink, vote: Vote, pin: Pin) -> Result<Vote, SnapshotUnsent> {
+        let PeerLink { group, from, to, node, .. } = link;
         let span = info_span!("send_snapshot", %group, %from, %to, to_node = %node, term = vote.term);
         async {
             let Some(offer) = self.doubts.offer(*node) else {
@@ -37,7 +37,7 @@ impl SnapshotsOut {
             let meta = pin.meta().clone();
             let header = SnapshotHeader { group: *group, from: *from, to: *to, vote, meta, bytes: pin.bytes() };
             let files = SnapshotFiles::new(self.clone(), pin, *to);
-            let sent = link.wire.transport().send_snapshot(*node, header, files).await;
+            let sent = link.peers.transport().send_snapshot(*node, header, files).await;
             self.ended(*from, *to, sent.as_ref().err().map(ToString::to_string));
             match &sent {
                 Ok(_) => offer.answered(),

@@ -318,13 +318,13 @@ proptest! {
     fn any_map_is_mended_at_once(nodes in any_nodes(), (shards, map) in any_map(3)) {
         prop_assume!(nodes.len() >= 3);
         let moves = planned(&nodes, &shards, 3, &map);
-        let mended = after(&map, &moves);
-        for (shard, of_shard) in &mended {
+        let repaired = after(&map, &moves);
+        for (shard, of_shard) in &repaired {
             prop_assert!(of_shard.iter().all(|id| nodes.iter().any(|node| node.id == *id)), "{}: {:?}", shard, of_shard);
             prop_assert_eq!(of_shard.iter().collect::<BTreeSet<_>>().len(), 3);
             assert_even(&nodes, of_shard)?;
         }
-        prop_assert_eq!(planned(&nodes, &shards, 3, &mended), vec![]);
+        prop_assert_eq!(planned(&nodes, &shards, 3, &repaired), vec![]);
         let (mut reversed, mut map_reversed) = (nodes.clone(), map.clone());
         reversed.reverse();
         map_reversed.reverse();
@@ -410,6 +410,6 @@ fn one_plan_reaches_the_end_of_fill_and_bound() {
     // Nodes 1 and 2 have left.
     let map = [[1, 592, 2], [144, 592, 84], [1, 592, 355]];
     let map: Placement = (1..).map(ShardId).zip(map.map(|nodes| nodes.map(NodeId).to_vec())).collect();
-    let mended = after(&map, &planned(&nodes, &table(3), 3, &map));
-    assert_eq!(planned(&nodes, &table(3), 3, &mended), []);
+    let repaired = after(&map, &planned(&nodes, &table(3), 3, &map));
+    assert_eq!(planned(&nodes, &table(3), 3, &repaired), []);
 }

@@ -28,7 +28,6 @@
 mod attempt;
 mod backoff;
 mod breaker;
-mod chance;
 mod config;
 mod deadline;
 mod error;
@@ -38,6 +37,7 @@ mod map;
 mod map_cache;
 mod network;
 mod node;
+mod randomness;
 mod read;
 mod recovery;
 mod router;

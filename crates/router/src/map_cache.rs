@@ -14,9 +14,9 @@ use quorate_types::topology::{ShardInfo, Topology};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
-use crate::chance::Chance;
 use crate::deadline::Deadline;
 use crate::map::Map;
+use crate::randomness::Randomness;
 use crate::{Error, Network, RouterConfig};
 
 /// The shortest time between two fetches that operations cause.
@@ -36,7 +36,7 @@ pub(crate) struct MapCache {
     /// Locked while the current map is replaced.
     replacing: Mutex<()>,
     /// The source of jitter.
-    pub(crate) chance: Chance,
+    pub(crate) randomness: Randomness,
 }
 
 /// The reason why a fetched topology cannot become the current map.
@@ -56,7 +56,7 @@ impl MapCache {
             current: ArcSwapOption::empty(),
             fetched: tokio::sync::Mutex::default(),
             replacing: Mutex::default(),
-            chance: Chance::new(seed),
+            randomness: Randomness::new(seed),
         }
     }
 
@@ -148,7 +148,7 @@ impl MapCache {
     fn addresses(&self) -> Vec<String> {
         let mut addresses: Vec<String> =
             self.load().map_or_else(Vec::new, |map| map.addresses().map(ToOwned::to_owned).collect());
-        self.chance.shuffle(&mut addresses);
+        self.randomness.shuffle(&mut addresses);
         addresses.truncate(ENDPOINTS_MAX);
         for endpoint in &self.config.endpoints {
             let endpoint = endpoint.to_string();

@@ -33,7 +33,7 @@ impl Router {
 async fn get(maps: &MapCache, key: Key, level: ReadLevel, deadline: Deadline) -> Result<Served<Option<Record>>, Error> {
     let (prefer, longest) = match level {
         ReadLevel::Strong => (Prefer::Leader, STRONG_ATTEMPT),
-        ReadLevel::Eventual => (Prefer::Nearest { turn: maps.chance.turn() }, EVENTUAL_ATTEMPT),
+        ReadLevel::Eventual => (Prefer::Nearest { turn: maps.randomness.turn() }, EVENTUAL_ATTEMPT),
     };
     let mut search = Search::new(prefer);
     loop {

@@ -28,13 +28,13 @@ pub(crate) async fn recover(
     };
     let pause = match search.after(map, shard, failed)? {
         Next::Immediately => Duration::ZERO,
-        Next::Pause { at_least } => at_least.max(backoff::pause(search.pauses(), maps.chance.fraction())),
+        Next::Pause { at_least } => at_least.max(backoff::pause(search.pauses(), maps.randomness.fraction())),
         Next::Refresh => {
             let is_newer = entry.is_some_and(|entry| maps.merge(entry)) || maps.refresh(map, deadline).await;
             if is_newer && search.may_retry_without_pause() {
                 Duration::ZERO
             } else {
-                backoff::pause(search.pauses(), maps.chance.fraction())
+                backoff::pause(search.pauses(), maps.randomness.fraction())
             }
         }
     };

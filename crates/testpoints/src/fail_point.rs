@@ -129,6 +129,31 @@ fail_points! {
 }
 
 impl FailPoint {
+    /// Whether no test reaches this step reliably: it belongs to a cancellation, to a repair, or to
+    /// a step that a move takes only sometimes. A new fail point is put here or gets a test.
+    pub fn is_rare(self) -> bool {
+        use FailPoint::*;
+        matches!(
+            self,
+            CancelMovePlanned
+                | CancelMoveDone
+                | FinishCancelledMovePlanned
+                | FinishCancelledMoveDone
+                | CommandPlanned
+                | CommandDone
+                | RemoveLearnerPlanned
+                | RemoveLearnerReceived
+                | RemoveLearnerDone
+                | FinishJointPlanned
+                | FinishJointReceived
+                | FinishJointDone
+                | TransferLeaderPlanned
+                | ConfirmAbsentPlanned
+                | ConfirmAbsentReceived
+                | ConfirmAbsentDone
+        )
+    }
+
     /// The step with a name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|point| point.name() == name)

@@ -17,7 +17,7 @@ use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
 ///   replace OLD NEW      replace_dead OLD NEW [ADDRESS]
 ///                                               shift SHARD FROM TO
 ///   finish|cancel OPERATION
-///   start GROUP REPLICA|- NODE|- OPERATION  arrive|turn_back GROUP      pause      resume
+///   start GROUP REPLICA|- NODE|- OPERATION  arrive|cancelled GROUP      pause      resume
 ///   map SHARD      voters      state NODE      operation ID      revision
 /// ```
 fn story(script: &str) {
@@ -114,7 +114,7 @@ fn command(state: &ClusterState, line: &str) -> Command {
             operation: OperationId(number(4)),
         },
         "arrive" => Command::FinishMove(moving()),
-        "turn_back" => Command::FinishCancelledMove(moving()),
+        "cancelled" => Command::FinishCancelledMove(moving()),
         "pause" => Command::PauseMoves { paused: true },
         "resume" => Command::PauseMoves { paused: false },
         other => panic!("unknown command {other}"),
@@ -203,7 +203,7 @@ fn operation_is_cancelled() {
         cancel 1             -> nothing to do
         state 2              -> active
         operation 1          -> cancelled, 0 moved
-        turn_back 1          -> done
+        cancelled 1          -> done
         map 1                -> 4@4 5@3 6@2
         start 1 6 1 1        -> operation 1 is not running
         cancel 7             -> there is no operation 7
@@ -218,7 +218,7 @@ fn operation_is_cancelled() {
         resume               -> nothing to do
         start 1 6 1 0        -> replica 11
         dead 1               -> operation 4
-        turn_back 1          -> done
+        cancelled 1          -> done
         undrain 1            -> operation 4 is to remove dead node 1; cancel it instead: quorate op cancel 4
         ",
     );

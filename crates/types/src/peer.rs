@@ -305,7 +305,7 @@ pub fn encode_frame(messages: &[PeerMessage]) -> Vec<u8> {
 /// connection is closed.
 pub fn decode_frame(bytes: &[u8]) -> Result<Vec<PeerMessage>, CodecError> {
     let messages: Vec<PeerMessage> = codec::decode(Kind::Peer, bytes)?;
-    let malformed = |reason: &str| CodecError::Malformed { kind: Kind::Peer, reason: reason.to_owned() };
+    let malformed = |bad: BadAppend| CodecError::Malformed { kind: Kind::Peer, reason: bad.to_string() };
     for message in &messages {
         if let PeerBody::Append { request, .. } | PeerBody::Heartbeat { request, .. } = &message.body {
             request.check().map_err(malformed)?;
@@ -314,16 +314,25 @@ pub fn decode_frame(bytes: &[u8]) -> Result<Vec<PeerMessage>, CodecError> {
     Ok(messages)
 }
 
+/// Entries that no leader sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum BadAppend {
+    #[error("the entries of an append have a hole")]
+    Hole,
+    #[error("an append has a membership with an empty set of voters, or a voter without a node")]
+    Membership,
+}
+
 impl AppendRequest {
     /// Refuses entries that no leader sends: a replica would stop on them.
-    fn check(&self) -> Result<(), &'static str> {
+    fn check(&self) -> Result<(), BadAppend> {
         let mut next = self.prev.map_or(0, |prev| prev.index.saturating_add(1));
         for entry in &self.entries {
             if entry.id.index != next {
-                return Err("the entries of an append have a hole");
+                return Err(BadAppend::Hole);
             }
             if matches!(&entry.payload, Payload::Membership(members) if !members.is_well_formed()) {
-                return Err("an append has a membership with an empty set of voters, or a voter without a node");
+                return Err(BadAppend::Membership);
             }
             next = next.saturating_add(1);
         }

@@ -80,7 +80,7 @@ fn partition(nodes: &[NodeId], leader: Option<NodeId>, rng: &mut StdRng) -> (&'s
 
 /// A random node that currently leads a group.
 fn a_leader(world: &World, rng: &mut StdRng) -> Option<NodeId> {
-    let leading = |member: &Arc<crate::member::Member>| {
+    let leading = |member: &Arc<crate::running_node::RunningNode>| {
         member.shards().iter().any(|(_, group)| group.replica().is_leader())
             || member.topology_group().is_some_and(|group| group.is_leader())
     };
@@ -112,7 +112,7 @@ async fn network(world: Arc<World>, mut rng: StdRng) {
             world.trace.event(&format!("partition: {shape} {links:?}"));
             links.iter().for_each(|(from, to)| world.network.cut(*from, *to));
             pause(&mut rng, 20, most_ms).await;
-            links.iter().for_each(|(from, to)| world.network.mend(*from, *to));
+            links.iter().for_each(|(from, to)| world.network.restore(*from, *to));
             world.trace.event("partition mended");
             if times > 1 {
                 pause(&mut rng, 10, 200).await;

@@ -33,8 +33,8 @@ const READS_CLIENT: u64 = 1_001;
 const POLL: Duration = Duration::from_millis(50);
 
 /// Ends all faults: heals the network, restores the disks' speed, starts all nodes.
-pub(crate) fn mend(world: &Arc<World>) {
-    world.trace.event("everything is mended");
+pub(crate) fn heal_all(world: &Arc<World>) {
+    world.trace.event("everything is healed");
     world.network.heal();
     for id in world.node_ids() {
         if let Some(member) = world.member(id) {

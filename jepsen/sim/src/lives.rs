@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 use crate::counts::Count;
 use crate::disk::{Life, LifeLog, Speed, life_state};
 use crate::host::{Machine, NodeClock};
-use crate::member::Member;
 use crate::peers::SimPeers;
+use crate::running_node::RunningNode;
 use crate::scenario::Stream;
 use crate::world::{SimNode, World};
 
@@ -45,7 +45,7 @@ pub(crate) fn start(world: &Arc<World>, id: NodeId) {
     let speed = Speed::new(world.scenario.sync_us, Stream::Node(id.0, life.number << 16).rng(world.scenario.seed));
     let log = LifeLog::new(node.log.clone(), life.clone());
     let plane = plane(world, id, node, life.clone(), log.clone());
-    let member = Arc::new(Member::new(id, life, speed, plane));
+    let member = Arc::new(RunningNode::new(id, life, speed, plane));
     node.member = Some(member.clone());
     let disk = node.state.clone();
     drop(nodes);

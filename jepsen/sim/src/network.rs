@@ -221,7 +221,7 @@ impl Network {
     }
 
     /// Mends one link: held messages arrive late, or the connection breaks.
-    pub(crate) fn mend(&self, from: NodeId, to: NodeId) {
+    pub(crate) fn restore(&self, from: NodeId, to: NodeId) {
         let mut wires = self.wires();
         if !wires.cut.remove(&(from, to)) {
             return;
@@ -259,7 +259,7 @@ impl Network {
             wires.latency_us.1 = wires.latency_us.1.min(1_000);
             wires.cut.iter().copied().collect()
         };
-        cut.into_iter().for_each(|(from, to)| self.mend(from, to));
+        cut.into_iter().for_each(|(from, to)| self.restore(from, to));
     }
 
     pub(crate) fn speed_up(&self) {

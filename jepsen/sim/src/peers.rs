@@ -18,8 +18,8 @@ use quorate_types::{NodeId, Rejection};
 
 use crate::counts::Count;
 use crate::disk::Life;
-use crate::member::Member;
 use crate::network::Traffic;
+use crate::running_node::RunningNode;
 use crate::world::World;
 
 /// One node's calls to other nodes, in one of its lives.
@@ -40,7 +40,7 @@ impl SimPeers {
         &self,
         traffic: Traffic,
         to: NodeId,
-        serve: impl FnOnce(Arc<Member>) -> BoxFuture<'static, Result<T, PeerError>> + Send + 'static,
+        serve: impl FnOnce(Arc<RunningNode>) -> BoxFuture<'static, Result<T, PeerError>> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, PeerError>> {
         let (world, from, life) = (self.world.clone(), self.from, self.life.clone());
         Box::pin(async move {

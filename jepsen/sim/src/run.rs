@@ -164,7 +164,7 @@ async fn live(world: &Arc<World>) -> Result<(), Violation> {
     let faults = spawned(faults::run(world.clone()));
     tokio::time::sleep(world.scenario.chaos).await;
     drop(faults);
-    heal::mend(world);
+    heal::heal_all(world);
     heal::serves(world).await?;
     drop(clients);
     heal::settles(world).await?;

@@ -20,8 +20,8 @@ use tempfile::TempDir;
 
 use crate::counts::{Count, Counts};
 use crate::history::History;
-use crate::member::Member;
 use crate::network::{Network, scratch};
+use crate::running_node::RunningNode;
 use crate::scenario::{Scenario, Stream};
 use crate::trace::Trace;
 use crate::violations::Violations;
@@ -38,7 +38,7 @@ pub(crate) struct SimNode {
     pub(crate) map: Option<Arc<Topology>>,
     pub(crate) lives: u64,
     pub(crate) clock_offset_ms: Arc<std::sync::atomic::AtomicI64>,
-    pub(crate) member: Option<Arc<Member>>,
+    pub(crate) member: Option<Arc<RunningNode>>,
     /// An operator has retired the node: it never starts again.
     pub(crate) retired: bool,
     /// Replicas whose durable log entries its disk lost.
@@ -116,12 +116,12 @@ impl World {
     }
 
     /// The running node; none while it is down.
-    pub(crate) fn member(&self, node: NodeId) -> Option<Arc<Member>> {
+    pub(crate) fn member(&self, node: NodeId) -> Option<Arc<RunningNode>> {
         self.nodes().get(&node).and_then(|node| node.member.clone())
     }
 
     /// All running nodes, by id.
-    pub(crate) fn members(&self) -> Vec<Arc<Member>> {
+    pub(crate) fn members(&self) -> Vec<Arc<RunningNode>> {
         self.nodes().values().filter_map(|node| node.member.clone()).collect()
     }
 
@@ -158,7 +158,7 @@ impl World {
     /// Sends an operator's command to a node, which proposes it until it is done. None if the node
     /// is down, or if the command was not done in time: then it may be done later.
     pub(crate) async fn propose(&self, at: NodeId, command: &Command) -> Option<Outcome> {
-        let Member { plane, life, .. } = &*self.member(at)?;
+        let RunningNode { plane, life, .. } = &*self.member(at)?;
         let proposer = Proposer::of_node(plane);
         let proposed = tokio::select! {
             biased;

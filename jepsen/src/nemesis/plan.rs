@@ -26,11 +26,9 @@ const DELAYS: &[Delay] = &[
 ];
 /// The bandwidths towards a node, in kilobits a second.
 const RATES_KBIT: &[u32] = &[100, 500, 2000];
-/// The election time-out of the store, in milliseconds: the default of `lease_ms` in
-/// `quorate-raft`'s `Timing`. It is repeated here because the harness knows the store only from
-/// outside. Pauses last one to three election time-outs, so that another replica becomes leader
-/// during most of them.
-const ELECTION_MS: u64 = 550;
+/// The election time-out of the store, in milliseconds. Pauses last one to three of it, so that
+/// another replica becomes leader during most of them.
+const ELECTION_MS: u64 = quorate_sim::LEASE_MS_DEFAULT;
 /// Jumps of wall clocks, in seconds.
 const JUMPS: &[i64] = &[-86_400, -60, -2, 2, 60, 86_400];
 /// Jumps of monotonic clocks, in seconds. These clocks never go back; after a jump they continue as

@@ -375,7 +375,7 @@ mod tests {
         assert_eq!(fs::read_dir(dir.snapshots()).unwrap().count(), 0);
     }
 
-    /// A crash between the order and the identity is finished by recording the same order again.
+    /// A crash between the bootstrap and the identity is finished by recording the same bootstrap again.
     #[test]
     fn repeated_record_is_harmless_and_another_cluster_is_refused() {
         let temp = tempfile::tempdir().unwrap();

@@ -4,10 +4,9 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use quorate_control::PeerError;
+use quorate_types::error_chain;
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
-
-use super::connection::describe;
 
 /// How long a call to another node may take beside the work that it asks for.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,7 +19,7 @@ pub(super) async fn answer<T>(
     match timeout(within, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => {
-            let cause = status.source().map(|cause| format!(": {}", describe(cause)));
+            let cause = status.source().map(|cause| format!(": {}", error_chain(cause)));
             let text = status.message().to_owned() + &cause.unwrap_or_default();
             Err(match status.code() {
                 Code::Unknown | Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Internal => {

@@ -7,6 +7,7 @@ use quorate_proto::MESSAGE_BYTES_MAX;
 use quorate_proto::peer as wire;
 use quorate_proto::peer::peer_client::PeerClient;
 use quorate_types::codec::CodecError;
+use quorate_types::error_chain;
 use quorate_types::ping::Ping;
 use quorate_types::report::{NodeReport, Order};
 use quorate_types::topology::{Bootstrap, Command, Topology};
@@ -14,7 +15,7 @@ use tonic::transport::Channel;
 
 use super::answer::{CALL_TIMEOUT, answer};
 use super::calls::{executed_from_wire, proposed_from_wire};
-use super::connection::{connect, describe};
+use super::connection::connect;
 
 /// A connection to another node's peer port for rare calls. Dropping it closes the connection.
 pub(crate) struct PeerCaller {
@@ -24,7 +25,7 @@ pub(crate) struct PeerCaller {
 impl PeerCaller {
     /// Connects to a peer address.
     pub(crate) async fn connect(address: &str) -> Result<Self, PeerError> {
-        let channel = connect(address).await.map_err(|e| PeerError::Unanswered(describe(&e)))?;
+        let channel = connect(address).await.map_err(|e| PeerError::Unanswered(error_chain(&e)))?;
         Ok(Self::over(channel))
     }
 

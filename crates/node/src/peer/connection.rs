@@ -31,15 +31,3 @@ pub(crate) async fn connect(address: &str) -> Result<Channel, tonic::transport::
         .connect()
         .await
 }
-
-/// An error with its causes: tonic's own text says only "transport error".
-pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

@@ -7,13 +7,13 @@ use arc_swap::ArcSwapOption;
 use quorate_proto::MESSAGE_BYTES_MAX;
 use quorate_proto::peer::Hello;
 use quorate_proto::peer::peer_client::PeerClient;
-use quorate_types::NodeId;
+use quorate_types::{NodeId, error_chain};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::{debug, info};
 
-use super::connection::{connect, describe};
+use super::connection::connect;
 use super::frames::frames;
 use super::lane::{LaneReceiver, LaneStatus};
 
@@ -89,7 +89,7 @@ impl Link {
     async fn carry(&self, address: &str, receiver: &Arc<Mutex<LaneReceiver>>, status: &LaneStatus) -> String {
         let channel = match connect(address).await {
             Ok(channel) => channel,
-            Err(e) => return describe(&e),
+            Err(e) => return error_chain(&e),
         };
         let mut receiver = receiver.clone().lock_owned().await;
         receiver.connected();
@@ -100,7 +100,7 @@ impl Link {
         status.disconnected();
         match result {
             Ok(_) => "the peer ended the stream".to_owned(),
-            Err(status) => describe(&status),
+            Err(status) => error_chain(&status),
         }
     }
 }

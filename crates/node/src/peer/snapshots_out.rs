@@ -11,8 +11,8 @@ use quorate_machine::rate_limiter::{RATE_BURST, RATE_MAX, RateLimiter};
 use quorate_proto::peer::peer_client::PeerClient;
 use quorate_proto::peer::{Hello, SnapshotChunk, SnapshotFileEnd, SnapshotReply};
 use quorate_raft::{OutgoingFile, SnapshotFiles, SnapshotUnsent};
-use quorate_types::Vote;
 use quorate_types::peer::{SnapshotAnswer, SnapshotHeader};
+use quorate_types::{Vote, error_chain};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::info;
 
-use super::connection::{connect, describe};
+use super::connection::connect;
 
 /// Bytes of a chunk.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -30,8 +30,8 @@ const CHUNKS_AHEAD: usize = 4;
 pub(super) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two signs of life to the receiver while a file is being written.
 const ALIVE_PERIOD: Duration = Duration::from_secs(2);
-/// The longest time for writing one file. Two exports share the least rate of the throttle, 8 MiB/s,
-/// and its bytes count before they are compressed: 32 MiB on disk may be ten times as much.
+/// The longest time for writing one file. Two exports share the least rate of the throttle, 8
+/// MiB/s, and its bytes count before they are compressed: 32 MiB on disk may be ten times as much.
 const FILE_MAX: Duration = Duration::from_secs(300);
 /// The longest silence of a receiver that has everything. It answers now and then while it
 /// verifies; the ingestion, which reads no data, is silent.
@@ -79,13 +79,14 @@ impl SnapshotSender {
         mut files: SnapshotFiles,
     ) -> Result<Vote, SnapshotUnsent> {
         let started = Instant::now();
-        let channel = connect(address).await.map_err(|e| SnapshotUnsent::Failed(describe(&e)))?;
+        let channel = connect(address).await.map_err(|e| SnapshotUnsent::Failed(error_chain(&e)))?;
         let (chunks, body) = mpsc::channel(CHUNKS_AHEAD);
         put(&chunks, SnapshotChunk { hello: Some(hello), header: header.encode().into(), ..Default::default() })
             .await?;
         let mut client = PeerClient::new(channel);
         let opened = timeout(PROGRESS_TIMEOUT, client.snapshot(ReceiverStream::new(body))).await;
-        let opened = opened.map_err(|_| silent(PROGRESS_TIMEOUT))?.map_err(|e| SnapshotUnsent::Failed(describe(&e)))?;
+        let opened =
+            opened.map_err(|_| silent(PROGRESS_TIMEOUT))?.map_err(|e| SnapshotUnsent::Failed(error_chain(&e)))?;
         let mut answers = Answers(opened.into_inner());
         match answers.next(PROGRESS_TIMEOUT).await? {
             SnapshotAnswer::Accepted => {}
@@ -184,7 +185,7 @@ impl Answers {
     }
 
     async fn next_whenever(&mut self) -> Result<SnapshotAnswer, SnapshotUnsent> {
-        let reply = self.0.message().await.map_err(|status: Status| SnapshotUnsent::Failed(describe(&status)))?;
+        let reply = self.0.message().await.map_err(|status: Status| SnapshotUnsent::Failed(error_chain(&status)))?;
         let reply = reply.ok_or_else(|| SnapshotUnsent::failed("the receiver ended without an answer"))?;
         SnapshotAnswer::decode(&reply.answer).map_err(SnapshotUnsent::failed)
     }

@@ -4,13 +4,14 @@ use futures::future::join_all;
 use quorate_control::PeerError;
 use quorate_proto::admin::admin_client::AdminClient;
 use quorate_proto::admin::{GetNodeRequest, NodeStatus};
+use quorate_types::error_chain;
 
 use super::answer::{CALL_TIMEOUT, answer};
-use super::connection::{connect, describe};
+use super::connection::connect;
 
 /// Asks the node at a client address for its status.
 pub(crate) async fn get_node(client_address: &str) -> Result<NodeStatus, PeerError> {
-    let channel = connect(client_address).await.map_err(|e| PeerError::Unanswered(describe(&e)))?;
+    let channel = connect(client_address).await.map_err(|e| PeerError::Unanswered(error_chain(&e)))?;
     answer(CALL_TIMEOUT, AdminClient::new(channel).get_node(GetNodeRequest {})).await
 }
 

@@ -14,8 +14,8 @@ use quorate_types::{GroupId, NodeId, ReplicaId, ShardId};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
+use crate::cluster_node::ClusterNode;
 use crate::fatal::fail_stop;
-use crate::member::Member;
 use crate::node::Node;
 use crate::operations::{Listing, OperationRequest};
 use crate::refusal::Refusal;
@@ -32,7 +32,7 @@ impl AdminService {
         AdminService { node }
     }
 
-    fn member(&self) -> Result<Arc<Member>, Refusal> {
+    fn cluster_node(&self) -> Result<Arc<ClusterNode>, Refusal> {
         self.node.require_member()
     }
 }
@@ -40,7 +40,7 @@ impl AdminService {
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn get_topology(&self, _: Request<wire::GetTopologyRequest>) -> Result<Response<wire::Topology>, Status> {
-        let map = self.member()?.store().feed.latest().ok_or(Refusal::NoCluster)?;
+        let map = self.cluster_node()?.store().feed.latest().ok_or(Refusal::NoCluster)?;
         Ok(Response::new(wire::Topology::from((*map.topology).clone())))
     }
 
@@ -57,7 +57,7 @@ impl Admin for AdminService {
             weight: node.config.weight,
             ..wire::NodeStatus::default()
         };
-        let Some(member) = node.member() else {
+        let Some(member) = node.cluster_node() else {
             // A node that is opening its data still reports its identity: it must not look like a
             // node that lost it.
             let identity = node.data.identity().ok().flatten();
@@ -99,7 +99,7 @@ impl Admin for AdminService {
         request: Request<wire::HashShardRequest>,
     ) -> Result<Response<wire::HashShardResponse>, Status> {
         let shard = ShardId(request.into_inner().shard);
-        let member = self.member()?;
+        let member = self.cluster_node()?;
         let absent = || Refusal::NotFound(format!("this node has no replica of shard {shard}"));
         let replica = member.store().shards.get(shard).ok_or_else(absent)?.replica().id();
         let state = member.store().state.clone();
@@ -131,7 +131,7 @@ impl Admin for AdminService {
         &self,
         _: Request<wire::CompactLogsRequest>,
     ) -> Result<Response<wire::CompactLogsResponse>, Status> {
-        let purged_entries = self.member()?.store().groups.compact().await.map_err(|_| Refusal::Stopping)?;
+        let purged_entries = self.cluster_node()?.store().groups.compact().await.map_err(|_| Refusal::Stopping)?;
         Ok(Response::new(wire::CompactLogsResponse { purged_entries }))
     }
 
@@ -142,7 +142,7 @@ impl Admin for AdminService {
         let wire::StartOperationRequest { intent, planned_on, dry_run, confirm } = request.into_inner();
         let invalid = |error: WireError| Refusal::Invalid(error.to_string());
         let intent = Intent::try_from(intent.unwrap_or_default()).map_err(invalid)?;
-        let member = self.member()?;
+        let member = self.cluster_node()?;
         let request = OperationRequest { intent, planned_on, confirm };
         let started = if dry_run {
             operations::try_out(&member, request).await?
@@ -159,7 +159,7 @@ impl Admin for AdminService {
         &self,
         request: Request<wire::CancelOperationRequest>,
     ) -> Result<Response<wire::CancelOperationResponse>, Status> {
-        operations::cancel(&*self.member()?, OperationId(request.into_inner().operation)).await?;
+        operations::cancel(&*self.cluster_node()?, OperationId(request.into_inner().operation)).await?;
         Ok(Response::new(wire::CancelOperationResponse {}))
     }
 
@@ -167,7 +167,7 @@ impl Admin for AdminService {
         &self,
         _: Request<wire::ListOperationsRequest>,
     ) -> Result<Response<wire::ListOperationsResponse>, Status> {
-        let Listing { operations, upkeep_waits } = operations::list(&*self.member()?).await?;
+        let Listing { operations, upkeep_waits } = operations::list(&*self.cluster_node()?).await?;
         let operations = operations.into_iter().map(|(operation, progress)| quorate_proto::admin::Operation {
             moving: progress.moving,
             left: progress.left,
@@ -181,7 +181,7 @@ impl Admin for AdminService {
         &self,
         request: Request<wire::PauseMovesRequest>,
     ) -> Result<Response<wire::PauseMovesResponse>, Status> {
-        operations::pause(&*self.member()?, request.into_inner().paused).await?;
+        operations::pause(&*self.cluster_node()?, request.into_inner().paused).await?;
         Ok(Response::new(wire::PauseMovesResponse {}))
     }
 
@@ -189,7 +189,7 @@ impl Admin for AdminService {
         &self,
         _: Request<wire::PlanMovesRequest>,
     ) -> Result<Response<wire::PlanMovesResponse>, Status> {
-        let (revision, moves) = operations::plan(&*self.member()?).await?;
+        let (revision, moves) = operations::plan(&*self.cluster_node()?).await?;
         Ok(Response::new(wire::PlanMovesResponse { revision, moves: moves.into_iter().map(Into::into).collect() }))
     }
 
@@ -198,12 +198,13 @@ impl Admin for AdminService {
         request: Request<wire::TransferLeaderRequest>,
     ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
         let wire::TransferLeaderRequest { shard, to_node } = request.into_inner();
-        operations::transfer_leader(&*self.member()?, ShardId(shard), NodeId(to_node)).await?;
+        operations::transfer_leader(&*self.cluster_node()?, ShardId(shard), NodeId(to_node)).await?;
         Ok(Response::new(wire::TransferLeaderResponse {}))
     }
 }
 
-/// The pings that this node received, and the judgement of the cluster if it is this node's to make.
+/// The pings that this node received, and the judgement of the cluster if it is this node's to
+/// make.
 fn liveness(plane: &Plane) -> (Vec<wire::ReceivedPing>, Vec<wire::Liveness>) {
     let now = Instant::now();
     let received = plane.liveness.ping(now).received.into_iter();

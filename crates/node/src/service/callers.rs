@@ -8,8 +8,8 @@ use quorate_proto::peer::Hello;
 use quorate_types::NodeId;
 use tracing::{debug, warn};
 
+use crate::cluster_node::ClusterNode;
 use crate::handshake::check_peer;
-use crate::member::Member;
 use crate::node::Node;
 use crate::refusal::Refusal;
 
@@ -45,7 +45,7 @@ impl Callers {
     }
 
     /// Like [`greet`](Self::greet), but refuses removed nodes: they may only watch the topology.
-    pub(super) fn greet_living(&self, hello: Option<Hello>) -> Result<(Arc<Member>, NodeId), Refusal> {
+    pub(super) fn greet_living(&self, hello: Option<Hello>) -> Result<(Arc<ClusterNode>, NodeId), Refusal> {
         let (member, from) = self.greet(hello)?;
         if member.store().feed.latest().is_some_and(|map| map.topology.is_removed(from)) {
             return Err(Refusal::Handshake(format!(
@@ -56,7 +56,7 @@ impl Callers {
     }
 
     /// Checks the caller's hello. Returns this node's membership and the caller's id.
-    pub(super) fn greet(&self, hello: Option<Hello>) -> Result<(Arc<Member>, NodeId), Refusal> {
+    pub(super) fn greet(&self, hello: Option<Hello>) -> Result<(Arc<ClusterNode>, NodeId), Refusal> {
         let member = self.node.require_member()?;
         let from = check_peer(hello, member.store().identity)?;
         Ok((member, from))

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use crate::member::Member;
+use crate::cluster_node::ClusterNode;
 use crate::node::Node;
 use crate::peer::{Part, Staged, Unstaged};
 
@@ -26,7 +26,7 @@ pub(super) struct Receiver {
     /// The node, whose life owns the transfers.
     pub(super) node: Arc<Node>,
     /// Its groups.
-    pub(super) member: Arc<Member>,
+    pub(super) member: Arc<ClusterNode>,
 }
 
 impl Receiver {

@@ -16,7 +16,7 @@ use crate::snapshot_data::Received;
 impl Groups {
     /// Handles a message of another node. Never blocks.
     pub fn receive(&self, from: NodeId, message: PeerMessage) {
-        let calls = self.shared.opener.wire.calls();
+        let calls = self.shared.opener.peers.calls();
         match message.body {
             PeerBody::AppendReply { stream, sequence, reply } => {
                 calls.answer(stream, Answer::Append { sequence, reply })
@@ -41,7 +41,7 @@ impl Groups {
                 let is_doubtful = self.shared.doubtful.is_marked(message.to);
                 let body = if is_doubtful { PeerBody::Doubtful { call } } else { PeerBody::Unreachable { call } };
                 let answer = PeerMessage { group: message.group, from: message.to, to: message.from, body };
-                self.shared.opener.wire.answer(from, answer);
+                self.shared.opener.peers.answer(from, answer);
             }
         }
     }

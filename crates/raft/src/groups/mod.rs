@@ -22,6 +22,7 @@ use crate::config::Options;
 use crate::doubtful::DoubtfulReplicas;
 use crate::error::{OpenError, Stopped};
 use crate::opening::Opener;
+use crate::peer_network::PeerNetwork;
 use crate::replica::Replica;
 use crate::replicas::Replicas;
 use crate::retention::Retention;
@@ -30,7 +31,6 @@ use crate::snapshot_slots::SnapshotsOut;
 use crate::state_machine::OpenMachine;
 use crate::tasks::Tasks;
 use crate::transport::Transport;
-use crate::wire::Wire;
 use crate::{blocking, campaigner, heartbeat};
 
 /// The Raft groups of a node. Cheap to clone.
@@ -59,8 +59,8 @@ impl Groups {
     ) -> Self {
         let replicas = Arc::new(Replicas::default());
         let snapshots = Arc::new(SnapshotsOut::new(options.snapshot_dir.clone(), options.room.clone()));
-        let (wire, tasks, started) = (Wire::new(transport), Tasks::default(), Instant::now());
-        let opener = Opener { options, log, state, wire, snapshots, started };
+        let (peers, tasks, started) = (PeerNetwork::new(transport), Tasks::default(), Instant::now());
+        let opener = Opener { options, log, state, peers, snapshots, started };
         let retention = Arc::new(Retention::new(&opener, replicas.clone(), tasks.clone()));
         let heartbeat = Duration::from_millis(opener.options.timing.heartbeat_ms);
         tasks.spawn(heartbeat::run(replicas.clone(), heartbeat));
@@ -153,7 +153,7 @@ impl Groups {
 /// Follows a replica's Raft core. If it dies, the process ends: otherwise clients would wait for
 /// the core until they time out.
 async fn supervise(shared: Arc<Shared>, replica: Arc<Replica>) {
-    if let Some(reason) = replica.supervise().await
+    if let Some(reason) = replica.until_core_stops().await
         && !shared.tasks.is_stopping()
     {
         (shared.opener.options.on_fatal)(format!("the raft core of group {} died: {reason}", replica.group()));

@@ -1,11 +1,12 @@
-//! Leader transfers: to the replica that the reconciler names, or to any when the node stops.
+//! Which replica leads: the one place where a request asks that, and leader transfers: to the
+//! replica that the reconciler names, or to any when the node stops.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use quorate_types::ReplicaId;
 use quorate_types::report::{ReplicaReport, SUCCESSOR_LAG_MAX};
+use quorate_types::{Rejection, ReplicaId};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -17,6 +18,47 @@ use crate::openraft_types::Fatal;
 const POLL: Duration = Duration::from_millis(5);
 
 impl Replica {
+    /// Waits until it is decided which replica leads, at most until `deadline`. Rejects the request
+    /// if this replica does not.
+    pub(crate) async fn until_leadership_is_decided(&self, deadline: Instant) -> Result<(), Rejection> {
+        if !self.soft_state.lock().is_decided() {
+            let mut changes = self.core.raft.server_metrics();
+            let decided = async {
+                loop {
+                    self.refresh_soft_state();
+                    if self.soft_state.lock().is_decided() || changes.changed().await.is_err() {
+                        return;
+                    }
+                }
+            };
+            // Still undecided at the deadline: the request is rejected below, or by openraft during
+            // a transfer.
+            let _ = tokio::time::timeout_at(deadline, decided).await;
+        }
+        self.doubt.check()?;
+        self.soft_state.lock().admit()
+    }
+
+    pub(super) fn refresh_soft_state(&self) {
+        let metrics = self.core.raft.server_metrics();
+        self.soft_state.refresh(&metrics.borrow_watched(), self.id());
+    }
+
+    /// Follows openraft until it stops. Returns the reason if it was not asked to.
+    pub(crate) async fn until_core_stops(&self) -> Option<String> {
+        let mut changes = self.core.raft.server_metrics();
+        while changes.changed().await.is_ok() {
+            self.refresh_soft_state();
+        }
+        self.soft_state.stop();
+        let metrics = self.core.raft.metrics();
+        match &metrics.borrow_watched().running_state {
+            Err(Fatal::Stopped) => None,
+            Err(fatal) => Some(fatal.to_string()),
+            Ok(()) => Some("its core ended without a reason".to_owned()),
+        }
+    }
+
     /// Transfers leadership to any voter that can lead now. Returns whether this replica does not
     /// lead afterwards.
     pub(crate) async fn give_up_leadership(&self, within: Duration) -> bool {

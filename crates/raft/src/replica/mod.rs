@@ -19,10 +19,9 @@ pub(crate) mod status;
 
 use std::sync::Arc;
 
-use openraft::async_runtime::WatchReceiver;
 use quorate_types::peer::SnapshotMeta;
 use quorate_types::state::Head;
-use quorate_types::{GroupId, LogId, NodeId, Rejection, ReplicaId, Role};
+use quorate_types::{GroupId, LogId, NodeId, ReplicaId, Role};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -31,7 +30,6 @@ use crate::doubt::Doubt;
 use crate::election::Election;
 use crate::error::OpenError;
 use crate::inbound::Inbound;
-use crate::openraft_types::Fatal;
 use crate::soft_state::SoftStateCell;
 use crate::stalls::Stalls;
 
@@ -112,47 +110,6 @@ impl Replica {
     /// Whether it knows the members of its group.
     pub fn is_initialized(&self) -> bool {
         !self.soft_state.lock().voters.is_empty()
-    }
-
-    /// Waits until it is decided which replica leads, at most until `deadline`. Rejects the request
-    /// if this replica does not.
-    pub(crate) async fn until_leadership_is_decided(&self, deadline: Instant) -> Result<(), Rejection> {
-        if !self.soft_state.lock().is_decided() {
-            let mut changes = self.core.raft.server_metrics();
-            let decided = async {
-                loop {
-                    self.refresh_soft_state();
-                    if self.soft_state.lock().is_decided() || changes.changed().await.is_err() {
-                        return;
-                    }
-                }
-            };
-            // Still undecided at the deadline: the request is rejected below, or by openraft during
-            // a transfer.
-            let _ = tokio::time::timeout_at(deadline, decided).await;
-        }
-        self.doubt.check()?;
-        self.soft_state.lock().admit()
-    }
-
-    fn refresh_soft_state(&self) {
-        let metrics = self.core.raft.server_metrics();
-        self.soft_state.refresh(&metrics.borrow_watched(), self.id());
-    }
-
-    /// Follows openraft until it stops. Returns the reason if it was not asked to.
-    pub(crate) async fn supervise(&self) -> Option<String> {
-        let mut changes = self.core.raft.server_metrics();
-        while changes.changed().await.is_ok() {
-            self.refresh_soft_state();
-        }
-        self.soft_state.stop();
-        let metrics = self.core.raft.metrics();
-        match &metrics.borrow_watched().running_state {
-            Err(Fatal::Stopped) => None,
-            Err(fatal) => Some(fatal.to_string()),
-            Ok(()) => Some("its core ended without a reason".to_owned()),
-        }
     }
 
     /// The receiver of other replicas' messages and snapshots.

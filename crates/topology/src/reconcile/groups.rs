@@ -62,8 +62,8 @@ fn step(
         return Ok(());
     }
     let known: BTreeSet<ReplicaId> = all.iter().map(|at| at.replica).collect();
-    if let Some(stray) = members.nodes.keys().find(|id| !known.contains(id) && !votes(members, **id)) {
-        plan.order(leader.node, group, OrderKind::RemoveLearner(*stray));
+    if let Some(leftover) = members.nodes.keys().find(|id| !known.contains(id) && !votes(members, **id)) {
+        plan.order(leader.node, group, OrderKind::RemoveLearner(*leftover));
         return Ok(());
     }
     let Some(moving) = moving else { return Ok(()) };

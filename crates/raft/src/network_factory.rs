@@ -1,4 +1,4 @@
-//! openraft's network traits: one `Network` per replica that a leader or candidate talks to.
+//! openraft's network traits: one [`PeerClient`] per replica that a leader or candidate talks to.
 //!
 //! ```text
 //!   append stream   numbered requests, many in flight, answered in order        (append_stream)
@@ -25,11 +25,11 @@ use crate::acknowledged::Acknowledged;
 use crate::append_stream::{AppendAnswer, AppendStream};
 use crate::convert;
 use crate::doubt::Doubt;
-use crate::link::Link;
 use crate::openraft_types::{self as raft, NodeRef, TypeConfig};
+use crate::peer_link::PeerLink;
+use crate::peer_network::PeerNetwork;
 use crate::snapshot_data::SnapshotData;
 use crate::snapshot_slots::SnapshotsOut;
-use crate::wire::Wire;
 
 /// Pause before an unreachable peer is tried again.
 const BACKOFF: Duration = Duration::from_millis(50);
@@ -45,8 +45,8 @@ const DISTRUST_PAUSE: Duration = Duration::from_millis(500);
 const ACKNOWLEDGED_MAX: usize = 64;
 
 /// Makes the networks of one replica.
-pub(crate) struct Networks {
-    wire: Wire,
+pub(crate) struct NetworkFactory {
+    peers: PeerNetwork,
     snapshots: Arc<SnapshotsOut>,
     group: GroupId,
     replica: ReplicaId,
@@ -56,15 +56,15 @@ pub(crate) struct Networks {
     acknowledged: Vec<(ReplicaId, Arc<Acknowledged>)>,
 }
 
-impl Networks {
+impl NetworkFactory {
     pub(crate) fn new(
-        wire: Wire,
+        peers: PeerNetwork,
         snapshots: Arc<SnapshotsOut>,
         group: GroupId,
         replica: ReplicaId,
         doubt: Doubt,
     ) -> Self {
-        Networks { wire, snapshots, group, replica, doubt, acknowledged: Vec::new() }
+        NetworkFactory { peers, snapshots, group, replica, doubt, acknowledged: Vec::new() }
     }
 
     fn acknowledged(&mut self, target: ReplicaId) -> Arc<Acknowledged> {
@@ -78,9 +78,9 @@ impl Networks {
         known
     }
 
-    fn network(&mut self, target: u64, node_ref: NodeRef, purpose: Purpose) -> Network {
-        let link = Link {
-            wire: self.wire.clone(),
+    fn network(&mut self, target: u64, node_ref: NodeRef, purpose: Purpose) -> PeerClient {
+        let link = PeerLink {
+            peers: self.peers.clone(),
             group: self.group,
             from: self.replica,
             to: ReplicaId(target),
@@ -88,22 +88,22 @@ impl Networks {
             doubt: self.doubt.clone(),
             acknowledged: self.acknowledged(ReplicaId(target)),
         };
-        Network { link: Arc::new(link), snapshots: self.snapshots.clone(), purpose }
+        PeerClient { link: Arc::new(link), snapshots: self.snapshots.clone(), purpose }
     }
 }
 
-impl RaftNetworkFactory<TypeConfig> for Networks {
-    type Network = Network;
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = PeerClient;
 
-    async fn new_client(&mut self, target: u64, node: &NodeRef) -> Network {
+    async fn new_client(&mut self, target: u64, node: &NodeRef) -> PeerClient {
         self.network(target, *node, Purpose::Replication)
     }
 
-    async fn new_heartbeat_client(&mut self, target: u64, node: &NodeRef) -> Network {
+    async fn new_heartbeat_client(&mut self, target: u64, node: &NodeRef) -> PeerClient {
         self.network(target, *node, Purpose::Heartbeat)
     }
 
-    async fn new_snapshot_client(&mut self, target: u64, node: &NodeRef) -> Network {
+    async fn new_snapshot_client(&mut self, target: u64, node: &NodeRef) -> PeerClient {
         self.network(target, *node, Purpose::Snapshot)
     }
 }
@@ -117,13 +117,13 @@ enum Purpose {
 }
 
 /// From one replica to another of the same group.
-pub(crate) struct Network {
-    link: Arc<Link>,
+pub(crate) struct PeerClient {
+    link: Arc<PeerLink>,
     snapshots: Arc<SnapshotsOut>,
     purpose: Purpose,
 }
 
-impl NetBackoff<TypeConfig> for Network {
+impl NetBackoff<TypeConfig> for PeerClient {
     fn backoff(&self) -> Option<Backoff> {
         let doubled = |pause: &Duration| Some((*pause * 2).min(SNAPSHOT_BACKOFF_MAX));
         Some(match self.purpose {
@@ -133,7 +133,7 @@ impl NetBackoff<TypeConfig> for Network {
     }
 }
 
-impl NetStreamAppend<TypeConfig> for Network {
+impl NetStreamAppend<TypeConfig> for PeerClient {
     fn stream_append<'s, S>(
         &'s mut self,
         mut input: S,
@@ -164,7 +164,7 @@ impl NetStreamAppend<TypeConfig> for Network {
     }
 }
 
-impl NetVote<TypeConfig> for Network {
+impl NetVote<TypeConfig> for PeerClient {
     async fn vote(&mut self, rpc: raft::VoteRequest, option: RPCOption) -> Result<raft::VoteResponse, raft::RpcError> {
         self.link.vote(rpc, false, option.hard_ttl()).await
     }
@@ -178,7 +178,7 @@ impl NetVote<TypeConfig> for Network {
     }
 }
 
-impl NetTransferLeader<TypeConfig> for Network {
+impl NetTransferLeader<TypeConfig> for PeerClient {
     async fn transfer_leader(
         &mut self,
         req: raft::TransferLeaderRequest,
@@ -190,7 +190,7 @@ impl NetTransferLeader<TypeConfig> for Network {
     }
 }
 
-impl NetSnapshot<TypeConfig> for Network {
+impl NetSnapshot<TypeConfig> for PeerClient {
     type SnapshotData = SnapshotData;
 
     async fn full_snapshot(

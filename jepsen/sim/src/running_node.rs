@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::disk::{Life, Speed};
 
 /// A running node.
-pub(crate) struct Member {
+pub(crate) struct RunningNode {
     pub(crate) node: NodeId,
     pub(crate) life: Arc<Life>,
     pub(crate) speed: Arc<Speed>,
@@ -20,10 +20,10 @@ pub(crate) struct Member {
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
 
-impl Member {
+impl RunningNode {
     /// A node in one of its lives, without tasks.
     pub(crate) fn new(node: NodeId, life: Arc<Life>, speed: Arc<Speed>, plane: Plane) -> Self {
-        Member { node, life, speed, plane, tasks: Mutex::default() }
+        RunningNode { node, life, speed, plane, tasks: Mutex::default() }
     }
 
     pub(crate) fn groups(&self) -> &Groups {

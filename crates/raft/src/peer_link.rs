@@ -17,12 +17,12 @@ use crate::calls::{Answer, OpenStream};
 use crate::convert;
 use crate::doubt::Doubt;
 use crate::openraft_types as raft;
+use crate::peer_network::PeerNetwork;
 use crate::transport::Lane;
-use crate::wire::Wire;
 
 /// From one replica to another of the same group.
-pub(crate) struct Link {
-    pub(crate) wire: Wire,
+pub(crate) struct PeerLink {
+    pub(crate) peers: PeerNetwork,
     pub(crate) group: GroupId,
     pub(crate) from: ReplicaId,
     pub(crate) to: ReplicaId,
@@ -34,10 +34,10 @@ pub(crate) struct Link {
     pub(crate) acknowledged: Arc<Acknowledged>,
 }
 
-impl Link {
+impl PeerLink {
     /// Opens a stream of requests: its number, and the receiver of the answers.
     pub(crate) fn open_stream(&self) -> (OpenStream, mpsc::UnboundedReceiver<Answer>) {
-        self.wire.calls().open_stream()
+        self.peers.calls().open_stream()
     }
 
     pub(crate) fn send(&self, lane: Lane, body: PeerBody) -> Result<(), raft::RpcError> {
@@ -45,7 +45,7 @@ impl Link {
             return Err(self.unreachable());
         }
         let message = PeerMessage { group: self.group, from: self.from, to: self.to, body };
-        self.wire.send(self.node, lane, message).map_err(|unsent| Unreachable::new(&unsent).into())
+        self.peers.send(self.node, lane, message).map_err(|unsent| Unreachable::new(&unsent).into())
     }
 
     /// The error for appends of a stream that were not answered within `timeout`.
@@ -103,7 +103,7 @@ impl Link {
         within: Duration,
         body: impl FnOnce(u64) -> PeerBody,
     ) -> Result<Answer, raft::RpcError> {
-        let call = self.wire.calls().open();
+        let call = self.peers.calls().open();
         self.send(Lane::Control, body(call.id()))?;
         match tokio::time::timeout(within, call.answer()).await {
             Ok(Some(Answer::Unreachable)) | Ok(None) => Err(self.unreachable()),

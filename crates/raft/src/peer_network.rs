@@ -12,14 +12,14 @@ use crate::transport::{Lane, Transport, Unsent};
 
 /// The transport of a node and its open calls. Clones share both.
 #[derive(Clone)]
-pub(crate) struct Wire {
+pub(crate) struct PeerNetwork {
     transport: Arc<dyn Transport>,
     calls: Calls,
 }
 
-impl Wire {
+impl PeerNetwork {
     pub(crate) fn new(transport: Arc<dyn Transport>) -> Self {
-        Wire { transport, calls: Calls::default() }
+        PeerNetwork { transport, calls: Calls::default() }
     }
 
     pub(crate) fn calls(&self) -> &Calls {
@@ -43,7 +43,7 @@ impl Wire {
 /// The address of a request's answer.
 #[derive(Clone)]
 pub(crate) struct ReplyTo {
-    pub(crate) wire: Wire,
+    pub(crate) peers: PeerNetwork,
     pub(crate) group: GroupId,
     /// The replica that answers.
     pub(crate) from: ReplicaId,
@@ -55,11 +55,11 @@ pub(crate) struct ReplyTo {
 }
 
 impl ReplyTo {
-    /// Sends the answer. A replica in doubt only says that it is unreachable: that it is doubtful is
-    /// said once its mark is durable, when it is closed.
+    /// Sends the answer. A replica in doubt only says that it is unreachable: that it is doubtful
+    /// is said once its mark is durable, when it is closed.
     pub(crate) fn send(&self, body: PeerBody) {
         let body = if self.doubt.is_raised() { withheld(body) } else { body };
-        self.wire.answer(self.node, PeerMessage { group: self.group, from: self.from, to: self.replica, body });
+        self.peers.answer(self.node, PeerMessage { group: self.group, from: self.from, to: self.replica, body });
     }
 }
 

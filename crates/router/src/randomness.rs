@@ -1,4 +1,4 @@
-//! Chance and turns, to spread load.
+//! Random numbers and turns, to spread load.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -8,12 +8,12 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
 /// The source of jitter, of random orders and of turns.
-pub(crate) struct Chance {
+pub(crate) struct Randomness {
     rng: Mutex<StdRng>,
     turn: AtomicUsize,
 }
 
-impl Chance {
+impl Randomness {
     pub(crate) fn new(seed: u64) -> Self {
         Self { rng: Mutex::new(StdRng::seed_from_u64(seed)), turn: AtomicUsize::new(0) }
     }

@@ -11,7 +11,7 @@ use crate::life::Life;
 use crate::peer::PeerTransport;
 
 /// A node that is in a cluster.
-pub(crate) struct Member {
+pub(crate) struct ClusterNode {
     /// The parts that the control loops share.
     pub(crate) plane: Plane,
     /// The connections to other nodes.
@@ -20,7 +20,7 @@ pub(crate) struct Member {
     pub(crate) export_rate: Arc<RateLimiter>,
 }
 
-impl Member {
+impl ClusterNode {
     /// The node's storage and replicas.
     pub(crate) fn store(&self) -> &Store {
         &self.plane.store
