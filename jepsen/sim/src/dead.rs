@@ -13,6 +13,7 @@ use rand::seq::IndexedRandom;
 use tokio::time::Instant;
 
 use crate::counts::Count;
+use crate::lives::PING_TIMING;
 use crate::scenario::Stream;
 use crate::violations::Violation;
 use crate::world::World;
@@ -21,6 +22,9 @@ use crate::{heal, lives};
 /// How long the cluster may take to judge a node: elections, the time in office, and the time that
 /// a ping counts.
 const JUDGED_WITHIN: Duration = Duration::from_secs(20);
+/// How long it takes until every node has a ping of every other one: a ping that was lost is waited
+/// for, and the next one is sent.
+const PINGED_WITHIN: Duration = PING_TIMING.interval.saturating_mul(4);
 /// The pause between two requests.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -33,6 +37,9 @@ pub(crate) async fn check(world: &Arc<World>) -> Result<(), Violation> {
     if active.len() <= world.scenario.shape.replicas as usize {
         return Ok(());
     }
+    // A cluster may settle before the first ping arrives after the faults. Until then a node that
+    // was cut off is one that can be given up.
+    tokio::time::sleep(PINGED_WITHIN).await;
     match judged(world, victim, &mut rng, |outcome| !matches!(outcome, Outcome::Done)).await? {
         Outcome::Refused(reason) if reason.contains("is alive") => world.counts.one(Count::RefusedRemovals),
         // Another operation is in the way.
