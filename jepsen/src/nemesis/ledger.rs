@@ -47,7 +47,18 @@ pub(super) struct Records {
     pub(super) damaged: BTreeSet<usize>,
     /// Nodes that do not start on an undamaged disk. They stay down: their data is the evidence.
     pub(super) abandoned: BTreeSet<usize>,
+    /// Nodes that are being given up as dead. No fault is installed meanwhile.
+    judged: usize,
     pub(super) findings: Vec<Finding>,
+}
+
+/// Keeps faults from being installed until it is dropped.
+pub(super) struct Truce<'a>(&'a Ledger);
+
+impl Drop for Truce<'_> {
+    fn drop(&mut self) {
+        self.0.records().judged -= 1;
+    }
 }
 
 impl Records {
@@ -60,6 +71,9 @@ impl Records {
     /// Checks that the targets of a fault are still free: planning takes a while, and another fault
     /// may have taken one of them.
     fn check_still_free(&self, fault: Fault, targets: &[usize]) -> Result<(), Skip> {
+        if self.judged > 0 {
+            return Err(Skip::Judging);
+        }
         if fault.destroys() {
             self.check_alone()?;
         }
@@ -119,6 +133,14 @@ impl Ledger {
         records.check_still_free(hit.fault, &hit.targets)?;
         records.active.insert(id, hit);
         Ok(())
+    }
+
+    /// Installs no further fault until the result is dropped. The leader of the topology group
+    /// judges whether a node is dead once it has been in office for 15 s, and a fault every few
+    /// seconds would not leave it in office for so long.
+    pub(super) fn truce(&self) -> Truce<'_> {
+        self.records().judged += 1;
+        Truce(self)
     }
 
     /// Records the possible effects of an injection on its targets. Returns the number of nodes
@@ -208,5 +230,7 @@ mod tests {
         records.active.clear();
         records.active.insert(3, hit(Fault::Loss, 4));
         assert!(records.check_still_free(Fault::KillOne, &[4]).is_ok());
+        records.judged = 1;
+        assert!(records.check_still_free(Fault::Loss, &[1]).is_err(), "a node is being given up as dead");
     }
 }

@@ -47,6 +47,9 @@ pub(super) enum Skip {
     /// Two destructive faults at a time could destroy a majority's data.
     #[error("{0} is not healed yet, and both faults together may destroy the data of a majority")]
     Destructive(Fault),
+    /// A dead node is being given up: further faults would delay the judgement without end.
+    #[error("the cluster is judging whether a node is dead")]
+    Judging,
     /// A disk may hold damaged data.
     #[error("the disk of node {0} may be damaged")]
     Damaged(usize),

@@ -88,19 +88,7 @@ impl Repair {
         self.cluster.processes().kill(&[number]).await?;
         let old = node.id();
         if let Some(id) = old {
-            let id = id.to_string();
-            let remove =
-                ["node", "remove", &id, "--dead", "--confirm", node.client_address(), "--yes", "--timeout", REMOVE_MAX];
-            // While other faults leave shards without a quorum, the removal is refused.
-            let deadline = Instant::now() + REMOVE_RETRY_MAX;
-            loop {
-                let output = self.cluster.admin().run(&remove).await?;
-                if output.code == Some(0) {
-                    break;
-                }
-                ensure!(Instant::now() < deadline, "node remove {id} --dead: {}", output.stderr.trim());
-                tokio::time::sleep(POLL * 25).await;
-            }
+            self.remove_dead(&id.to_string(), node.client_address()).await?;
         }
         self.cluster.processes().wipe(number)?;
         let new = self.join_as_new(number).await?;
@@ -108,6 +96,27 @@ impl Repair {
         records.damaged.remove(&number);
         records.excused.remove(&number);
         Ok(json!({ "removed": old, "joined": new, "seconds": begin.elapsed().as_secs_f32() }))
+    }
+
+    /// Removes a node from the cluster as dead.
+    async fn remove_dead(&self, id: &str, address: &str) -> anyhow::Result<()> {
+        let remove = ["node", "remove", id, "--dead", "--confirm", address, "--yes"];
+        let truce = self.ledger.truce();
+        // The removal is refused while active faults leave shards without a quorum, and until the
+        // leader of the topology group has been in office for long enough to judge.
+        let deadline = Instant::now() + REMOVE_RETRY_MAX;
+        loop {
+            let output = self.cluster.admin().run(&[&remove[..], &["--no-wait"]].concat()).await?;
+            if output.code == Some(0) {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "node remove {id} --dead: {}", output.stderr.trim());
+            tokio::time::sleep(POLL * 25).await;
+        }
+        drop(truce);
+        let output = self.cluster.admin().run(&[&remove[..], &["--timeout", REMOVE_MAX]].concat()).await?;
+        ensure!(output.code == Some(0), "node remove {id} --dead: {}", output.stderr.trim());
+        Ok(())
     }
 
     /// Starts a node on an empty disk and waits until it has joined the cluster; returns its id.
@@ -131,7 +140,10 @@ impl Repair {
     /// reason is recorded as a finding first. A node that refuses a damaged disk is replaced.
     pub(super) async fn restart_fallen(&self) -> anyhow::Result<()> {
         let _turn = self.turn.lock().await;
-        for node in self.cluster.nodes() {
+        let mut nodes: Vec<_> = self.cluster.nodes().iter().collect();
+        // Damaged ones last: to replace one, the shards need a quorum of the others.
+        nodes.sort_by_key(|node| self.ledger.records().damaged.contains(&node.number()));
+        for node in nodes {
             let number = node.number();
             let (kept_down, damaged, abandoned) = {
                 let records = self.ledger.records();
