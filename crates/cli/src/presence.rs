@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::survey::{ACTIVE, SILENCE_MIN_MS, Survey, receivers};
+use crate::survey::{ACTIVE, Survey};
+
+/// A node that sent no ping to any node that responds for this long is down: it has missed three.
+const SILENCE_MIN_MS: u32 = 3_000;
 
 /// How a node appears from this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +51,10 @@ impl Survey {
 
     /// The nodes that received a ping from a node within this time.
     fn receivers(&self, id: u64, within_ms: u32) -> Vec<u64> {
-        receivers(self.nodes.iter().filter_map(|(_, status)| status.as_ref()), id, within_ms)
+        let answers = self.nodes.iter().filter_map(|(node, status)| Some((node.id, status.as_ref()?)));
+        let received =
+            answers.filter(|(_, status)| status.pings.iter().any(|ping| ping.from == id && ping.ago_ms <= within_ms));
+        received.map(|(node, _)| node).collect()
     }
 }
 
@@ -64,7 +70,7 @@ mod tests {
     use super::*;
     use crate::survey::tests::{survey, unreachable};
 
-    /// A missed ping makes a node down; it counts as dead only when the cluster agrees.
+    /// Three missed pings make a node down; it counts as dead only when the cluster agrees.
     #[test]
     fn node_is_down_when_the_others_miss_its_pings() {
         let mut survey = unreachable(&[3]);

@@ -18,9 +18,6 @@ use crate::failure::{Exit, Failure};
 
 /// The longest wait for one node's status: a slower node counts as down.
 const NODE_DEADLINE_MAX: Duration = Duration::from_secs(2);
-/// A node that sent no ping to any node that responds for this long is down. Nodes ping once a
-/// second, and the survey waits for this long after a node did not respond.
-pub(crate) const SILENCE_MIN_MS: u32 = 1_500;
 /// The state of a node that left the cluster permanently.
 pub(crate) const REMOVED: &str = "removed";
 /// The state of a node that may hold replicas.
@@ -39,8 +36,7 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// Asks every endpoint for its topology, and every node of the newest one for its status. If
-    /// others received a ping of a node that does not respond, waits for its next one.
+    /// Asks every endpoint for its topology, and every node of the newest one for its status.
     pub(crate) async fn take(connect: &Connect) -> Result<Survey, Failure> {
         let began = Instant::now();
         let newest = newest_topology(&connect.endpoints, connect.deadline).await;
@@ -48,23 +44,8 @@ impl Survey {
         let within = connect.deadline.saturating_sub(began.elapsed()).min(NODE_DEADLINE_MAX);
         let members: Vec<Node> = topology.nodes.iter().filter(|node| node.state != REMOVED).cloned().collect();
         let answers = join_all(members.iter().map(|node| node_status(&node.client_address, within))).await;
-        let mut answers: Vec<Option<NodeStatus>> = answers.into_iter().map(Result::ok).collect();
-        let absent = || members.iter().zip(&answers).filter(|(_, status)| status.is_none()).map(|(node, _)| node.id);
-        if absent().any(|id| !receivers(answers.iter().flatten(), id, SILENCE_MIN_MS).is_empty()) {
-            // It may have died a moment ago. The next ping tells.
-            tokio::time::sleep(Duration::from_millis(SILENCE_MIN_MS.into())).await;
-            let again = members.iter().zip(&answers).map(async |(node, status)| match status {
-                Some(_) => node_status(&node.client_address, within).await.ok(),
-                None => None,
-            });
-            let again = join_all(again).await;
-            for (status, again) in answers.iter_mut().zip(again) {
-                if let (Some(status), Some(again)) = (status, again) {
-                    status.pings = again.pings;
-                }
-            }
-        }
-        let nodes: Vec<(Node, Option<NodeStatus>)> = members.into_iter().zip(answers).collect();
+        let nodes: Vec<(Node, Option<NodeStatus>)> =
+            members.into_iter().zip(answers.into_iter().map(Result::ok)).collect();
         let is_other =
             |(node, status): &&(Node, Option<NodeStatus>)| status.as_ref().is_some_and(|status| status.id != node.id);
         let strangers: BTreeSet<u64> = nodes.iter().filter(is_other).map(|(node, _)| node.id).collect();
@@ -129,12 +110,6 @@ impl Survey {
     pub(crate) fn held_bytes(&self, node: u64) -> u64 {
         self.shards_on(node).map(|shard| self.size_bytes(shard.id)).sum()
     }
-}
-
-/// The nodes of these that received a ping from a node within this time.
-pub(crate) fn receivers<'a>(statuses: impl Iterator<Item = &'a NodeStatus>, id: u64, within_ms: u32) -> Vec<u64> {
-    let received = |status: &&NodeStatus| status.pings.iter().any(|ping| ping.from == id && ping.ago_ms <= within_ms);
-    statuses.filter(received).map(|status| status.id).collect()
 }
 
 #[cfg(test)]
